@@ -1,0 +1,512 @@
+//! From the bytes at a location to the digests that are looked up: the canonical form, taken while reading.
+//!
+//! A value is read in two ways at once: as it stands, and, from the first escape on (or inside `Basic`
+//! credentials), decoded. Each reading is digested as its bytes come, so that neither is ever stored.
+
+use crate::{
+    digest::{Domain, Sip, TokenDigest},
+    location::LocationId,
+    rules::{NO_LOCATION, Rules},
+    swar,
+};
+
+/// Most words of a header value that are candidates; servers read one or two (`scheme SP token`).
+const MAX_WORDS: u32 = 8;
+
+/// What kind of value is read; it decides what ends a candidate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Context {
+    /// A header value: words between white space or quotes.
+    Header = 0,
+    /// A cookie value, up to `;` or white space.
+    Cookie = 1,
+    /// A value of the query, up to `&` or white space.
+    Query = 2,
+}
+
+/// Where reading goes on after a byte of a value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// Still in this value.
+    Value,
+    /// The value is over; the next name may follow.
+    Name,
+    /// The value is over; skip to the next delimiter.
+    Skip,
+    /// Nothing more on this line is a candidate.
+    Line,
+}
+
+/// How the second reading decodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+enum Decoder {
+    None = 0,
+    /// `%xx`, and in cookies `\ooo` and `\c`.
+    Escapes = 1,
+    /// Base64 of `user:password` (RFC 7617), either alphabet, padded or not.
+    Basic = 2,
+}
+
+/// Progress inside an escape.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+enum Escape {
+    None = 0,
+    Percent = 1,
+    PercentDigit = 2,
+    Backslash = 3,
+    OneOctal = 4,
+    TwoOctal = 5,
+}
+
+const RAW_MARK: u32 = 1;
+const DECODED_MARK: u32 = 2;
+const RAW_END: u32 = 4;
+const DECODED_END: u32 = 8;
+
+/// One way to read a value, digested as it comes.
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct Reading {
+    sip: Sip,
+    /// The digest as it stood before a byte that may have ended the candidate.
+    mark: Sip,
+    /// Dots seen so far, up to 2; the second ends the signed part of a compact JWS.
+    dots: u32,
+    /// Whether `mark` stands before a second dot.
+    mark_is_jws: u32,
+}
+
+impl Reading {
+    #[inline(always)]
+    fn reset(&mut self, rules: &Rules) {
+        self.sip = Sip::new(&rules.seed);
+        self.dots = 0;
+    }
+
+    /// Takes a byte; true where the digest before it is to be looked up as a JWS.
+    #[inline(always)]
+    fn byte(&mut self, byte: u8, min_len: u64) -> bool {
+        let mut marked = false;
+        if byte == b'.' && self.dots < 2 {
+            self.dots += 1;
+            if self.dots == 2 && self.sip.len() >= min_len {
+                self.mark = self.sip;
+                self.mark_is_jws = 1;
+                marked = true;
+            }
+        }
+        self.sip.absorb(u64::from(byte), 1);
+        marked
+    }
+}
+
+/// The value being read. All zero is a valid resting state; [`Value::begin`] starts one.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Value {
+    raw: Reading,
+    decoded: Reading,
+    context: Context,
+    decoder: Decoder,
+    escape: Escape,
+    /// Bits of a base64 quantum, or the digits of an escape as they stood.
+    bits: u32,
+    bit_count: u32,
+    words: u32,
+    /// Whether the word before this one was `Basic`.
+    basic: u32,
+    /// Whether the colon of `user:password` has come.
+    colon: u32,
+    pending: u32,
+    location: u32,
+}
+
+impl Value {
+    /// A value that has not begun.
+    #[must_use]
+    pub fn new(rules: &Rules) -> Self {
+        let sip = Sip::new(&rules.seed);
+        let reading = Reading {
+            sip,
+            mark: sip,
+            dots: 0,
+            mark_is_jws: 0,
+        };
+        Self {
+            raw: reading,
+            decoded: reading,
+            context: Context::Header,
+            decoder: Decoder::None,
+            escape: Escape::None,
+            bits: 0,
+            bit_count: 0,
+            words: 0,
+            basic: 0,
+            colon: 0,
+            pending: 0,
+            location: NO_LOCATION as u32,
+        }
+    }
+
+    /// Starts a value at this location.
+    #[inline(always)]
+    pub fn begin(&mut self, rules: &Rules, context: Context, location: LocationId) {
+        self.raw.reset(rules);
+        self.context = context;
+        self.decoder = Decoder::None;
+        self.escape = Escape::None;
+        self.words = 0;
+        self.basic = 0;
+        self.location = u32::from(location);
+    }
+
+    /// Forgets what is pending.
+    #[inline(always)]
+    pub fn rest(&mut self) {
+        self.pending = 0;
+    }
+
+    /// Whether this is a value of the query.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_query(&self) -> bool {
+        self.context as u32 == Context::Query as u32
+    }
+
+    /// The location whose value this is.
+    #[inline(always)]
+    #[must_use]
+    pub fn location(&self) -> LocationId {
+        self.location as LocationId
+    }
+
+    /// Whether no byte of the candidate has come yet.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.raw.sip.is_empty()
+    }
+
+    /// Whether a digest waits for [`Value::take_pending`].
+    #[inline(always)]
+    #[must_use]
+    pub fn has_pending(&self) -> bool {
+        self.pending != 0
+    }
+
+    /// The next digest to look up. Nothing may be read while one is pending.
+    #[inline(always)]
+    pub fn take_pending(&mut self, rules: &Rules) -> TokenDigest {
+        let bit = self.pending & self.pending.wrapping_neg();
+        self.pending &= !bit;
+        let (sip, jws) = match bit {
+            RAW_MARK => (self.raw.mark, self.raw.mark_is_jws != 0),
+            DECODED_MARK => (self.decoded.mark, self.decoded.mark_is_jws != 0),
+            RAW_END => (self.raw.sip, false),
+            _ => (self.decoded.sip, false),
+        };
+        match bit {
+            RAW_END => self.raw.reset(rules),
+            DECODED_END => self.decoded.reset(rules),
+            _ => {}
+        }
+        sip.finish(if jws { Domain::Jws } else { Domain::Exact })
+    }
+
+    /// Whether only the reading as it stands is on, so that words can be taken at once.
+    #[inline(always)]
+    #[must_use]
+    pub fn takes_words(&self) -> bool {
+        self.decoder as u32 == Decoder::None as u32
+    }
+
+    /// Takes `n` bytes of which none is [special](specials).
+    #[inline(always)]
+    pub fn plain(&mut self, word: u64, n: u32) {
+        self.raw.sip.absorb(word, n);
+    }
+
+    /// Takes one byte of which nothing is known; says where reading goes on.
+    ///
+    /// CR and LF end the value like other white space; what they mean for the line is the scanner's job.
+    #[inline(always)]
+    pub fn byte(&mut self, rules: &Rules, byte: u8) -> Next {
+        if byte <= b' ' {
+            return self.white(rules);
+        }
+        let (cookie, query) = (
+            self.context as u32 == Context::Cookie as u32,
+            self.context as u32 == Context::Query as u32,
+        );
+        match byte {
+            b'"' => return self.quote(rules),
+            b';' if cookie => {
+                self.end(rules);
+                return Next::Name;
+            }
+            b'&' if query => {
+                self.end(rules);
+                return Next::Name;
+            }
+            // Some servers end the candidate here, others don't.
+            b',' if cookie => self.mark(rules),
+            b'#' if query => self.mark(rules),
+            b'%' if cookie || query => self.fork(),
+            b'\\' if cookie => self.fork(),
+            _ => {}
+        }
+        if self.raw.byte(byte, rules.min_len) {
+            self.pending |= RAW_MARK;
+        }
+        if self.decoder as u32 == Decoder::Escapes as u32 {
+            self.unescape(rules, byte);
+        } else if self.decoder as u32 == Decoder::Basic as u32 {
+            self.unbase64(rules, byte);
+        }
+        Next::Value
+    }
+
+    #[inline(always)]
+    fn white(&mut self, rules: &Rules) -> Next {
+        let empty = self.is_empty();
+        match self.context {
+            Context::Header => {
+                if empty {
+                    return Next::Value;
+                }
+                self.end_word(rules);
+                if self.words >= MAX_WORDS {
+                    Next::Line
+                } else {
+                    Next::Value
+                }
+            }
+            Context::Cookie => {
+                if empty {
+                    return Next::Value;
+                }
+                self.end(rules);
+                Next::Name
+            }
+            Context::Query => {
+                self.end(rules);
+                Next::Line
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn quote(&mut self, rules: &Rules) -> Next {
+        if self.is_empty() {
+            return Next::Value;
+        }
+        match self.context {
+            Context::Header => {
+                self.end_word(rules);
+                Next::Value
+            }
+            Context::Cookie => {
+                self.end(rules);
+                Next::Skip
+            }
+            Context::Query => {
+                self.end(rules);
+                Next::Value
+            }
+        }
+    }
+
+    /// Ends a word of a header value; the one after a first word `Basic` is read as base64 as well.
+    #[inline(always)]
+    fn end_word(&mut self, rules: &Rules) {
+        let lower = self.raw.sip.short_word() | 0x20_2020_2020;
+        let basic = self.words == 0
+            && self.raw.sip.len() == 5
+            && lower == u64::from_le_bytes(*b"basic\0\0\0");
+        self.end(rules);
+        self.words += 1;
+        if basic {
+            self.decoded.reset(rules);
+            self.decoder = Decoder::Basic;
+            self.bits = 0;
+            self.bit_count = 0;
+            self.colon = 0;
+        }
+    }
+
+    /// Ends the candidate in both readings.
+    #[inline(always)]
+    pub fn end(&mut self, rules: &Rules) {
+        if self.raw.sip.len() >= rules.min_len {
+            self.pending |= RAW_END;
+        } else {
+            self.raw.reset(rules);
+        }
+        if self.decoder as u32 != Decoder::None as u32 {
+            self.flush_escape();
+            if self.decoded.sip.len() >= rules.min_len {
+                self.pending |= DECODED_END;
+            }
+            self.decoder = Decoder::None;
+        }
+    }
+
+    /// Has the candidate looked up as if it ended before the next byte, and reads on.
+    #[inline(always)]
+    fn mark(&mut self, rules: &Rules) {
+        if self.raw.sip.len() >= rules.min_len {
+            self.raw.mark = self.raw.sip;
+            self.raw.mark_is_jws = 0;
+            self.pending |= RAW_MARK;
+        }
+        if self.decoder as u32 == Decoder::Escapes as u32 && self.decoded.sip.len() >= rules.min_len
+        {
+            self.decoded.mark = self.decoded.sip;
+            self.decoded.mark_is_jws = 0;
+            self.pending |= DECODED_MARK;
+        }
+    }
+
+    /// From the first escape on there are two readings.
+    #[inline(always)]
+    fn fork(&mut self) {
+        if self.decoder as u32 == Decoder::None as u32 {
+            self.decoded.sip = self.raw.sip;
+            self.decoded.dots = self.raw.dots;
+            self.decoder = Decoder::Escapes;
+            self.escape = Escape::None;
+        }
+    }
+
+    #[inline(always)]
+    fn decoded_byte(&mut self, rules: &Rules, byte: u8) {
+        if self.decoded.byte(byte, rules.min_len) {
+            self.pending |= DECODED_MARK;
+        }
+    }
+
+    #[inline(always)]
+    fn unescape(&mut self, rules: &Rules, byte: u8) {
+        let octal = (byte ^ b'0') < 8;
+        let hex = hex_value(byte);
+        match self.escape {
+            Escape::Percent if hex < 16 => {
+                self.bits = u32::from(byte);
+                self.escape = Escape::PercentDigit;
+                return;
+            }
+            Escape::PercentDigit if hex < 16 => {
+                self.escape = Escape::None;
+                self.decoded_byte(rules, hex_value(self.bits as u8) << 4 | hex);
+                return;
+            }
+            Escape::Backslash if octal && byte < b'4' => {
+                self.bits = u32::from(byte);
+                self.escape = Escape::OneOctal;
+                return;
+            }
+            Escape::Backslash => {
+                self.escape = Escape::None;
+                self.decoded_byte(rules, byte);
+                return;
+            }
+            Escape::OneOctal if octal => {
+                self.bits |= u32::from(byte) << 8;
+                self.escape = Escape::TwoOctal;
+                return;
+            }
+            Escape::TwoOctal if octal => {
+                self.escape = Escape::None;
+                let value = (self.bits & 7) << 6 | (self.bits >> 8 & 7) << 3 | u32::from(byte & 7);
+                self.decoded_byte(rules, value as u8);
+                return;
+            }
+            _ => self.flush_escape(),
+        }
+        match byte {
+            b'%' => self.escape = Escape::Percent,
+            b'\\' if self.context as u32 == Context::Cookie as u32 => {
+                self.escape = Escape::Backslash
+            }
+            _ => self.decoded_byte(rules, byte),
+        }
+    }
+
+    /// What looked like an escape was none: its bytes stand as they are.
+    #[inline(always)]
+    fn flush_escape(&mut self) {
+        let (word, n) = match self.escape {
+            Escape::None => (0, 0),
+            Escape::Percent => (u64::from(b'%'), 1),
+            Escape::PercentDigit => (u64::from(b'%') | u64::from(self.bits) << 8, 2),
+            Escape::Backslash => (u64::from(b'\\'), 1),
+            Escape::OneOctal => (u64::from(self.bits), 1),
+            Escape::TwoOctal => (u64::from(self.bits), 2),
+        };
+        self.escape = Escape::None;
+        self.decoded.sip.absorb(word, n);
+    }
+
+    #[inline(always)]
+    fn unbase64(&mut self, rules: &Rules, byte: u8) {
+        let value = base64_value(byte);
+        if value >= 64 {
+            return;
+        }
+        self.bits = (self.bits << 6 | u32::from(value)) & 0xffff;
+        self.bit_count += 6;
+        if self.bit_count < 8 {
+            return;
+        }
+        self.bit_count &= 7;
+        let byte = (self.bits.wrapping_shr(self.bit_count) & 0xff) as u8;
+        if byte == b':' && self.colon == 0 {
+            self.colon = 1;
+            if self.decoded.sip.len() >= rules.min_len {
+                self.pending |= DECODED_END;
+            } else {
+                self.decoded.reset(rules);
+            }
+        } else {
+            self.decoded_byte(rules, byte);
+        }
+    }
+}
+
+/// Marks the bytes of a word that [`Value::plain`] may not take: all up to `/` but `-`, and `;` and `\`.
+#[inline(always)]
+#[must_use]
+pub fn specials(word: u64) -> u64 {
+    (swar::below(word, b'/') & !swar::equal(word, b'-'))
+        | swar::equal(word, b';')
+        | swar::equal(word, b'\\')
+}
+
+/// Value of a hexadecimal digit; 16 and above for any other byte.
+#[inline(always)]
+pub(crate) fn hex_value(byte: u8) -> u8 {
+    let digit = byte.wrapping_sub(b'0');
+    let letter = (byte | 0x20).wrapping_sub(b'a');
+    if digit < 10 {
+        digit
+    } else if letter < 6 {
+        letter + 10
+    } else {
+        16
+    }
+}
+
+#[inline(always)]
+fn base64_value(byte: u8) -> u8 {
+    match byte {
+        b'A'..=b'Z' => byte - b'A',
+        b'a'..=b'z' => byte - b'a' + 26,
+        b'0'..=b'9' => byte - b'0' + 52,
+        b'+' | b'-' => 62,
+        b'/' | b'_' => 63,
+        _ => 64,
+    }
+}

@@ -1,0 +1,17 @@
+//! The data path of tokenblock, compiled for BPF and for the host alike.
+//!
+//! No maps, no helpers, no I/O: the kernel programs, the proxy, the tests and the fuzz targets judge bytes
+//! with this code and bring their own input and output. The modules follow the data path:
+//! [`packet`] -> [`scan`] -> [`candidate`] -> [`digest`] -> [`verdict`] -> [`event`].
+#![no_std]
+
+pub mod candidate;
+pub mod digest;
+pub mod event;
+pub mod inspect;
+pub mod location;
+pub mod packet;
+pub mod rules;
+pub mod scan;
+pub mod swar;
+pub mod verdict;

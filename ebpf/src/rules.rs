@@ -1,0 +1,203 @@
+//! What to look for: the installation key, the locations, the shortest candidate.
+
+use crate::{
+    digest::{InstallationKey, SipSeed},
+    location::{LocationId, LocationKind, NameHash},
+};
+
+/// Most location names, of all kinds together.
+pub const MAX_LOCATIONS: usize = 64;
+/// Longest location name in bytes.
+pub const MAX_NAME: usize = 64;
+
+const SLOTS: usize = 256;
+/// In a slot's `location`: the `Cookie` header itself, whose value holds cookies.
+pub const COOKIE_HEADER: LocationId = 0xfffe;
+/// No location.
+pub const NO_LOCATION: LocationId = 0xffff;
+
+/// One place of the name table.
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct Slot {
+    hash: u64,
+    location: u64,
+}
+
+/// The rules in the form that both tiers read; lies in a BPF array map as it is.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Rules {
+    /// State of a new digest under the installation key.
+    pub seed: SipSeed,
+    /// Candidates shorter than this many bytes are not looked up.
+    pub min_len: u64,
+    /// Chosen so that no two names share a slot.
+    pub name_seed: u64,
+    names: [Slot; SLOTS],
+}
+
+/// Why locations can't be made into [`Rules`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RulesError {
+    /// More than [`MAX_LOCATIONS`] names.
+    TooMany,
+    /// The name at this index is longer than [`MAX_NAME`] bytes.
+    TooLong(usize),
+    /// The name at this index is empty.
+    Empty(usize),
+    /// The name at this index has a byte that can't stand in a name of its kind.
+    BadByte(usize, u8),
+    /// No seed separates the names.
+    NoSeed,
+}
+
+impl Rules {
+    /// Rules for these locations; a location's id is its index.
+    ///
+    /// # Errors
+    /// [`RulesError`] where a name can't be a location. A name given twice (or twice up to folding) keeps its
+    /// first id.
+    pub fn new(
+        key: &InstallationKey,
+        min_len: u64,
+        locations: &[(LocationKind, &[u8])],
+    ) -> Result<Self, RulesError> {
+        if locations.len() > MAX_LOCATIONS {
+            return Err(RulesError::TooMany);
+        }
+        for (index, (kind, name)) in locations.iter().enumerate() {
+            check_name(index, *kind, name)?;
+        }
+        let mut rules = Self {
+            seed: SipSeed::new(key),
+            min_len,
+            name_seed: 0,
+            names: [Slot {
+                hash: 0,
+                location: 0,
+            }; SLOTS],
+        };
+        for seed in 0..1_000_000 {
+            rules.name_seed = seed;
+            rules.names = [Slot {
+                hash: 0,
+                location: 0,
+            }; SLOTS];
+            if rules.fill(locations) {
+                return Ok(rules);
+            }
+        }
+        Err(RulesError::NoSeed)
+    }
+
+    fn fill(&mut self, locations: &[(LocationKind, &[u8])]) -> bool {
+        self.put(LocationKind::Header, b"cookie", COOKIE_HEADER)
+            && locations.iter().enumerate().all(|(id, (kind, name))| {
+                self.put(*kind, name, LocationId::try_from(id).unwrap_or(NO_LOCATION))
+            })
+    }
+
+    fn put(&mut self, kind: LocationKind, name: &[u8], location: LocationId) -> bool {
+        let hash = NameHash::of(kind, self.name_seed, name);
+        let slot = &mut self.names[slot_of(hash)];
+        if slot.hash != 0 {
+            return slot.hash == hash;
+        }
+        *slot = Slot {
+            hash,
+            location: u64::from(location),
+        };
+        true
+    }
+
+    /// The location with this name hash, [`COOKIE_HEADER`], or [`NO_LOCATION`].
+    #[inline(always)]
+    #[must_use]
+    pub fn find(&self, hash: u64) -> LocationId {
+        let slot = &self.names[slot_of(hash)];
+        if slot.hash == hash {
+            slot.location as LocationId
+        } else {
+            NO_LOCATION
+        }
+    }
+}
+
+#[inline(always)]
+fn slot_of(hash: u64) -> usize {
+    (hash >> 56) as usize & (SLOTS - 1)
+}
+
+fn check_name(index: usize, kind: LocationKind, name: &[u8]) -> Result<(), RulesError> {
+    if name.is_empty() {
+        return Err(RulesError::Empty(index));
+    }
+    if name.len() > MAX_NAME {
+        return Err(RulesError::TooLong(index));
+    }
+    let bad: &[u8] = match kind {
+        LocationKind::Header => b":",
+        LocationKind::Cookie => b"=;,",
+        LocationKind::Query => b"=&#%",
+    };
+    match name
+        .iter()
+        .find(|b| **b <= b' ' || **b == 0x7f || bad.contains(b))
+    {
+        Some(byte) => Err(RulesError::BadByte(index, *byte)),
+        None => Ok(()),
+    }
+}
+
+#[cfg(feature = "user")]
+mod user {
+    // SAFETY: `repr(C)`, integers only, no padding (every field is made of u64).
+    unsafe impl aya::Pod for super::Rules {}
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+    use super::*;
+    use std::{format, string::String, vec::Vec};
+
+    #[test]
+    fn finds_names_by_kind_case_and_separator() {
+        let rules = Rules::new(
+            &InstallationKey([0; 16]),
+            8,
+            &[
+                (LocationKind::Header, b"X-API-Key"),
+                (LocationKind::Cookie, b"session"),
+            ],
+        )
+        .unwrap();
+        let find = |kind, name: &[u8]| rules.find(NameHash::of(kind, rules.name_seed, name));
+        assert_eq!(find(LocationKind::Header, b"x_api.KEY"), 0);
+        assert_eq!(find(LocationKind::Cookie, b"Session"), 1);
+        assert_eq!(find(LocationKind::Header, b"session"), NO_LOCATION);
+        assert_eq!(find(LocationKind::Header, b"COOKIE"), COOKIE_HEADER);
+        assert_eq!(find(LocationKind::Header, b"X-API-Ke"), NO_LOCATION);
+    }
+
+    #[test]
+    fn takes_as_many_names_as_it_says() {
+        let names: Vec<String> = (0..=MAX_LOCATIONS)
+            .map(|i| format!("x-token-{i}"))
+            .collect();
+        let all: Vec<(LocationKind, &[u8])> = names
+            .iter()
+            .map(|n| (LocationKind::Header, n.as_bytes()))
+            .collect();
+        let key = InstallationKey([0; 16]);
+        let rules = Rules::new(&key, 8, &all[..MAX_LOCATIONS]).unwrap();
+        for (id, (kind, name)) in all[..MAX_LOCATIONS].iter().enumerate() {
+            assert_eq!(
+                usize::from(rules.find(NameHash::of(*kind, rules.name_seed, name))),
+                id
+            );
+        }
+        assert_eq!(Rules::new(&key, 8, &all).err(), Some(RulesError::TooMany));
+    }
+}

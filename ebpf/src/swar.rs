@@ -1,0 +1,117 @@
+//! Byte searches eight bytes at a time (SIMD within a register).
+//!
+//! Every mask has bit 7 of a byte set where the byte matches, so `trailing_zeros() / 8` is the index of the
+//! first match in a little-endian word. Masks are exact in every byte unless the name says otherwise.
+
+const LOW: u64 = 0x0101_0101_0101_0101;
+const HIGH: u64 = 0x8080_8080_8080_8080;
+const SEVEN: u64 = 0x7f7f_7f7f_7f7f_7f7f;
+
+/// The byte `b` in all eight places.
+#[inline(always)]
+#[must_use]
+pub const fn splat(b: u8) -> u64 {
+    LOW.wrapping_mul(b as u64)
+}
+
+/// Bytes equal to `b`.
+#[inline(always)]
+#[must_use]
+pub const fn equal(word: u64, b: u8) -> u64 {
+    let x = word ^ splat(b);
+    !((x & SEVEN).wrapping_add(SEVEN) | x) & HIGH
+}
+
+/// Bytes below `limit`, for `limit` in `1..=0x80`.
+#[inline(always)]
+#[must_use]
+pub const fn below(word: u64, limit: u8) -> u64 {
+    !((word & SEVEN).wrapping_add(splat(0x80 - limit)) | word) & HIGH
+}
+
+/// Non-zero if a byte is LF or CR; only its lowest set bit is exact.
+#[inline(always)]
+#[must_use]
+pub const fn line_end(word: u64) -> u64 {
+    // One test for 0x08..=0x0f settles almost every word: the usual subtract-with-borrow test is exact
+    // up to its lowest hit, which is all that is asked of it here.
+    let x = word ^ splat(0x08);
+    if x.wrapping_sub(splat(0x08)) & !x & HIGH == 0 {
+        return 0;
+    }
+    equal(word, b'\n') | equal(word, b'\r')
+}
+
+/// Index (0..=7) of the first marked byte; 8 where none is marked.
+#[inline(always)]
+#[must_use]
+pub const fn first(mask: u64) -> u32 {
+    // BPF counts no trailing zeros: keep one bit for each byte below the first mark and add them up. With no
+    // mark the subtraction leaves all eight.
+    let marks = mask >> 7;
+    let below_first = (marks & marks.wrapping_neg()).wrapping_sub(1) & LOW;
+    (below_first.wrapping_mul(LOW) >> 56) as u32
+}
+
+/// The first `n` bytes of `word`, `n` in `0..=8`; the rest zero.
+#[inline(always)]
+#[must_use]
+pub const fn keep(word: u64, n: u32) -> u64 {
+    // Two shifts by half: one shift by 64 is undefined.
+    let rest = u64::MAX.wrapping_shl(n * 4).wrapping_shl(n * 4);
+    word & !rest
+}
+
+/// Folds a word of a location name: letters to lower case, and every other printable byte that is not a
+/// letter or digit and stands below `0` or above `z` (`-`, `_`, `.`, `~`, `[`, `+`, space ...) to `-`.
+///
+/// Some servers hand `X_API.Key` to the application as `X-API-Key`; a name that is folded too far only makes
+/// one more candidate, and a candidate is blocked only if it is a listed token.
+#[inline(always)]
+#[must_use]
+pub const fn fold(word: u64) -> u64 {
+    let low = word | splat(0x20);
+    let seven = low & SEVEN;
+    let at_least_zero = seven.wrapping_add(splat(0x80 - b'0'));
+    let above_z = seven.wrapping_add(splat(0x80 - b'{'));
+    let punctuation = (!at_least_zero | above_z) & HIGH;
+    let mask = (punctuation >> 7).wrapping_mul(0xff);
+    (low & !mask) | (splat(b'-') & mask)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn marks(mask: u64) -> [bool; 8] {
+        mask.to_le_bytes().map(|b| b == 0x80)
+    }
+
+    proptest! {
+        #[test]
+        fn masks_are_exact(bytes: [u8; 8], b: u8, limit in 1u8..=0x80) {
+            let word = u64::from_le_bytes(bytes);
+            prop_assert_eq!(marks(equal(word, b)), bytes.map(|x| x == b));
+            prop_assert_eq!(marks(below(word, limit)), bytes.map(|x| x < limit));
+            let end = bytes.iter().position(|x| *x == b'\n' || *x == b'\r').unwrap_or(8);
+            prop_assert_eq!(first(line_end(word)) as usize, end);
+        }
+
+        #[test]
+        fn keep_keeps_the_first_bytes(bytes: [u8; 8], n in 0u32..=8) {
+            let mut want = [0; 8];
+            for i in 0..n as usize { want[i] = bytes[i]; }
+            prop_assert_eq!(keep(u64::from_le_bytes(bytes), n).to_le_bytes(), want);
+        }
+    }
+
+    #[test]
+    fn fold_knows_no_case_and_no_separator() {
+        let f = |s: &[u8; 8]| fold(u64::from_le_bytes(*s));
+        assert_eq!(f(b"X-API-KE"), f(b"x_api.ke"));
+        assert_eq!(f(b"X-API-KE"), f(b"x~Api-kE"));
+        assert_ne!(f(b"X-API-KE"), f(b"X-API-K0"));
+        assert_ne!(f(b"12345678"), f(b"12345679"));
+    }
+}

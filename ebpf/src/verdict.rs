@@ -1,0 +1,1 @@
+//! What a tier decides, and why.

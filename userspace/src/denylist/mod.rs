@@ -1,0 +1,26 @@
+//! The denylist: entries, and the two forms in which the tiers hold it.
+
+mod set;
+mod token;
+
+pub use set::{ProxySet, SetReader};
+pub use token::{Action, Listed, ShortTokenId, TokenId};
+pub use tokenblock_ebpf::digest::TokenDigest;
+
+/// A tier's own copy of the denylist. Additions are in force when the call returns.
+pub trait Tier: Send {
+    /// Why the tier could not take a change.
+    type Error: std::error::Error + Send + Sync + 'static;
+
+    /// Adds entries, or replaces what is listed under the same digest.
+    ///
+    /// # Errors
+    /// Where not all of them are in force; what was listed before stays listed.
+    fn add(&mut self, entries: &[(TokenDigest, Listed)]) -> Result<(), Self::Error>;
+
+    /// Removes entries; one that is not there is no error.
+    ///
+    /// # Errors
+    /// Where not all of them are gone.
+    fn remove(&mut self, digests: &[TokenDigest]) -> Result<(), Self::Error>;
+}

@@ -1,0 +1,1 @@
+//! The kernel tier: loads and attaches the programs, fills their maps, reads their events.

@@ -1,0 +1,9 @@
+//! `tokenblock`: one denylist of compromised tokens, enforced in the kernel and in a TLS proxy.
+//!
+//! For the list: `sources -> denylist -> (kernel map | proxy set)`. For a request: `accept -> inspect ->
+//! forward | refuse`. For what is seen: `events -> log`.
+
+pub mod denylist;
+pub mod event;
+pub mod kernel;
+pub mod proxy;

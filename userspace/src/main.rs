@@ -1,0 +1,3 @@
+//! The `tokenblock` binary.
+
+fn main() {}

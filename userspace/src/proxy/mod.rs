@@ -1,0 +1,1 @@
+//! The proxy tier: `accept -> inspect -> forward | refuse`.
