@@ -327,12 +327,7 @@ impl Value {
                 if empty {
                     return Next::Value;
                 }
-                self.end_word(rules);
-                if self.words >= MAX_WORDS {
-                    Next::Line
-                } else {
-                    Next::Value
-                }
+                self.end_word(rules)
             }
             Context::Cookie => {
                 if empty {
@@ -354,10 +349,7 @@ impl Value {
             return Next::Value;
         }
         match self.context {
-            Context::Header => {
-                self.end_word(rules);
-                Next::Value
-            }
+            Context::Header => self.end_word(rules),
             Context::Cookie => {
                 self.end(rules);
                 Next::Skip
@@ -371,7 +363,7 @@ impl Value {
 
     /// Ends a word of a header value; the one after a first word `Basic` is read as base64 as well.
     #[inline(always)]
-    fn end_word(&mut self, rules: &Rules) {
+    fn end_word(&mut self, rules: &Rules) -> Next {
         let lower = self.raw.sip.short_word() | 0x20_2020_2020;
         let basic = self.words == 0
             && self.raw.sip.len() == 5
@@ -384,6 +376,11 @@ impl Value {
             self.bits = 0;
             self.bit_count = 0;
             self.colon = 0;
+        }
+        if self.words < MAX_WORDS {
+            Next::Value
+        } else {
+            Next::Line
         }
     }
 
@@ -534,7 +531,11 @@ impl Value {
 #[must_use]
 pub fn specials(word: u64, cookie: bool) -> u64 {
     let low = swar::below(word, b'/') & !swar::equal(word, b'-');
-    if cookie { low | swar::equal(word, b';') | swar::equal(word, b'\\') } else { low }
+    if cookie {
+        low | swar::equal(word, b';') | swar::equal(word, b'\\')
+    } else {
+        low
+    }
 }
 
 /// Value of a hexadecimal digit; 16 and above for any other byte.

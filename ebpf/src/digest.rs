@@ -96,7 +96,10 @@ impl Tail {
     #[inline(always)]
     #[must_use]
     pub fn new() -> Self {
-        Self { word: swar::zero(), len: swar::zero() }
+        Self {
+            word: swar::zero(),
+            len: swar::zero(),
+        }
     }
 
     /// The bytes not yet given as a block, length in the top byte as SipHash pads.

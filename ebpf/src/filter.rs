@@ -56,8 +56,17 @@ impl Fingerprint {
             state = seed.absorb(state, u64::from_le_bytes(word));
         }
         let rest = chunks.remainder();
-        let word = rest.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte));
-        seed.finish(state, word, rest.len() as u32, canonical.len() as u64, domain)
+        let word = rest
+            .iter()
+            .rev()
+            .fold(0, |word, byte| word << 8 | u64::from(*byte));
+        seed.finish(
+            state,
+            word,
+            rest.len() as u32,
+            canonical.len() as u64,
+            domain,
+        )
     }
 
     /// The block of a filter with `mask + 1` blocks, and the bits in it, that stand for this fingerprint.
@@ -86,7 +95,10 @@ impl FingerprintSeed {
         let (mut low, mut high) = ([0; 8], [0; 8]);
         low.copy_from_slice(&derived[..8]);
         high.copy_from_slice(&derived[8..]);
-        Self { start: u64::from_le_bytes(low), multiplier: u64::from_le_bytes(high) | 1 }
+        Self {
+            start: u64::from_le_bytes(low),
+            multiplier: u64::from_le_bytes(high) | 1,
+        }
     }
 
     /// The state of an empty value.

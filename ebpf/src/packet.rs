@@ -31,7 +31,9 @@ impl Head {
     /// A head of zeros.
     #[must_use]
     pub const fn zero() -> Self {
-        Self { bytes: [0; HEAD + 16] }
+        Self {
+            bytes: [0; HEAD + 16],
+        }
     }
 
     /// Copies the first bytes of a frame.
@@ -83,14 +85,20 @@ impl Head {
 
     #[inline(always)]
     fn address6(&self, at: u32) -> Address {
-        Address { high: self.word(at), low: self.word(at + 8) }
+        Address {
+            high: self.word(at),
+            low: self.word(at + 8),
+        }
     }
 
     #[inline(always)]
     fn address4(&self, at: u32) -> Address {
         let mapped = u64::from(u32::from_ne_bytes([0, 0, 0xff, 0xff]));
         let address = self.word(at) & u64::from_ne_bytes([0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0]);
-        Address { high: swar::zero(), low: mapped | address << 32 }
+        Address {
+            high: swar::zero(),
+            low: mapped | address << 32,
+        }
     }
 }
 
@@ -177,7 +185,11 @@ pub fn parse(head: &Head, len: u32, link: Link, segment: &mut Segment) -> Result
 #[inline(always)]
 fn network_header(head: &Head, readable: u32, link: Link) -> Result<u32, Counter> {
     if matches!(link, Link::Ip) {
-        return if readable == 0 { Err(Counter::NotIp) } else { Ok(0) };
+        return if readable == 0 {
+            Err(Counter::NotIp)
+        } else {
+            Ok(0)
+        };
     }
     if readable < ETHERNET_HEADER {
         return Err(Counter::NotIp);
@@ -186,14 +198,21 @@ fn network_header(head: &Head, readable: u32, link: Link) -> Result<u32, Counter
     let mut tags = 0;
     loop {
         let kind = head.be16(at - 2);
-        if kind == EtherType::Ieee8021q as u16 || kind == EtherType::Ieee8021ad as u16 || kind == 0x9100 {
+        if kind == EtherType::Ieee8021q as u16
+            || kind == EtherType::Ieee8021ad as u16
+            || kind == 0x9100
+        {
             at += VLAN_TAG;
             tags += 1;
             if tags > MAX_TAGS {
                 return Err(Counter::HeadersTooLong);
             }
         } else if kind == 0x0800 || kind == 0x86dd {
-            return if at < readable { Ok(at) } else { Err(Counter::Malformed) };
+            return if at < readable {
+                Ok(at)
+            } else {
+                Err(Counter::Malformed)
+            };
         } else {
             return Err(Counter::NotIp);
         }
@@ -201,7 +220,13 @@ fn network_header(head: &Head, readable: u32, link: Link) -> Result<u32, Counter
 }
 
 #[inline(always)]
-fn ipv4(head: &Head, readable: u32, len: u32, at: u32, segment: &mut Segment) -> Result<(), Counter> {
+fn ipv4(
+    head: &Head,
+    readable: u32,
+    len: u32,
+    at: u32,
+    segment: &mut Segment,
+) -> Result<(), Counter> {
     if at + 20 > readable {
         return Err(Counter::Malformed);
     }
@@ -227,12 +252,22 @@ fn ipv4(head: &Head, readable: u32, len: u32, at: u32, segment: &mut Segment) ->
 }
 
 #[inline(always)]
-fn ipv6(head: &Head, readable: u32, len: u32, at: u32, segment: &mut Segment) -> Result<(), Counter> {
+fn ipv6(
+    head: &Head,
+    readable: u32,
+    len: u32,
+    at: u32,
+    segment: &mut Segment,
+) -> Result<(), Counter> {
     if at + IPV6_HEADER > readable {
         return Err(Counter::Malformed);
     }
     let total = u32::from(head.be16(at + 4));
-    let end = if total == 0 { len } else { at + IPV6_HEADER + total };
+    let end = if total == 0 {
+        len
+    } else {
+        at + IPV6_HEADER + total
+    };
     segment.payload_len = if end < len { end } else { len };
     segment.source = head.address6(at + 8);
     segment.destination = head.address6(at + 24);
@@ -254,7 +289,11 @@ fn ipv6(head: &Head, readable: u32, len: u32, at: u32, segment: &mut Segment) ->
             return Err(Counter::HeadersTooLong);
         }
         let words = u32::from(head.u8(at + 1));
-        let bytes = if next == 51 { (words + 2) * 4 } else { (words + 1) * 8 };
+        let bytes = if next == 51 {
+            (words + 2) * 4
+        } else {
+            (words + 1) * 8
+        };
         next = head.u8(at);
         at += bytes;
     }
@@ -280,7 +319,11 @@ fn transport(protocol: u8) -> Result<(), Counter> {
 fn tcp(head: &Head, readable: u32, segment: &mut Segment) -> Result<(), Counter> {
     let (at, end) = (segment.tcp_at, segment.payload_len);
     if at + TCP_HEADER > readable {
-        return Err(if at + TCP_HEADER > end { Counter::Malformed } else { Counter::HeadersTooLong });
+        return Err(if at + TCP_HEADER > end {
+            Counter::Malformed
+        } else {
+            Counter::HeadersTooLong
+        });
     }
     segment.source_port = head.be16(at);
     segment.destination_port = head.be16(at + 2);

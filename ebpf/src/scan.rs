@@ -58,6 +58,8 @@ pub enum Mode {
     CookieSkip = 8,
     /// A candidate of which first the fingerprint is taken.
     Glance = 9,
+    /// White space between the method and the request target.
+    BeforeTarget = 10,
 }
 
 /// What a unit left to do.
@@ -208,12 +210,15 @@ impl Scan {
             Mode::Value => self.value_unit(rules, source, filter.is_on()),
             Mode::Glance => self.glance_unit(rules, source, filter),
             Mode::Name => self.name_unit(rules, source),
-            Mode::Target => self.target_unit(rules, source),
             Mode::QueryName => self.query_name_unit(rules, source),
             Mode::CookieName => self.cookie_name_unit(rules, source),
-            Mode::Skip | Mode::QuerySkip | Mode::CookieSkip => {}
+            Mode::BeforeTarget | Mode::Target | Mode::Skip | Mode::QuerySkip | Mode::CookieSkip => {
+            }
         }
         // What follows most units is done in the same one: a unit costs some ten nanoseconds, whatever it does.
+        if matches!(self.mode, Mode::BeforeTarget | Mode::Target) && self.pos < source.end() {
+            self.target_unit(rules, source);
+        }
         if self.pos < source.end() {
             match self.mode {
                 Mode::Skip => self.skip_unit(source),
@@ -249,8 +254,7 @@ impl Scan {
     fn end_line(&mut self, byte: u8) {
         self.fold = match self.mode {
             // White space before the first byte of a value does not end it.
-            Mode::Value => Mode::Value,
-            Mode::CookieName | Mode::CookieSkip => Mode::CookieName,
+            mode @ (Mode::Value | Mode::CookieName | Mode::CookieSkip) => mode,
             _ => Mode::Skip,
         };
         self.after_cr = u32::from(byte == b'\r');
@@ -279,8 +283,11 @@ impl Scan {
     #[inline(always)]
     fn skip_in(&mut self, left: u32, at: u32, a: u64, b: u64) {
         let in_a = swar::line_end(a);
-        let (at, word, mask) =
-            if in_a != 0 { (at, a, in_a) } else { (at + 8, b, swar::line_end(b)) };
+        let (at, word, mask) = if in_a != 0 {
+            (at, a, in_a)
+        } else {
+            (at + 8, b, swar::line_end(b))
+        };
         let stop = swar::first(mask);
         let n = at + stop;
         if n >= left {
@@ -350,7 +357,7 @@ impl Scan {
         }
     }
 
-    /// Takes the first byte of a line if it is white space or a line end; true where a name begins.
+    /// Looks at the first byte of a line and takes it if it is a line end; true where a name begins.
     #[inline(always)]
     fn begin_line(&mut self, rules: &Rules, byte: u8) -> bool {
         match byte {
@@ -359,7 +366,11 @@ impl Scan {
                 self.fold = Mode::Skip;
                 self.after_cr = u32::from(byte == b'\r');
             }
-            b' ' | b'\t' => self.mode = self.fold,
+            // Left to be read there: to a value or a cookie name it is white space like any other.
+            b' ' | b'\t' => {
+                self.mode = self.fold;
+                return false;
+            }
             _ => {
                 self.fold = Mode::Skip;
                 self.name = NameHash::new(LocationKind::Header, rules.name_seed);
@@ -378,7 +389,11 @@ impl Scan {
             return;
         }
         self.pos += 1;
-        self.mode = if empty || (byte != b' ' && byte != b'\t') { Mode::Skip } else { Mode::Target };
+        self.mode = if empty || (byte != b' ' && byte != b'\t') {
+            Mode::Skip
+        } else {
+            Mode::BeforeTarget
+        };
     }
 
     #[inline(always)]
@@ -455,7 +470,9 @@ impl Scan {
         let chunk = source.chunk(self.pos + self.glanced);
         let cookie = self.value.is_cookie();
         let mut state = self.fingerprint;
-        let mut fresh = u64::MAX.wrapping_shl(self.passed * 4).wrapping_shl(self.passed * 4);
+        let mut fresh = u64::MAX
+            .wrapping_shl(self.passed * 4)
+            .wrapping_shl(self.passed * 4);
         let mut i = 0;
         while i < WIDEST_WORDS {
             let word = chunk.word(i);
@@ -507,7 +524,9 @@ impl Scan {
             }
         }
         let domain = if end { Domain::Exact } else { Domain::Jws };
-        let seen = rules.fingerprint.finish(self.fingerprint, word, stop, u64::from(len), domain);
+        let seen = rules
+            .fingerprint
+            .finish(self.fingerprint, word, stop, u64::from(len), domain);
         if len >= left || filter.may_hold(seen) {
             self.stop_glancing();
         } else if end {
@@ -552,6 +571,14 @@ impl Scan {
     fn target_unit<S: Source + ?Sized>(&mut self, rules: &Rules, source: &S) {
         let left = source.end() - self.pos;
         let chunk = source.chunk(self.pos);
+        // Several servers take more than one space here.
+        if self.mode as u32 == Mode::BeforeTarget as u32
+            && matches!(chunk.word(0) as u8, b' ' | b'\t')
+        {
+            self.pos += 1;
+            return;
+        }
+        self.mode = Mode::Target;
         let mut i = 0;
         let (mut word, mut stop) = (0, 8);
         while i < TARGET_WORDS {
@@ -686,8 +713,8 @@ impl Scan {
         if n > 0 {
             self.name.absorb(word, n);
             self.pos += n;
-            if self.name.len() > MAX_NAME as u64 {
-                self.mode = Mode::QuerySkip;
+            self.check_query_name();
+            if self.mode as u32 == Mode::QuerySkip as u32 {
                 return;
             }
         }
@@ -734,6 +761,12 @@ impl Scan {
             self.array = u32::from(rules.find(self.name.finish()));
         }
         self.name.absorb(u64::from(byte), 1);
+        self.check_query_name();
+    }
+
+    /// Gives up a name that is too long for a location, unless it is one with an array's key behind it.
+    #[inline(always)]
+    fn check_query_name(&mut self) {
         if self.name.len() > MAX_NAME as u64 && self.array == u32::from(NO_LOCATION) {
             self.mode = Mode::QuerySkip;
         }
@@ -786,7 +819,10 @@ impl Chunk for &[u8] {
         let rest = self.get(index as usize * 8..).unwrap_or(&[]);
         match rest.first_chunk::<8>() {
             Some(chunk) => u64::from_le_bytes(*chunk),
-            None => rest.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte)),
+            None => rest
+                .iter()
+                .rev()
+                .fold(0, |word, byte| word << 8 | u64::from(*byte)),
         }
     }
 }

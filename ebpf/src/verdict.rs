@@ -98,7 +98,9 @@ impl PortSet {
     /// No port.
     pub const EMPTY: Self = Self { words: [0; 1024] };
     /// Every port.
-    pub const ALL: Self = Self { words: [u64::MAX; 1024] };
+    pub const ALL: Self = Self {
+        words: [u64::MAX; 1024],
+    };
 
     /// Adds a port.
     pub fn insert(&mut self, port: u16) {

@@ -114,10 +114,19 @@ fn scan(
     settings: &'static Settings,
 ) -> Result<(), Counter> {
     let payload_at = work.segment.payload_at;
-    work.window.open(payload_at, payload_at.wrapping_add(work.segment.payload_len));
+    work.window.open(
+        payload_at,
+        payload_at.wrapping_add(work.segment.payload_len),
+    );
     work.scan.restart();
-    let mut shared =
-        Shared { skb, work, counts, rules, settings, outcome: Outcome::Unfinished };
+    let mut shared = Shared {
+        skb,
+        work,
+        counts,
+        rules,
+        settings,
+        outcome: Outcome::Unfinished,
+    };
     let context: *mut Shared<'_> = &raw mut shared;
     // SAFETY: the callback gets the context back, and it outlives the call.
     unsafe { bpf_loop(MAX_UNITS, unit as *mut c_void, context.cast(), 0) };
@@ -142,7 +151,9 @@ extern "C" fn unit(_index: u64, context: *mut Shared<'_>) -> i64 {
         shared.outcome = Outcome::ReadFailed;
         return STOP;
     }
-    let filter = MapFilter { mask: shared.settings.filter_mask };
+    let filter = MapFilter {
+        mask: shared.settings.filter_mask,
+    };
     match work.scan.step(shared.rules, &work.window, &filter) {
         Step::More => CONTINUE,
         Step::End => {

@@ -95,7 +95,9 @@ impl Filter for MapFilter {
 pub fn counts() -> Option<&'static mut Counts> {
     // SAFETY: per CPU, and a program is not preempted by another of its hook on the same CPU; a lost
     // increment between hooks would be no more than that.
-    COUNTS.get_ptr_mut(0).map(|counts| unsafe { &mut *counts.cast::<Counts>() })
+    COUNTS
+        .get_ptr_mut(0)
+        .map(|counts| unsafe { &mut *counts.cast::<Counts>() })
 }
 
 /// This CPU's work space for a hook.

@@ -2,11 +2,7 @@
 
 use std::io;
 
-use aya::{
-    EbpfError,
-    maps::MapError,
-    programs::ProgramError,
-};
+use aya::{EbpfError, maps::MapError, programs::ProgramError};
 use thiserror::Error;
 
 /// Why the kernel tier can't start or go on.
@@ -22,14 +18,18 @@ pub enum KernelError {
         what: &'static str,
     },
     /// The process may not use BPF.
-    #[error("no permission to load BPF programs: run as root, or with CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON")]
+    #[error(
+        "no permission to load BPF programs: run as root, or with CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON"
+    )]
     Permission {
         /// What the kernel said.
         #[source]
         source: io::Error,
     },
     /// The verifier refused a program.
-    #[error("the kernel refused the programs; they need Linux 5.17 (bpf_loop) or later, this is {release}: {log}")]
+    #[error(
+        "the kernel refused the programs; they need Linux 5.17 (bpf_loop) or later, this is {release}: {log}"
+    )]
     Refused {
         /// Release of the running kernel.
         release: String,
@@ -57,11 +57,20 @@ impl KernelError {
 
     pub(super) fn from_program(error: ProgramError) -> Self {
         match error {
-            ProgramError::LoadError { io_error, verifier_log } => {
-                if io_error.kind() == io::ErrorKind::PermissionDenied && verifier_log.to_string().is_empty() {
+            ProgramError::LoadError {
+                io_error,
+                verifier_log,
+            } => {
+                if io_error.kind() == io::ErrorKind::PermissionDenied
+                    && verifier_log.to_string().is_empty()
+                {
                     return Self::Permission { source: io_error };
                 }
-                Self::Refused { release: String::new(), log: verifier_log.to_string(), source: io_error }
+                Self::Refused {
+                    release: String::new(),
+                    log: verifier_log.to_string(),
+                    source: io_error,
+                }
             }
             other => Self::Program(other),
         }
