@@ -277,12 +277,7 @@ impl Value {
                 if empty {
                     return Next::Value;
                 }
-                self.end_word(rules);
-                if self.words >= MAX_WORDS {
-                    Next::Line
-                } else {
-                    Next::Value
-                }
+                self.end_word(rules)
             }
             Context::Cookie => {
                 if empty {
@@ -304,10 +299,7 @@ impl Value {
             return Next::Value;
         }
         match self.context {
-            Context::Header => {
-                self.end_word(rules);
-                Next::Value
-            }
+            Context::Header => self.end_word(rules),
             Context::Cookie => {
                 self.end(rules);
                 Next::Skip
@@ -321,7 +313,7 @@ impl Value {
 
     /// Ends a word of a header value; the one after a first word `Basic` is read as base64 as well.
     #[inline(always)]
-    fn end_word(&mut self, rules: &Rules) {
+    fn end_word(&mut self, rules: &Rules) -> Next {
         let lower = self.raw.sip.short_word() | 0x20_2020_2020;
         let basic = self.words == 0
             && self.raw.sip.len() == 5
@@ -334,6 +326,11 @@ impl Value {
             self.bits = 0;
             self.bit_count = 0;
             self.colon = 0;
+        }
+        if self.words < MAX_WORDS {
+            Next::Value
+        } else {
+            Next::Line
         }
     }
 

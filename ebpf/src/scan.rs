@@ -43,6 +43,8 @@ pub enum Mode {
     CookieName = 7,
     /// The value of a cookie that is no location.
     CookieSkip = 8,
+    /// White space between the method and the request target.
+    BeforeTarget = 9,
 }
 
 /// What a unit left to do.
@@ -154,7 +156,7 @@ impl Scan {
             Mode::Value => self.value_unit(rules, source),
             Mode::Skip => self.skip_unit(source),
             Mode::Line | Mode::Name => self.name_unit(rules, source),
-            Mode::Target => self.target_unit(rules, source),
+            Mode::BeforeTarget | Mode::Target => self.target_unit(rules, source),
             Mode::QueryName => self.query_name_unit(rules, source),
             Mode::QuerySkip | Mode::CookieSkip => self.part_skip_unit(rules, source),
             Mode::CookieName => self.cookie_name_unit(rules, source),
@@ -175,8 +177,7 @@ impl Scan {
     fn end_line(&mut self, byte: u8) {
         self.fold = match self.mode {
             // White space before the first byte of a value does not end it.
-            Mode::Value => Mode::Value,
-            Mode::CookieName | Mode::CookieSkip => Mode::CookieName,
+            mode @ (Mode::Value | Mode::CookieName | Mode::CookieSkip) => mode,
             _ => Mode::Skip,
         };
         self.after_cr = u32::from(byte == b'\r');
@@ -227,7 +228,7 @@ impl Scan {
         }
     }
 
-    /// Takes the first byte of a line if it is white space or a line end; true where a name begins.
+    /// Looks at the first byte of a line and takes it if it is a line end; true where a name begins.
     #[inline(always)]
     fn begin_line(&mut self, rules: &Rules, byte: u8) -> bool {
         match byte {
@@ -236,7 +237,11 @@ impl Scan {
                 self.fold = Mode::Skip;
                 self.after_cr = u32::from(byte == b'\r');
             }
-            b' ' | b'\t' => self.mode = self.fold,
+            // Left to be read there: to a value or a cookie name it is white space like any other.
+            b' ' | b'\t' => {
+                self.mode = self.fold;
+                return false;
+            }
             _ => {
                 self.fold = Mode::Skip;
                 self.mode = Mode::Name;
@@ -262,7 +267,7 @@ impl Scan {
         } else if self.name.is_empty() {
             self.mode = Mode::Skip;
         } else {
-            self.mode = Mode::Target;
+            self.mode = Mode::BeforeTarget;
         }
     }
 
@@ -341,6 +346,12 @@ impl Scan {
     fn target_unit<S: Source + ?Sized>(&mut self, rules: &Rules, source: &S) {
         let left = source.end() - self.pos;
         let word = source.word(self.pos);
+        // Several servers take more than one space here.
+        if self.mode as u32 == Mode::BeforeTarget as u32 && matches!(word as u8, b' ' | b'\t') {
+            self.pos += 1;
+            return;
+        }
+        self.mode = Mode::Target;
         let stop = swar::first(swar::equal(word, b'?') | swar::below(word, b'!'));
         if stop >= left || stop == 8 {
             self.pos += if left < 8 { left } else { 8 };
@@ -443,9 +454,7 @@ impl Scan {
         if n > 0 && self.escape == 0 {
             self.name.absorb(word, n);
             self.pos += n;
-            if self.name.len() > MAX_NAME as u64 {
-                self.mode = Mode::QuerySkip;
-            }
+            self.check_query_name();
             return;
         }
         self.query_name_byte(rules, word as u8);
@@ -489,6 +498,12 @@ impl Scan {
             self.array = u32::from(rules.find(self.name.finish()));
         }
         self.name.absorb(u64::from(byte), 1);
+        self.check_query_name();
+    }
+
+    /// Gives up a name that is too long for a location, unless it is one with an array's key behind it.
+    #[inline(always)]
+    fn check_query_name(&mut self) {
         if self.name.len() > MAX_NAME as u64 && self.array == u32::from(NO_LOCATION) {
             self.mode = Mode::QuerySkip;
         }
