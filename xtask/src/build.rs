@@ -17,8 +17,11 @@ use crate::{
 /// Tells `userspace/build.rs` and the tests where the kernel programs lie.
 pub(crate) const OBJECT_VARIABLE: &str = "TOKENBLOCK_BPF_OBJECT";
 
+/// Tells the tests and benches which `tokenblock` to start.
+pub(crate) const BINARY_VARIABLE: &str = "TOKENBLOCK_BIN";
+
 /// Package and binary target of the kernel programs.
-const PROGRAMS: [&str; 6] = [
+pub(crate) const PROGRAMS: [&str; 6] = [
     "--package",
     "tokenblock-ebpf",
     "--bin",

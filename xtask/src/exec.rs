@@ -1,6 +1,9 @@
 //! Starting other programs, with errors that name the command.
 
-use std::{ffi::OsStr, fmt::Write as _, process::Command};
+use std::{
+    ffi::{OsStr, OsString},
+    process::{Command, Stdio},
+};
 
 use anyhow::{Context as _, Result, bail};
 
@@ -40,13 +43,18 @@ pub(crate) fn output(command: &mut Command) -> Result<String> {
 }
 
 /// The command as it would be typed.
-fn line(command: &Command) -> String {
-    let mut line = command.get_program().to_string_lossy().into_owned();
-    for arg in command.get_args().map(OsStr::to_string_lossy) {
-        // Writing to a String can't fail.
-        _ = write!(line, " {arg}");
-    }
-    line
+pub(crate) fn line(command: &Command) -> String {
+    let words: Vec<_> = [command.get_program()]
+        .into_iter()
+        .chain(command.get_args())
+        .map(OsStr::to_string_lossy)
+        .collect();
+    words.join(" ")
+}
+
+/// Whether this process runs as root.
+pub(crate) fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
 }
 
 /// A command that runs as root: through sudo, the environment kept, where this process isn't.
@@ -59,7 +67,35 @@ pub(crate) fn as_root(program: impl AsRef<OsStr>) -> Command {
     command
 }
 
-/// Whether this process runs as root.
-pub(crate) fn is_root() -> bool {
-    rustix::process::geteuid().is_root()
+/// Whether [`as_root`] works without a question to the user.
+pub(crate) fn can_be_root() -> bool {
+    is_root()
+        || Command::new("sudo")
+            .args(["-n", "true"])
+            .stderr(Stdio::null())
+            .status()
+            .is_ok_and(|status| status.success())
+}
+
+/// Lets cargo start what it has built through sudo, where this process isn't root.
+pub(crate) fn run_built_as_root(cargo: &mut Command) -> &mut Command {
+    if is_root() {
+        return cargo;
+    }
+    cargo.env(
+        format!(
+            "CARGO_TARGET_{}_UNKNOWN_LINUX_GNU_RUNNER",
+            std::env::consts::ARCH.to_uppercase()
+        ),
+        "sudo -E",
+    )
+}
+
+/// Whether a program is on the path.
+pub(crate) fn is_on_path(program: &str) -> bool {
+    // Debian's administration programs are not on every user's path, but sudo finds them.
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .chain(["/usr/sbin".into(), "/sbin".into()])
+        .any(|folder| folder.join(OsString::from(program)).is_file())
 }

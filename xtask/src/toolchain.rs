@@ -75,6 +75,11 @@ impl Toolchain {
         cargo
     }
 
+    /// Whether `clippy` can be run with [`Toolchain::cargo`].
+    pub(crate) fn has_clippy(&self) -> bool {
+        self.core == CoreLibrary::Source
+    }
+
     /// Compiler flags, separated as `CARGO_ENCODED_RUSTFLAGS` wants them.
     fn rustflags(&self) -> String {
         let linker = format!("linker={}", self.linker.display());
