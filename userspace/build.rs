@@ -1,5 +1,4 @@
 //! Puts the kernel programs where `kernel::object` includes them from.
-#![expect(clippy::print_stdout, reason = "the way to talk to cargo")]
 
 use std::{env, error::Error, fs, path::Path};
 
