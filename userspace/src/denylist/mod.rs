@@ -1,9 +1,16 @@
 //! The denylist: entries, and the two forms in which the tiers hold it.
 
+mod canonical;
+mod list;
 mod set;
+mod store;
+mod table;
 mod token;
 
-pub use set::{ProxySet, SetReader};
+pub use canonical::{Identity, Malformed, Skipped, Unlistable, identify};
+pub use list::{Entry, Expires, List, Record};
+pub use set::{ProxySet, SetReader, Snapshot};
+pub use store::{Changed, Denylist};
 pub use token::{Action, Listed, ShortTokenId, TokenId};
 pub use tokenblock_ebpf::digest::TokenDigest;
 
