@@ -60,7 +60,9 @@ pub enum Malformed {
     #[error("white space inside a token, perhaps a no-break space; retype it")]
     WhiteSpace,
     /// Control characters can't stand in a header.
-    #[error("a control or invisible character inside a token; was it copied with something around it?")]
+    #[error(
+        "a control or invisible character inside a token; was it copied with something around it?"
+    )]
     Control,
     /// A quote ends every candidate.
     #[error("a double quote inside a token; write the token without quotes and without commas")]
@@ -88,7 +90,10 @@ pub fn identify(
         None => (Domain::Exact, token),
     };
     if (canonical.len() as u64) < min_length {
-        return Err(Skipped::TooShort { minimum: min_length }.into());
+        return Err(Skipped::TooShort {
+            minimum: min_length,
+        }
+        .into());
     }
     Ok(Identity {
         domain,
@@ -104,7 +109,10 @@ fn unquote(text: &str) -> &str {
 }
 
 fn check_characters(token: &str) -> Result<(), Malformed> {
-    if token.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'"') {
+    if token
+        .bytes()
+        .all(|byte| byte.is_ascii_graphic() && byte != b'"')
+    {
         return Ok(());
     }
     for c in token.chars() {
@@ -137,18 +145,16 @@ fn reads_redacted(token: &str) -> bool {
 fn signed_part(token: &str) -> Option<&str> {
     let (header, rest) = token.split_once('.')?;
     let (payload, signature) = rest.split_once('.')?;
-    let is_jws = !payload.is_empty()
-        && is_base64(payload)
-        && is_base64(signature)
-        && is_jose_header(header);
+    let is_jws =
+        !payload.is_empty() && is_base64(payload) && is_base64(signature) && is_jose_header(header);
     is_jws.then(|| &token[..header.len() + 1 + payload.len()])
 }
 
 /// Either alphabet, padded or not: verifiers differ in what they take.
 fn is_base64(segment: &str) -> bool {
-    segment
-        .bytes()
-        .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'+' | b'/' | b'='))
+    segment.bytes().all(|byte| {
+        byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'+' | b'/' | b'=')
+    })
 }
 
 /// Whether the segment decodes to a JSON object with `alg` (RFC 7515 section 4.1.1).
@@ -185,7 +191,10 @@ impl<'de> serde::Deserialize<'de> for HasAlg {
                 f.write_str("a JSON object")
             }
 
-            fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<HasAlg, A::Error> {
+            fn visit_map<A: serde::de::MapAccess<'de>>(
+                self,
+                mut map: A,
+            ) -> Result<HasAlg, A::Error> {
                 let mut found = false;
                 while let Some(name) = map.next_key::<std::borrow::Cow<'de, str>>()? {
                     found |= name == "alg";
@@ -218,9 +227,12 @@ mod tests {
     fn blocks(entry: &str, value: &str) -> bool {
         let entry = id(entry).unwrap();
         let rules = Rules::new(&KEY, 8, &[(LocationKind::Header, b"authorization")]).unwrap();
-        inspect::header(&rules, b"Authorization", value.as_bytes(), &mut |_, digest| {
-            *digest == entry.digest
-        })
+        inspect::header(
+            &rules,
+            b"Authorization",
+            value.as_bytes(),
+            &mut |_, digest| *digest == entry.digest,
+        )
         .is_some()
     }
 
@@ -241,7 +253,10 @@ mod tests {
     fn a_jose_header_is_read_as_leniently_as_verifiers_do() {
         // With `>` and `?` in it the alphabets differ.
         let json = br#"{"kid":"a>>>b???", "alg":null}"#;
-        for header in [BASE64_STANDARD.encode(json), BASE64_URL_SAFE_NO_PAD.encode(json)] {
+        for header in [
+            BASE64_STANDARD.encode(json),
+            BASE64_URL_SAFE_NO_PAD.encode(json),
+        ] {
             let token = format!("{header}.eyJhIjoxfQ.c2ln");
             assert_eq!(id(&token).unwrap().domain, Domain::Jws, "{token}");
         }
@@ -278,7 +293,13 @@ mod tests {
             let short = Skipped::TooShort { minimum: 8 };
             assert_eq!(id(text), Err(short.into()), "{text:?}");
         }
-        for text in ["REDACTED", "ghp_[redacted]", "ghp_***", "AKIA0123...", "AKIA0123…"] {
+        for text in [
+            "REDACTED",
+            "ghp_[redacted]",
+            "ghp_***",
+            "AKIA0123...",
+            "AKIA0123…",
+        ] {
             assert_eq!(id(text), Err(Skipped::Redacted.into()), "{text:?}");
         }
         // What counts is what is digested: this signed part is shorter than the minimum.

@@ -130,7 +130,9 @@ impl Tier for ProxySet {
     type Error = Infallible;
 
     fn add(&mut self, entries: &[(TokenDigest, Listed)]) -> Result<(), Infallible> {
-        let listed = entries.iter().map(|(digest, listed)| (*digest, Some(*listed)));
+        let listed = entries
+            .iter()
+            .map(|(digest, listed)| (*digest, Some(*listed)));
         self.change(listed.collect());
         Ok(())
     }

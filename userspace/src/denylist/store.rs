@@ -57,7 +57,11 @@ impl<K: Tier> Denylist<K> {
     /// The records in force, to be merged into a list that may only add.
     #[must_use]
     pub fn records(&self) -> Vec<Record> {
-        let expiries: HashMap<_, _> = self.expiries.iter().map(|(at, digest)| (digest, *at)).collect();
+        let expiries: HashMap<_, _> = self
+            .expiries
+            .iter()
+            .map(|(at, digest)| (digest, *at))
+            .collect();
         let record = |(digest, listed)| Record {
             digest,
             listed,
@@ -89,7 +93,11 @@ impl<K: Tier> Denylist<K> {
             return Ok(());
         };
         let result = if self.kernel_behind {
-            let all: Vec<_> = list.records().iter().map(|r| (r.digest, r.listed)).collect();
+            let all: Vec<_> = list
+                .records()
+                .iter()
+                .map(|r| (r.digest, r.listed))
+                .collect();
             kernel.add(&all)
         } else if added.is_empty() {
             Ok(())
@@ -124,7 +132,10 @@ impl<K: Tier> Denylist<K> {
     /// Where the kernel tier could not remove them; they stay due.
     pub fn expire(&mut self, now: SystemTime) -> Result<usize, K::Error> {
         let first_due = self.expiries.partition_point(|(at, _)| !at.is_past(now));
-        let due: Vec<_> = self.expiries[first_due..].iter().map(|(_, digest)| *digest).collect();
+        let due: Vec<_> = self.expiries[first_due..]
+            .iter()
+            .map(|(_, digest)| *digest)
+            .collect();
         self.remove(&due)?;
         self.expiries.truncate(first_due);
         Ok(due.len())
@@ -203,7 +214,11 @@ mod tests {
         fn add(&mut self, entries: &[(TokenDigest, Listed)]) -> Result<(), Full> {
             let mut state = self.0.lock().unwrap();
             // A map that is full takes some and not others.
-            let taken = if state.fails { entries.len() / 2 } else { entries.len() };
+            let taken = if state.fails {
+                entries.len() / 2
+            } else {
+                entries.len()
+            };
             state.map.extend(entries[..taken].iter().copied());
             if state.fails { Err(Full) } else { Ok(()) }
         }
@@ -252,7 +267,10 @@ mod tests {
     }
 
     fn as_map(list: &List) -> Map {
-        list.records().iter().map(|r| (r.digest, r.listed)).collect()
+        list.records()
+            .iter()
+            .map(|r| (r.digest, r.listed))
+            .collect()
     }
 
     proptest! {
@@ -300,9 +318,19 @@ mod tests {
     #[test]
     fn the_next_expiry_is_the_earliest() {
         let mut denylist = Denylist::<Model>::new(None);
-        let records = vec![record(1, true, Some(20)), record(2, true, Some(10)), record(3, true, None)];
+        let records = vec![
+            record(1, true, Some(20)),
+            record(2, true, Some(10)),
+            record(3, true, None),
+        ];
         let list = List::merge(records, second(0));
-        assert_eq!(denylist.apply(&list).unwrap(), Changed { added: 3, removed: 0 });
+        assert_eq!(
+            denylist.apply(&list).unwrap(),
+            Changed {
+                added: 3,
+                removed: 0
+            }
+        );
         assert_eq!(denylist.next_expiry(), Some(second(10)));
         assert_eq!(denylist.expire(second(9)).unwrap(), 0);
         assert_eq!(denylist.expire(second(10)).unwrap(), 1);

@@ -48,7 +48,10 @@ impl FromIterator<(TokenDigest, Listed)> for Table {
                 index.push(at);
             }
         }
-        index.resize((1 << bits) + 1, u32::try_from(entries.len()).unwrap_or(u32::MAX));
+        index.resize(
+            (1 << bits) + 1,
+            u32::try_from(entries.len()).unwrap_or(u32::MAX),
+        );
         Self {
             entries,
             index: index.into(),
