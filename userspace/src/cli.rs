@@ -103,7 +103,8 @@ pub struct RunArgs {
     #[arg(value_parser = BoolishValueParser::new(), action = ArgAction::Set, hide_default_value = true)]
     pub monitor: bool,
 
-    /// Interface to protect, by name or glob (`eth*`); needs CAP_BPF and CAP_NET_ADMIN [repeatable]
+    /// Interface to protect, by name or glob (`eth*`); needs root, or `CAP_BPF`, `CAP_NET_ADMIN` and
+    /// `CAP_PERFMON` [repeatable]
     #[arg(
         long,
         value_name = "NAME|GLOB",
@@ -155,7 +156,7 @@ pub struct RunArgs {
     pub workers: Option<NonZeroUsize>,
 
     /// Folder of the installation key [default: /var/lib/tokenblock for root, else
-    /// $XDG_STATE_HOME/tokenblock or ~/.local/state/tokenblock]
+    /// `$XDG_STATE_HOME/tokenblock` or `~/.local/state/tokenblock`]
     #[arg(
         long,
         value_name = "DIR",

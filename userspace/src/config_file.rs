@@ -229,10 +229,8 @@ mod tests {
     use crate::cli::{Cli, CliError, Command, Direction, RunArgs};
 
     fn run(toml: &str, flags: &[&str]) -> Result<RunArgs, String> {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("tokenblock.toml");
-        fs::write(&path, toml).unwrap();
-        let config = format!("--config={}", path.display());
+        let folder = folder_with(toml);
+        let config = format!("--config={}/tokenblock.toml", folder.path().display());
         let line = ["tokenblock", "run", &config]
             .into_iter()
             .chain(flags.iter().copied());
@@ -244,6 +242,12 @@ mod tests {
             Err(CliError::Config(error)) => Err(error.to_string()),
             Err(CliError::Clap(error)) => panic!("{error}"),
         }
+    }
+
+    fn folder_with(toml: &str) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("tokenblock.toml"), toml).unwrap();
+        folder
     }
 
     fn refused(toml: &str) -> String {

@@ -1,6 +1,11 @@
 //! How the process ends: one code for each kind of failure, as sysexits.h numbers them.
 
-use std::{fmt::Write as _, process::ExitCode};
+use std::{fmt::Write as _, io, process::ExitCode};
+
+use crate::{
+    config_file::ConfigError, kernel::error::KernelError, key::KeyError, proxy::ProxyError,
+    settings::SettingsError, sources::FileError,
+};
 
 /// Why the process ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,5 +87,78 @@ impl Exit {
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
         Self::from(exit as u8)
+    }
+}
+
+impl From<SettingsError> for Failure {
+    fn from(error: SettingsError) -> Self {
+        Self::new(Exit::Usage, error)
+    }
+}
+
+impl From<ConfigError> for Failure {
+    fn from(error: ConfigError) -> Self {
+        Self::new(Exit::Config, error)
+    }
+}
+
+impl From<FileError> for Failure {
+    fn from(error: FileError) -> Self {
+        let exit = match error {
+            FileError::Line { .. } => Exit::Data,
+            FileError::NotFound(_)
+            | FileError::Denied(_)
+            | FileError::NotAFile { .. }
+            | FileError::TooLarge { .. }
+            | FileError::Io { .. } => Exit::NoInput,
+        };
+        Self::new(exit, error)
+    }
+}
+
+impl From<KeyError> for Failure {
+    fn from(error: KeyError) -> Self {
+        let exit = match &error {
+            KeyError::Exposed { .. } => Exit::NoPermission,
+            KeyError::Malformed(_) => Exit::Data,
+            KeyError::Folder { error, .. } | KeyError::Io { error, .. } => of_io(error),
+            KeyError::Random(_) => Exit::Os,
+        };
+        Self::new(exit, error)
+    }
+}
+
+impl From<ProxyError> for Failure {
+    fn from(error: ProxyError) -> Self {
+        let exit = match &error {
+            ProxyError::AddressInUse(_) => Exit::Os,
+            ProxyError::Listen { source, .. } | ProxyError::Worker(source) => of_io(source),
+            ProxyError::Pem { .. } => Exit::NoInput,
+            ProxyError::EmptyPem { .. }
+            | ProxyError::KeyMismatch { .. }
+            | ProxyError::Certificate { .. }
+            | ProxyError::Tls(_) => Exit::Data,
+        };
+        Self::new(exit, error)
+    }
+}
+
+impl From<KernelError> for Failure {
+    fn from(error: KernelError) -> Self {
+        let exit = match &error {
+            KernelError::Permission { .. } => Exit::NoPermission,
+            KernelError::NoObject | KernelError::Refused { .. } => Exit::Unavailable,
+            KernelError::BadObject { .. } => Exit::Internal,
+            KernelError::Load(_) | KernelError::Program(_) | KernelError::Map(_) => Exit::Os,
+        };
+        Self::new(exit, error)
+    }
+}
+
+fn of_io(error: &io::Error) -> Exit {
+    if error.kind() == io::ErrorKind::PermissionDenied {
+        Exit::NoPermission
+    } else {
+        Exit::Os
     }
 }

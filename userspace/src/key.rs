@@ -197,7 +197,7 @@ mod tests {
                 .map_err(|e| e.to_string())
         };
         let good = b"000102030405060708090a0b0c0d0e0f\n";
-        let bytes: [u8; 16] = std::array::from_fn(|n| n as u8);
+        let bytes: [u8; 16] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
         assert_eq!(outcome(good, 0o600), Ok(bytes));
         assert_eq!(outcome(&good[..32], 0o400), Ok(bytes));
         let exposed = outcome(good, 0o640).expect_err("exposed");

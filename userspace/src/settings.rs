@@ -3,11 +3,9 @@
 use std::{
     env,
     fmt::{self, Display},
-    net::SocketAddr,
-    num::{NonZeroU16, NonZeroUsize},
+    num::NonZeroU16,
     path::PathBuf,
     sync::Arc,
-    thread,
 };
 
 use tokenblock_ebpf::{
@@ -18,6 +16,7 @@ use tokenblock_ebpf::{
 
 use crate::{
     cli::{Direction, LogFormat, LogLevel, RunArgs},
+    proxy::{ProxySettings, TlsFiles, Upstream, UpstreamError},
     sources::{Grammar, Source},
 };
 
@@ -62,21 +61,6 @@ pub enum Ports {
     All,
     /// These, ascending; at least one.
     Only(Vec<NonZeroU16>),
-}
-
-/// How the proxy listens and forwards.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ProxySettings {
-    /// Where clients connect to.
-    pub listen: SocketAddr,
-    /// Certificate and key; without them the proxy listens in cleartext.
-    pub tls: Option<(PathBuf, PathBuf)>,
-    /// Where requests go.
-    pub upstream: String,
-    /// Worker threads.
-    pub workers: NonZeroUsize,
-    /// Report listed tokens, and let them pass.
-    pub monitor: bool,
 }
 
 /// Where tokens stand; a location's id is its index.
@@ -129,6 +113,9 @@ pub enum SettingsError {
     /// Not an address.
     #[error("--proxy-listen {0:?}: an address to listen on reads 0.0.0.0:8443 or [::]:8443")]
     Listen(String),
+    /// Not an upstream.
+    #[error("--upstream {0}")]
+    Upstream(#[from] UpstreamError),
     /// The header of cookies is no location of its own.
     #[error("--header Cookie: cookies are read one by one; give their names with --cookie NAME")]
     CookieHeader,
@@ -296,7 +283,7 @@ impl Ports {
         let port = |text: &String| {
             text.trim()
                 .parse()
-                .map_err(|_| SettingsError::Port(text.clone()))
+                .map_err(|_no_port| SettingsError::Port(text.clone()))
         };
         let mut ports = given.iter().map(port).collect::<Result<Vec<_>, _>>()?;
         ports.sort_unstable();
@@ -319,24 +306,27 @@ fn proxy(args: &RunArgs) -> Result<Option<ProxySettings>, SettingsError> {
         };
     };
     let tls = match (&args.tls_cert, &args.tls_key) {
-        (Some(cert), Some(key)) => Some((cert.clone(), key.clone())),
+        (Some(cert), Some(key)) => Some(TlsFiles {
+            cert: cert.clone(),
+            key: key.clone(),
+        }),
         (None, None) => None,
         (Some(_), None) => return Err(needed("--tls-key", "--tls-cert")),
         (None, Some(_)) => return Err(needed("--tls-cert", "--tls-key")),
     };
-    let upstream = args.upstream.as_ref();
+    let listen = listen
+        .parse()
+        .map_err(|_no_address| SettingsError::Listen(listen.clone()))?;
+    let upstream: Upstream = match &args.upstream {
+        Some(url) => url.parse()?,
+        None => return Err(needed("--upstream", "--proxy-listen")),
+    };
+    let defaults = ProxySettings::new(listen, upstream);
     Ok(Some(ProxySettings {
-        listen: listen
-            .parse()
-            .map_err(|_| SettingsError::Listen(listen.clone()))?,
         tls,
-        upstream: upstream
-            .ok_or(needed("--upstream", "--proxy-listen"))?
-            .clone(),
-        workers: args
-            .workers
-            .unwrap_or_else(|| thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)),
+        workers: args.workers.unwrap_or(defaults.workers),
         monitor: args.monitor,
+        ..defaults
     }))
 }
 
@@ -456,12 +446,16 @@ mod tests {
         }
     }
 
-    fn check(flags: &[&str]) -> Result<Settings, SettingsError> {
+    fn args(flags: &[&str]) -> RunArgs {
         let line = ["tokenblock", "run"]
             .into_iter()
             .chain(flags.iter().copied());
         let Command::Run(args) = Cli::read(line).unwrap().command;
-        Settings::check(*args, &surroundings())
+        *args
+    }
+
+    fn check(flags: &[&str]) -> Result<Settings, SettingsError> {
+        Settings::check(args(flags), &surroundings())
     }
 
     const KERNEL: [&str; 2] = ["--denylist=list", "--interface=eth*"];
@@ -586,6 +580,12 @@ mod tests {
         let listen =
             check(&["--denylist=l", "--proxy-listen=8443", "--upstream=http://a"]).unwrap_err();
         assert_eq!(listen, SettingsError::Listen("8443".to_owned()));
+        let upstream =
+            check(&["--denylist=l", "--proxy-listen=[::]:1", "--upstream=a:1"]).unwrap_err();
+        assert_eq!(
+            upstream.to_string(),
+            "--upstream \"a:1\" does not start with http:// or https://"
+        );
     }
 
     #[test]

@@ -150,7 +150,10 @@ fn signed_part(token: &str) -> Option<&str> {
     let (payload, signature) = rest.split_once('.')?;
     let is_jws =
         !payload.is_empty() && is_base64(payload) && is_base64(signature) && is_jose_header(header);
-    is_jws.then(|| &token[..header.len() + 1 + payload.len()])
+    if !is_jws {
+        return None;
+    }
+    token.get(..header.len() + 1 + payload.len())
 }
 
 /// Either alphabet, padded or not: verifiers differ in what they take.

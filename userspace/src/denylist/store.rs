@@ -212,7 +212,7 @@ mod tests {
         type Error = Full;
 
         fn add(&mut self, entries: &[(TokenDigest, Listed)]) -> Result<(), Full> {
-            let mut state = self.0.lock().unwrap();
+            let mut state = self.0.lock().map_err(|_poisoned| Full)?;
             // A map that is full takes some and not others.
             let taken = if state.fails {
                 entries.len() / 2
@@ -224,7 +224,7 @@ mod tests {
         }
 
         fn remove(&mut self, digests: &[TokenDigest]) -> Result<(), Full> {
-            let mut state = self.0.lock().unwrap();
+            let mut state = self.0.lock().map_err(|_poisoned| Full)?;
             if state.fails {
                 return Err(Full);
             }

@@ -63,5 +63,6 @@ impl FromIterator<(TokenDigest, Listed)> for Table {
 /// The first `bits` (0..=32) bits of a digest, as a number; its order is the order of the digests.
 fn leading(digest: &TokenDigest, bits: u32) -> usize {
     let [a, b, c, d, ..] = digest.0;
-    (u64::from(u32::from_be_bytes([a, b, c, d])) >> (32 - bits.min(32))) as usize
+    let leading = u64::from(u32::from_be_bytes([a, b, c, d])) >> (32 - bits.min(32));
+    usize::try_from(leading).unwrap_or(usize::MAX)
 }

@@ -115,13 +115,15 @@ pub fn read(
 
 /// The file and when it was last written.
 fn open(path: &Path) -> Result<(File, SystemTime), FileError> {
-    let failed = |error: io::Error| match error.kind() {
-        ErrorKind::NotFound | ErrorKind::NotADirectory => FileError::NotFound(path.to_owned()),
-        ErrorKind::PermissionDenied => FileError::Denied(path.to_owned()),
-        _ => FileError::Io {
-            path: path.to_owned(),
-            error,
-        },
+    let failed = |error: io::Error| {
+        let (kind, path) = (error.kind(), path.to_owned());
+        if matches!(kind, ErrorKind::NotFound | ErrorKind::NotADirectory) {
+            FileError::NotFound(path)
+        } else if kind == ErrorKind::PermissionDenied {
+            FileError::Denied(path)
+        } else {
+            FileError::Io { path, error }
+        }
     };
     // Asked before opening: to open a named pipe would wait for its writer.
     check_kind(path, &path.metadata().map_err(failed)?)?;
@@ -223,11 +225,15 @@ mod tests {
         read(&source, READING, &mut records).map(|summary| (records, summary))
     }
 
-    fn read_text(text: &[u8]) -> Result<(Vec<Record>, Summary), FileError> {
+    fn with_file<T>(text: &[u8], job: impl FnOnce(&Path) -> T) -> T {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("list");
         fs::write(&path, text).unwrap();
-        read_path(&path)
+        job(&path)
+    }
+
+    fn read_text(text: &[u8]) -> Result<(Vec<Record>, Summary), FileError> {
+        with_file(text, read_path)
     }
 
     #[test]
@@ -250,7 +256,7 @@ mod tests {
         );
         assert!(!text.contains("secret") && !text.contains("oops"), "{text}");
 
-        let long = read_text(&[b'x'; 100_000])
+        let long = read_text("x".repeat(100_000).as_bytes())
             .expect_err("refused")
             .to_string();
         assert!(long.contains("list:1: longer than 64 KiB"), "{long}");
@@ -278,7 +284,7 @@ mod tests {
         assert!(text(&path("sparse")).contains("more than a denylist can have"));
 
         fs::write(path("mine"), "first-token").unwrap();
-        fs::set_permissions(path("mine"), fs::Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(path("mine"), fs::Permissions::from_mode(0o000)).unwrap();
         // Root reads it all the same.
         if !rustix::process::geteuid().is_root() {
             assert!(text(&path("mine")).contains("may not be read by this user"));

@@ -120,7 +120,7 @@ mod tests {
         fn agrees_with_split(
             lines in prop::collection::vec("[a-c\r]{0,5}", 0..20), last in "[a-c]{0,3}", step in 1..9_usize,
         ) {
-            let mut text: String = lines.iter().map(|line| format!("{line}\n")).collect();
+            let mut text: String = lines.iter().flat_map(|line| [line.as_str(), "\n"]).collect();
             text.push_str(&last);
             let mut expected: Vec<_> = lines.iter().map(|line| line.clone().into_bytes()).collect();
             if !last.is_empty() {
