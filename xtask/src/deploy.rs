@@ -101,6 +101,27 @@ mod tests {
         );
     }
 
+    /// The probes look for the programs by name.
+    #[test]
+    fn the_probes_name_the_programs() {
+        let daemon_set = &documents("daemonset.yaml")[0];
+        let container = &daemon_set["spec"]["template"]["spec"]["containers"][0];
+        let programs = workspace::root().join("ebpf/src/programs/mod.rs");
+        let programs = fs::read_to_string(programs).unwrap();
+        for probe in ["startupProbe", "readinessProbe"] {
+            let command = container[probe]["exec"]["command"][2].as_str().unwrap();
+            assert!(command.contains("'(in|e)gress_(ethern|ip)'"), "{probe}");
+        }
+        for name in [
+            "ingress_ethernet",
+            "egress_ethernet",
+            "ingress_ip",
+            "egress_ip",
+        ] {
+            assert!(programs.contains(&format!("fn {name}(")), "{name}");
+        }
+    }
+
     /// The folder that the list is mounted to holds the file that the arguments name.
     #[test]
     fn the_denylist_is_where_the_arguments_say() {

@@ -62,7 +62,7 @@ pub(crate) fn task(args: &Args) -> Result<()> {
 fn all(args: &[String]) -> Result<()> {
     unit(args)?;
     if let Err(error) = require_root() {
-        println!("skipped: the kernel and host tests: {error}");
+        println!("skipped: {error}");
         return Ok(());
     }
     let privileged = Privileged::new(args)?;
@@ -72,7 +72,10 @@ fn all(args: &[String]) -> Result<()> {
 
 fn require_root() -> Result<()> {
     if !exec::can_be_root() {
-        bail!("they load BPF programs and make network namespaces, which takes root or sudo");
+        bail!(
+            "the kernel and host tests load BPF programs and make network namespaces; that takes \
+             root, or sudo without a password"
+        );
     }
     Ok(())
 }
