@@ -428,7 +428,7 @@ impl Scan {
         let left = source.end() - self.pos;
         let mut word = source.chunk(self.pos).word(0);
         let mut bytes = 8;
-        if word as u8 == b' ' && left > 1 && self.value.is_empty() {
+        if word as u8 == b' ' && left > 1 && self.value.is_empty() && !self.value.is_query() {
             // The space behind the colon: not worth a unit.
             word >>= 8;
             bytes = 7;
