@@ -27,21 +27,14 @@ pub struct Load<'a> {
 }
 
 /// The hooks of the object, by the way a packet goes and the way its frame begins.
-pub const CLASSIFIERS: [&str; 4] = [
-    "ingress_ethernet",
-    "egress_ethernet",
-    "ingress_ip",
-    "egress_ip",
-];
+pub const CLASSIFIERS: [&str; 4] =
+    ["ingress_ethernet", "egress_ethernet", "ingress_ip", "egress_ip"];
 
 /// Loads the object into the kernel; nothing is attached yet.
 ///
 /// # Errors
 /// [`KernelError`] where the kernel refuses it, for the most likely reason.
 pub fn load(request: &Load<'_>) -> Result<Ebpf, KernelError> {
-    if request.object.is_empty() {
-        return Err(KernelError::NoObject);
-    }
     let mut ebpf = EbpfLoader::new()
         .map_max_entries("DENYLIST", request.capacity)
         .map_max_entries("FILTER", request.settings.filter_mask + 1)
@@ -51,9 +44,7 @@ pub fn load(request: &Load<'_>) -> Result<Ebpf, KernelError> {
     set(&mut ebpf, "SETTINGS", request.settings)?;
     set(&mut ebpf, "PORTS", *request.ports)?;
     for name in CLASSIFIERS {
-        classifier(&mut ebpf, name)?
-            .load()
-            .map_err(KernelError::from_program)?;
+        classifier(&mut ebpf, name)?.load().map_err(KernelError::from_program)?;
     }
     Ok(ebpf)
 }
@@ -66,16 +57,15 @@ pub fn classifier<'a>(
     ebpf: &'a mut Ebpf,
     name: &'static str,
 ) -> Result<&'a mut SchedClassifier, KernelError> {
-    match ebpf.program_mut(name) {
-        Some(Program::SchedClassifier(program)) => Ok(program),
-        Some(_) | None => Err(KernelError::BadObject { what: name }),
+    if let Some(Program::SchedClassifier(program)) = ebpf.program_mut(name) {
+        Ok(program)
+    } else {
+        Err(KernelError::BadObject { what: name })
     }
 }
 
 fn set<T: aya::Pod>(ebpf: &mut Ebpf, name: &'static str, value: T) -> Result<(), KernelError> {
-    let map = ebpf
-        .map_mut(name)
-        .ok_or(KernelError::BadObject { what: name })?;
+    let map = ebpf.map_mut(name).ok_or(KernelError::BadObject { what: name })?;
     let mut array: Array<&mut MapData, T> = Array::try_from(map)?;
     array.set(0, value, 0)?;
     Ok(())
