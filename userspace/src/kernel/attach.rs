@@ -74,7 +74,12 @@ impl Attachments {
     pub fn new(patterns: Patterns, direction: Direction) -> Self {
         // tcx came with Linux 6.6 (kernel commit e420bed02507).
         let tcx = system::kernel_at_least(6, 6);
-        Self { patterns, hooks: Hook::of(direction), tcx, links: BTreeMap::new() }
+        Self {
+            patterns,
+            hooks: Hook::of(direction),
+            tcx,
+            links: BTreeMap::new(),
+        }
     }
 
     /// Attaches to all of `present` that are meant.
@@ -82,9 +87,15 @@ impl Attachments {
     /// # Errors
     /// [`KernelError::NoInterface`] where one that was named is not there, or why one can't be attached to.
     pub fn start(&mut self, ebpf: &mut Ebpf, present: &[Interface]) -> Result<(), KernelError> {
-        let names: Vec<&str> = present.iter().map(|interface| interface.name.as_str()).collect();
+        let names: Vec<&str> = present
+            .iter()
+            .map(|interface| interface.name.as_str())
+            .collect();
         if let Some(name) = self.patterns.missing(&names) {
-            return Err(KernelError::NoInterface { name: name.to_owned(), known: names.join(", ") });
+            return Err(KernelError::NoInterface {
+                name: name.to_owned(),
+                known: names.join(", "),
+            });
         }
         for interface in present {
             self.attach(ebpf, interface)?;
@@ -118,7 +129,10 @@ impl Attachments {
     /// Names of the interfaces that are protected.
     #[must_use]
     pub fn names(&self) -> Vec<&str> {
-        self.links.values().map(|attached| attached.name.as_str()).collect()
+        self.links
+            .values()
+            .map(|attached| attached.name.as_str())
+            .collect()
     }
 
     fn attach(&mut self, ebpf: &mut Ebpf, interface: &Interface) -> Result<(), KernelError> {
@@ -126,7 +140,9 @@ impl Attachments {
             return Ok(());
         }
         let Some(link) = interface.link else {
-            return Err(KernelError::BadLink { name: interface.name.clone() });
+            return Err(KernelError::BadLink {
+                name: interface.name.clone(),
+            });
         };
         let mut links = Vec::with_capacity(self.hooks.len());
         for hook in self.hooks {
@@ -145,7 +161,10 @@ impl Attachments {
         hook: Hook,
         link: Link,
     ) -> Result<SchedClassifierLink, KernelError> {
-        let failed = |source| KernelError::Attach { name: name.to_owned(), source };
+        let failed = |source| KernelError::Attach {
+            name: name.to_owned(),
+            source,
+        };
         let options = if self.tcx {
             TcAttachOptions::TcxOrder(LinkOrder::first())
         } else {
@@ -164,8 +183,9 @@ impl Attachments {
 fn add_clsact(name: &str) -> Result<(), KernelError> {
     match qdisc_add_clsact(name) {
         Err(TcError::AlreadyAttached) | Ok(()) => Ok(()),
-        Err(error) => {
-            Err(KernelError::Attach { name: name.to_owned(), source: ProgramError::from(error) })
-        }
+        Err(error) => Err(KernelError::Attach {
+            name: name.to_owned(),
+            source: ProgramError::from(error),
+        }),
     }
 }

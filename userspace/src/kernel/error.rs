@@ -50,7 +50,9 @@ pub enum KernelError {
         source: io::Error,
     },
     /// No interface of a name that was given.
-    #[error("no interface is named {name:?}; there are: {known}. A glob (`{name}*`) may match later ones")]
+    #[error(
+        "no interface is named {name:?}; there are: {known}. A glob (`{name}*`) may match later ones"
+    )]
     NoInterface {
         /// The name.
         name: String,
@@ -119,15 +121,26 @@ impl KernelError {
             return Self::Permission { source };
         }
         if !system::kernel_at_least(5, 17) {
-            return Self::TooOld { release: system::kernel_version() };
+            return Self::TooOld {
+                release: system::kernel_version(),
+            };
         }
         match error {
-            ProgramError::LoadError { io_error, verifier_log } => {
+            ProgramError::LoadError {
+                io_error,
+                verifier_log,
+            } => {
                 let log = verifier_log.to_string();
                 let cut = log.len().saturating_sub(LOG_END);
-                let start = (cut..log.len()).find(|at| log.is_char_boundary(*at)).unwrap_or(0);
+                let start = (cut..log.len())
+                    .find(|at| log.is_char_boundary(*at))
+                    .unwrap_or(0);
                 let log = log.get(start..).unwrap_or_default().to_owned();
-                Self::Refused { release: system::kernel_version(), log, source: io_error }
+                Self::Refused {
+                    release: system::kernel_version(),
+                    log,
+                    source: io_error,
+                }
             }
             other => Self::Program(other),
         }

@@ -8,7 +8,7 @@ use std::{
 
 use aya::maps::{MapData, RingBuf};
 use tokenblock_ebpf::{event::Event, packet::Address};
-use tokio::io::unix::AsyncFd;
+use tokio::io::{Interest, unix::AsyncFd};
 
 use super::error::KernelError;
 use crate::{
@@ -33,8 +33,14 @@ impl Events {
         locations: Arc<[Arc<str>]>,
         sink: EventSink,
     ) -> Result<Self, KernelError> {
-        let buffer = AsyncFd::new(buffer).map_err(KernelError::Watch)?;
-        Ok(Self { buffer, locations, sink })
+        // SAFETY: the buffer owns its file descriptor, and is dropped with the registration.
+        let buffer = unsafe { AsyncFd::register_with_interest(buffer, Interest::READABLE) }
+            .map_err(|error| KernelError::Watch(error.into()))?;
+        Ok(Self {
+            buffer,
+            locations,
+            sink,
+        })
     }
 
     /// Waits for events and reports all that are there.
@@ -42,7 +48,11 @@ impl Events {
     /// # Errors
     /// Where the runtime can't wait.
     pub async fn forward(&mut self) -> Result<(), KernelError> {
-        let mut ready = self.buffer.readable_mut().await.map_err(KernelError::Watch)?;
+        let mut ready = self
+            .buffer
+            .readable_mut()
+            .await
+            .map_err(KernelError::Watch)?;
         while let Some(record) = ready.get_inner_mut().next() {
             if let Some(event) = Event::from_bytes(&record) {
                 self.sink.report(seen(&event, &self.locations));
@@ -73,7 +83,11 @@ fn seen(event: &Event, locations: &[Arc<str>]) -> TokenSeen {
         destination: address(&event.destination, event.destination_port),
         location,
         token: ShortTokenId(event.token),
-        outcome: if event.blocked == 0 { Outcome::Alerted } else { Outcome::Blocked },
+        outcome: if event.blocked == 0 {
+            Outcome::Alerted
+        } else {
+            Outcome::Blocked
+        },
     }
 }
 

@@ -1,6 +1,8 @@
 //! The host's network interfaces, as rtnetlink tells of them: those there are, and those that come and go.
 
-use futures_util::{StreamExt as _, TryStreamExt as _, channel::mpsc::UnboundedReceiver};
+use std::pin::Pin;
+
+use futures_util::{Stream, StreamExt as _, TryStreamExt as _};
 use rtnetlink::{
     Handle, MulticastGroup, new_multicast_connection,
     packet_core::{NetlinkMessage, NetlinkPayload},
@@ -8,7 +10,6 @@ use rtnetlink::{
         RouteNetlinkMessage,
         link::{LinkAttribute, LinkLayerType, LinkMessage},
     },
-    sys::SocketAddr,
 };
 use tokenblock_ebpf::packet::Link;
 use tokio::task::JoinHandle;
@@ -38,7 +39,7 @@ pub enum Change {
 /// A connection to rtnetlink in the network namespace of the thread that opened it.
 pub struct Interfaces {
     handle: Handle,
-    messages: UnboundedReceiver<(NetlinkMessage<RouteNetlinkMessage>, SocketAddr)>,
+    messages: Pin<Box<dyn Stream<Item = NetlinkMessage<RouteNetlinkMessage>> + Send>>,
     connection: JoinHandle<()>,
 }
 
@@ -50,7 +51,12 @@ impl Interfaces {
     pub fn open() -> Result<Self, KernelError> {
         let (connection, handle, messages) =
             new_multicast_connection(&[MulticastGroup::Link]).map_err(KernelError::netlink)?;
-        Ok(Self { handle, messages, connection: tokio::spawn(connection) })
+        let messages = Box::pin(messages.map(|(message, _)| message));
+        Ok(Self {
+            handle,
+            messages,
+            connection: tokio::spawn(connection),
+        })
     }
 
     /// All interfaces there are.
@@ -71,7 +77,7 @@ impl Interfaces {
     /// The next change; `None` once the connection is lost.
     pub async fn change(&mut self) -> Option<Change> {
         loop {
-            let (message, _) = self.messages.next().await?;
+            let message = self.messages.next().await?;
             let NetlinkPayload::InnerMessage(message) = message.payload else {
                 continue;
             };
@@ -95,7 +101,11 @@ impl Drop for Interfaces {
 
 fn interface(message: &LinkMessage) -> Option<Interface> {
     let name = message.attributes.iter().find_map(|attribute| {
-        if let LinkAttribute::IfName(name) = attribute { Some(name.clone()) } else { None }
+        if let LinkAttribute::IfName(name) = attribute {
+            Some(name.clone())
+        } else {
+            None
+        }
     })?;
     let link = match message.header.link_layer_type {
         LinkLayerType::Ether | LinkLayerType::Loopback => Some(Link::Ethernet),
@@ -109,5 +119,9 @@ fn interface(message: &LinkMessage) -> Option<Interface> {
         | LinkLayerType::Ip6gre => Some(Link::Ip),
         _ => None,
     };
-    Some(Interface { index: message.header.index, name, link })
+    Some(Interface {
+        index: message.header.index,
+        name,
+        link,
+    })
 }

@@ -27,8 +27,12 @@ pub struct Load<'a> {
 }
 
 /// The hooks of the object, by the way a packet goes and the way its frame begins.
-pub const CLASSIFIERS: [&str; 4] =
-    ["ingress_ethernet", "egress_ethernet", "ingress_ip", "egress_ip"];
+pub const CLASSIFIERS: [&str; 4] = [
+    "ingress_ethernet",
+    "egress_ethernet",
+    "ingress_ip",
+    "egress_ip",
+];
 
 /// Loads the object into the kernel; nothing is attached yet.
 ///
@@ -44,7 +48,9 @@ pub fn load(request: &Load<'_>) -> Result<Ebpf, KernelError> {
     set(&mut ebpf, "SETTINGS", request.settings)?;
     set(&mut ebpf, "PORTS", *request.ports)?;
     for name in CLASSIFIERS {
-        classifier(&mut ebpf, name)?.load().map_err(KernelError::from_program)?;
+        classifier(&mut ebpf, name)?
+            .load()
+            .map_err(KernelError::from_program)?;
     }
     Ok(ebpf)
 }
@@ -65,7 +71,9 @@ pub fn classifier<'a>(
 }
 
 fn set<T: aya::Pod>(ebpf: &mut Ebpf, name: &'static str, value: T) -> Result<(), KernelError> {
-    let map = ebpf.map_mut(name).ok_or(KernelError::BadObject { what: name })?;
+    let map = ebpf
+        .map_mut(name)
+        .ok_or(KernelError::BadObject { what: name })?;
     let mut array: Array<&mut MapData, T> = Array::try_from(map)?;
     array.set(0, value, 0)?;
     Ok(())

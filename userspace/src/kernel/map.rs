@@ -10,7 +10,7 @@ use tokenblock_ebpf::{
 };
 
 use super::error::KernelError;
-use crate::denylist::{Action, Addition, Listed, Tier, TokenDigest};
+use crate::denylist::{Action, Listed, Tier, TokenDigest};
 
 /// Least entries that there is room for.
 const SMALLEST: u32 = 1 << 16;
@@ -28,7 +28,10 @@ pub fn capacity_for(entries: usize) -> u32 {
 /// Number of blocks, less one, of the filter for this capacity.
 #[must_use]
 pub fn filter_mask_for(capacity: u32) -> u32 {
-    (capacity / (u64::BITS / BITS_PER_ENTRY)).next_power_of_two().max(2) - 1
+    (capacity / (u64::BITS / BITS_PER_ENTRY))
+        .next_power_of_two()
+        .max(2)
+        - 1
 }
 
 /// The maps of the programs that hold the denylist.
@@ -73,11 +76,11 @@ impl KernelMap {
 impl Tier for KernelMap {
     type Error = KernelError;
 
-    fn add(&mut self, entries: &[Addition]) -> Result<(), KernelError> {
-        for entry in entries {
-            self.entries.insert(entry.digest, map_entry(entry.listed), 0)?;
+    fn add(&mut self, entries: &[(TokenDigest, Listed)]) -> Result<(), KernelError> {
+        for (digest, listed) in entries {
+            self.entries.insert(*digest, map_entry(*listed), 0)?;
             // Last: an entry is in force once its fingerprint is let through.
-            self.admit(entry.fingerprint)?;
+            self.admit(listed.fingerprint)?;
         }
         Ok(())
     }
@@ -101,5 +104,9 @@ fn map_entry(listed: Listed) -> MapEntry {
         Action::Block => ACTION_BLOCK,
         Action::Alert => ACTION_ALERT,
     };
-    MapEntry { token: listed.token.0, action, reserved: 0 }
+    MapEntry {
+        token: listed.token.0,
+        action,
+        reserved: 0,
+    }
 }

@@ -17,8 +17,10 @@ impl Patterns {
         given
             .iter()
             .map(|text| {
-                Pattern::new(text)
-                    .map_err(|error| KernelError::BadGlob { glob: text.clone(), what: error.msg })
+                Pattern::new(text).map_err(|error| KernelError::BadGlob {
+                    glob: text.clone(),
+                    what: error.msg,
+                })
             })
             .collect::<Result<_, _>>()
             .map(Self)

@@ -59,7 +59,10 @@ impl KernelTier {
         let mut ebpf = load(&Load {
             object: programs()?,
             rules,
-            settings: Settings { monitor: u32::from(settings.monitor), filter_mask },
+            settings: Settings {
+                monitor: u32::from(settings.monitor),
+                filter_mask,
+            },
             ports: &port_set(&settings.ports),
             capacity,
         })?;
@@ -69,7 +72,16 @@ impl KernelTier {
         let events = Events::new(RingBuf::try_from(take("EVENTS")?)?, locations, sink)?;
         let attachments = Attachments::new(patterns, settings.direction);
         let interfaces = Interfaces::open()?;
-        Ok((Self { attachments, interfaces, events, counts, ebpf }, map))
+        Ok((
+            Self {
+                attachments,
+                interfaces,
+                events,
+                counts,
+                ebpf,
+            },
+            map,
+        ))
     }
 
     /// Attaches the programs to all interfaces that are meant and there.
@@ -120,10 +132,14 @@ impl KernelTier {
         match self.interfaces.all().await {
             Ok(present) => {
                 for interface in present {
-                    self.attachments.follow(&mut self.ebpf, &Change::There(interface));
+                    self.attachments
+                        .follow(&mut self.ebpf, &Change::There(interface));
                 }
             }
-            Err(error) => warn!(error = &error as &dyn std::error::Error, "interfaces unknown"),
+            Err(error) => warn!(
+                error = &error as &dyn std::error::Error,
+                "interfaces unknown"
+            ),
         }
     }
 }
