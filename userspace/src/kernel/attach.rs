@@ -126,6 +126,11 @@ impl Attachments {
         }
     }
 
+    /// Detaches from all interfaces.
+    pub fn clear(&mut self) {
+        self.links.clear();
+    }
+
     /// Names of the interfaces that are protected.
     #[must_use]
     pub fn names(&self) -> Vec<&str> {

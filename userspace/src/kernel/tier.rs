@@ -25,6 +25,7 @@ use super::{
     patterns::Patterns,
 };
 use crate::{
+    counters::Counted,
     event::EventSink,
     settings::{KernelSettings, Ports},
 };
@@ -101,20 +102,25 @@ impl KernelTier {
 
     /// The counters.
     #[must_use]
-    pub fn counts(&self) -> Counts {
-        self.counts.clone()
+    pub fn counters(&self) -> Counted {
+        self.counts.read().unwrap_or_else(|error| {
+            warn!(
+                error = &error as &dyn std::error::Error,
+                "the kernel tier's counters can't be read"
+            );
+            Counted::new()
+        })
     }
 
-    /// Reports events and follows the interfaces, until dropped.
-    ///
-    /// # Errors
-    /// [`KernelError`] where the events can't be read any more.
-    pub async fn run(&mut self) -> Result<(), KernelError> {
+    /// Reports events and follows the interfaces, until dropped; returns only why it can't go on.
+    pub async fn run(&mut self) -> KernelError {
         let mut again = interval(LOOK_AGAIN);
         again.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                done = self.events.forward() => done?,
+                done = self.events.forward() => if let Err(error) = done {
+                    return error;
+                },
                 Some(change) = self.interfaces.change() => {
                     self.attachments.follow(&mut self.ebpf, &change);
                 }
@@ -123,8 +129,9 @@ impl KernelTier {
         }
     }
 
-    /// Reports the events that are still in the buffer.
-    pub fn drain_events(&mut self) {
+    /// Detaches from all interfaces, and reports the events that are still in the buffer.
+    pub fn detach(&mut self) {
+        self.attachments.clear();
         self.events.drain();
     }
 
