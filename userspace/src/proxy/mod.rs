@@ -1,1 +1,159 @@
 //! The proxy tier: `accept -> inspect -> forward | refuse`.
+//!
+//! One thread a worker, each with its own listener, event loop and upstream connections; a client connection
+//! stays on its thread from accept to upstream, so that nothing on its way is locked.
+
+mod accept;
+mod activity;
+mod body;
+mod connection;
+mod counters;
+mod error;
+mod forward;
+mod hop;
+mod inspect;
+mod refuse;
+mod settings;
+mod stream;
+mod target;
+mod tls;
+mod tunnel;
+mod upstream;
+
+use std::{net::SocketAddr, sync::Arc, thread};
+
+use tokenblock_ebpf::rules::Rules;
+use tokio::sync::{oneshot, watch};
+use tokio_rustls::TlsAcceptor;
+
+use self::{
+    accept::{WorkerSeed, listeners},
+    counters::Counters,
+    inspect::Inspector,
+};
+pub use self::{
+    error::ProxyError,
+    settings::{Limits, ProxySettings, Timeouts, TlsFiles, Upstream, UpstreamError},
+};
+use crate::{denylist::SetReader, event::EventSink};
+
+/// A proxy that has its address and its certificate; [`Proxy::serve`] makes it work.
+pub struct Proxy {
+    seeds: Vec<WorkerSeed>,
+    counters: Vec<Arc<Counters>>,
+    local_addr: SocketAddr,
+    stop: watch::Sender<bool>,
+}
+
+/// Reads a proxy's counters, before and while it serves.
+#[derive(Clone, Debug)]
+pub struct ProxyCounters(Vec<Arc<Counters>>);
+
+impl ProxyCounters {
+    /// Every counter with its name, summed over the workers.
+    #[must_use]
+    pub fn read(&self) -> Vec<(String, u64)> {
+        counters::sums(self.0.iter().map(|worker| &**worker))
+    }
+}
+
+impl Proxy {
+    /// Takes the address, and reads certificate and key. Nothing is served yet.
+    ///
+    /// `locations` are the names under which events show the locations of `rules`, by their ids.
+    ///
+    /// # Errors
+    /// What stands in the way, with the file or the address.
+    pub fn bind(
+        settings: ProxySettings,
+        rules: Arc<Rules>,
+        locations: Arc<[Arc<str>]>,
+        denylist: SetReader,
+        events: EventSink,
+    ) -> Result<Self, ProxyError> {
+        let tls = match &settings.tls {
+            Some(files) => Some(TlsAcceptor::from(tls::server_config(files)?)),
+            None => None,
+        };
+        let listeners = listeners(settings.listen, settings.workers.get())?;
+        let local_addr = match listeners.first().map(std::net::TcpListener::local_addr) {
+            Some(Ok(address)) => address,
+            _ => settings.listen,
+        };
+        let inspector = Inspector {
+            rules,
+            locations,
+            denylist,
+            events,
+            monitor: settings.monitor,
+        };
+        let settings = Arc::new(settings);
+        let (stop, drain) = watch::channel(false);
+        let seed = |listener| WorkerSeed {
+            listener,
+            settings: Arc::clone(&settings),
+            tls: tls.clone(),
+            inspector: inspector.clone(),
+            counters: Arc::new(Counters::new()),
+            drain: drain.clone(),
+        };
+        let seeds: Vec<WorkerSeed> = listeners.into_iter().map(seed).collect();
+        Ok(Self {
+            counters: seeds.iter().map(|s| Arc::clone(&s.counters)).collect(),
+            seeds,
+            local_addr,
+            stop,
+        })
+    }
+
+    /// The address that is listened on, with its port where 0 was asked for.
+    #[must_use]
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local_addr
+    }
+
+    /// Every counter with its name.
+    #[must_use]
+    pub fn counters(&self) -> Vec<(String, u64)> {
+        self.counter_reader().read()
+    }
+
+    /// A reader of the counters that outlives [`Proxy::serve`].
+    #[must_use]
+    pub fn counter_reader(&self) -> ProxyCounters {
+        ProxyCounters(self.counters.clone())
+    }
+
+    /// Serves until `shutdown` is done, then drains: no new connections, GOAWAY or `Connection: close` on
+    /// those that are open, and an end to all of them by the drain deadline.
+    ///
+    /// # Errors
+    /// Where a worker can't be started; those that could be are stopped.
+    pub async fn serve(self, shutdown: impl Future<Output = ()>) -> Result<(), ProxyError> {
+        let mut workers = Vec::new();
+        let mut failed = None;
+        for (index, seed) in self.seeds.into_iter().enumerate() {
+            let (done, ended) = oneshot::channel();
+            let spawned = thread::Builder::new()
+                .name(format!("proxy-{index}"))
+                .spawn(move || {
+                    // Nobody listens any more where `serve` was dropped.
+                    drop(done.send(accept::run(seed)));
+                });
+            match spawned {
+                Ok(_thread) => workers.push(ended),
+                Err(error) => failed = Some(ProxyError::Worker(error)),
+            }
+        }
+        if failed.is_none() {
+            shutdown.await;
+        }
+        self.stop.send_replace(true);
+        for worker in workers {
+            if let Ok(Err(error)) = worker.await {
+                failed = Some(error);
+            }
+        }
+        failed.map_or(Ok(()), Err)
+    }
+}

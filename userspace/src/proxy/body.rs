@@ -1,0 +1,249 @@
+//! Bodies on their way through: passed on frame by frame as the other side takes them, never gathered.
+
+use std::{
+    cell::Cell,
+    pin::Pin,
+    rc::Rc,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use hyper::body::{Body, Frame, Incoming, SizeHint};
+use tokio::time::Instant;
+
+use super::{activity::Activity, connection::Peer, inspect::Verdict, upstream::Lease};
+
+/// Why a body ended before its end.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum BodyError {
+    /// The client or the upstream broke it off.
+    #[error(transparent)]
+    Broken(#[from] hyper::Error),
+    /// A listed token was found in it.
+    #[error("a listed token")]
+    ListedToken,
+}
+
+/// The body of a request, on its way to an upstream.
+pub(super) struct RequestBody(Option<Box<Upload>>);
+
+struct Upload {
+    incoming: Incoming,
+    peer: Rc<Peer>,
+    /// Whether `peer` has been told that bytes are waited for.
+    waiting: bool,
+    progress: Rc<Progress>,
+}
+
+/// How far a request body has come, as who waits for the response sees it.
+#[derive(Debug)]
+pub(super) struct Progress {
+    /// When the last frame of the body was passed on.
+    pub(super) at: Cell<Instant>,
+    /// Whether a listed token was found in it.
+    pub(super) blocked: Cell<bool>,
+}
+
+impl Progress {
+    /// Nothing was passed on yet.
+    pub(super) fn new() -> Self {
+        Self {
+            at: Cell::new(Instant::now()),
+            blocked: Cell::new(false),
+        }
+    }
+}
+
+impl RequestBody {
+    /// No body.
+    pub(super) fn empty() -> Self {
+        Self(None)
+    }
+
+    /// What `incoming` brings, noted in `progress`.
+    pub(super) fn new(incoming: Incoming, peer: &Rc<Peer>, progress: &Rc<Progress>) -> Self {
+        if incoming.is_end_stream() {
+            return Self::empty();
+        }
+        Self(Some(Box::new(Upload {
+            incoming,
+            peer: Rc::clone(peer),
+            waiting: false,
+            progress: Rc::clone(progress),
+        })))
+    }
+
+    /// Whether there is none, so that the request can be sent again.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_none()
+    }
+}
+
+impl Upload {
+    fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let polled = Pin::new(&mut self.incoming).poll_frame(cx);
+        self.set_waiting(polled.is_pending());
+        polled.map(|frame| Some(self.pass(frame?)))
+    }
+
+    fn pass(&self, frame: Result<Frame<Bytes>, hyper::Error>) -> Result<Frame<Bytes>, BodyError> {
+        let frame = frame?;
+        self.progress.at.set(Instant::now());
+        if let Some(trailers) = frame.trailers_ref()
+            && self.peer.inspect_trailers(trailers) == Verdict::Block
+        {
+            self.progress.blocked.set(true);
+            return Err(BodyError::ListedToken);
+        }
+        Ok(frame)
+    }
+
+    fn set_waiting(&mut self, waiting: bool) {
+        if self.waiting != waiting {
+            self.waiting = waiting;
+            self.peer.activity.on_body_waiting(waiting);
+        }
+    }
+}
+
+impl Drop for Upload {
+    fn drop(&mut self) {
+        self.set_waiting(false);
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match &mut self.0 {
+            Some(upload) => upload.poll_frame(cx),
+            None => Poll::Ready(None),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.as_ref().is_none_or(|u| u.incoming.is_end_stream())
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.0 {
+            Some(upload) => upload.incoming.size_hint(),
+            None => SizeHint::with_exact(0),
+        }
+    }
+}
+
+/// The body of a response, on its way to the client.
+pub(super) struct ResponseBody {
+    source: Source,
+    /// Ends the request in the connection's notes when the body is done with.
+    answering: Option<Answering>,
+}
+
+enum Source {
+    /// Our own words.
+    Own(Option<Bytes>),
+    /// An upstream's, with the connection that they come from.
+    Upstream {
+        incoming: Incoming,
+        lease: Option<Lease>,
+    },
+}
+
+impl ResponseBody {
+    /// Passes on what an upstream sends; gives the connection back when all of it has come.
+    pub(super) fn upstream(incoming: Incoming, lease: Option<Lease>) -> Self {
+        Self {
+            source: Source::Upstream { incoming, lease },
+            answering: None,
+        }
+    }
+
+    /// The request is over when this body is.
+    pub(super) fn answering(mut self, answering: Answering) -> Self {
+        self.answering = Some(answering);
+        self
+    }
+}
+
+impl From<Bytes> for ResponseBody {
+    fn from(bytes: Bytes) -> Self {
+        Self {
+            source: Source::Own(Some(bytes)),
+            answering: None,
+        }
+    }
+}
+
+impl Body for ResponseBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let (incoming, lease) = match &mut self.source {
+            Source::Own(bytes) => {
+                return Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes))));
+            }
+            Source::Upstream { incoming, lease } => (incoming, lease),
+        };
+        let mut polled = Pin::new(&mut *incoming).poll_frame(cx);
+        if polled.is_pending()
+            && let Some(lease) = lease
+        {
+            lease.drive(cx);
+            polled = Pin::new(&mut *incoming).poll_frame(cx);
+        }
+        if let Poll::Ready(frame) = &polled
+            && (frame.is_none() || incoming.is_end_stream())
+            && let Some(lease) = lease.take()
+        {
+            lease.give_back();
+        }
+        polled.map(|frame| frame.map(|frame| frame.map_err(BodyError::from)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.source {
+            Source::Own(bytes) => bytes.is_none(),
+            Source::Upstream { incoming, .. } => incoming.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.source {
+            Source::Own(bytes) => {
+                SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
+            }
+            Source::Upstream { incoming, .. } => incoming.size_hint(),
+        }
+    }
+}
+
+/// Notes the begin and the end of a request in its connection's [`Activity`].
+pub(super) struct Answering(Arc<Activity>);
+
+impl Answering {
+    /// A request's head was read.
+    pub(super) fn begin(activity: &Arc<Activity>) -> Self {
+        activity.on_request();
+        Self(Arc::clone(activity))
+    }
+}
+
+impl Drop for Answering {
+    fn drop(&mut self) {
+        self.0.on_answered();
+    }
+}

@@ -1,0 +1,59 @@
+//! Why a proxy can't start.
+
+use std::{io, net::SocketAddr, path::PathBuf};
+
+/// What stands in the way of a running proxy.
+#[derive(Debug, thiserror::Error)]
+pub enum ProxyError {
+    /// Something else listens there.
+    #[error("{0} is in use by another process")]
+    AddressInUse(SocketAddr),
+    /// The listener can't be made.
+    #[error("can't listen on {address}")]
+    Listen {
+        /// The configured address.
+        address: SocketAddr,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// A certificate, key or list of authorities can't be read, or is no PEM.
+    #[error("can't read {}: {reason}", path.display())]
+    Pem {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A file without the PEM section that is looked for.
+    #[error("{} holds no {what} in PEM form", path.display())]
+    EmptyPem {
+        /// The file.
+        path: PathBuf,
+        /// `certificate` or `private key`.
+        what: &'static str,
+    },
+    /// Certificate and key are of different pairs.
+    #[error("the key in {} does not belong to the certificate in {}", key.display(), cert.display())]
+    KeyMismatch {
+        /// The certificate's file.
+        cert: PathBuf,
+        /// The key's file.
+        key: PathBuf,
+    },
+    /// The TLS library takes the certificate or its key not.
+    #[error("certificate {} with key {} can't be used", cert.display(), key.display())]
+    Certificate {
+        /// The certificate's file.
+        cert: PathBuf,
+        /// The key's file.
+        key: PathBuf,
+        /// Why.
+        source: rustls::Error,
+    },
+    /// The TLS library takes the settings not.
+    #[error("the TLS settings can't be used")]
+    Tls(#[from] rustls::Error),
+    /// A worker's thread or event loop can't be made.
+    #[error("can't start a proxy worker")]
+    Worker(#[source] io::Error),
+}

@@ -1,0 +1,209 @@
+//! Sends a clean request to the upstream and its response to the client.
+
+use std::{pin::pin, rc::Rc, time::Duration};
+
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version, request::Parts};
+use hyper::{body::Incoming, client::conn::TrySendError, upgrade::OnUpgrade};
+use tokio::time::{Instant, sleep_until};
+
+use super::{
+    body::{Progress, RequestBody, ResponseBody},
+    connection::Peer,
+    counters::Counter,
+    hop,
+    refuse::Reason,
+    target, tunnel,
+    upstream::Lease,
+};
+
+/// Forwards `request`; gives the response when its head has come.
+///
+/// # Errors
+/// Why there is no response.
+pub(super) async fn forward(
+    peer: &Rc<Peer>,
+    mut request: Request<Incoming>,
+) -> Result<Response<ResponseBody>, Reason> {
+    let upgrade = hop::upgrade(request.version(), request.headers());
+    let upgrade = upgrade.map(|protocols| (protocols, hyper::upgrade::on(&mut request)));
+    let (mut parts, body) = request.into_parts();
+    rewrite(
+        peer,
+        &mut parts,
+        upgrade.as_ref().map(|(protocols, _)| protocols),
+    )?;
+    let progress = Rc::new(Progress::new());
+    let body = RequestBody::new(body, peer, &progress);
+    let request = Request::from_parts(parts, body);
+    let (response, lease) = exchange(peer, request, &progress).await?;
+    answer(peer, response, lease, upgrade.map(|(_, client)| client))
+}
+
+/// Makes the head of a request ours.
+fn rewrite(peer: &Peer, parts: &mut Parts, upgrade: Option<&HeaderValue>) -> Result<(), Reason> {
+    target::normalise(parts, &peer.worker.default_host)?;
+    let headers = &mut parts.headers;
+    let takes_trailers = hop::takes_trailers(headers);
+    hop::strip(headers);
+    if parts.version == Version::HTTP_2 {
+        hop::join_cookies(headers);
+    }
+    peer.provenance.stamp(headers, parts.version);
+    if let Some(protocols) = upgrade {
+        hop::set_upgrade(headers, protocols.clone());
+    }
+    if takes_trailers {
+        hop::set_takes_trailers(headers, Version::HTTP_11);
+    }
+    parts.version = Version::HTTP_11;
+    // The client connection's own matters.
+    parts.extensions.clear();
+    Ok(())
+}
+
+/// Sends the request, once more where that is safe.
+async fn exchange(
+    peer: &Peer,
+    request: Request<RequestBody>,
+    progress: &Progress,
+) -> Result<(Response<Incoming>, Lease), Reason> {
+    let counters = &peer.worker.counters;
+    counters.add(Counter::Forwarded);
+    let mut lease = peer.worker.pool.lease().await?;
+    let copy = (lease.is_reused() && is_repeatable(&request)).then(|| copy(&request));
+    let failure = match attempt(peer, &mut lease, request, progress).await {
+        Ok(response) => return Ok((response, lease)),
+        Err(failure) => failure,
+    };
+    let again = failure.unsent.or(copy);
+    let Some(request) = again.filter(|_| lease.is_reused() && failure.may_retry) else {
+        return Err(failure.reason);
+    };
+    counters.add(Counter::UpstreamRetries);
+    let mut lease = peer.worker.pool.connect().await?;
+    match attempt(peer, &mut lease, request, progress).await {
+        Ok(response) => Ok((response, lease)),
+        Err(failure) => Err(failure.reason),
+    }
+}
+
+/// Why an attempt gave no response.
+struct Failure {
+    reason: Reason,
+    /// Whether a new connection may bring what this one didn't.
+    may_retry: bool,
+    /// The request, where none of it was sent.
+    unsent: Option<Request<RequestBody>>,
+}
+
+async fn attempt(
+    peer: &Peer,
+    lease: &mut Lease,
+    request: Request<RequestBody>,
+    progress: &Progress,
+) -> Result<Response<Incoming>, Failure> {
+    let limit = peer.worker.settings.timeouts.upstream_response;
+    progress.at.set(Instant::now());
+    match within(limit, progress, lease.send(request)).await {
+        Some(Ok(response)) => Ok(response),
+        Some(Err(error)) => Err(broken(peer, error, progress)),
+        None => {
+            let upstream = &peer.worker.settings.upstream;
+            tracing::warn!(%upstream, ?limit, "the upstream gives no response in time");
+            Err(Failure {
+                reason: Reason::UpstreamTimeout,
+                may_retry: false,
+                unsent: None,
+            })
+        }
+    }
+}
+
+fn broken(
+    peer: &Peer,
+    mut error: TrySendError<Request<RequestBody>>,
+    progress: &Progress,
+) -> Failure {
+    let unsent = error.take_message();
+    let error = error.into_error();
+    if progress.blocked.get() {
+        return Failure {
+            reason: Reason::ListedToken,
+            may_retry: false,
+            unsent: None,
+        };
+    }
+    let upstream = &peer.worker.settings.upstream;
+    if unsent.is_none() {
+        let cause = std::error::Error::source(&error).map(ToString::to_string);
+        tracing::warn!(%upstream, %error, cause, "the upstream gives no response");
+    }
+    Failure {
+        reason: Reason::UpstreamFailed,
+        may_retry: !error.is_parse() && !error.is_user(),
+        unsent,
+    }
+}
+
+/// Runs `future` until nothing of the request body has moved for `limit`.
+async fn within<F: Future>(limit: Duration, progress: &Progress, future: F) -> Option<F::Output> {
+    let mut future = pin!(future);
+    let mut alarm = pin!(sleep_until(progress.at.get() + limit));
+    loop {
+        tokio::select! {
+            biased;
+            output = &mut future => return Some(output),
+            () = &mut alarm => {
+                let deadline = progress.at.get() + limit;
+                if deadline <= Instant::now() {
+                    return None;
+                }
+                alarm.as_mut().reset(deadline);
+            }
+        }
+    }
+}
+
+/// Whether sending it twice does no more than sending it once (RFC 9110 section 9.2.2).
+fn is_repeatable(request: &Request<RequestBody>) -> bool {
+    let idempotent = [
+        Method::GET,
+        Method::HEAD,
+        Method::OPTIONS,
+        Method::TRACE,
+        Method::PUT,
+        Method::DELETE,
+    ];
+    request.body().is_empty() && idempotent.contains(request.method())
+}
+
+fn copy(request: &Request<RequestBody>) -> Request<RequestBody> {
+    let mut copy = Request::new(RequestBody::empty());
+    *copy.method_mut() = request.method().clone();
+    *copy.uri_mut() = request.uri().clone();
+    *copy.headers_mut() = request.headers().clone();
+    copy
+}
+
+/// Makes the head of a response ours, and sees to what follows it.
+fn answer(
+    peer: &Peer,
+    mut response: Response<Incoming>,
+    lease: Lease,
+    client: Option<OnUpgrade>,
+) -> Result<Response<ResponseBody>, Reason> {
+    let protocols = hop::upgrade(Version::HTTP_11, response.headers());
+    hop::strip(response.headers_mut());
+    *response.version_mut() = Version::HTTP_11;
+    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        return Ok(response.map(|incoming| ResponseBody::upstream(incoming, Some(lease))));
+    }
+    // Nobody asked for another protocol, or the upstream doesn't say which.
+    let (Some(client), Some(protocols)) = (client, protocols) else {
+        return Err(Reason::UpstreamFailed);
+    };
+    hop::set_upgrade(response.headers_mut(), protocols);
+    peer.worker.counters.add(Counter::Upgrades);
+    tunnel::spawn(&peer.worker, client, lease);
+    Ok(response.map(|incoming| ResponseBody::upstream(incoming, None)))
+}

@@ -1,0 +1,214 @@
+//! Header fields at a hop: what ends here, what is added for the next (RFC 9110 section 7.6).
+
+use std::net::{IpAddr, SocketAddr};
+
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Version,
+    header::{self, Entry},
+};
+
+/// Fields that speak to the next hop only.
+const HOP_BY_HOP: [HeaderName; 5] = [
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    header::TE,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+];
+
+/// Fields that a `Connection` field can't take away: removing them would change who is asked, or what is
+/// recorded of who asks.
+const KEPT: [HeaderName; 2] = [header::HOST, header::CONTENT_LENGTH];
+
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+
+/// What the fields added to each request of one client connection say.
+#[derive(Clone, Debug)]
+pub(super) struct Provenance {
+    address: HeaderValue,
+    protocol: HeaderValue,
+    forwarded: HeaderValue,
+}
+
+impl Provenance {
+    /// Of requests that `client` sends over TLS or in cleartext.
+    pub(super) fn new(client: SocketAddr, tls: bool) -> Self {
+        let protocol = if tls { "https" } else { "http" };
+        let address = client.ip().to_canonical();
+        let node = match address {
+            IpAddr::V4(address) => address.to_string(),
+            IpAddr::V6(address) => format!("\"[{address}]\""),
+        };
+        Self {
+            address: visible(&address.to_string()),
+            protocol: HeaderValue::from_static(protocol),
+            forwarded: visible(&format!("for={node};proto={protocol}")),
+        }
+    }
+
+    /// Says where a request comes from. What the client claims of that is replaced.
+    pub(super) fn stamp(&self, headers: &mut HeaderMap, via: Version) {
+        headers.insert(X_FORWARDED_FOR, self.address.clone());
+        headers.insert(X_FORWARDED_PROTO, self.protocol.clone());
+        if let Some(host) = headers.get(header::HOST).cloned() {
+            headers.insert(X_FORWARDED_HOST, host);
+        }
+        headers.insert(header::FORWARDED, self.forwarded.clone());
+        let via = HeaderValue::from_static(match via {
+            Version::HTTP_2 => "2.0 tokenblock",
+            Version::HTTP_10 => "1.0 tokenblock",
+            _ => "1.1 tokenblock",
+        });
+        headers.append(header::VIA, via);
+    }
+}
+
+/// Removes what ends at this hop, with what `Connection` names.
+pub(super) fn strip(headers: &mut HeaderMap) {
+    if let Entry::Occupied(connection) = headers.entry(header::CONNECTION) {
+        let (_, values) = connection.remove_entry_mult();
+        let values: Vec<HeaderValue> = values.collect();
+        for name in values.iter().flat_map(options) {
+            if !KEPT.contains(&name) {
+                headers.remove(name);
+            }
+        }
+    }
+    for name in &HOP_BY_HOP {
+        headers.remove(name);
+    }
+}
+
+/// The protocols that an HTTP/1.1 request or response wants to change to (RFC 9110 section 7.8).
+pub(super) fn upgrade(version: Version, headers: &HeaderMap) -> Option<HeaderValue> {
+    let upgrade = headers.get(header::UPGRADE)?;
+    let asked = headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .flat_map(options)
+        .any(|name| name == header::UPGRADE);
+    (version == Version::HTTP_11 && asked).then(|| upgrade.clone())
+}
+
+/// Asks for the change of protocol at this hop too.
+pub(super) fn set_upgrade(headers: &mut HeaderMap, protocols: HeaderValue) {
+    headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+    headers.insert(header::UPGRADE, protocols);
+}
+
+/// Whether the client takes trailers (RFC 9110 section 10.1.4).
+pub(super) fn takes_trailers(headers: &HeaderMap) -> bool {
+    let words = |value: &HeaderValue| {
+        let words = value.as_bytes().split(|b| *b == b',');
+        words
+            .map(<[u8]>::trim_ascii)
+            .any(|word| word.eq_ignore_ascii_case(b"trailers"))
+    };
+    headers.get_all(header::TE).iter().any(words)
+}
+
+/// Says to the next hop that trailers are taken.
+pub(super) fn set_takes_trailers(headers: &mut HeaderMap, version: Version) {
+    headers.insert(header::TE, HeaderValue::from_static("trailers"));
+    if version != Version::HTTP_2 {
+        headers.append(header::CONNECTION, HeaderValue::from_static("te"));
+    }
+}
+
+/// Joins the crumbs of an HTTP/2 cookie into the one field of HTTP/1.1 (RFC 9113 section 8.2.3).
+pub(super) fn join_cookies(headers: &mut HeaderMap) {
+    let mut crumbs = headers.get_all(header::COOKIE).iter();
+    let (Some(first), Some(second)) = (crumbs.next(), crumbs.next()) else {
+        return;
+    };
+    let mut joined = first.as_bytes().to_vec();
+    for crumb in std::iter::once(second).chain(crumbs) {
+        joined.extend_from_slice(b"; ");
+        joined.extend_from_slice(crumb.as_bytes());
+    }
+    if let Ok(cookie) = HeaderValue::from_maybe_shared(bytes::Bytes::from(joined)) {
+        headers.insert(header::COOKIE, cookie);
+    }
+}
+
+/// The names in a `Connection` field; what is no name is passed over.
+fn options(value: &HeaderValue) -> impl Iterator<Item = HeaderName> {
+    value
+        .as_bytes()
+        .split(|b| *b == b',')
+        .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
+}
+
+/// Text made here, of visible ASCII alone.
+fn visible(text: &str) -> HeaderValue {
+    HeaderValue::from_str(text).unwrap_or_else(|_| HeaderValue::from_static("unknown"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(fields: &[(&'static str, &'static str)]) -> HeaderMap {
+        fields
+            .iter()
+            .map(|(name, value)| {
+                (
+                    HeaderName::from_static(name),
+                    HeaderValue::from_static(value),
+                )
+            })
+            .collect()
+    }
+
+    #[test]
+    fn what_connection_names_ends_here() {
+        let mut map = headers(&[
+            ("connection", "close, X-Mine , host"),
+            ("connection", "x-other"),
+            ("x-mine", "1"),
+            ("x-other", "2"),
+            ("keep-alive", "timeout=5"),
+            ("transfer-encoding", "chunked"),
+            ("host", "a"),
+            ("accept", "b"),
+        ]);
+        strip(&mut map);
+        assert_eq!(map, headers(&[("host", "a"), ("accept", "b")]));
+    }
+
+    #[test]
+    fn the_client_cannot_say_who_it_is() {
+        let mut map = headers(&[("x-forwarded-for", "10.0.0.1"), ("host", "h")]);
+        let client = "[::ffff:192.0.2.1]:7".parse().unwrap();
+        Provenance::new(client, true).stamp(&mut map, Version::HTTP_2);
+        let want = headers(&[
+            ("x-forwarded-for", "192.0.2.1"),
+            ("x-forwarded-proto", "https"),
+            ("x-forwarded-host", "h"),
+            ("forwarded", "for=192.0.2.1;proto=https"),
+            ("via", "2.0 tokenblock"),
+            ("host", "h"),
+        ]);
+        assert_eq!(map, want);
+    }
+
+    #[test]
+    fn crumbs_are_joined_in_order() {
+        let mut map = headers(&[("cookie", "a=b"), ("cookie", "c=d"), ("cookie", "e=f")]);
+        join_cookies(&mut map);
+        assert_eq!(map, headers(&[("cookie", "a=b; c=d; e=f")]));
+    }
+
+    #[test]
+    fn an_upgrade_needs_both_fields_and_http_1_1() {
+        let asked = headers(&[
+            ("connection", "keep-alive, Upgrade"),
+            ("upgrade", "websocket"),
+        ]);
+        assert!(upgrade(Version::HTTP_11, &asked).is_some());
+        assert!(upgrade(Version::HTTP_10, &asked).is_none());
+        assert!(upgrade(Version::HTTP_11, &headers(&[("upgrade", "websocket")])).is_none());
+    }
+}

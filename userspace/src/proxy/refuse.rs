@@ -1,0 +1,83 @@
+//! What a client gets in place of an answer of the upstream.
+
+use bytes::Bytes;
+use http::{HeaderValue, Response, StatusCode, header};
+use http_body_util::BodyExt as _;
+use hyper::body::{Body as _, Incoming};
+
+use super::body::ResponseBody;
+
+/// Why a request was not forwarded, or why its answer could not be had; shown as `proxy_refused_<name>`.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, strum::EnumCount, strum::IntoStaticStr, strum::VariantArray,
+)]
+#[strum(serialize_all = "snake_case")]
+pub(super) enum Reason {
+    /// It bears a listed token.
+    ListedToken,
+    /// `CONNECT`: this is no forward proxy.
+    Connect,
+    /// A target that names no resource here.
+    Target,
+    /// No `Host`, more than one, or one that is no host (RFC 9112 section 3.2).
+    Host,
+    /// No upstream could be connected to.
+    UpstreamConnect,
+    /// No upstream could be connected to in time.
+    UpstreamConnectTimeout,
+    /// The upstream broke the protocol or went away.
+    UpstreamFailed,
+    /// The upstream did not answer in time.
+    UpstreamTimeout,
+}
+
+impl Reason {
+    /// The status that the client gets (RFC 9110 section 15).
+    pub(super) fn status(self) -> StatusCode {
+        match self {
+            Self::ListedToken => StatusCode::FORBIDDEN,
+            Self::Connect => StatusCode::METHOD_NOT_ALLOWED,
+            Self::Target | Self::Host => StatusCode::BAD_REQUEST,
+            Self::UpstreamConnect | Self::UpstreamFailed => StatusCode::BAD_GATEWAY,
+            Self::UpstreamConnectTimeout | Self::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
+        }
+    }
+}
+
+/// The answer to a refused request: a small JSON body that names the reason.
+pub(super) fn response(reason: Reason) -> Response<ResponseBody> {
+    let name: &'static str = reason.into();
+    let body = if reason == Reason::ListedToken {
+        // The common one, without an allocation.
+        Bytes::from_static(b"{\"error\":\"listed_token\"}\n")
+    } else {
+        Bytes::from(format!("{{\"error\":\"{name}\"}}\n"))
+    };
+    let mut response = Response::new(ResponseBody::from(body));
+    *response.status_mut() = reason.status();
+    let headers = response.headers_mut();
+    headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/json"),
+    );
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+/// Reads and forgets the rest of a small request body, so that an HTTP/1.1 connection can stay open.
+///
+/// A body that is longer than `limit` bytes is left alone: the connection ends after the response. So is the
+/// body of a client that waits for `100 Continue`; polling it would invite the client to send it.
+pub(super) async fn discard(mut body: Incoming, limit: u64) {
+    let mut left = limit;
+    if body.size_hint().lower() > limit {
+        return;
+    }
+    while let Some(Ok(frame)) = body.frame().await {
+        let len = frame.data_ref().map_or(0, |data| data.len() as u64);
+        match left.checked_sub(len) {
+            Some(rest) => left = rest,
+            None => return,
+        }
+    }
+}

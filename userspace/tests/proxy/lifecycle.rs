@@ -1,0 +1,106 @@
+//! Start and stop.
+
+use std::{net::TcpListener, time::Instant};
+
+use crate::support::{Origin, Tier, bind, certificate};
+use tokenblock::{
+    event::EventSink,
+    proxy::{ProxyError, ProxySettings, TlsFiles},
+};
+
+fn settings() -> ProxySettings {
+    let upstream = "http://127.0.0.1:1".parse().unwrap();
+    ProxySettings::new("127.0.0.1:0".parse().unwrap(), upstream)
+}
+
+fn refusal(settings: ProxySettings) -> ProxyError {
+    match bind(settings, EventSink::new(drop)) {
+        Ok(_) => panic!("it started"),
+        Err(error) => error,
+    }
+}
+
+#[test]
+fn a_taken_port_is_named() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut settings = settings();
+    settings.listen = taken.local_addr().unwrap();
+    let text = refusal(settings.clone()).to_string();
+    assert_eq!(
+        text,
+        format!("{} is in use by another process", settings.listen)
+    );
+}
+
+#[test]
+fn another_proxy_on_the_same_port_is_refused_too() {
+    let first = bind(settings(), EventSink::new(drop)).unwrap();
+    let mut settings = settings();
+    settings.listen = first.local_addr();
+    assert!(matches!(refusal(settings), ProxyError::AddressInUse(_)));
+}
+
+#[test]
+fn a_key_of_another_certificate_is_refused_with_both_names() {
+    let folder = tempfile::tempdir().unwrap();
+    let one = certificate(folder.path(), "one", &["localhost"]);
+    let two = certificate(folder.path(), "two", &["localhost"]);
+    let mut settings = settings();
+    settings.tls = Some(TlsFiles {
+        cert: one.cert.clone(),
+        key: two.key.clone(),
+    });
+    let error = refusal(settings);
+    assert!(matches!(error, ProxyError::KeyMismatch { .. }), "{error}");
+    let text = error.to_string();
+    assert!(
+        text.contains("one.pem") && text.contains("two.key"),
+        "{text}"
+    );
+}
+
+#[test]
+fn files_without_certificate_or_key_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let good = certificate(folder.path(), "good", &["localhost"]);
+    let empty = folder.path().join("empty");
+    std::fs::write(&empty, "nothing\n").unwrap();
+    let missing = folder.path().join("missing");
+    let with = |cert: &std::path::Path, key: &std::path::Path| {
+        let mut settings = settings();
+        settings.tls = Some(TlsFiles {
+            cert: cert.to_owned(),
+            key: key.to_owned(),
+        });
+        refusal(settings).to_string()
+    };
+    assert!(with(&empty, &good.key).ends_with("empty holds no certificate in PEM form"));
+    assert!(with(&good.cert, &empty).ends_with("empty holds no private key in PEM form"));
+    assert!(with(&missing, &good.key).contains("missing"));
+}
+
+#[test]
+fn stopping_lets_a_request_finish_and_closes_what_is_idle() {
+    let origin = Origin::serving(|_| async {
+        tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+        http::Response::new(crate::support::full("late"))
+    });
+    let mut tier = Tier::plain(origin.address, |_| {});
+    let mut idle = tier.connect();
+    let mut busy = tier.connect();
+    busy.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n");
+    tier.wait_for("proxy_connections_total", 2);
+    tier.wait_for("proxy_forwarded_total", 1);
+    let start = Instant::now();
+    tier.order_stop();
+    assert_eq!(idle.rest(), "");
+    let reply = busy.rest();
+    assert!(reply.ends_with("late"), "{reply}");
+    assert!(
+        reply.to_lowercase().contains("connection: close"),
+        "{reply}"
+    );
+    tier.join();
+    assert!(start.elapsed().as_millis() < 1000, "{:?}", start.elapsed());
+    assert_eq!(tier.count("proxy_closed_drain_deadline"), 0);
+}

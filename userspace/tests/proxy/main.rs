@@ -1,0 +1,13 @@
+//! The proxy tier between real clients and real servers, over real sockets.
+#![expect(
+    clippy::panic,
+    clippy::string_slice,
+    clippy::unwrap_in_result,
+    clippy::unwrap_used,
+    reason = "a test that panics has failed"
+)]
+
+mod inspection;
+mod lifecycle;
+mod messages;
+mod support;
