@@ -19,16 +19,10 @@ pub(crate) const IP: Tool = Tool {
     package: "iproute2",
 };
 
-/// The client of the demonstration and of the tests.
+/// The client of the demonstration.
 pub(crate) const CURL: Tool = Tool {
     program: "curl",
     package: "curl",
-};
-
-/// An origin server of the tests.
-pub(crate) const PYTHON: Tool = Tool {
-    program: "python3",
-    package: "python3",
 };
 
 /// Installs those tools that are missing.

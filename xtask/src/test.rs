@@ -9,7 +9,7 @@ use clap::ValueEnum;
 use crate::{
     build::{BINARY_VARIABLE, Built, OBJECT_VARIABLE, Profile},
     exec,
-    packages::{self, CURL, IP, PYTHON},
+    packages::{self, IP},
     targets, workspace,
 };
 
@@ -122,7 +122,7 @@ impl<'a> Privileged<'a> {
     }
 
     fn host(&self) -> Result<()> {
-        packages::ensure(&[IP, CURL, PYTHON])?;
+        packages::ensure(&[IP])?;
         self.run("host", |target| {
             ![KERNEL_TARGET, CORE_TARGET].contains(&target)
         })
