@@ -19,7 +19,7 @@ pub(crate) const IP: Tool = Tool {
     package: "iproute2",
 };
 
-/// The client of the demonstration.
+/// The client of the demonstration and of the tests.
 pub(crate) const CURL: Tool = Tool {
     program: "curl",
     package: "curl",

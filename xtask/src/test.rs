@@ -9,7 +9,7 @@ use clap::ValueEnum;
 use crate::{
     build::{BINARY_VARIABLE, Built, OBJECT_VARIABLE, Profile},
     exec,
-    packages::{self, IP},
+    packages::{self, CURL, IP},
     targets, workspace,
 };
 
@@ -81,6 +81,8 @@ fn require_root() -> Result<()> {
 }
 
 fn unit(args: &[String]) -> Result<()> {
+    // The proxy's own tests have a real client.
+    packages::ensure(&[CURL])?;
     println!("==> unit tests");
     let mut cargo = cargo_test();
     for package in ["tokenblock-ebpf", "tokenblock", "xtask"] {
@@ -122,7 +124,7 @@ impl<'a> Privileged<'a> {
     }
 
     fn host(&self) -> Result<()> {
-        packages::ensure(&[IP])?;
+        packages::ensure(&[IP, CURL])?;
         self.run("host", |target| {
             ![KERNEL_TARGET, CORE_TARGET].contains(&target)
         })
