@@ -1,5 +1,12 @@
 //! What the tests share: the fixtures that feed every floor, the reference scanner, and the harness of the
-//! whole-host floor (namespaces, origin, client, product).
+//! whole-host floor.
 
+pub mod certificate;
+pub mod client;
 pub mod fixtures;
+pub mod gate;
+pub mod netns;
+pub mod origin;
+pub mod poll;
+pub mod product;
 pub mod reference;

@@ -4,5 +4,7 @@
 
 mod agreement;
 mod cuts;
+mod filtered;
 mod generate;
 mod parity;
+mod scanned;

@@ -1,0 +1,260 @@
+//! Every fixture through each tier, over IPv4 and IPv6.
+
+use std::net::SocketAddr;
+
+use tokenblock_tests::{
+    certificate::Certificate,
+    fixtures::{Expected, Fixture, Form, LOCATIONS, Token, all},
+    gate,
+    origin::Request,
+    poll,
+    product::Event,
+};
+
+use crate::lab::{LIMIT, Lab, SILENCE, Tier};
+
+#[test]
+fn kernel() {
+    let Some(binary) = gate::product("verdicts::kernel") else {
+        return;
+    };
+    let lab = Lab::new(binary, Tier::Kernel);
+    for server in lab.servers() {
+        for fixture in all() {
+            lab.bench.origin.forget();
+            match fixture.expected {
+                Expected::Block { location, token } => {
+                    kernel_blocks(&lab, server, &fixture, location, token);
+                }
+                Expected::Pass => kernel_passes(&lab, server, &fixture),
+            }
+        }
+    }
+    lab.assert_no_token_shown();
+}
+
+fn kernel_blocks(lab: &Lab, server: SocketAddr, fixture: &Fixture, location: usize, token: Token) {
+    let name = format!("{} to {server}", fixture.name);
+    let exchange = lab.exchange(server, &fixture.bytes(Certificate::HOST), SILENCE);
+    assert_eq!(
+        exchange.answer.status(),
+        None,
+        "{name}: {:?}\n{}",
+        exchange.answer,
+        lab.product.log()
+    );
+    check_event(
+        &lab.only_event(&exchange, &name),
+        "kernel",
+        location,
+        token,
+        &name,
+    );
+    assert_unseen(lab, fixture, &name);
+}
+
+fn kernel_passes(lab: &Lab, server: SocketAddr, fixture: &Fixture) {
+    let name = format!("{} to {server}", fixture.name);
+    let request = fixture.bytes(Certificate::HOST);
+    let exchange = lab.exchange(server, &request, LIMIT);
+    assert_eq!(
+        exchange.answer.status(),
+        Some(200),
+        "{name}: {:?}\n{}",
+        exchange.answer,
+        lab.product.log()
+    );
+    assert_eq!(
+        lab.bench.origin.seen_from(exchange.client),
+        request,
+        "{name}"
+    );
+    assert_eq!(lab.product.events_from(exchange.client), [], "{name}");
+}
+
+#[test]
+fn proxy() {
+    let Some(binary) = gate::product("verdicts::proxy") else {
+        return;
+    };
+    let lab = Lab::new(binary, Tier::Proxy);
+    for server in lab.servers() {
+        for fixture in all() {
+            lab.bench.origin.forget();
+            match (fixture.form, fixture.expected) {
+                (Form::Strict, Expected::Block { location, token }) => {
+                    proxy_refuses(&lab, server, &fixture, location, token);
+                }
+                (Form::Strict, Expected::Pass) => proxy_forwards(&lab, server, &fixture),
+                (Form::Raw, _) => proxy_lets_nothing_through(&lab, server, &fixture),
+            }
+        }
+    }
+    lab.assert_no_token_shown();
+}
+
+fn proxy_refuses(lab: &Lab, server: SocketAddr, fixture: &Fixture, location: usize, token: Token) {
+    let name = format!("{} to {server}", fixture.name);
+    let exchange = lab.exchange(server, &fixture.bytes(Certificate::HOST), LIMIT);
+    assert_eq!(
+        exchange.answer.status(),
+        Some(403),
+        "{name}: {:?}\n{}",
+        exchange.answer,
+        lab.product.log()
+    );
+    check_event(
+        &lab.only_event(&exchange, &name),
+        "proxy",
+        location,
+        token,
+        &name,
+    );
+    assert_unseen(lab, fixture, &name);
+}
+
+fn proxy_forwards(lab: &Lab, server: SocketAddr, fixture: &Fixture) {
+    let name = format!("{} to {server}", fixture.name);
+    let exchange = lab.exchange(server, &fixture.bytes(Certificate::HOST), LIMIT);
+    assert_eq!(
+        exchange.answer.status(),
+        Some(200),
+        "{name}: {:?}\n{}",
+        exchange.answer,
+        lab.product.log()
+    );
+    let requests = lab.bench.origin.wait_for_requests(1, LIMIT);
+    let [request] = &requests[..] else {
+        panic!("{name}: one request expected, not {requests:?}");
+    };
+    assert_same_request(fixture, request, &name);
+    assert_eq!(lab.product.events_from(exchange.client), [], "{name}");
+}
+
+/// Method, target, all fields and the body, as they were sent.
+fn assert_same_request(fixture: &Fixture, request: &Request, name: &str) {
+    let line = format!("{} {} HTTP/1.1", fixture.method, fixture.target);
+    assert_eq!(request.line, line, "{name}");
+    for field in &fixture.lines {
+        let colon = field.iter().position(|byte| *byte == b':').unwrap();
+        let (field_name, value) = (
+            str::from_utf8(&field[..colon]).unwrap(),
+            field[colon + 1..].trim_ascii(),
+        );
+        let mut found = request.values(field_name);
+        assert!(
+            found.any(|v| v == value),
+            "{name}: no {field_name} as sent in {request:?}"
+        );
+    }
+    assert_eq!(
+        request.body.len(),
+        fixture.body.len(),
+        "{name}: length of the body"
+    );
+    assert!(request.body == fixture.body, "{name}: the body is another");
+}
+
+/// What a strict parser refuses is refused, and what it takes is judged: the origin sees neither.
+fn proxy_lets_nothing_through(lab: &Lab, server: SocketAddr, fixture: &Fixture) {
+    let name = format!("{} to {server}", fixture.name);
+    let exchange = lab.exchange(server, &fixture.bytes(Certificate::HOST), SILENCE);
+    assert_ne!(
+        exchange.answer.status(),
+        Some(200),
+        "{name}\n{}",
+        lab.product.log()
+    );
+    assert_unseen(lab, fixture, &name);
+}
+
+fn check_event(event: &Event, tier: &str, location: usize, token: Token, name: &str) {
+    assert_eq!(event.tier, tier, "{name}");
+    assert_eq!(event.action, "blocked", "{name}");
+    assert_eq!(event.token, token.short_id(), "{name}");
+    let (kind, location) = LOCATIONS[location];
+    let location = format!("{kind:?} {location}").to_lowercase();
+    assert_eq!(event.location.to_lowercase(), location, "{name}");
+}
+
+/// The application got no byte of a request that bears a listed token.
+fn assert_unseen(lab: &Lab, fixture: &Fixture, name: &str) {
+    let seen = lab.bench.origin.connections();
+    let bytes: Vec<u8> = seen
+        .into_iter()
+        .flat_map(|connection| connection.bytes)
+        .collect();
+    assert_eq!(
+        String::from_utf8_lossy(&bytes),
+        "",
+        "{name}: the origin saw it ({:?})",
+        fixture.form
+    );
+}
+
+/// A refused request costs its client no connection: the next one on it is served.
+#[test]
+fn proxy_keeps_a_refused_connection() {
+    let Some(binary) = gate::product("verdicts::proxy_keeps_a_refused_connection") else {
+        return;
+    };
+    let lab = Lab::new(binary, Tier::Proxy);
+    let [server, _] = lab.servers();
+    let netns = &lab.bench.pair.client;
+    let mut client =
+        tokenblock_tests::client::TlsClient::connect(netns, server, &lab.bench.certificate)
+            .unwrap();
+    let answer = client
+        .exchange(&Lab::request(Token::Opaque), LIMIT)
+        .unwrap();
+    assert_eq!(answer.status(), Some(403), "{answer:?}");
+    let answer = client
+        .exchange(b"GET / HTTP/1.1\r\nHost: origin.test\r\n\r\n", LIMIT)
+        .unwrap();
+    assert_eq!(
+        answer.status(),
+        Some(200),
+        "{answer:?}\n{}",
+        lab.product.log()
+    );
+}
+
+/// The `h2` way in: the same verdicts, by curl.
+#[test]
+fn proxy_over_http2() {
+    let Some(binary) = gate::product("verdicts::proxy_over_http2") else {
+        return;
+    };
+    let lab = Lab::new(binary, Tier::Proxy);
+    let [server, _] = lab.servers();
+    let url = format!("https://{}:{}/", Certificate::HOST, server.port());
+    let resolve = format!("{}:{}:{}", Certificate::HOST, server.port(), server.ip());
+    let ca = lab.bench.certificate.cert_file.to_str().unwrap();
+    let token = Token::Opaque.text();
+    let ask = |header: &str| {
+        let args = [
+            "--http2",
+            "--cacert",
+            ca,
+            "--resolve",
+            &resolve,
+            "--header",
+            header,
+            &url,
+        ];
+        tokenblock_tests::client::curl(&lab.bench.pair.client, &args).unwrap()
+    };
+    let (status, body) = ask(&format!("Authorization: Bearer {token}"));
+    assert_eq!(status, 403, "{body}\n{}", lab.product.log());
+    assert!(!body.contains(&token), "{body}");
+    assert!(!lab.bench.origin.saw(token.as_bytes()));
+    let (status, body) = ask(&format!("Authorization: Bearer {token}0"));
+    assert_eq!(
+        (status, body.as_str()),
+        (200, "hello"),
+        "{}",
+        lab.product.log()
+    );
+    let reported = poll::until(LIMIT, || (lab.product.events().len() == 1).then_some(()));
+    assert!(reported.is_some(), "{}", lab.product.log());
+}
