@@ -147,9 +147,19 @@ impl From<KernelError> for Failure {
     fn from(error: KernelError) -> Self {
         let exit = match &error {
             KernelError::Permission { .. } => Exit::NoPermission,
-            KernelError::NoObject | KernelError::Refused { .. } => Exit::Unavailable,
+            KernelError::NoObject(_) | KernelError::TooOld { .. } | KernelError::Refused { .. } => {
+                Exit::Unavailable
+            }
+            KernelError::NoInterface { .. }
+            | KernelError::BadGlob { .. }
+            | KernelError::BadLink { .. } => Exit::Usage,
             KernelError::BadObject { .. } => Exit::Internal,
-            KernelError::Load(_) | KernelError::Program(_) | KernelError::Map(_) => Exit::Os,
+            KernelError::Attach { .. }
+            | KernelError::Netlink(_)
+            | KernelError::Watch(_)
+            | KernelError::Load(_)
+            | KernelError::Program(_)
+            | KernelError::Map(_) => Exit::Os,
         };
         Self::new(exit, error)
     }

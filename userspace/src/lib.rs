@@ -13,7 +13,6 @@ pub mod keeper;
 pub mod kernel;
 pub mod key;
 pub mod log;
-pub mod pending_kernel;
 pub mod proxy;
 pub mod run;
 pub mod settings;

@@ -17,9 +17,9 @@ use crate::{
     counters::{self, Counted},
     exit::{Exit, Failure},
     keeper::{Keeper, Sources},
+    kernel::{KernelMap, KernelTier},
     key::StoredKey,
     log::Log,
-    pending_kernel::{KernelMap, KernelTier},
     proxy::{Proxy, ProxyCounters, ProxyError},
     settings::{Settings, Surroundings},
     sources::Watch,
@@ -46,7 +46,7 @@ pub fn run(args: RunArgs) -> Result<(), Failure> {
         .map_err(os)?;
     let result = runtime.block_on(async {
         let mut signals = Signals::new().context("can't take signals").map_err(os)?;
-        let mut tiers = Tiers::start(settings, &log)?;
+        let mut tiers = Tiers::start(settings, &log).await?;
         tiers.announce();
         let result = tiers.serve(&mut signals, &log).await;
         notify(&[NotifyState::Stopping]);
@@ -86,7 +86,7 @@ struct RunningProxy {
 impl Tiers {
     /// The list is in the tiers before a program is attached or a connection accepted, so that there is no
     /// moment without enforcement.
-    fn start(settings: Settings, log: &Log) -> Result<Self, Failure> {
+    async fn start(settings: Settings, log: &Log) -> Result<Self, Failure> {
         let key = StoredKey::load_or_create(&settings.state_dir)?;
         let rules = Arc::new(
             settings
@@ -108,16 +108,14 @@ impl Tiers {
             min_token_length: settings.min_token_length,
         };
         let list = sources.read()?;
-        let mut tier = match &settings.kernel {
-            Some(kernel) => Some(KernelTier::start(
-                kernel,
-                &rules,
-                Arc::clone(&names),
-                log.events(),
-            )?),
-            None => None,
+        let (mut tier, map) = match &settings.kernel {
+            Some(kernel) => {
+                let (room, names) = (list.records().len(), Arc::clone(&names));
+                let (tier, map) = KernelTier::start(kernel, &rules, room, names, log.events())?;
+                (Some(tier), Some(map))
+            }
+            None => (None, None),
         };
-        let map = tier.as_ref().map(KernelTier::denylist);
         let keeper = Keeper::<KernelMap>::start(sources, &list, map).map_err(Failure::from)?;
         let proxy = match settings.proxy {
             Some(proxy) => Some(Proxy::bind(
@@ -130,7 +128,7 @@ impl Tiers {
             None => None,
         };
         if let Some(tier) = &mut tier {
-            tier.attach()?;
+            tier.attach().await?;
         }
         let kernel = tier
             .zip(settings.kernel)
@@ -208,10 +206,9 @@ impl Tiers {
     async fn stop(self, log: &Log) {
         self.keeping.abort();
         let mut counted: Vec<(&str, Counted)> = Vec::new();
-        if let Some(kernel) = self.kernel {
+        if let Some(mut kernel) = self.kernel {
+            kernel.tier.detach();
             counted.push(("kernel", kernel.tier.counters()));
-            // Detaches.
-            drop(kernel);
         }
         if let Some(proxy) = self.proxy {
             // It may have ended by itself.

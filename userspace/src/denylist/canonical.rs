@@ -12,7 +12,7 @@ use sha2::{Digest as _, Sha256};
 use tokenblock_ebpf::digest::{Domain, InstallationKey, TokenDigest};
 use zeroize::Zeroizing;
 
-use super::TokenId;
+use super::{Fingerprint, TokenId};
 
 /// The identities of one token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +23,8 @@ pub struct Identity {
     pub id: TokenId,
     /// The keyed digest of the canonical form.
     pub digest: TokenDigest,
+    /// The keyed fingerprint of the canonical form.
+    pub fingerprint: Fingerprint,
 }
 
 /// Why a text is no entry. Says nothing of the text itself.
@@ -99,6 +101,7 @@ pub fn identify(
         domain,
         id: TokenId(Sha256::digest(canonical.as_bytes()).into()),
         digest: TokenDigest::of(key, domain, canonical.as_bytes()),
+        fingerprint: Fingerprint::of(key, domain, canonical.as_bytes()),
     })
 }
 

@@ -70,6 +70,7 @@ impl From<&Entry<'_>> for Record {
             listed: Listed {
                 token: entry.identity.id.short(),
                 action: entry.action,
+                fingerprint: entry.identity.fingerprint,
             },
             expires: entry.expires,
         }
@@ -110,7 +111,7 @@ impl List {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::denylist::ShortTokenId;
+    use crate::denylist::{Fingerprint, ShortTokenId};
 
     const NOW: Duration = Duration::from_secs(1_000);
 
@@ -120,6 +121,7 @@ mod tests {
             listed: Listed {
                 token: ShortTokenId([digest; 6]),
                 action,
+                fingerprint: Fingerprint(0),
             },
             expires,
         }

@@ -11,7 +11,7 @@ pub use canonical::{Identity, Malformed, Skipped, Unlistable, identify};
 pub use list::{Entry, Expires, List, Record};
 pub use set::{ProxySet, SetReader, Snapshot};
 pub use store::{Changed, Denylist};
-pub use token::{Action, Listed, ShortTokenId, TokenId};
+pub use token::{Action, Fingerprint, Listed, ShortTokenId, TokenId};
 pub use tokenblock_ebpf::digest::TokenDigest;
 
 /// A tier's own copy of the denylist. Additions are in force when the call returns.

@@ -150,12 +150,13 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::denylist::{Action, ShortTokenId};
+    use crate::denylist::{Action, Fingerprint, ShortTokenId};
 
     fn listed(n: u8) -> Listed {
         Listed {
             token: ShortTokenId([n; 6]),
             action: Action::Block,
+            fingerprint: Fingerprint(0),
         }
     }
 

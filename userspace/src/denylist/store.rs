@@ -190,7 +190,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::denylist::{Action, ShortTokenId};
+    use crate::denylist::{Action, Fingerprint, ShortTokenId};
 
     type Map = BTreeMap<TokenDigest, Listed>;
 
@@ -241,6 +241,7 @@ mod tests {
             listed: Listed {
                 token: ShortTokenId([digest; 6]),
                 action: if block { Action::Block } else { Action::Alert },
+                fingerprint: Fingerprint(0),
             },
             expires: expires.map_or(Expires::NEVER, |at| Expires::at(second(at))),
         }
