@@ -205,7 +205,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        denylist::{ProxySet, identify},
+        denylist::{ProxySet, identify, model::Model},
         sources::Grammar,
     };
 
@@ -354,6 +354,42 @@ mod tests {
             writeln!(file, "{token}").unwrap();
             kept.becomes(token, true).await;
         }
+    }
+
+    #[test]
+    fn what_the_kernel_tier_did_not_take_is_tried_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("list");
+        fs::write(&path, "token-one\n").unwrap();
+        let sources = Sources {
+            files: vec![Source {
+                path: path.clone(),
+                grammar: Grammar::Entries,
+            }],
+            key: StoredKey::load_or_create(folder.path()).unwrap(),
+            min_token_length: 8,
+        };
+        let (kernel, list) = (Model::default(), sources.read().unwrap());
+        let mut keeper = Keeper::start(sources, &list, Some(kernel.clone())).unwrap();
+        assert_eq!(kernel.map().len(), 1);
+
+        kernel.fail(true);
+        fs::write(&path, "token-two\ntoken-three\n").unwrap();
+        keeper.reload(Change::Settled);
+        assert_eq!(keeper.next_tick(), RETRY.min(CLOCK));
+        // The proxy has what it is to have; nothing was released.
+        assert_eq!(keeper.denylist.records().len(), 3);
+
+        kernel.fail(false);
+        keeper.tick();
+        let in_force = keeper.denylist.records();
+        assert_eq!(in_force.len(), 2);
+        assert!(
+            kernel
+                .map()
+                .into_keys()
+                .eq(in_force.iter().map(|record| record.digest))
+        );
     }
 
     #[tokio::test]
