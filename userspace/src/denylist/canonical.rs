@@ -113,7 +113,7 @@ fn unquote(text: &str) -> &str {
 
 fn check_characters(token: &str) -> Result<(), Malformed> {
     // Without an early end, so that it becomes vector code: lists are long.
-    let is_plain = |byte: u8| byte.is_ascii_graphic() & (byte != b'"');
+    let is_plain = |byte: u8| byte.is_ascii_graphic() && byte != b'"';
     if token.bytes().fold(true, |all, byte| all & is_plain(byte)) {
         return Ok(());
     }
@@ -160,14 +160,8 @@ fn signed_part(token: &str) -> Option<&str> {
 
 /// Either alphabet, padded or not: verifiers differ in what they take.
 fn is_base64(segment: &str) -> bool {
-    let is_digit = |byte: u8| {
-        byte.is_ascii_alphanumeric()
-            | (byte == b'-')
-            | (byte == b'_')
-            | (byte == b'+')
-            | (byte == b'/')
-            | (byte == b'=')
-    };
+    let is_digit =
+        |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'+' | b'/' | b'=');
     segment.bytes().fold(true, |all, byte| all & is_digit(byte))
 }
 
