@@ -74,8 +74,10 @@ pub enum Left {
     Line = 1,
     /// In a request target, before its query.
     Target = 2,
+    /// In what may be a method, and is no location's name.
+    Method = 3,
     /// Elsewhere: the state is needed.
-    Open = 3,
+    Open = 4,
 }
 
 impl Left {
@@ -83,12 +85,14 @@ impl Left {
     #[inline(always)]
     #[must_use]
     pub fn of(scan: &Scan, rules: &Rules) -> Self {
-        if scan.is_closed(rules) {
+        if scan.is_closed() {
             Self::Closed
         } else if scan.is_plain_line() {
             Self::Line
         } else if scan.is_target() {
             Self::Target
+        } else if scan.is_method(rules) {
+            Self::Method
         } else {
             Self::Open
         }
@@ -148,6 +152,10 @@ pub struct Flow {
     high: u32,
     /// Bytes passed since the last sign of a header.
     quiet: u32,
+    /// Bytes of a declared body that are still to come behind `tip`, at least.
+    body: u64,
+    /// The length that the header block declares which is being read.
+    length: u64,
     /// When a segment was last passed, in nanoseconds of the monotonic clock.
     pub passed_at: u64,
     /// How the state was left at `tip`.
@@ -156,6 +164,9 @@ pub struct Flow {
     next_left: Left,
     /// The sequence number to which `held` belongs.
     held_at: u32,
+    /// The sequence number of the last open state that was given up.
+    gave_up_at: u32,
+    reserved: u32,
     /// Part of the key of the flow's gaps.
     pub epoch: u32,
     /// The state at `tip`, where it was left open.
@@ -172,6 +183,8 @@ const KNOWS_TIP: u32 = 2;
 const RECOVERING: u32 = 4;
 /// `held` is set.
 const HOLDS: u32 = 8;
+/// The last header block declared a length.
+const DECLARED: u32 = 32;
 /// An open state was given up for another.
 const GAVE_UP: u32 = 16;
 
@@ -194,10 +207,14 @@ impl Flow {
             tip: 0,
             high: 0,
             quiet: 0,
+            body: 0,
+            length: 0,
             passed_at: 0,
             left: Left::Closed,
             next_left: Left::Closed,
             held_at: 0,
+            gave_up_at: 0,
+            reserved: 0,
             epoch: 0,
             state: scan,
             next: scan,
@@ -241,7 +258,7 @@ impl Flow {
         if self.flags & KNOWS_TIP == 0 {
             return Place::First;
         }
-        if knows_settled && self.settled == self.tip {
+        if knows_settled && before(self.gave_up_at, self.settled) {
             self.flags &= !GAVE_UP;
         }
         if start == self.tip {
@@ -256,10 +273,10 @@ impl Flow {
             return Place::OutOfWindow;
         }
         if before(self.tip, start) {
-            return if self.quiet < BULK {
-                Place::TooEarly
-            } else {
+            return if self.in_body(end) {
                 Place::Ahead
+            } else {
+                Place::TooEarly
             };
         }
         if knows_settled && self.settled == self.tip {
@@ -277,6 +294,14 @@ impl Flow {
             return Place::Recovery;
         }
         Place::Duplicate
+    }
+
+    /// Whether all up to `end` belongs to a body. A length that was declared is believed; without one (chunks,
+    /// a protocol upgrade) much that showed no sign of a header is taken for a body. A lie gains a reset.
+    #[inline(always)]
+    fn in_body(&self, end: u32) -> bool {
+        let ahead = u64::from(end.wrapping_sub(self.tip));
+        ahead <= self.body || self.flags & DECLARED == 0 && self.quiet >= BULK
     }
 
     /// The `step`th scan (0 or 1) that the segment needs, with its state in `scan`; `None` where none.
@@ -300,7 +325,7 @@ impl Flow {
             Place::Filler => gap,
             _ => Left::Closed,
         };
-        let held = self.holds(at);
+        let held = self.holds(at) && place as u32 != Place::Next as u32;
         let exact = matches!(place, Place::Next | Place::Filler) || held;
         if step == 1 {
             // What is in front is unknown: it may also be a request target.
@@ -313,15 +338,17 @@ impl Flow {
                 first_line_only: true,
             });
         }
-        match (place, left) {
-            (Place::Next, Left::Open) => scan.resume(&self.state),
-            (Place::Next | Place::Filler, Left::Target) => scan.restart_in_target(),
-            _ if held && !matches!(place, Place::Next) => scan.resume(&self.held),
-            // The start of a line finds all that the rest of a line would.
-            (Place::Next | Place::Filler, Left::Line) => scan.restart(),
-            // What the rest of a line would show is found from the start of one as well.
-            _ => scan.restart_anywhere(),
+        match left {
+            Left::Open if place as u32 == Place::Next as u32 => scan.resume(&self.state),
+            _ if held => scan.resume(&self.held),
+            _ if !exact => scan.restart_anywhere(),
+            Left::Target => scan.restart_in_target(),
+            Left::Method => scan.restart_in_method(),
+            Left::Line => scan.restart(),
+            // An open state is held, or the segment was not placed here.
+            Left::Closed | Left::Open => scan.restart_in_line(),
         }
+        scan.length = self.length;
         Some(Start {
             offset,
             first_line_only: false,
@@ -342,9 +369,10 @@ impl Flow {
     /// A scan of the segment came to its end in this state.
     ///
     /// # Errors
-    /// Where another scan of it ended in a candidate, and differently.
+    /// Where another scan of it ended in a candidate, and differently. A segment ahead of a gap is then dropped:
+    /// it comes again when more is known. Of the first segment that was seen of a flow the line is believed.
     #[inline(always)]
-    pub fn end(&mut self, scan: &Scan, rules: &Rules) -> Result<(), Conflict> {
+    pub fn end(&mut self, place: Place, scan: &Scan, rules: &Rules) -> Result<(), Conflict> {
         let left = Left::of(scan, rules);
         if left as u32 == Left::Closed as u32 {
             return Ok(());
@@ -352,7 +380,7 @@ impl Flow {
         if self.next_left as u32 != Left::Closed as u32 {
             let same = self.next_left as u32 == left as u32
                 && (left.is_light() || self.next.signature() == scan.signature());
-            return if same {
+            return if same || place as u32 == Place::First as u32 {
                 Ok(())
             } else {
                 Err(Conflict::Ambiguous)
@@ -367,6 +395,7 @@ impl Flow {
 
     /// Whether the segment `start..end` may be passed, now that it is scanned; if so it counts as passed.
     /// `gap` is what is noted under `start`; what is to be noted instead is given back, with its left end.
+    /// `scan` is the first scan of the segment, at its end.
     ///
     /// # Errors
     /// Where it ends inside a candidate that goes on in what was passed before.
@@ -378,7 +407,7 @@ impl Flow {
         end: u32,
         now: u64,
         gap: Option<&Gap>,
-        quiet: bool,
+        scan: &Scan,
     ) -> Result<Option<(u32, Gap)>, Conflict> {
         let left = self.next_left;
         let mut note = None;
@@ -409,9 +438,7 @@ impl Flow {
                         left: self.left,
                     },
                 ));
-                if self.left as u32 == Left::Open as u32 {
-                    self.hold_state()?;
-                }
+                self.leave_tip();
             }
             (Place::Recovery, _) => {
                 if self.flags & GAVE_UP != 0 && !self.holds(self.settled) {
@@ -424,7 +451,7 @@ impl Flow {
                 }
                 self.tip = end;
             }
-            _ => {}
+            _ => self.leave_tip(),
         }
         if self.flags & RECOVERING != 0 {
             if !before(end, self.high) {
@@ -433,13 +460,31 @@ impl Flow {
                 return Err(Conflict::Gap);
             }
         }
-        if quiet {
-            self.quiet = self.quiet.saturating_add(end.wrapping_sub(start));
-        } else {
-            self.quiet = 0;
-        }
+        self.count_body(end, scan);
         self.commit(end, left, now);
         Ok(note)
+    }
+
+    /// `scan` came to `end`, behind the tip.
+    #[inline(always)]
+    fn count_body(&mut self, end: u32, scan: &Scan) {
+        let len = end.wrapping_sub(self.tip);
+        self.length = scan.length;
+        self.body = self.body.saturating_sub(u64::from(len));
+        if scan.saw_header() {
+            self.quiet = 0;
+            self.body = 0;
+        } else {
+            self.quiet = self.quiet.saturating_add(len);
+        }
+        if scan.ended_headers() && self.length > 0 {
+            // As if the body had begun with the segment: rather too short than too long.
+            self.body = self.length.saturating_sub(u64::from(len));
+            self.length = 0;
+            self.flags |= DECLARED;
+        } else if scan.saw_header() {
+            self.flags &= !DECLARED;
+        }
     }
 
     #[inline(always)]
@@ -450,15 +495,30 @@ impl Flow {
         self.passed_at = now;
         if !left.is_light() {
             self.state = self.next;
-            // For a recovery; where one is held that is needed still, this one is not.
-            if self.flags & HOLDS == 0 || before(self.held_at, self.settled) {
-                self.held = self.next;
-                self.held_at = end;
-                self.flags |= HOLDS;
-            } else {
-                self.flags |= GAVE_UP;
-            }
         }
+    }
+
+    /// Before the tip moves on from an open state: the receiver may turn out to stand there.
+    #[inline(always)]
+    fn leave_tip(&mut self) {
+        if self.left.is_light() || self.holds(self.tip) {
+            return;
+        }
+        if self.can_hold() {
+            self.held = self.state;
+            self.held_at = self.tip;
+            self.flags |= HOLDS;
+        } else {
+            self.gave_up_at = self.tip;
+            self.flags |= GAVE_UP;
+        }
+    }
+
+    /// Whether nothing is held that is needed still.
+    #[inline(always)]
+    fn can_hold(&self) -> bool {
+        self.flags & HOLDS == 0
+            || self.flags & KNOWS_SETTLED != 0 && before(self.held_at, self.settled)
     }
 
     /// Keeps the state at the left end of what is left of a gap.
@@ -467,26 +527,11 @@ impl Flow {
         if left.is_light() {
             return Ok(());
         }
-        if self.flags & HOLDS != 0 && !before(self.held_at, self.settled) {
+        if !self.can_hold() {
             return Err(Conflict::Gap);
         }
         self.held = self.next;
         self.held_at = at;
-        self.flags |= HOLDS;
-        Ok(())
-    }
-
-    /// Keeps the state at the tip, which becomes the left end of a gap.
-    #[inline(always)]
-    fn hold_state(&mut self) -> Result<(), Conflict> {
-        if self.holds(self.tip) {
-            return Ok(());
-        }
-        if self.flags & HOLDS != 0 && !before(self.held_at, self.settled) {
-            return Err(Conflict::Gap);
-        }
-        self.held = self.state;
-        self.held_at = self.tip;
         self.flags |= HOLDS;
         Ok(())
     }

@@ -111,6 +111,9 @@ pub struct Address {
 }
 
 impl Address {
+    /// `::`.
+    pub const UNSPECIFIED: Self = Self { high: 0, low: 0 };
+
     /// The sixteen bytes as they stand in an IPv6 header.
     #[must_use]
     pub fn octets(&self) -> [u8; 16] {

@@ -16,6 +16,8 @@ const SLOTS: usize = 256;
 const BEGINNINGS: usize = 1024;
 /// In a slot's `location`: the `Cookie` header itself, whose value holds cookies.
 pub const COOKIE_HEADER: LocationId = 0xfffe;
+/// In a slot's `location`: the `Content-Length` header.
+pub const CONTENT_LENGTH: LocationId = 0xfffd;
 /// No location.
 pub const NO_LOCATION: LocationId = 0xffff;
 
@@ -108,6 +110,7 @@ impl Rules {
 
     fn fill(&mut self, locations: &[(LocationKind, &[u8])]) -> bool {
         self.put(LocationKind::Header, b"cookie", COOKIE_HEADER)
+            && self.put(LocationKind::Header, b"content-length", CONTENT_LENGTH)
             && locations.iter().enumerate().all(|(id, (kind, name))| {
                 self.put(*kind, name, LocationId::try_from(id).unwrap_or(NO_LOCATION))
             })

@@ -3,10 +3,12 @@
 
 pub mod certificate;
 pub mod client;
+pub mod engine;
 pub mod fixtures;
 pub mod gate;
 pub mod netns;
 pub mod origin;
 pub mod poll;
 pub mod product;
+pub mod receiver;
 pub mod reference;

@@ -5,6 +5,7 @@
 mod agreement;
 mod cuts;
 mod filtered;
+mod flow;
 mod generate;
 mod parity;
 mod scanned;
