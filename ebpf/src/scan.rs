@@ -389,7 +389,7 @@ impl Scan {
             return;
         }
         self.pos += 1;
-        self.mode = if empty || (byte != b' ' && byte != b'\t') {
+        self.mode = if empty {
             Mode::Skip
         } else {
             Mode::BeforeTarget

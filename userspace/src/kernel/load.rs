@@ -39,9 +39,6 @@ pub const CLASSIFIERS: [&str; 4] = [
 /// # Errors
 /// [`KernelError`] where the kernel refuses it, for the most likely reason.
 pub fn load(request: &Load<'_>) -> Result<Ebpf, KernelError> {
-    if request.object.is_empty() {
-        return Err(KernelError::NoObject);
-    }
     let mut ebpf = EbpfLoader::new()
         .map_max_entries("DENYLIST", request.capacity)
         .map_max_entries("FILTER", request.settings.filter_mask + 1)
@@ -66,9 +63,10 @@ pub fn classifier<'a>(
     ebpf: &'a mut Ebpf,
     name: &'static str,
 ) -> Result<&'a mut SchedClassifier, KernelError> {
-    match ebpf.program_mut(name) {
-        Some(Program::SchedClassifier(program)) => Ok(program),
-        Some(_) | None => Err(KernelError::BadObject { what: name }),
+    if let Some(Program::SchedClassifier(program)) = ebpf.program_mut(name) {
+        Ok(program)
+    } else {
+        Err(KernelError::BadObject { what: name })
     }
 }
 
