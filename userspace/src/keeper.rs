@@ -189,3 +189,184 @@ impl<K: Tier + 'static> Keeper<K> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        fs::{self, File, OpenOptions},
+        io::Write as _,
+        path::{Path, PathBuf},
+        time::Instant,
+    };
+
+    use tempfile::TempDir;
+    use tokenblock_ebpf::digest::InstallationKey;
+    use tokio::task::JoinHandle;
+
+    use super::*;
+    use crate::{
+        denylist::{ProxySet, identify},
+        sources::Grammar,
+    };
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// A keeper at work on files of a folder.
+    struct Kept {
+        folder: TempDir,
+        key: InstallationKey,
+        reader: SetReader,
+        task: JoinHandle<Result<Infallible, JoinError>>,
+    }
+
+    impl Drop for Kept {
+        fn drop(&mut self) {
+            self.task.abort();
+        }
+    }
+
+    impl Kept {
+        fn new(files: &[(&str, &str)]) -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            let key = StoredKey::load_or_create(folder.path()).unwrap();
+            let path = |name: &str| folder.path().join(name);
+            for (name, text) in files {
+                fs::write(path(name), text).unwrap();
+            }
+            let paths: Vec<PathBuf> = files.iter().map(|(name, _)| path(name)).collect();
+            let watch = Watch::new(paths.clone());
+            let grammar = Grammar::Entries;
+            let sources = Sources {
+                files: paths
+                    .into_iter()
+                    .map(|path| Source { path, grammar })
+                    .collect(),
+                key: StoredKey::load_or_create(folder.path()).unwrap(),
+                min_token_length: 8,
+            };
+            let list = sources.read().unwrap();
+            let keeper = Keeper::<ProxySet>::start(sources, &list, None).unwrap();
+            Self {
+                key: *key.get(),
+                reader: keeper.reader(),
+                task: tokio::spawn(keeper.keep(watch)),
+                folder,
+            }
+        }
+
+        fn path(&self, name: &str) -> PathBuf {
+            self.folder.path().join(name)
+        }
+
+        fn write(&self, name: &str, text: &str) {
+            fs::write(self.path(name), text).unwrap();
+        }
+
+        fn is_listed(&self, token: &str) -> bool {
+            let identity = identify(&self.key, 8, token).unwrap();
+            self.reader.get(&identity.digest).is_some()
+        }
+
+        async fn becomes(&self, token: &str, listed: bool) {
+            let start = Instant::now();
+            while self.is_listed(token) != listed {
+                assert!(
+                    start.elapsed() < SECOND,
+                    "{token}: {} for a second",
+                    !listed
+                );
+                sleep(Duration::from_millis(5)).await;
+            }
+        }
+
+        /// Time in which anything that happened to files would have been seen.
+        async fn settles(&self) {
+            sleep(Duration::from_millis(300)).await;
+        }
+    }
+
+    fn replace(path: &Path, text: &str) {
+        let new = path.with_extension("new");
+        fs::write(&new, text).unwrap();
+        fs::rename(&new, path).unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_rewritten_and_a_replaced_file_are_in_force_within_a_second() {
+        let kept = Kept::new(&[("list", "token-one\ntoken-two\n")]);
+        assert!(kept.is_listed("token-one") && kept.is_listed("token-two"));
+        kept.write("list", "token-two\ntoken-three\n");
+        kept.becomes("token-one", false).await;
+        assert!(kept.is_listed("token-two") && kept.is_listed("token-three"));
+        replace(&kept.path("list"), "token-four\n");
+        kept.becomes("token-two", false).await;
+        assert!(kept.is_listed("token-four"));
+    }
+
+    #[tokio::test]
+    async fn a_broken_or_missing_file_unblocks_nothing_and_holds_up_no_addition() {
+        let kept = Kept::new(&[("a", "token-one\n"), ("b", "token-two\n")]);
+        kept.write("a", "token-new\ntoken-one oops\n");
+        kept.settles().await;
+        assert!(kept.is_listed("token-one") && !kept.is_listed("token-new"));
+
+        kept.write("b", "token-three\n");
+        kept.becomes("token-three", true).await;
+        assert!(kept.is_listed("token-one") && kept.is_listed("token-two"));
+
+        fs::remove_file(kept.path("a")).unwrap();
+        kept.settles().await;
+        assert!(kept.is_listed("token-one"));
+
+        kept.write("a", "token-new\n");
+        kept.becomes("token-one", false).await;
+        assert!(
+            !kept.is_listed("token-two")
+                && kept.is_listed("token-three")
+                && kept.is_listed("token-new")
+        );
+    }
+
+    #[tokio::test]
+    async fn a_half_written_file_unblocks_nothing_until_it_is_closed() {
+        let kept = Kept::new(&[("list", "token-one\ntoken-two\n")]);
+        let mut file = File::create(kept.path("list")).unwrap();
+        kept.settles().await;
+        assert!(kept.is_listed("token-one") && kept.is_listed("token-two"));
+        file.write_all(b"token-three\ntoken-half").unwrap();
+        kept.becomes("token-three", true).await;
+        assert!(kept.is_listed("token-one"));
+        file.write_all(b"-one\ntoken-one\n").unwrap();
+        drop(file);
+        kept.becomes("token-two", false).await;
+        assert!(kept.is_listed("token-one") && kept.is_listed("token-three"));
+        assert!(!kept.is_listed("token-half") && kept.is_listed("token-half-one"));
+    }
+
+    #[tokio::test]
+    async fn appended_lines_are_in_force_while_the_file_stays_open() {
+        let kept = Kept::new(&[("list", "token-one\n")]);
+        let mut file = OpenOptions::new()
+            .append(true)
+            .open(kept.path("list"))
+            .unwrap();
+        for token in ["token-two", "token-three"] {
+            writeln!(file, "{token}").unwrap();
+            kept.becomes(token, true).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn an_entry_leaves_at_its_second() {
+        let expires = SystemTime::now() + Duration::from_millis(1_200);
+        let text = jiff::Timestamp::try_from(expires).unwrap().to_string();
+        let kept = Kept::new(&[("list", &format!("token-one expires={text}\ntoken-two\n"))]);
+        while SystemTime::now() < expires {
+            assert!(kept.is_listed("token-one"));
+            sleep(Duration::from_millis(20)).await;
+        }
+        // The next full second, and a little.
+        sleep(Duration::from_millis(1_100)).await;
+        assert!(!kept.is_listed("token-one") && kept.is_listed("token-two"));
+    }
+}
