@@ -11,6 +11,7 @@ pub mod candidate;
 pub mod digest;
 pub mod event;
 pub mod filter;
+pub mod flow;
 pub mod inspect;
 pub mod location;
 pub mod packet;

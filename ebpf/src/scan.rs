@@ -8,7 +8,7 @@ use crate::{
     candidate::{Context, Next, Value, hex_value, specials},
     digest::{Domain, TokenDigest},
     filter::Filter,
-    location::{LocationId, LocationKind, NameHash},
+    location::{LocationId, LocationKind, NameHash, mix},
     rules::{COOKIE_HEADER, MAX_NAME, NO_LOCATION, Rules},
     swar,
 };
@@ -104,7 +104,8 @@ pub struct Scan {
     dots: u32,
     /// Bytes of the next word that are looked at already.
     passed: u32,
-    reserved: u32,
+    /// Signs of a header seen.
+    headers: u32,
     fingerprint: u64,
     name: NameHash,
     value: Value,
@@ -126,7 +127,7 @@ impl Scan {
             glanced: 0,
             dots: 0,
             passed: 0,
-            reserved: 0,
+            headers: 0,
             fingerprint: 0,
             name: NameHash::new(LocationKind::Header, rules.name_seed),
             value: Value::new(rules),
@@ -142,6 +143,7 @@ impl Scan {
         self.fold = Mode::Skip;
         self.after_cr = 0;
         self.glanced = 0;
+        self.headers = 0;
         self.value.rest();
     }
 
@@ -168,12 +170,87 @@ impl Scan {
         self.value.location()
     }
 
-    /// Whether the next byte could continue a candidate or the name of a location: the state must be kept to
-    /// judge what follows.
+    /// Sets the state to the white space between a method and the request target.
+    #[inline(always)]
+    pub fn restart_in_target(&mut self) {
+        self.restart();
+        self.mode = Mode::BeforeTarget;
+    }
+
+    /// Sets the state to a place of which nothing is known: the start of a line, which finds all that the rest
+    /// of a line would show, and, should a method end here, the white space behind it.
+    #[inline(always)]
+    pub fn restart_anywhere(&mut self) {
+        self.restart();
+        self.fold = Mode::BeforeTarget;
+    }
+
+    /// Takes a saved state.
+    #[inline(always)]
+    pub fn resume(&mut self, saved: &Self) {
+        *self = *saved;
+        self.pos = 0;
+        self.headers = 0;
+    }
+
+    /// Whether nothing of what was read can be part of a candidate, up to the next line end, or of a method
+    /// whose rest is one as well.
     #[inline(always)]
     #[must_use]
-    pub fn is_open(&self) -> bool {
-        !matches!(self.mode, Mode::Skip | Mode::Line) || self.fold as u32 != Mode::Skip as u32
+    pub fn is_closed(&self, rules: &Rules) -> bool {
+        self.mode as u32 == Mode::Skip as u32
+            || self.mode as u32 == Mode::Name as u32 && !rules.may_begin(self.name.finish())
+    }
+
+    /// Whether the state is that of a request target.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_target(&self) -> bool {
+        matches!(self.mode, Mode::BeforeTarget | Mode::Target)
+    }
+
+    /// Whether the state is that of [`Scan::restart`].
+    #[inline(always)]
+    #[must_use]
+    pub fn is_plain_line(&self) -> bool {
+        self.mode as u32 == Mode::Line as u32
+            && self.fold as u32 == Mode::Skip as u32
+            && self.after_cr == 0
+    }
+
+    /// Whether the line in which the scan began is over.
+    #[inline(always)]
+    #[must_use]
+    pub fn left_line(&self) -> bool {
+        matches!(self.mode, Mode::Skip | Mode::Line)
+    }
+
+    /// Whether a sign of a header (a request line, a location) was seen since [`Scan::restart`].
+    #[inline(always)]
+    #[must_use]
+    pub fn saw_header(&self) -> bool {
+        self.headers != 0
+    }
+
+    /// A hash of all that decides how reading goes on.
+    #[inline(always)]
+    #[must_use]
+    pub fn signature(&self) -> u64 {
+        let modes = u64::from(self.mode as u32) << 48
+            | u64::from(self.fold as u32) << 40
+            | u64::from(self.after_cr) << 32
+            | u64::from(self.name_ended) << 31
+            | u64::from(self.escape) << 24
+            | u64::from(self.escape_high) << 16
+            | u64::from(self.array);
+        let mut hash = mix(modes, 0);
+        if self.mode as u32 != Mode::Line as u32 && self.mode as u32 != Mode::Target as u32 {
+            hash = mix(hash, self.name.signature());
+        }
+        if self.mode as u32 == Mode::Value as u32 || self.fold as u32 == Mode::Value as u32 {
+            hash = mix(hash, self.value.signature());
+        }
+        hash
     }
 
     /// Where the next unit reads its [`WIDEST`] bytes.
@@ -401,8 +478,10 @@ impl Scan {
         if location == NO_LOCATION {
             self.mode = Mode::Skip;
         } else if location == COOKIE_HEADER {
+            self.headers = 1;
             self.enter_cookie(rules);
         } else {
+            self.headers = 1;
             self.mode = Mode::Value;
             self.value.begin(rules, Context::Header, location);
         }
@@ -577,6 +656,9 @@ impl Scan {
         {
             self.pos += 1;
             return;
+        }
+        if self.mode as u32 == Mode::BeforeTarget as u32 && chunk.word(0) as u8 == b'/' {
+            self.headers = 1;
         }
         self.mode = Mode::Target;
         let mut i = 0;
