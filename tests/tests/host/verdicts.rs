@@ -6,12 +6,12 @@ use tokenblock_tests::{
     certificate::Certificate,
     fixtures::{Expected, Fixture, Form, LOCATIONS, Token, all},
     gate,
-    origin::Request,
+    origin::{PythonServer, Request},
     poll,
     product::Event,
 };
 
-use crate::lab::{LIMIT, Lab, SILENCE, Tier};
+use crate::lab::{Bench, LIMIT, Lab, SILENCE, Tier};
 
 /// Bytes that a segment of a new connection surely holds (Ethernet's MTU less the headers).
 const SEGMENT: usize = 1400;
@@ -273,4 +273,39 @@ fn proxy_over_http2() {
     );
     let reported = poll::until(LIMIT, || (lab.product.events().len() == 1).then_some(()));
     assert!(reported.is_some(), "{}", lab.product.log());
+}
+
+/// A server that others wrote: its log has the clean requests and none of the others.
+#[test]
+fn kernel_before_python() {
+    let Some(binary) = gate::product("verdicts::kernel_before_python") else {
+        return;
+    };
+    let lab = Bench::new(binary).start(Tier::Kernel, &["--port", "8000"]);
+    let python =
+        PythonServer::start(&lab.bench.pair.server, lab.bench.folder.path(), 8000).unwrap();
+    let [server, _] = lab.bench.pair.server_addresses(8000);
+    let mut blocked = 0;
+    for fixture in all().iter().filter(|fixture| fixture.is_blocked()) {
+        let exchange = lab.exchange(server, &fixture.bytes(Certificate::HOST), SILENCE);
+        assert_eq!(
+            exchange.answer.status(),
+            None,
+            "{}: {:?}",
+            fixture.name,
+            exchange.answer
+        );
+        blocked += 1;
+    }
+    let clean = b"GET /server.crt HTTP/1.1\r\nHost: origin.test\r\n\r\n";
+    assert_eq!(
+        lab.exchange(server, clean, LIMIT).answer.status(),
+        Some(200)
+    );
+    let log = python.log();
+    let answered = log.lines().filter(|line| line.contains(" 200 ")).count();
+    assert_eq!(
+        answered, 1,
+        "{blocked} requests were blocked, but it served:\n{log}"
+    );
 }
