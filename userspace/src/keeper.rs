@@ -40,33 +40,50 @@ pub struct Keeper<K> {
     missed: Option<Change>,
 }
 
+/// What all files together gave.
+#[derive(Default)]
+struct Gathered<'a> {
+    records: Vec<Record>,
+    read: Vec<(&'a Source, Summary)>,
+    refused: Vec<FileError>,
+}
+
 impl Sources {
     /// Reads all files; warns of the lines that are left out.
     ///
     /// # Errors
     /// The first file that is refused.
     pub fn read(&self) -> Result<List, FileError> {
-        let (records, refused) = self.read_each();
-        match refused.into_iter().next() {
-            None => Ok(List::merge(records, SystemTime::now())),
+        let gathered = self.read_each();
+        gathered.report();
+        match gathered.refused.into_iter().next() {
+            None => Ok(List::merge(gathered.records, SystemTime::now())),
             Some(error) => Err(error),
         }
     }
 
-    /// The records of the files that can be read, and why others can't.
-    fn read_each(&self) -> (Vec<Record>, Vec<FileError>) {
+    fn read_each(&self) -> Gathered<'_> {
         let reading = Reading {
             key: self.key.get(),
             min_token_length: self.min_token_length,
         };
-        let (mut records, mut refused) = (Vec::new(), Vec::new());
+        let mut gathered = Gathered::default();
         for file in &self.files {
-            match read(file, reading, &mut records) {
-                Ok(summary) => report(file, &summary),
-                Err(error) => refused.push(error),
+            match read(file, reading, &mut gathered.records) {
+                Ok(summary) => gathered.read.push((file, summary)),
+                Err(error) => gathered.refused.push(error),
             }
         }
-        (records, refused)
+        gathered
+    }
+}
+
+impl Gathered<'_> {
+    /// Warns of what was left out.
+    fn report(&self) {
+        for (file, summary) in &self.read {
+            report(file, summary);
+        }
     }
 }
 
@@ -163,16 +180,17 @@ impl<K: Tier + 'static> Keeper<K> {
     /// Reads the sources again. While one of them is refused or unsettled nothing is removed: the list in force
     /// counts as one more source.
     fn reload(&mut self, change: Change) {
-        let (mut records, refused) = self.sources.read_each();
+        let mut gathered = self.sources.read_each();
         if change == Change::Settled {
-            for error in &refused {
+            gathered.report();
+            for error in &gathered.refused {
                 tracing::error!("{error}; the list in force stays in force");
             }
         }
-        if change == Change::Unsettled || !refused.is_empty() {
-            records.extend(self.denylist.records());
+        if change == Change::Unsettled || !gathered.refused.is_empty() {
+            gathered.records.extend(self.denylist.records());
         }
-        let list = List::merge(records, SystemTime::now());
+        let list = List::merge(gathered.records, SystemTime::now());
         match self.denylist.apply(&list) {
             Ok(changed) => {
                 self.missed = None;
@@ -205,7 +223,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        denylist::{ProxySet, identify},
+        denylist::{ProxySet, identify, model::Model},
         sources::Grammar,
     };
 
@@ -354,6 +372,42 @@ mod tests {
             writeln!(file, "{token}").unwrap();
             kept.becomes(token, true).await;
         }
+    }
+
+    #[test]
+    fn what_the_kernel_tier_did_not_take_is_tried_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("list");
+        fs::write(&path, "token-one\n").unwrap();
+        let sources = Sources {
+            files: vec![Source {
+                path: path.clone(),
+                grammar: Grammar::Entries,
+            }],
+            key: StoredKey::load_or_create(folder.path()).unwrap(),
+            min_token_length: 8,
+        };
+        let (kernel, list) = (Model::default(), sources.read().unwrap());
+        let mut keeper = Keeper::start(sources, &list, Some(kernel.clone())).unwrap();
+        assert_eq!(kernel.map().len(), 1);
+
+        kernel.fail(true);
+        fs::write(&path, "token-two\ntoken-three\n").unwrap();
+        keeper.reload(Change::Settled);
+        assert_eq!(keeper.next_tick(), RETRY.min(CLOCK));
+        // The proxy has what it is to have; nothing was released.
+        assert_eq!(keeper.denylist.records().len(), 3);
+
+        kernel.fail(false);
+        keeper.tick();
+        let in_force = keeper.denylist.records();
+        assert_eq!(in_force.len(), 2);
+        assert!(
+            kernel
+                .map()
+                .into_keys()
+                .eq(in_force.iter().map(|record| record.digest))
+        );
     }
 
     #[tokio::test]
