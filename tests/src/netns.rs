@@ -142,21 +142,6 @@ impl Pair {
         Ok(pair)
     }
 
-    /// Lets a new connection send 64 KiB at once, so that they arrive as one super-packet.
-    ///
-    /// # Errors
-    /// Where `ip` refuses.
-    pub fn widen(&self) -> Result<()> {
-        for netns in [&self.client, &self.server] {
-            for network in ["-4 route change 10.77.0.0/24", "-6 route change fd77::/64"] {
-                netns.ip(&format!(
-                    "{network} dev {INTERFACE} initcwnd 64 initrwnd 64"
-                ))?;
-            }
-        }
-        Ok(())
-    }
-
     /// The server's addresses of both families at `port`.
     #[must_use]
     pub fn server_addresses(&self, port: u16) -> [SocketAddr; 2] {

@@ -1,5 +1,6 @@
 //! A real HTTP server that takes what lax servers take and remembers every byte it saw.
 
+mod python;
 mod request;
 
 use std::{
@@ -15,6 +16,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
+pub use python::PythonServer;
 pub use request::Request;
 
 use crate::{netns::Netns, poll};

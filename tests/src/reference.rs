@@ -155,7 +155,7 @@ fn read_line(config: &Config, reader: &mut Reader<'_>, line: &[Char]) {
     }
     match rest.split_first() {
         Some(((_, b':'), value)) => read_header(config, reader, &name, value),
-        Some(((_, b' ' | b'\t'), target)) => read_target(config, reader, target),
+        Some(((_, byte), target)) if !is_line_end(*byte) => read_target(config, reader, target),
         _ => {}
     }
 }

@@ -227,6 +227,20 @@ impl Lab {
         event.clone()
     }
 
+    /// Asserts that all that was reported of this client is one token at one place, and gives the event. TCP
+    /// sends the end of a longer request once more within milliseconds.
+    pub(crate) fn same_event(&self, exchange: &Exchange, name: &str) -> Event {
+        let mut events = self.product.wait_for_events(exchange.client, LIMIT);
+        events.dedup();
+        let [event] = &events[..] else {
+            panic!(
+                "{name}: one event expected, not {events:?}\n{}",
+                self.product.log()
+            );
+        };
+        event.clone()
+    }
+
     /// Asserts that neither the log nor the state holds a listed token in plain text.
     pub(crate) fn assert_no_token_shown(&self) {
         let log = self.product.log();
