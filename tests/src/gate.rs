@@ -1,21 +1,28 @@
-//! Whether this machine can run the whole-host floor.
+//! Whether this machine can run the floors that need root.
 
 use std::{env, fmt, io::Write as _, path::PathBuf};
 
 /// Names the built product.
 pub const BINARY_VARIABLE: &str = "TOKENBLOCK_BIN";
 
-/// Why a test of the host floor can't run.
+/// Why a test can't run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Missing {
     Root,
+    Bpf,
     Binary,
+    Object,
 }
 
 impl fmt::Display for Missing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Root => f.write_str("it makes network namespaces, which takes root"),
+            Self::Bpf => f.write_str("it loads BPF programs, which takes root"),
+            Self::Object => write!(
+                f,
+                "built without the kernel programs; `cargo xtask test kernel` builds them"
+            ),
             Self::Binary => {
                 write!(
                     f,
@@ -47,6 +54,20 @@ pub fn namespaces(test: &str) -> bool {
         say_skipped(test, &Missing::Root);
     }
     root
+}
+
+/// Whether the kernel programs can be loaded; says that `test` is skipped where they can't.
+#[must_use]
+pub fn programs(test: &str) -> bool {
+    let missing = if !rustix::process::geteuid().is_root() {
+        Missing::Bpf
+    } else if tokenblock::kernel::object::programs().is_err() {
+        Missing::Object
+    } else {
+        return true;
+    };
+    say_skipped(test, &missing);
+    false
 }
 
 /// Not by `eprintln!`: the test runner keeps that to itself where a test passes.
