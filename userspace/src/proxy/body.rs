@@ -4,13 +4,17 @@ use std::{
     cell::Cell,
     pin::Pin,
     rc::Rc,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll},
+    time::Duration,
 };
 
 use bytes::Bytes;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep, sleep};
 
 use super::{activity::Activity, connection::Peer, inspect::Verdict, upstream::Lease};
 
@@ -34,6 +38,34 @@ struct Upload {
     /// Whether `peer` has been told that bytes are waited for.
     waiting: bool,
     progress: Rc<Progress>,
+    /// Where the client waits to be told to send it.
+    hold: Option<Hold>,
+}
+
+/// Holds a body back until the upstream has asked for it, or for a while.
+///
+/// Reading it would make the client send it, though the upstream may be about to refuse the request.
+pub(super) struct Hold {
+    /// Set when the upstream's `100 Continue` has come.
+    asked: Arc<AtomicBool>,
+    /// Upstreams that know nothing of that never ask.
+    patience: Pin<Box<Sleep>>,
+}
+
+impl Hold {
+    /// Until [`Hold::release`]'s function is called, or for `patience`.
+    pub(super) fn new(patience: Duration) -> Self {
+        Self {
+            asked: Arc::default(),
+            patience: Box::pin(sleep(patience)),
+        }
+    }
+
+    /// Lets the body go when called. Who calls it polls the body afterwards.
+    pub(super) fn release(&self) -> impl Fn() + Send + Sync + 'static {
+        let asked = Arc::clone(&self.asked);
+        move || asked.store(true, Ordering::Relaxed)
+    }
 }
 
 /// How far a request body has come, as who waits for the response sees it.
@@ -61,8 +93,13 @@ impl RequestBody {
         Self(None)
     }
 
-    /// What `incoming` brings, noted in `progress`.
-    pub(super) fn new(incoming: Incoming, peer: &Rc<Peer>, progress: &Rc<Progress>) -> Self {
+    /// What `incoming` brings, noted in `progress`, and not before `hold` is over.
+    pub(super) fn new(
+        incoming: Incoming,
+        peer: &Rc<Peer>,
+        progress: &Rc<Progress>,
+        hold: Option<Hold>,
+    ) -> Self {
         if incoming.is_end_stream() {
             return Self::empty();
         }
@@ -71,6 +108,7 @@ impl RequestBody {
             peer: Rc::clone(peer),
             waiting: false,
             progress: Rc::clone(progress),
+            hold,
         })))
     }
 
@@ -85,6 +123,12 @@ impl Upload {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if let Some(hold) = &mut self.hold {
+            if !hold.asked.load(Ordering::Relaxed) && hold.patience.as_mut().poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+            self.hold = None;
+        }
         let polled = Pin::new(&mut self.incoming).poll_frame(cx);
         self.set_waiting(polled.is_pending());
         polled.map(|frame| Some(self.pass(frame?)))
@@ -152,18 +196,21 @@ pub(super) struct ResponseBody {
 enum Source {
     /// Our own words.
     Own(Option<Bytes>),
-    /// An upstream's, with the connection that they come from.
-    Upstream {
-        incoming: Incoming,
-        lease: Option<Lease>,
-    },
+    /// An upstream's.
+    Upstream(Download),
+}
+
+/// What comes from an upstream, with the connection that it comes from.
+struct Download {
+    incoming: Incoming,
+    lease: Option<Lease>,
 }
 
 impl ResponseBody {
     /// Passes on what an upstream sends; gives the connection back when all of it has come.
     pub(super) fn upstream(incoming: Incoming, lease: Option<Lease>) -> Self {
         Self {
-            source: Source::Upstream { incoming, lease },
+            source: Source::Upstream(Download { incoming, lease }),
             answering: None,
         }
     }
@@ -192,32 +239,16 @@ impl Body for ResponseBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let (incoming, lease) = match &mut self.source {
-            Source::Own(bytes) => {
-                return Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes))));
-            }
-            Source::Upstream { incoming, lease } => (incoming, lease),
-        };
-        let mut polled = Pin::new(&mut *incoming).poll_frame(cx);
-        if polled.is_pending()
-            && let Some(lease) = lease
-        {
-            lease.drive(cx);
-            polled = Pin::new(&mut *incoming).poll_frame(cx);
+        match &mut self.source {
+            Source::Own(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Source::Upstream(download) => download.poll_frame(cx),
         }
-        if let Poll::Ready(frame) = &polled
-            && (frame.is_none() || incoming.is_end_stream())
-            && let Some(lease) = lease.take()
-        {
-            lease.give_back();
-        }
-        polled.map(|frame| frame.map(|frame| frame.map_err(BodyError::from)))
     }
 
     fn is_end_stream(&self) -> bool {
         match &self.source {
             Source::Own(bytes) => bytes.is_none(),
-            Source::Upstream { incoming, .. } => incoming.is_end_stream(),
+            Source::Upstream(download) => download.incoming.is_end_stream(),
         }
     }
 
@@ -226,7 +257,42 @@ impl Body for ResponseBody {
             Source::Own(bytes) => {
                 SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
             }
-            Source::Upstream { incoming, .. } => incoming.size_hint(),
+            Source::Upstream(download) => download.incoming.size_hint(),
+        }
+    }
+}
+
+impl Download {
+    fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let mut polled = Pin::new(&mut self.incoming).poll_frame(cx);
+        if polled.is_pending()
+            && let Some(lease) = &mut self.lease
+        {
+            lease.drive(cx);
+            polled = Pin::new(&mut self.incoming).poll_frame(cx);
+        }
+        if let Poll::Ready(None) = &polled {
+            self.end();
+        }
+        polled.map(|frame| frame.map(|frame| frame.map_err(BodyError::from)))
+    }
+
+    /// All has come: the connection can serve the next request.
+    fn end(&mut self) {
+        if let Some(lease) = self.lease.take() {
+            lease.give_back();
+        }
+    }
+}
+
+impl Drop for Download {
+    fn drop(&mut self) {
+        // Whoever sends a body of known length does not ask for more.
+        if self.incoming.is_end_stream() {
+            self.end();
         }
     }
 }

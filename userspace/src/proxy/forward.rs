@@ -2,12 +2,12 @@
 
 use std::{pin::pin, rc::Rc, time::Duration};
 
-use http::{HeaderValue, Method, Request, Response, StatusCode, Version, request::Parts};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header, request::Parts};
 use hyper::{body::Incoming, client::conn::TrySendError, upgrade::OnUpgrade};
 use tokio::time::{Instant, sleep_until};
 
 use super::{
-    body::{Progress, RequestBody, ResponseBody},
+    body::{Hold, Progress, RequestBody, ResponseBody},
     connection::Peer,
     counters::Counter,
     hop,
@@ -33,8 +33,20 @@ pub(super) async fn forward(
         upgrade.as_ref().map(|(protocols, _)| protocols),
     )?;
     let progress = Rc::new(Progress::new());
-    let body = RequestBody::new(body, peer, &progress);
-    let request = Request::from_parts(parts, body);
+    let hold = parts
+        .headers
+        .contains_key(header::EXPECT)
+        .then(|| Hold::new(peer.worker.settings.timeouts.upstream_continue));
+    let asked = hold.as_ref().map(Hold::release);
+    let body = RequestBody::new(body, peer, &progress, hold);
+    let mut request = Request::from_parts(parts, body);
+    if let Some(release) = asked {
+        hyper::ext::on_informational(&mut request, move |interim| {
+            if interim.status() == StatusCode::CONTINUE {
+                release();
+            }
+        });
+    }
     let (response, lease) = exchange(peer, request, &progress).await?;
     answer(peer, response, lease, upgrade.map(|(_, client)| client))
 }

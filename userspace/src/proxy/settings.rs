@@ -56,6 +56,9 @@ pub struct Timeouts {
     pub upstream_connect: Duration,
     /// The head of an upstream's response, from the last byte that was sent to it. Default: 60 s.
     pub upstream_response: Duration,
+    /// The `100 Continue` that a client asks for, until its body is sent without (RFC 9110 section 10.1.1).
+    /// Default: 1 s.
+    pub upstream_continue: Duration,
     /// An upstream connection that is kept for the next request. Default: 30 s.
     pub upstream_idle: Duration,
     /// From the order to stop until what is still open is cut off. Default: 800 ms.
@@ -136,6 +139,7 @@ impl Default for Timeouts {
             idle: Duration::from_secs(75),
             upstream_connect: Duration::from_secs(5),
             upstream_response: Duration::from_mins(1),
+            upstream_continue: Duration::from_secs(1),
             upstream_idle: Duration::from_secs(30),
             drain: Duration::from_millis(800),
         }

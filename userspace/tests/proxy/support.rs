@@ -362,6 +362,20 @@ impl Origin {
     }
 }
 
+/// A server that speaks as `handle` does: called with the number of the connection, from 0.
+pub(crate) fn raw_origin(handle: impl Fn(usize, Raw) + Send + Sync + 'static) -> SocketAddr {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let handle = Arc::new(handle);
+    thread::spawn(move || {
+        for (index, stream) in listener.incoming().enumerate() {
+            let handle = Arc::clone(&handle);
+            thread::spawn(move || handle(index, Raw(stream.unwrap())));
+        }
+    });
+    address
+}
+
 /// A whole body.
 pub(crate) fn full(bytes: impl Into<Bytes>) -> OriginBody {
     Full::new(bytes.into()).boxed()
