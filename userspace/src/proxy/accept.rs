@@ -11,7 +11,6 @@ use tokio::{
     task::JoinSet,
     time::timeout,
 };
-use tokio_rustls::TlsAcceptor;
 
 use super::{
     connection,
@@ -19,6 +18,7 @@ use super::{
     error::ProxyError,
     inspect::Inspector,
     settings::ProxySettings,
+    tls::{ServerTls, UpstreamTls},
     upstream::Pool,
 };
 
@@ -31,7 +31,8 @@ const PAUSE: Duration = Duration::from_millis(50);
 pub(super) struct WorkerSeed {
     pub(super) listener: std::net::TcpListener,
     pub(super) settings: Arc<ProxySettings>,
-    pub(super) tls: Option<TlsAcceptor>,
+    pub(super) tls: Option<Arc<ServerTls>>,
+    pub(super) upstream_tls: Option<UpstreamTls>,
     pub(super) inspector: Inspector,
     pub(super) counters: Arc<Counters>,
     pub(super) drain: watch::Receiver<bool>,
@@ -40,7 +41,7 @@ pub(super) struct WorkerSeed {
 /// What the connections of one worker share. Nothing in it is locked.
 pub(super) struct Worker {
     pub(super) settings: Arc<ProxySettings>,
-    pub(super) tls: Option<TlsAcceptor>,
+    pub(super) tls: Option<Arc<ServerTls>>,
     pub(super) inspector: Inspector,
     pub(super) counters: Arc<Counters>,
     pub(super) pool: Rc<Pool>,
@@ -107,6 +108,7 @@ pub(super) fn run(seed: WorkerSeed) -> Result<(), ProxyError> {
             listener,
             settings,
             tls,
+            upstream_tls,
             inspector,
             counters,
             drain,
@@ -115,7 +117,7 @@ pub(super) fn run(seed: WorkerSeed) -> Result<(), ProxyError> {
         let worker = Rc::new(Worker {
             default_host: HeaderValue::from_str(&settings.upstream.authority())
                 .unwrap_or_else(|_| HeaderValue::from_static("upstream")),
-            pool: Pool::new(Arc::clone(&settings), Arc::clone(&counters)),
+            pool: Pool::new(Arc::clone(&settings), upstream_tls, Arc::clone(&counters)),
             settings,
             tls,
             inspector,

@@ -112,6 +112,13 @@ impl RequestBody {
         })))
     }
 
+    /// Lets it go, whether or not the upstream has asked for it.
+    pub(super) fn release(&mut self) {
+        if let Some(upload) = &mut self.0 {
+            upload.hold = None;
+        }
+    }
+
     /// Whether there is none, so that the request can be sent again.
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_none()

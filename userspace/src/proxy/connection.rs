@@ -94,18 +94,23 @@ pub(super) async fn run(worker: Rc<Worker>, stream: TcpStream, client: SocketAdd
 }
 
 async fn handshake(worker: &Worker, stream: TcpStream) -> Result<(Transport, Protocol), Closed> {
-    let Some(acceptor) = &worker.tls else {
+    let Some(tls) = &worker.tls else {
         return Ok((Transport::Plain(stream), Protocol::Detected));
     };
-    let stream = timeout(worker.settings.timeouts.handshake, acceptor.accept(stream))
+    let limit = worker.settings.timeouts.handshake;
+    let stream = timeout(limit, tls.acceptor().accept(stream))
         .await
         .map_err(|_elapsed| Closed::HandshakeTimeout)?
-        .map_err(|_error| Closed::Handshake)?;
-    let protocol = match stream.get_ref().1.alpn_protocol() {
+        .map_err(|error| {
+            tracing::debug!(%error, "a TLS handshake failed");
+            Closed::Handshake
+        })?;
+    let transport = Transport::Tls(Box::new(stream.into()));
+    let protocol = match transport.alpn() {
         Some(b"h2") => Protocol::Http2,
         _ => Protocol::Http1,
     };
-    Ok((Transport::Tls(Box::new(stream)), protocol))
+    Ok((transport, protocol))
 }
 
 /// Serves requests until the client has no more, a limit is passed, or the worker stops.
@@ -158,7 +163,7 @@ fn http(settings: &ProxySettings, protocol: Protocol) -> auto::Builder<OnThisThr
 
 /// Runs the futures of HTTP/2 streams where their connection runs.
 #[derive(Clone, Copy)]
-struct OnThisThread;
+pub(super) struct OnThisThread;
 
 impl<F: Future + 'static> Executor<F> for OnThisThread {
     fn execute(&self, future: F) {

@@ -47,7 +47,7 @@ pub(super) async fn forward(
             }
         });
     }
-    let (response, lease) = exchange(peer, request, &progress).await?;
+    let (response, lease) = exchange(peer, request, &progress, upgrade.is_some()).await?;
     answer(peer, response, lease, upgrade.map(|(_, client)| client))
 }
 
@@ -78,10 +78,11 @@ async fn exchange(
     peer: &Peer,
     request: Request<RequestBody>,
     progress: &Progress,
+    upgrade: bool,
 ) -> Result<(Response<Incoming>, Lease), Reason> {
     let counters = &peer.worker.counters;
     counters.add(Counter::Forwarded);
-    let mut lease = peer.worker.pool.lease().await?;
+    let mut lease = peer.worker.pool.lease(upgrade).await?;
     let copy = (lease.is_reused() && is_repeatable(&request)).then(|| copy(&request));
     let failure = match attempt(peer, &mut lease, request, progress).await {
         Ok(response) => return Ok((response, lease)),
@@ -92,7 +93,7 @@ async fn exchange(
         return Err(failure.reason);
     };
     counters.add(Counter::UpstreamRetries);
-    let mut lease = peer.worker.pool.connect().await?;
+    let mut lease = peer.worker.pool.connect(upgrade).await?;
     match attempt(peer, &mut lease, request, progress).await {
         Ok(response) => Ok((response, lease)),
         Err(failure) => Err(failure.reason),

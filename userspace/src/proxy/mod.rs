@@ -24,16 +24,19 @@ use std::{net::SocketAddr, sync::Arc, thread};
 
 use tokenblock_ebpf::rules::Rules;
 use tokio::sync::{oneshot, watch};
-use tokio_rustls::TlsAcceptor;
 
 use self::{
     accept::{WorkerSeed, listeners},
     counters::Counters,
     inspect::Inspector,
+    tls::{ServerTls, UpstreamTls},
 };
 pub use self::{
     error::ProxyError,
-    settings::{Limits, ProxySettings, Timeouts, TlsFiles, Upstream, UpstreamError},
+    settings::{
+        Limits, ProxySettings, Timeouts, TlsFiles, TlsVersion, Upstream, UpstreamError,
+        UpstreamHttp, UpstreamTlsSettings,
+    },
 };
 use crate::{denylist::SetReader, event::EventSink};
 
@@ -43,6 +46,7 @@ pub struct Proxy {
     counters: Vec<Arc<Counters>>,
     local_addr: SocketAddr,
     stop: watch::Sender<bool>,
+    tls: Option<Arc<ServerTls>>,
 }
 
 /// Reads a proxy's counters, before and while it serves.
@@ -71,9 +75,15 @@ impl Proxy {
         denylist: SetReader,
         events: EventSink,
     ) -> Result<Self, ProxyError> {
-        let tls = match &settings.tls {
-            Some(files) => Some(TlsAcceptor::from(tls::server_config(files)?)),
+        let tls = match settings.server_tls() {
+            Some(settings) => Some(Arc::new(ServerTls::new(settings)?)),
             None => None,
+        };
+        let upstream_tls = if settings.upstream.is_tls() {
+            let (upstream, http) = (&settings.upstream, settings.upstream_http);
+            Some(UpstreamTls::new(upstream, &settings.upstream_tls, http)?)
+        } else {
+            None
         };
         let listeners = listeners(settings.listen, settings.workers.get())?;
         let local_addr = match listeners.first().map(std::net::TcpListener::local_addr) {
@@ -93,6 +103,7 @@ impl Proxy {
             listener,
             settings: Arc::clone(&settings),
             tls: tls.clone(),
+            upstream_tls: upstream_tls.clone(),
             inspector: inspector.clone(),
             counters: Arc::new(Counters::new()),
             drain: drain.clone(),
@@ -103,6 +114,7 @@ impl Proxy {
             seeds,
             local_addr,
             stop,
+            tls,
         })
     }
 
@@ -146,7 +158,16 @@ impl Proxy {
             }
         }
         if failed.is_none() {
-            shutdown.await;
+            let watch = async {
+                match self.tls {
+                    Some(tls) => tls.watch().await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = shutdown => {}
+                () = watch => {}
+            }
         }
         self.stop.send_replace(true);
         for worker in workers {

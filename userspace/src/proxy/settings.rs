@@ -18,8 +18,18 @@ pub struct ProxySettings {
     pub listen: SocketAddr,
     /// Certificate and key; without them the proxy listens in cleartext.
     pub tls: Option<TlsFiles>,
+    /// Further certificates, for clients that ask for one of their names; `tls` is the default.
+    pub more_certificates: Vec<TlsFiles>,
+    /// The oldest version that clients can agree on. Default: TLS 1.2.
+    pub tls_min_version: TlsVersion,
+    /// Authorities, in PEM form, of which clients must show a certificate. Default: none is asked for.
+    pub client_ca: Option<PathBuf>,
     /// Where requests go.
     pub upstream: Upstream,
+    /// Which HTTP is spoken there. Default: HTTP/1.1.
+    pub upstream_http: UpstreamHttp,
+    /// How an `https` upstream is reached.
+    pub upstream_tls: UpstreamTlsSettings,
     /// Threads, each with its own listener, event loop and upstream connections. Default: one a core.
     pub workers: NonZeroUsize,
     /// Report listed tokens, and let them pass. Default: false.
@@ -37,6 +47,48 @@ pub struct TlsFiles {
     pub cert: PathBuf,
     /// The leaf's key (PKCS #8, PKCS #1 or SEC 1).
     pub key: PathBuf,
+}
+
+/// A version of TLS.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TlsVersion {
+    /// RFC 5246.
+    #[default]
+    Tls12,
+    /// RFC 8446.
+    Tls13,
+}
+
+/// Which HTTP is spoken with an upstream.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum UpstreamHttp {
+    /// HTTP/1.1.
+    #[default]
+    Http1,
+    /// HTTP/2, over cleartext with prior knowledge.
+    Http2,
+    /// What an `https` upstream picks in the handshake; HTTP/1.1 over cleartext.
+    Negotiated,
+}
+
+/// How an `https` upstream is reached.
+#[derive(Clone, Debug, Default)]
+pub struct UpstreamTlsSettings {
+    /// Authorities, in PEM form, that its certificate must come from. Default: the system's.
+    pub ca: Option<PathBuf>,
+    /// The name that it is asked for and that its certificate must be for. Default: the URL's host.
+    pub server_name: Option<String>,
+    /// The certificate and key to show to it. Default: none.
+    pub client: Option<TlsFiles>,
+}
+
+/// The settings of handshakes with clients.
+#[derive(Clone, Debug)]
+pub(super) struct ServerTlsSettings {
+    pub(super) default: TlsFiles,
+    pub(super) more: Vec<TlsFiles>,
+    pub(super) min_version: TlsVersion,
+    pub(super) client_ca: Option<PathBuf>,
 }
 
 /// How long things may take; each ends the connection or the request with a named reason.
@@ -75,6 +127,8 @@ pub struct Limits {
     /// Bytes of the body of a refused HTTP/1.1 request that are read, so that its connection can stay open;
     /// a longer one ends it. Default: 64 KiB.
     pub discard_bytes: u64,
+    /// Requests at a time on one HTTP/2 connection to an upstream; one more opens another. Default: 100.
+    pub upstream_streams: usize,
     /// Upstream connections that a worker keeps for the next request. Default: 512.
     pub upstream_idle: usize,
 }
@@ -120,12 +174,36 @@ impl ProxySettings {
         Self {
             listen,
             tls: None,
+            more_certificates: Vec::new(),
+            tls_min_version: TlsVersion::default(),
+            client_ca: None,
             upstream,
+            upstream_http: UpstreamHttp::default(),
+            upstream_tls: UpstreamTlsSettings::default(),
             workers: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
             monitor: false,
             timeouts: Timeouts::default(),
             limits: Limits::default(),
         }
+    }
+}
+
+impl ProxySettings {
+    /// The settings of handshakes, where clients come over TLS.
+    pub(super) fn server_tls(&self) -> Option<ServerTlsSettings> {
+        Some(ServerTlsSettings {
+            default: self.tls.clone()?,
+            more: self.more_certificates.clone(),
+            min_version: self.tls_min_version,
+            client_ca: self.client_ca.clone(),
+        })
+    }
+}
+
+impl ServerTlsSettings {
+    /// Every certificate, the default first.
+    pub(super) fn certificates(&self) -> impl Iterator<Item = &TlsFiles> {
+        std::iter::once(&self.default).chain(&self.more)
     }
 }
 
@@ -152,6 +230,7 @@ impl Default for Limits {
             header_bytes: 64 * 1024,
             header_fields: 128,
             discard_bytes: 64 * 1024,
+            upstream_streams: 100,
             upstream_idle: 512,
         }
     }
@@ -170,6 +249,14 @@ impl Upstream {
     #[must_use]
     pub fn is_tls(&self) -> bool {
         self.tls
+    }
+
+    /// The host alone.
+    pub(super) fn server_name(&self) -> String {
+        match &self.host {
+            Host::Address(address) => address.to_string(),
+            Host::Name(name) => name.clone(),
+        }
     }
 
     /// `host:port`, without the port where it is the scheme's own (RFC 9110 section 7.2).

@@ -11,3 +11,5 @@ mod inspection;
 mod lifecycle;
 mod messages;
 mod support;
+mod tls;
+mod upstream;

@@ -153,7 +153,7 @@ fn expect_100_continue_is_asked_of_the_upstream() {
         upstream.rest();
     });
     let tier = Tier::plain(upstream, |s| {
-        s.timeouts.upstream_continue = Duration::from_secs(60);
+        s.timeouts.upstream_continue = Duration::from_mins(1);
     });
     let head = "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n";
     let mut client = tier.connect();

@@ -15,7 +15,7 @@ use std::{
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::{BodyExt as _, Full, combinators::BoxBody};
-use hyper::{body::Incoming, service::service_fn};
+use hyper::{body::Incoming, client::conn::http2, service::service_fn};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo},
     server::conn::auto,
@@ -54,6 +54,8 @@ pub(crate) struct Tier {
     pub(crate) address: SocketAddr,
     pub(crate) counters: ProxyCounters,
     pub(crate) ca: Option<PathBuf>,
+    /// Where its certificates lie; for a test's own files too.
+    pub(crate) folder: PathBuf,
     events: Arc<Mutex<Vec<TokenSeen>>>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
@@ -100,6 +102,7 @@ impl Tier {
             address,
             counters,
             ca,
+            folder: files.path().to_owned(),
             events,
             stop: Some(stop),
             thread: Some(thread),
@@ -157,6 +160,37 @@ impl Tier {
             command.arg("--cacert").arg(ca);
         }
         Reply::of(&command.arg(self.url(path)).output().unwrap())
+    }
+
+    /// What curl says on standard error, with `args` in front of the URL and without the usual `--cacert`.
+    pub(crate) fn curl_at(&self, url: &str, args: &[&str]) -> Reply {
+        let mut command = Command::new("curl");
+        command.args(["-sS", "-m", "10", "--noproxy", "*", "-i"]);
+        let resolve = format!("*:{}:127.0.0.1", self.address.port());
+        command.args(["--resolve", &resolve]).args(args).arg(url);
+        Reply::of(&command.output().unwrap())
+    }
+
+    /// Sends one request over an HTTP/2 connection of its own to a cleartext proxy.
+    pub(crate) fn http2(
+        &self,
+        request: Request<OriginBody>,
+    ) -> Response<(Bytes, Option<http::HeaderMap>)> {
+        let address = self.address;
+        let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let stream = tokio::net::TcpStream::connect(address).await.unwrap();
+            let (mut sender, connection) =
+                http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
+                    .await
+                    .unwrap();
+            tokio::spawn(connection);
+            let response = sender.send_request(request).await.unwrap();
+            let (parts, body) = response.into_parts();
+            let body = body.collect().await.unwrap();
+            let trailers = body.trailers().cloned();
+            Response::from_parts(parts, (body.to_bytes(), trailers))
+        })
     }
 
     /// A bare connection to a cleartext proxy.
@@ -393,13 +427,25 @@ fn show<B>(request: &Request<B>) -> String {
 
 /// Writes a self-signed certificate for these names and its key.
 pub(crate) fn certificate(folder: &Path, name: &str, names: &[&str]) -> TlsFiles {
+    certificate_of(&rcgen::PKCS_ECDSA_P256_SHA256, folder, name, names)
+}
+
+/// The same, with a key of this kind.
+pub(crate) fn certificate_of(
+    kind: &'static rcgen::SignatureAlgorithm,
+    folder: &Path,
+    name: &str,
+    names: &[&str],
+) -> TlsFiles {
     let names: Vec<String> = names.iter().map(|n| (*n).to_owned()).collect();
-    let pair = rcgen::generate_simple_self_signed(names).unwrap();
+    let signing_key = rcgen::KeyPair::generate_for(kind).unwrap();
+    let parameters = rcgen::CertificateParams::new(names).unwrap();
+    let cert = parameters.self_signed(&signing_key).unwrap();
     let files = TlsFiles {
         cert: folder.join(format!("{name}.pem")),
         key: folder.join(format!("{name}.key")),
     };
-    std::fs::write(&files.cert, pair.cert.pem()).unwrap();
-    std::fs::write(&files.key, pair.signing_key.serialize_pem()).unwrap();
+    std::fs::write(&files.cert, cert.pem()).unwrap();
+    std::fs::write(&files.key, signing_key.serialize_pem()).unwrap();
     files
 }
