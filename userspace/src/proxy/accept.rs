@@ -3,7 +3,7 @@
 use std::{io, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 
 use http::HeaderValue;
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 use tokio::{
     net::{TcpListener, TcpStream},
     runtime::{Builder, LocalOptions},
@@ -13,6 +13,7 @@ use tokio::{
 };
 
 use super::{
+    admission::Admission,
     connection,
     counters::{Closed, Counter, Counters},
     error::ProxyError,
@@ -26,6 +27,8 @@ use super::{
 const BACKLOG: i32 = 4096;
 /// How long a worker waits after the system has refused it a connection (too many open files).
 const PAUSE: Duration = Duration::from_millis(50);
+/// How long a connection may be silent until the other end is asked whether it is there.
+const KEEPALIVE: Duration = Duration::from_mins(1);
 
 /// What a worker's thread is made with.
 pub(super) struct WorkerSeed {
@@ -34,6 +37,7 @@ pub(super) struct WorkerSeed {
     pub(super) tls: Option<Arc<ServerTls>>,
     pub(super) upstream_tls: Option<UpstreamTls>,
     pub(super) inspector: Inspector,
+    pub(super) admission: Arc<Admission>,
     pub(super) counters: Arc<Counters>,
     pub(super) drain: watch::Receiver<bool>,
 }
@@ -43,6 +47,7 @@ pub(super) struct Worker {
     pub(super) settings: Arc<ProxySettings>,
     pub(super) tls: Option<Arc<ServerTls>>,
     pub(super) inspector: Inspector,
+    pub(super) admission: Arc<Admission>,
     pub(super) counters: Arc<Counters>,
     pub(super) pool: Rc<Pool>,
     pub(super) default_host: HeaderValue,
@@ -90,6 +95,13 @@ fn bind(address: SocketAddr, shared: bool) -> io::Result<Socket> {
     )?;
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(shared)?;
+    // The connections inherit both. Ends that are gone without a word are found out even in a tunnel.
+    socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_keepalive(
+        &TcpKeepalive::new()
+            .with_time(KEEPALIVE)
+            .with_interval(KEEPALIVE),
+    )?;
     socket.bind(&address.into())?;
     Ok(socket)
 }
@@ -110,6 +122,7 @@ pub(super) fn run(seed: WorkerSeed) -> Result<(), ProxyError> {
             tls,
             upstream_tls,
             inspector,
+            admission,
             counters,
             drain,
         } = seed;
@@ -121,6 +134,7 @@ pub(super) fn run(seed: WorkerSeed) -> Result<(), ProxyError> {
             settings,
             tls,
             inspector,
+            admission,
             counters,
             drain,
         });
@@ -155,7 +169,12 @@ async fn accept(worker: &Rc<Worker>, listener: TcpListener) -> JoinSet<()> {
 
 fn take(worker: &Rc<Worker>, tasks: &mut JoinSet<()>, stream: TcpStream, client: SocketAddr) {
     worker.counters.add(Counter::Connections);
-    tasks.spawn_local(connection::run(Rc::clone(worker), stream, client));
+    match worker.admission.enter(client.ip(), &worker.settings.limits) {
+        Ok(place) => {
+            tasks.spawn_local(connection::run(Rc::clone(worker), stream, client, place));
+        }
+        Err(why) => worker.counters.close(why),
+    }
 }
 
 /// Lets what is open come to its end, for as long as the settings allow.

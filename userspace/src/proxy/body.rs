@@ -16,7 +16,9 @@ use bytes::Bytes;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tokio::time::{Instant, Sleep, sleep};
 
-use super::{activity::Activity, connection::Peer, inspect::Verdict, upstream::Lease};
+use super::{
+    activity::Activity, connection::Peer, inspect::Verdict, stalls::Stall, upstream::Lease,
+};
 
 /// Why a body ended before its end.
 #[derive(Debug, thiserror::Error)]
@@ -198,6 +200,8 @@ pub(super) struct ResponseBody {
     source: Source,
     /// Ends the request in the connection's notes when the body is done with.
     answering: Option<Answering>,
+    /// Of HTTP/2 alone: the stream of HTTP/1.1 itself blocks.
+    stall: Option<Stall>,
 }
 
 enum Source {
@@ -219,12 +223,14 @@ impl ResponseBody {
         Self {
             source: Source::Upstream(Download { incoming, lease }),
             answering: None,
+            stall: None,
         }
     }
 
     /// The request is over when this body is.
-    pub(super) fn answering(mut self, answering: Answering) -> Self {
+    pub(super) fn answering(mut self, answering: Answering, stall: Option<Stall>) -> Self {
         self.answering = Some(answering);
+        self.stall = stall;
         self
     }
 }
@@ -234,6 +240,7 @@ impl From<Bytes> for ResponseBody {
         Self {
             source: Source::Own(Some(bytes)),
             answering: None,
+            stall: None,
         }
     }
 }
@@ -246,10 +253,16 @@ impl Body for ResponseBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        match &mut self.source {
+        let polled = match &mut self.source {
             Source::Own(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Source::Upstream(download) => download.poll_frame(cx),
+        };
+        match &self.stall {
+            Some(stall) if polled.is_pending() => stall.moves(),
+            Some(stall) => stall.waits(),
+            None => {}
         }
+        polled
     }
 
     fn is_end_stream(&self) -> bool {

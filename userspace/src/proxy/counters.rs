@@ -29,11 +29,23 @@ pub(super) enum Counter {
 }
 
 /// Why a client connection was given up before or between requests; shown as `proxy_closed_<name>`.
-#[derive(Clone, Copy, Debug, strum::EnumCount, strum::IntoStaticStr, strum::VariantArray)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, strum::EnumCount, strum::IntoStaticStr, strum::VariantArray,
+)]
 #[strum(serialize_all = "snake_case")]
 pub(super) enum Closed {
     /// The listener gave an error in place of a connection.
     AcceptFailed,
+    /// As many connections as allowed are open.
+    TooManyConnections,
+    /// As many connections as allowed are open from the same source.
+    TooManyFromSource,
+    /// A request head is larger, or has more fields, than allowed.
+    HeaderTooLarge,
+    /// More HTTP/2 streams were reset than allowed.
+    ResetFlood,
+    /// More HTTP/2 frames that carry nothing came than allowed.
+    ControlFlood,
     /// The TLS handshake failed.
     Handshake,
     /// The TLS handshake took too long.

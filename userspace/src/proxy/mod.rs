@@ -5,15 +5,18 @@
 
 mod accept;
 mod activity;
+mod admission;
 mod body;
 mod connection;
 mod counters;
 mod error;
+mod flood;
 mod forward;
 mod hop;
 mod inspect;
 mod refuse;
 mod settings;
+mod stalls;
 mod stream;
 mod target;
 mod tls;
@@ -27,6 +30,7 @@ use tokio::sync::{oneshot, watch};
 
 use self::{
     accept::{WorkerSeed, listeners},
+    admission::Admission,
     counters::Counters,
     inspect::Inspector,
     tls::{ServerTls, UpstreamTls},
@@ -98,6 +102,7 @@ impl Proxy {
             monitor: settings.monitor,
         };
         let settings = Arc::new(settings);
+        let admission = Arc::new(Admission::default());
         let (stop, drain) = watch::channel(false);
         let seed = |listener| WorkerSeed {
             listener,
@@ -105,6 +110,7 @@ impl Proxy {
             tls: tls.clone(),
             upstream_tls: upstream_tls.clone(),
             inspector: inspector.clone(),
+            admission: Arc::clone(&admission),
             counters: Arc::new(Counters::new()),
             drain: drain.clone(),
         };

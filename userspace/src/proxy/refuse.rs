@@ -21,6 +21,8 @@ pub(super) enum Reason {
     Target,
     /// No `Host`, more than one, or one that is no host (RFC 9112 section 3.2).
     Host,
+    /// More fields than allowed (RFC 6585 section 5).
+    HeaderFields,
     /// No upstream could be connected to.
     UpstreamConnect,
     /// No upstream could be connected to in time.
@@ -38,6 +40,7 @@ impl Reason {
             Self::ListedToken => StatusCode::FORBIDDEN,
             Self::Connect => StatusCode::METHOD_NOT_ALLOWED,
             Self::Target | Self::Host => StatusCode::BAD_REQUEST,
+            Self::HeaderFields => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::UpstreamConnect | Self::UpstreamFailed => StatusCode::BAD_GATEWAY,
             Self::UpstreamConnectTimeout | Self::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
         }

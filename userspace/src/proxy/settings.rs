@@ -120,6 +120,19 @@ pub struct Timeouts {
 /// How large and how many things may be.
 #[derive(Clone, Debug)]
 pub struct Limits {
+    /// Client connections at a time. Default: 65,536.
+    pub connections: usize,
+    /// Client connections at a time from one IPv4 address or one IPv6 /64. Default: 16,384.
+    pub connections_per_source: usize,
+    /// Requests of one connection, which ends gracefully after them. Default: no limit.
+    pub requests_per_connection: Option<u64>,
+    /// Requests at a time on one HTTP/2 connection. Default: 128.
+    pub http2_streams: u32,
+    /// Streams that a client may reset within ten seconds. Default: 500.
+    pub http2_resets: u32,
+    /// HTTP/2 frames without use (SETTINGS, PING, PRIORITY, CONTINUATION, empty DATA) that a client may send
+    /// within ten seconds. Default: 1,000.
+    pub http2_control_frames: u32,
     /// Bytes of a request head. Default: 64 KiB.
     pub header_bytes: usize,
     /// Fields of a request head. Default: 128.
@@ -227,6 +240,12 @@ impl Default for Timeouts {
 impl Default for Limits {
     fn default() -> Self {
         Self {
+            connections: 65_536,
+            connections_per_source: 16_384,
+            requests_per_connection: None,
+            http2_streams: 128,
+            http2_resets: 500,
+            http2_control_frames: 1000,
             header_bytes: 64 * 1024,
             header_fields: 128,
             discard_bytes: 64 * 1024,

@@ -13,7 +13,7 @@ use tokio::{
 };
 use tokio_rustls::TlsStream;
 
-use super::activity::Activity;
+use super::{activity::Activity, flood::Frames, settings::Limits};
 
 /// A connection, to a client or to an upstream.
 pub(super) enum Transport {
@@ -37,15 +37,33 @@ impl Transport {
 pub(super) struct ClientStream {
     transport: Transport,
     activity: Arc<Activity>,
+    frames: Frames,
 }
 
 impl ClientStream {
     /// Notes what moves on `transport` in `activity`.
-    pub(super) fn new(transport: Transport, activity: Arc<Activity>) -> Self {
+    pub(super) fn new(transport: Transport, activity: Arc<Activity>, limits: &Limits) -> Self {
         Self {
             transport,
             activity,
+            frames: Frames::new(limits),
         }
+    }
+
+    /// Notes what came, and sees that it is within limits.
+    fn take(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        let within = self.frames.read(bytes);
+        if self.frames.is_http2() {
+            self.activity.on_http2();
+        }
+        self.activity.on_read();
+        within.map_err(|why| {
+            self.activity.on_fault(why);
+            io::Error::new(io::ErrorKind::InvalidData, "more frames than allowed")
+        })
     }
 
     fn note(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
@@ -123,9 +141,7 @@ impl AsyncRead for ClientStream {
     ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         let polled = Pin::new(&mut self.transport).poll_read(cx, buf);
-        if buf.filled().len() > before {
-            self.activity.on_read();
-        }
+        self.take(buf.filled().get(before..).unwrap_or_default())?;
         polled
     }
 }

@@ -9,6 +9,7 @@
 
 mod inspection;
 mod lifecycle;
+mod limits;
 mod messages;
 mod support;
 mod tls;

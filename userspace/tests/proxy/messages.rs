@@ -146,7 +146,7 @@ fn expect_100_continue_is_asked_of_the_upstream() {
             upstream
                 .send("HTTP/1.1 100 Continue\r\n\r\n")
                 .until("hello");
-            upstream.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+            upstream.send("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok");
         } else {
             upstream.send("HTTP/1.1 413 No\r\nContent-Length: 2\r\n\r\nno");
         }
