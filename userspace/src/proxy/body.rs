@@ -17,7 +17,11 @@ use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tokio::time::{Instant, Sleep, sleep};
 
 use super::{
-    activity::Activity, connection::Peer, inspect::Verdict, stalls::Stall, upstream::Lease,
+    activity::Activity,
+    connection::Peer,
+    inspect::{Form, Verdict},
+    stalls::Stall,
+    upstream::Lease,
 };
 
 /// Why a body ended before its end.
@@ -42,6 +46,7 @@ struct Upload {
     progress: Rc<Progress>,
     /// Where the client waits to be told to send it.
     hold: Option<Hold>,
+    form: Option<Form>,
 }
 
 /// Holds a body back until the upstream has asked for it, or for a while.
@@ -101,6 +106,7 @@ impl RequestBody {
         peer: &Rc<Peer>,
         progress: &Rc<Progress>,
         hold: Option<Hold>,
+        form: Option<Form>,
     ) -> Self {
         if incoming.is_end_stream() {
             return Self::empty();
@@ -111,6 +117,7 @@ impl RequestBody {
             waiting: false,
             progress: Rc::clone(progress),
             hold,
+            form,
         })))
     }
 
@@ -140,17 +147,43 @@ impl Upload {
         }
         let polled = Pin::new(&mut self.incoming).poll_frame(cx);
         self.set_waiting(polled.is_pending());
-        polled.map(|frame| Some(self.pass(frame?)))
+        polled.map(|frame| match frame {
+            Some(frame) => Some(self.pass(frame)),
+            None if self.ends_in_token() => Some(Err(self.block())),
+            None => None,
+        })
     }
 
-    fn pass(&self, frame: Result<Frame<Bytes>, hyper::Error>) -> Result<Frame<Bytes>, BodyError> {
+    /// Whether the form's last value, which nothing but its end has ended, is a listed token.
+    fn ends_in_token(&mut self) -> bool {
+        let form = self.form.take();
+        form.is_some_and(|mut form| self.peer.inspect_form(&mut form, &[], true) == Verdict::Block)
+    }
+
+    fn block(&self) -> BodyError {
+        self.progress.blocked.set(true);
+        BodyError::ListedToken
+    }
+
+    fn pass(
+        &mut self,
+        frame: Result<Frame<Bytes>, hyper::Error>,
+    ) -> Result<Frame<Bytes>, BodyError> {
         let frame = frame?;
         self.progress.at.set(Instant::now());
         if let Some(trailers) = frame.trailers_ref()
             && self.peer.inspect_trailers(trailers) == Verdict::Block
         {
-            self.progress.blocked.set(true);
-            return Err(BodyError::ListedToken);
+            return Err(self.block());
+        }
+        if let Some(bytes) = frame.data_ref()
+            && let Some(form) = &mut self.form
+        {
+            // The last bytes must not go before the end is known to be clean.
+            let last = self.incoming.is_end_stream();
+            if self.peer.inspect_form(form, bytes, last) == Verdict::Block {
+                return Err(self.block());
+            }
         }
         Ok(frame)
     }

@@ -20,7 +20,7 @@ use super::{
     counters::{Closed, Counter},
     forward,
     hop::Provenance,
-    inspect::{Ends, Verdict},
+    inspect::{Ends, Form, Verdict},
     refuse::{self, Reason},
     settings::ProxySettings,
     stalls::{Stall, Stalls},
@@ -55,6 +55,25 @@ impl Peer {
         if Some(requests) == self.worker.settings.limits.requests_per_connection {
             self.retire.notify_one();
         }
+    }
+
+    /// What judges the body of a request with these fields, if anything does.
+    pub(super) fn form(&self, headers: &HeaderMap) -> Option<Form> {
+        let limit = self.worker.settings.limits.form_bytes;
+        let kind = headers.get(header::CONTENT_TYPE)?.as_bytes();
+        let kind = kind.split(|byte| *byte == b';').next()?.trim_ascii();
+        let is_form = kind.eq_ignore_ascii_case(b"application/x-www-form-urlencoded");
+        (limit > 0 && is_form).then(|| self.worker.inspector.form(limit))
+    }
+
+    /// Judges the next bytes of a form.
+    pub(super) fn inspect_form(&self, form: &mut Form, bytes: &[u8], last: bool) -> Verdict {
+        let Worker {
+            inspector,
+            counters,
+            ..
+        } = &*self.worker;
+        inspector.form_bytes(counters, self.ends, form, bytes, last)
     }
 
     /// Judges fields that came after a body.

@@ -20,6 +20,8 @@ pub(super) enum Counter {
     Blocked,
     /// Listed tokens that were reported and passed.
     Alerted,
+    /// Forms that are longer than what of them is judged.
+    FormsCut,
     /// Connections made to an upstream.
     UpstreamConnects,
     /// Requests sent again, because a kept-alive upstream connection was closed under them.

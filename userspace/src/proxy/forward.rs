@@ -38,7 +38,7 @@ pub(super) async fn forward(
         .contains_key(header::EXPECT)
         .then(|| Hold::new(peer.worker.settings.timeouts.upstream_continue));
     let asked = hold.as_ref().map(Hold::release);
-    let body = RequestBody::new(body, peer, &progress, hold);
+    let body = RequestBody::new(body, peer, &progress, hold, peer.form(&parts.headers));
     let mut request = Request::from_parts(parts, body);
     if let Some(release) = asked {
         hyper::ext::on_informational(&mut request, move |interim| {

@@ -142,6 +142,9 @@ pub struct Limits {
     pub discard_bytes: u64,
     /// Requests at a time on one HTTP/2 connection to an upstream; one more opens another. Default: 100.
     pub upstream_streams: usize,
+    /// Bytes of a form (`application/x-www-form-urlencoded`) that are judged like a query, while it passes.
+    /// Default: 0, which judges none.
+    pub form_bytes: u64,
     /// Upstream connections that a worker keeps for the next request. Default: 512.
     pub upstream_idle: usize,
 }
@@ -248,6 +251,7 @@ impl Default for Limits {
             http2_control_frames: 1000,
             header_bytes: 64 * 1024,
             header_fields: 128,
+            form_bytes: 0,
             discard_bytes: 64 * 1024,
             upstream_streams: 100,
             upstream_idle: 512,
