@@ -26,6 +26,8 @@ pub(super) enum Counter {
     UpstreamConnects,
     /// Requests sent again, because a kept-alive upstream connection was closed under them.
     UpstreamRetries,
+    /// Upstreams that were left out for a while.
+    UpstreamsEjected,
     /// Requests whose connection was handed over to another protocol.
     Upgrades,
 }

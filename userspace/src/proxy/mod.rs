@@ -14,6 +14,7 @@ mod flood;
 mod forward;
 mod hop;
 mod inspect;
+mod listen;
 mod refuse;
 mod settings;
 mod stalls;
@@ -23,23 +24,24 @@ mod tls;
 mod tunnel;
 mod upstream;
 
-use std::{net::SocketAddr, sync::Arc, thread};
+use std::{
+    net::{SocketAddr, TcpListener},
+    sync::Arc,
+    thread,
+};
 
 use tokenblock_ebpf::rules::Rules;
 use tokio::sync::{oneshot, watch};
 
 use self::{
-    accept::{WorkerSeed, listeners},
-    admission::Admission,
-    counters::Counters,
-    inspect::Inspector,
-    tls::{ServerTls, UpstreamTls},
+    accept::WorkerSeed, admission::Admission, counters::Counters, inspect::Inspector,
+    tls::ServerTls, upstream::RouteSeeds,
 };
 pub use self::{
     error::ProxyError,
     settings::{
-        Limits, ProxySettings, Timeouts, TlsFiles, TlsVersion, Upstream, UpstreamError,
-        UpstreamHttp, UpstreamTlsSettings,
+        Balance, HealthSettings, Limits, ProxySettings, Route, RouteError, Timeouts, TlsFiles,
+        TlsVersion, Upstream, UpstreamError, UpstreamHttp, UpstreamTlsSettings,
     },
 };
 use crate::{denylist::SetReader, event::EventSink};
@@ -79,18 +81,40 @@ impl Proxy {
         denylist: SetReader,
         events: EventSink,
     ) -> Result<Self, ProxyError> {
+        let listeners = listen::listeners(&settings)?;
+        Self::listening(settings, listeners, rules, locations, denylist, events)
+    }
+
+    /// The same on a socket that listens already (systemd socket activation); `settings.listen` is not used.
+    ///
+    /// # Errors
+    /// What stands in the way, with the file.
+    pub fn with_listener(
+        settings: ProxySettings,
+        listener: TcpListener,
+        rules: Arc<Rules>,
+        locations: Arc<[Arc<str>]>,
+        denylist: SetReader,
+        events: EventSink,
+    ) -> Result<Self, ProxyError> {
+        let listeners = listen::shared(listener, &settings)?;
+        Self::listening(settings, listeners, rules, locations, denylist, events)
+    }
+
+    fn listening(
+        settings: ProxySettings,
+        listeners: Vec<TcpListener>,
+        rules: Arc<Rules>,
+        locations: Arc<[Arc<str>]>,
+        denylist: SetReader,
+        events: EventSink,
+    ) -> Result<Self, ProxyError> {
         let tls = match settings.server_tls() {
             Some(settings) => Some(Arc::new(ServerTls::new(settings)?)),
             None => None,
         };
-        let upstream_tls = if settings.upstream.is_tls() {
-            let (upstream, http) = (&settings.upstream, settings.upstream_http);
-            Some(UpstreamTls::new(upstream, &settings.upstream_tls, http)?)
-        } else {
-            None
-        };
-        let listeners = listeners(settings.listen, settings.workers.get())?;
-        let local_addr = match listeners.first().map(std::net::TcpListener::local_addr) {
+        let routes = RouteSeeds::new(&settings)?;
+        let local_addr = match listeners.first().map(TcpListener::local_addr) {
             Some(Ok(address)) => address,
             _ => settings.listen,
         };
@@ -108,7 +132,7 @@ impl Proxy {
             listener,
             settings: Arc::clone(&settings),
             tls: tls.clone(),
-            upstream_tls: upstream_tls.clone(),
+            routes: routes.clone(),
             inspector: inspector.clone(),
             admission: Arc::clone(&admission),
             counters: Arc::new(Counters::new()),

@@ -23,6 +23,8 @@ pub(super) enum Reason {
     Host,
     /// More fields than allowed (RFC 6585 section 5).
     HeaderFields,
+    /// No upstream is for it.
+    NoUpstream,
     /// No upstream could be connected to.
     UpstreamConnect,
     /// No upstream could be connected to in time.
@@ -41,6 +43,7 @@ impl Reason {
             Self::Connect => StatusCode::METHOD_NOT_ALLOWED,
             Self::Target | Self::Host => StatusCode::BAD_REQUEST,
             Self::HeaderFields => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::NoUpstream => StatusCode::SERVICE_UNAVAILABLE,
             Self::UpstreamConnect | Self::UpstreamFailed => StatusCode::BAD_GATEWAY,
             Self::UpstreamConnectTimeout | Self::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
         }

@@ -24,7 +24,7 @@ use tempfile::TempDir;
 use tokenblock::{
     denylist::{Action, Listed, ProxySet, ShortTokenId, Tier as _, TokenDigest},
     event::{EventSink, TokenSeen},
-    proxy::{Proxy, ProxyCounters, ProxySettings, TlsFiles},
+    proxy::{Proxy, ProxyCounters, ProxyError, ProxySettings, TlsFiles},
 };
 use tokenblock_ebpf::{
     digest::{Domain, InstallationKey},
@@ -57,9 +57,14 @@ pub(crate) struct Tier {
     /// Where its certificates lie; for a test's own files too.
     pub(crate) folder: PathBuf,
     events: Arc<Mutex<Vec<TokenSeen>>>,
+    running: Running,
+    _files: Option<TempDir>,
+}
+
+/// What stops the proxy when dropped.
+struct Running {
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
-    _files: TempDir,
 }
 
 impl Tier {
@@ -90,7 +95,17 @@ impl Tier {
         let events = Arc::new(Mutex::new(Vec::new()));
         let sink = Arc::clone(&events);
         let sink = EventSink::new(move |event| sink.lock().unwrap().push(event));
-        let proxy = bind(settings, sink).unwrap();
+        Self {
+            ca,
+            folder: files.path().to_owned(),
+            events,
+            _files: Some(files),
+            ..Self::serving(bind(settings, sink).unwrap())
+        }
+    }
+
+    /// A proxy that is made already, and tells of no events.
+    pub(crate) fn serving(proxy: Proxy) -> Self {
         let (address, counters) = (proxy.local_addr(), proxy.counter_reader());
         let (stop, stopped) = oneshot::channel();
         let thread = thread::spawn(move || {
@@ -101,12 +116,14 @@ impl Tier {
         Self {
             address,
             counters,
-            ca,
-            folder: files.path().to_owned(),
-            events,
-            stop: Some(stop),
-            thread: Some(thread),
-            _files: files,
+            ca: None,
+            folder: PathBuf::new(),
+            events: Arc::default(),
+            running: Running {
+                stop: Some(stop),
+                thread: Some(thread),
+            },
+            _files: None,
         }
     }
 
@@ -132,12 +149,12 @@ impl Tier {
 
     /// Orders the proxy to stop, without waiting.
     pub(crate) fn order_stop(&mut self) {
-        self.stop.take();
+        self.running.stop.take();
     }
 
     /// Waits until it has stopped.
     pub(crate) fn join(&mut self) {
-        if let Some(thread) = self.thread.take() {
+        if let Some(thread) = self.running.thread.take() {
             thread.join().unwrap();
         }
     }
@@ -199,20 +216,26 @@ impl Tier {
     }
 }
 
-impl Drop for Tier {
+impl Drop for Running {
     fn drop(&mut self) {
-        self.order_stop();
-        if !thread::panicking() {
-            self.join();
+        self.stop.take();
+        if let Some(thread) = self.thread.take().filter(|_| !thread::panicking()) {
+            thread.join().unwrap();
         }
     }
 }
 
 /// Binds a proxy with the denylist of these tests.
-pub(crate) fn bind(
+pub(crate) fn bind(settings: ProxySettings, events: EventSink) -> Result<Proxy, ProxyError> {
+    bind_with(settings, None, events)
+}
+
+/// The same, on a socket that listens already.
+pub(crate) fn bind_with(
     settings: ProxySettings,
+    listener: Option<std::net::TcpListener>,
     events: EventSink,
-) -> Result<Proxy, tokenblock::proxy::ProxyError> {
+) -> Result<Proxy, ProxyError> {
     let bytes: Vec<(LocationKind, &[u8])> = LOCATIONS
         .iter()
         .map(|(kind, name)| (*kind, name.as_bytes()))
@@ -234,7 +257,11 @@ pub(crate) fn bind(
         listed(Domain::Exact, ALERT, Action::Alert, 3),
     ])
     .unwrap();
-    Proxy::bind(settings, Arc::new(rules), names, set.reader(), events)
+    let (rules, denylist) = (Arc::new(rules), set.reader());
+    match listener {
+        Some(listener) => Proxy::with_listener(settings, listener, rules, names, denylist, events),
+        None => Proxy::bind(settings, rules, names, denylist, events),
+    }
 }
 
 /// What curl got.

@@ -2,7 +2,7 @@
 
 use std::{io, net::SocketAddr};
 
-use tokio::net::{TcpStream, lookup_host};
+use tokio::net::{TcpStream, UnixStream, lookup_host};
 
 use crate::proxy::{
     settings::{Host, Upstream},
@@ -23,6 +23,7 @@ pub(super) async fn connect(
         Host::Address(address) => {
             TcpStream::connect(SocketAddr::new(*address, upstream.port())).await?
         }
+        Host::Unix(path) => return Ok(Transport::Unix(UnixStream::connect(path).await?)),
         Host::Name(name) => connect_to_name(name, upstream.port()).await?,
     };
     stream.set_nodelay(true)?;

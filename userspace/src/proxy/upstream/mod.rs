@@ -1,11 +1,13 @@
 //! Connections to the upstream, kept for the next request of the same worker.
 
 mod connect;
+mod health;
 mod http1;
 mod http2;
+mod route;
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     io,
     rc::Rc,
     sync::Arc,
@@ -17,17 +19,22 @@ use http::{Request, Response};
 use hyper::{body::Incoming, client::conn::TrySendError};
 use tokio::time::{Instant, timeout};
 
-use self::http1::Link;
+pub(super) use self::route::{Group, RouteSeeds, Routes};
+use self::{health::Health, http1::Link};
 use super::{
     body::RequestBody,
     counters::{Counter, Counters},
     refuse::Reason,
-    settings::{ProxySettings, UpstreamHttp},
+    settings::{ProxySettings, Upstream, UpstreamHttp},
     tls::UpstreamTls,
 };
 
 /// An upstream's connections that one worker keeps.
 pub(super) struct Pool {
+    upstream: Upstream,
+    health: Health,
+    /// Requests that are not over yet.
+    active: Cell<usize>,
     settings: Arc<ProxySettings>,
     tls: Option<UpstreamTls>,
     counters: Arc<Counters>,
@@ -48,10 +55,13 @@ struct Idle {
 /// closed.
 pub(super) struct Lease {
     connection: Connection,
-    pool: Rc<Pool>,
+    share: Share,
     /// Whether it served a request before, so that the upstream may have closed it by now.
     reused: bool,
 }
+
+/// One request's share of an upstream's work.
+struct Share(Rc<Pool>);
 
 enum Connection {
     Http1(Box<Link>),
@@ -61,11 +71,15 @@ enum Connection {
 impl Pool {
     /// A pool without connections.
     pub(super) fn new(
+        upstream: Upstream,
         settings: Arc<ProxySettings>,
         tls: Option<UpstreamTls>,
         counters: Arc<Counters>,
     ) -> Rc<Self> {
         Rc::new(Self {
+            upstream,
+            health: Health::default(),
+            active: Cell::new(0),
             settings,
             tls,
             counters,
@@ -103,7 +117,7 @@ impl Pool {
     /// # Errors
     /// Why there is none.
     pub(super) async fn connect(self: &Rc<Self>, upgrade: bool) -> Result<Lease, Reason> {
-        let upstream = &self.settings.upstream;
+        let upstream = &self.upstream;
         let limit = self.settings.timeouts.upstream_connect;
         let connection = match timeout(limit, self.open(upgrade)).await {
             Ok(Ok(connection)) => connection,
@@ -123,7 +137,7 @@ impl Pool {
     async fn open(&self, upgrade: bool) -> io::Result<Connection> {
         let (settings, tls) = (&self.settings, self.tls.as_ref());
         let http1_only = upgrade && settings.upstream_http != UpstreamHttp::Http2;
-        let stream = connect::connect(&settings.upstream, tls, http1_only).await?;
+        let stream = connect::connect(&self.upstream, tls, http1_only).await?;
         let http2 = match settings.upstream_http {
             UpstreamHttp::Http1 => false,
             UpstreamHttp::Http2 => true,
@@ -141,10 +155,40 @@ impl Pool {
     }
 
     fn leased(self: &Rc<Self>, connection: Connection, reused: bool) -> Lease {
+        self.active.set(self.active.get() + 1);
         Lease {
             connection,
-            pool: Rc::clone(self),
+            share: Share(Rc::clone(self)),
             reused,
+        }
+    }
+
+    /// Who it is.
+    pub(super) fn upstream(&self) -> &Upstream {
+        &self.upstream
+    }
+
+    /// Requests that are not over yet.
+    fn active(&self) -> usize {
+        self.active.get()
+    }
+
+    fn on_probe(&self) {
+        self.health.on_probe(&self.settings.health);
+    }
+
+    /// The upstream has answered.
+    pub(super) fn on_success(&self) {
+        if self.health.on_success() {
+            tracing::info!(upstream = %self.upstream, "an upstream is back");
+        }
+    }
+
+    /// The upstream has not answered.
+    pub(super) fn on_failure(&self) {
+        if self.health.on_failure(&self.settings.health) {
+            self.counters.add(Counter::UpstreamsEjected);
+            tracing::warn!(upstream = %self.upstream, "an upstream is left out for a while");
         }
     }
 
@@ -201,6 +245,13 @@ impl Pool {
     }
 }
 
+impl Drop for Share {
+    fn drop(&mut self) {
+        let active = &self.0.active;
+        active.set(active.get().saturating_sub(1));
+    }
+}
+
 impl Lease {
     /// Whether the connection served a request before.
     pub(super) fn is_reused(&self) -> bool {
@@ -231,7 +282,7 @@ impl Lease {
     /// Keeps the connection for the next request.
     pub(super) fn give_back(self) {
         if let Connection::Http1(link) = self.connection {
-            self.pool.keep(link);
+            self.share.0.keep(link);
         }
     }
 

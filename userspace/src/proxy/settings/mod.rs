@@ -1,21 +1,24 @@
 //! The proxy's settings, already checked.
 
-use std::{
-    fmt,
-    net::{IpAddr, SocketAddr},
-    num::NonZeroUsize,
-    path::PathBuf,
-    str::FromStr,
-    time::Duration,
-};
+mod route;
+mod upstream;
 
-use http::{Uri, uri::Scheme};
+use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf, time::Duration};
+
+pub(super) use self::upstream::Host;
+pub use self::{
+    route::{Route, RouteError},
+    upstream::{Upstream, UpstreamError},
+};
 
 /// How the proxy listens and forwards.
 #[derive(Clone, Debug)]
 pub struct ProxySettings {
     /// Where clients connect to; port 0 takes a free one.
     pub listen: SocketAddr,
+    /// Share the address with a predecessor that is about to stop, so that a restart refuses nobody.
+    /// Default: false, which makes a second process on the same address an error.
+    pub takeover: bool,
     /// Certificate and key; without them the proxy listens in cleartext.
     pub tls: Option<TlsFiles>,
     /// Further certificates, for clients that ask for one of their names; `tls` is the default.
@@ -26,6 +29,14 @@ pub struct ProxySettings {
     pub client_ca: Option<PathBuf>,
     /// Where requests go.
     pub upstream: Upstream,
+    /// Further servers that can stand in for it. Default: none.
+    pub more_upstreams: Vec<Upstream>,
+    /// Requests that go elsewhere. Default: none.
+    pub routes: Vec<Route>,
+    /// How one of several servers is chosen. Default: least connections.
+    pub balance: Balance,
+    /// When a server among several is left out.
+    pub health: HealthSettings,
     /// Which HTTP is spoken there. Default: HTTP/1.1.
     pub upstream_http: UpstreamHttp,
     /// How an `https` upstream is reached.
@@ -69,6 +80,25 @@ pub enum UpstreamHttp {
     Http2,
     /// What an `https` upstream picks in the handshake; HTTP/1.1 over cleartext.
     Negotiated,
+}
+
+/// How one of several servers is chosen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Balance {
+    /// The one with the fewest requests of this worker.
+    #[default]
+    LeastConnections,
+    /// One after the other.
+    RoundRobin,
+}
+
+/// When a server among several is left out, as far as a worker's own requests tell.
+#[derive(Clone, Debug)]
+pub struct HealthSettings {
+    /// Failures in a row (no connection, no response, a broken one) that eject a server. Default: 3.
+    pub failures: u32,
+    /// How long it is ejected, until one request may try it. Default: 10 s.
+    pub eject: Duration,
 }
 
 /// How an `https` upstream is reached.
@@ -149,51 +179,22 @@ pub struct Limits {
     pub upstream_idle: usize,
 }
 
-/// An upstream server, as `http://host:port` or `https://host:port` names it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Upstream {
-    host: Host,
-    port: u16,
-    tls: bool,
-}
-
-/// A name to be resolved at each connection, or an address.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Host {
-    /// An address.
-    Address(IpAddr),
-    /// A name.
-    Name(String),
-}
-
-/// Why a text names no upstream.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum UpstreamError {
-    /// Not a URL.
-    #[error("{0:?} is no URL; an upstream reads http://host:port")]
-    NotAUrl(String),
-    /// No scheme, or one that is not HTTP.
-    #[error("{0:?} does not start with http:// or https://")]
-    Scheme(String),
-    /// A host is missing.
-    #[error("{0:?} names no host")]
-    NoHost(String),
-    /// Credentials, a path or a query, which would be ignored.
-    #[error("{0:?} has more than scheme, host and port")]
-    TooMuch(String),
-}
-
 impl ProxySettings {
     /// Settings with every default; cleartext, until `tls` is set.
     #[must_use]
     pub fn new(listen: SocketAddr, upstream: Upstream) -> Self {
         Self {
             listen,
+            takeover: false,
             tls: None,
             more_certificates: Vec::new(),
             tls_min_version: TlsVersion::default(),
             client_ca: None,
             upstream,
+            more_upstreams: Vec::new(),
+            routes: Vec::new(),
+            balance: Balance::default(),
+            health: HealthSettings::default(),
             upstream_http: UpstreamHttp::default(),
             upstream_tls: UpstreamTlsSettings::default(),
             workers: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
@@ -220,6 +221,15 @@ impl ServerTlsSettings {
     /// Every certificate, the default first.
     pub(super) fn certificates(&self) -> impl Iterator<Item = &TlsFiles> {
         std::iter::once(&self.default).chain(&self.more)
+    }
+}
+
+impl Default for HealthSettings {
+    fn default() -> Self {
+        Self {
+            failures: 3,
+            eject: Duration::from_secs(10),
+        }
     }
 }
 
@@ -256,121 +266,5 @@ impl Default for Limits {
             upstream_streams: 100,
             upstream_idle: 512,
         }
-    }
-}
-
-impl Upstream {
-    pub(super) fn host(&self) -> &Host {
-        &self.host
-    }
-
-    pub(super) fn port(&self) -> u16 {
-        self.port
-    }
-
-    /// Whether it is reached over TLS.
-    #[must_use]
-    pub fn is_tls(&self) -> bool {
-        self.tls
-    }
-
-    /// The host alone.
-    pub(super) fn server_name(&self) -> String {
-        match &self.host {
-            Host::Address(address) => address.to_string(),
-            Host::Name(name) => name.clone(),
-        }
-    }
-
-    /// `host:port`, without the port where it is the scheme's own (RFC 9110 section 7.2).
-    pub(super) fn authority(&self) -> String {
-        let default_port = if self.tls { 443 } else { 80 };
-        let host = match &self.host {
-            Host::Address(IpAddr::V6(address)) => format!("[{address}]"),
-            Host::Address(IpAddr::V4(address)) => address.to_string(),
-            Host::Name(name) => name.clone(),
-        };
-        if self.port == default_port {
-            host
-        } else {
-            format!("{host}:{}", self.port)
-        }
-    }
-}
-
-impl FromStr for Upstream {
-    type Err = UpstreamError;
-
-    fn from_str(text: &str) -> Result<Self, UpstreamError> {
-        if !text.contains("://") {
-            return Err(UpstreamError::Scheme(text.to_owned()));
-        }
-        let not_a_url = |_: http::uri::InvalidUri| UpstreamError::NotAUrl(text.to_owned());
-        let uri: Uri = text.parse().map_err(not_a_url)?;
-        let tls = match uri.scheme() {
-            Some(scheme) if *scheme == Scheme::HTTP => false,
-            Some(scheme) if *scheme == Scheme::HTTPS => true,
-            _ => return Err(UpstreamError::Scheme(text.to_owned())),
-        };
-        let no_host = || UpstreamError::NoHost(text.to_owned());
-        let authority = uri.authority().ok_or_else(no_host)?;
-        if authority.as_str().contains('@')
-            || !matches!(uri.path(), "" | "/")
-            || uri.query().is_some()
-        {
-            return Err(UpstreamError::TooMuch(text.to_owned()));
-        }
-        let host = authority.host();
-        let bare = host.trim_start_matches('[').trim_end_matches(']');
-        if bare.is_empty() {
-            return Err(no_host());
-        }
-        let port = match authority.port() {
-            Some(port) => port.as_u16(),
-            // `host:` and `host:99999` have a colon and no port.
-            None if authority.as_str() != host => {
-                return Err(UpstreamError::NotAUrl(text.to_owned()));
-            }
-            None if tls => 443,
-            None => 80,
-        };
-        Ok(Self {
-            host: bare
-                .parse()
-                .map_or_else(|_| Host::Name(bare.to_owned()), Host::Address),
-            port,
-            tls,
-        })
-    }
-}
-
-impl fmt::Display for Upstream {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let scheme = if self.tls { "https" } else { "http" };
-        write!(f, "{scheme}://{}", self.authority())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn upstreams_are_urls_of_a_host() {
-        for (text, shown) in [
-            ("http://127.0.0.1:8080", "http://127.0.0.1:8080"),
-            ("http://example.org", "http://example.org"),
-            ("https://example.org:443/", "https://example.org"),
-            ("http://[::1]:9", "http://[::1]:9"),
-        ] {
-            assert_eq!(text.parse::<Upstream>().unwrap().to_string(), shown);
-        }
-        let error = |text: &str| text.parse::<Upstream>().unwrap_err();
-        assert!(matches!(error("127.0.0.1:80"), UpstreamError::Scheme(_)));
-        assert!(matches!(error("ftp://a"), UpstreamError::Scheme(_)));
-        assert!(matches!(error("http://a/b"), UpstreamError::TooMuch(_)));
-        assert!(matches!(error("http://u:p@a"), UpstreamError::TooMuch(_)));
-        assert!(matches!(error("http://a:99999"), UpstreamError::NotAUrl(_)));
-        assert!(matches!(error("http://"), UpstreamError::NotAUrl(_)));
     }
 }
