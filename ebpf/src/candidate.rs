@@ -122,6 +122,10 @@ pub struct Value {
     colon: u32,
     pending: u32,
     location: u32,
+    /// Whether a byte of the candidate has come.
+    begun: u32,
+    /// Whether the candidate must be digested: the filter could not rule it out, or was not asked.
+    exact: u32,
 }
 
 impl Value {
@@ -148,6 +152,8 @@ impl Value {
             colon: 0,
             pending: 0,
             location: NO_LOCATION as u32,
+            begun: 0,
+            exact: 0,
         }
     }
 
@@ -161,6 +167,8 @@ impl Value {
         self.words = 0;
         self.basic = 0;
         self.location = u32::from(location);
+        self.begun = 0;
+        self.exact = 0;
     }
 
     /// Forgets what is pending.
@@ -187,7 +195,47 @@ impl Value {
     #[inline(always)]
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.raw.sip.is_empty()
+        self.begun == 0
+    }
+
+    /// Whether a candidate begins here that the filter may rule out.
+    #[inline(always)]
+    #[must_use]
+    pub fn may_glance(&self) -> bool {
+        (self.begun | self.exact) == 0 && self.takes_words()
+    }
+
+    /// The candidate must be digested.
+    #[inline(always)]
+    pub fn require_digest(&mut self) {
+        self.exact = 1;
+    }
+
+    /// The candidate is not listed; its bytes need not be read.
+    #[inline(always)]
+    pub fn rule_out(&mut self) {
+        self.begun = 1;
+    }
+
+    /// Whether this is the value of a header.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_header(&self) -> bool {
+        self.context as u32 == Context::Header as u32
+    }
+
+    /// Whether `byte` separates values of this kind.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_separator(&self, byte: u8) -> bool {
+        byte == b';' && self.is_cookie() || byte == b'&' && self.is_query()
+    }
+
+    /// Whether this is a value of a cookie.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_cookie(&self) -> bool {
+        self.context as u32 == Context::Cookie as u32
     }
 
     /// Whether a digest waits for [`Value::take_pending`].
@@ -226,6 +274,7 @@ impl Value {
     /// Takes `n` bytes of which none is [special](specials).
     #[inline(always)]
     pub fn plain(&mut self, word: u64, n: u32) {
+        self.begun = 1;
         self.raw.sip.absorb(word, n);
     }
 
@@ -258,6 +307,7 @@ impl Value {
             b'\\' if cookie => self.fork(),
             _ => {}
         }
+        self.begun = 1;
         if self.raw.byte(byte, rules.min_len) {
             self.pending |= RAW_MARK;
         }
@@ -277,12 +327,7 @@ impl Value {
                 if empty {
                     return Next::Value;
                 }
-                self.end_word(rules);
-                if self.words >= MAX_WORDS {
-                    Next::Line
-                } else {
-                    Next::Value
-                }
+                self.end_word(rules)
             }
             Context::Cookie => {
                 if empty {
@@ -304,10 +349,7 @@ impl Value {
             return Next::Value;
         }
         match self.context {
-            Context::Header => {
-                self.end_word(rules);
-                Next::Value
-            }
+            Context::Header => self.end_word(rules),
             Context::Cookie => {
                 self.end(rules);
                 Next::Skip
@@ -321,7 +363,7 @@ impl Value {
 
     /// Ends a word of a header value; the one after a first word `Basic` is read as base64 as well.
     #[inline(always)]
-    fn end_word(&mut self, rules: &Rules) {
+    fn end_word(&mut self, rules: &Rules) -> Next {
         let lower = self.raw.sip.short_word() | 0x20_2020_2020;
         let basic = self.words == 0
             && self.raw.sip.len() == 5
@@ -335,11 +377,18 @@ impl Value {
             self.bit_count = 0;
             self.colon = 0;
         }
+        if self.words < MAX_WORDS {
+            Next::Value
+        } else {
+            Next::Line
+        }
     }
 
     /// Ends the candidate in both readings.
     #[inline(always)]
     pub fn end(&mut self, rules: &Rules) {
+        self.begun = 0;
+        self.exact = 0;
         if self.raw.sip.len() >= rules.min_len {
             self.pending |= RAW_END;
         } else {
@@ -476,13 +525,17 @@ impl Value {
     }
 }
 
-/// Marks the bytes of a word that [`Value::plain`] may not take: all up to `/` but `-`, and `;` and `\`.
+/// Marks the bytes of a word that [`Value::plain`] may not take: all up to `/` but `-`, and in cookies `;` and
+/// `\`.
 #[inline(always)]
 #[must_use]
-pub fn specials(word: u64) -> u64 {
-    (swar::below(word, b'/') & !swar::equal(word, b'-'))
-        | swar::equal(word, b';')
-        | swar::equal(word, b'\\')
+pub fn specials(word: u64, cookie: bool) -> u64 {
+    let low = swar::below(word, b'/') & !swar::equal(word, b'-');
+    if cookie {
+        low | swar::equal(word, b';') | swar::equal(word, b'\\')
+    } else {
+        low
+    }
 }
 
 /// Value of a hexadecimal digit; 16 and above for any other byte.

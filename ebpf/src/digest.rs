@@ -54,7 +54,7 @@ impl TokenDigest {
 }
 
 /// Gathers bytes into words, so that a hash does not depend on how its input was cut.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy)]
 #[repr(C)]
 pub struct Tail {
     word: u64,
@@ -90,6 +90,16 @@ impl Tail {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len == 0
+    }
+
+    /// No bytes yet.
+    #[inline(always)]
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            word: swar::zero(),
+            len: swar::zero(),
+        }
     }
 
     /// The bytes not yet given as a block, length in the top byte as SipHash pads.

@@ -2,6 +2,7 @@
 
 use crate::{
     digest::TokenDigest,
+    filter::NoFilter,
     location::{LocationId, LocationKind, NameHash},
     rules::{NO_LOCATION, Rules},
     scan::{Scan, Source, Step},
@@ -71,7 +72,7 @@ fn run<S: Source + ?Sized>(
     listed: &mut impl FnMut(LocationId, &TokenDigest) -> bool,
 ) -> Option<Hit> {
     loop {
-        match scan.step(rules, source) {
+        match scan.step(rules, source, &NoFilter) {
             Step::More => {}
             Step::End => return None,
             Step::Lookup(digest) => {

@@ -4,10 +4,13 @@
 //! with this code and bring their own input and output. The modules follow the data path:
 //! [`packet`] -> [`scan`] -> [`candidate`] -> [`digest`] -> [`verdict`] -> [`event`].
 #![no_std]
+#![cfg_attr(target_arch = "bpf", no_builtins)]
+#![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
 pub mod candidate;
 pub mod digest;
 pub mod event;
+pub mod filter;
 pub mod inspect;
 pub mod location;
 pub mod packet;

@@ -38,7 +38,7 @@ impl NameHash {
         let state = seed ^ (kind as u64).wrapping_mul(MULTIPLIER);
         Self {
             state,
-            tail: Tail::default(),
+            tail: Tail::new(),
         }
     }
 
@@ -69,6 +69,28 @@ impl NameHash {
     #[must_use]
     pub fn finish(&self) -> u64 {
         mix(self.state, self.tail.padded()) | 1
+    }
+
+    /// Hash of a header name of `words` whole words and the first `n` (0..=7) bytes of the last.
+    #[inline(always)]
+    #[must_use]
+    pub fn of_words(seed: u64, words: [u64; 3], whole: u32, n: u32) -> u64 {
+        let mut state = Self::new(LocationKind::Header, seed).state;
+        if whole > 0 {
+            state = mix(state, swar::fold(words[0]));
+        }
+        if whole > 1 {
+            state = mix(state, swar::fold(words[1]));
+        }
+        let last = if whole > 1 {
+            words[2]
+        } else if whole > 0 {
+            words[1]
+        } else {
+            words[0]
+        };
+        let len = u64::from(whole * 8 + n);
+        mix(state, swar::keep(swar::fold(last), n) | len << 56) | 1
     }
 
     /// Hash of a name that lies in memory.

@@ -1,1 +1,342 @@
-//! From a frame to the TCP payload.
+//! From a frame to the place of its TCP payload.
+//!
+//! Reads a copy of the first bytes of the frame, so that it needs no packet pointers. What it refuses has a
+//! reason each.
+
+use network_types::{eth::EtherType, ip::IpProto};
+
+use crate::{swar, verdict::Counter};
+
+/// Bytes of a frame that are read for its headers.
+pub const HEAD: usize = 128;
+
+/// Most VLAN tags in the frame itself; one more may lie in the packet's metadata.
+const MAX_TAGS: u32 = 4;
+/// Most IPv6 extension headers.
+const MAX_EXTENSIONS: u32 = 8;
+
+const ETHERNET_HEADER: u32 = 14;
+const VLAN_TAG: u32 = 4;
+const IPV6_HEADER: u32 = 40;
+const TCP_HEADER: u32 = 20;
+
+/// The first bytes of a frame; bytes behind `len` may be anything.
+#[derive(Clone, Copy)]
+#[repr(C, align(8))]
+pub struct Head {
+    bytes: [u8; HEAD + 16],
+}
+
+impl Head {
+    /// A head of zeros.
+    #[must_use]
+    pub const fn zero() -> Self {
+        Self {
+            bytes: [0; HEAD + 16],
+        }
+    }
+
+    /// Copies the first bytes of a frame.
+    #[must_use]
+    pub fn of(frame: &[u8]) -> Self {
+        let mut head = Self::zero();
+        let n = frame.len().min(HEAD);
+        head.bytes[..n].copy_from_slice(&frame[..n]);
+        head
+    }
+
+    /// Where the bytes are to be put: [`HEAD`] of them.
+    #[inline(always)]
+    pub fn as_mut_ptr(&mut self) -> *mut u8 {
+        self.bytes.as_mut_ptr()
+    }
+
+    // Positions are masked, not checked: the caller has compared with the length, which the verifier does
+    // not follow; the sixteen bytes behind keep the longest read inside.
+    #[inline(always)]
+    fn u8(&self, at: u32) -> u8 {
+        self.bytes[at as usize & (HEAD - 1)]
+    }
+
+    #[inline(always)]
+    fn be16(&self, at: u32) -> u16 {
+        let at = at as usize & (HEAD - 1);
+        u16::from_be_bytes([self.bytes[at], self.bytes[at + 1]])
+    }
+
+    #[inline(always)]
+    fn be32(&self, at: u32) -> u32 {
+        let at = at as usize & (HEAD - 1);
+        u32::from_be_bytes([
+            self.bytes[at],
+            self.bytes[at + 1],
+            self.bytes[at + 2],
+            self.bytes[at + 3],
+        ])
+    }
+
+    #[inline(always)]
+    fn word(&self, at: u32) -> u64 {
+        let at = at as usize & (HEAD - 1);
+        let mut word = [0; 8];
+        word.copy_from_slice(&self.bytes[at..at + 8]);
+        u64::from_ne_bytes(word)
+    }
+
+    #[inline(always)]
+    fn address6(&self, at: u32) -> Address {
+        Address {
+            high: self.word(at),
+            low: self.word(at + 8),
+        }
+    }
+
+    #[inline(always)]
+    fn address4(&self, at: u32) -> Address {
+        let mapped = u64::from(u32::from_ne_bytes([0, 0, 0xff, 0xff]));
+        let address = self.word(at) & u64::from_ne_bytes([0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0]);
+        Address {
+            high: swar::zero(),
+            low: mapped | address << 32,
+        }
+    }
+}
+
+/// An IPv6 address, or an IPv4 address mapped into IPv6 (RFC 4291 section 2.5.5.2), in network byte order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Address {
+    high: u64,
+    low: u64,
+}
+
+impl Address {
+    /// The sixteen bytes as they stand in an IPv6 header.
+    #[must_use]
+    pub fn octets(&self) -> [u8; 16] {
+        let mut octets = [0; 16];
+        octets[..8].copy_from_slice(&self.high.to_ne_bytes());
+        octets[8..].copy_from_slice(&self.low.to_ne_bytes());
+        octets
+    }
+}
+
+/// How frames of an interface begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Link {
+    /// With an Ethernet header.
+    Ethernet,
+    /// With the IP header (tun, `WireGuard`, IP tunnels).
+    Ip,
+}
+
+/// A TCP segment with payload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Segment {
+    /// Source address; IPv4 mapped into IPv6.
+    pub source: Address,
+    /// Destination address.
+    pub destination: Address,
+    /// Source port.
+    pub source_port: u16,
+    /// Destination port.
+    pub destination_port: u16,
+    /// Sequence number of the segment (of its SYN where it has one).
+    pub sequence: u32,
+    /// Acknowledgment number.
+    pub acknowledgment: u32,
+    /// Offset of the IP header in the frame.
+    pub ip_at: u32,
+    /// Offset of the TCP header in the frame.
+    pub tcp_at: u32,
+    /// Offset of the payload in the frame.
+    pub payload_at: u32,
+    /// Bytes of payload.
+    pub payload_len: u32,
+    /// Window, unscaled.
+    pub window: u16,
+    /// Urgent pointer.
+    pub urgent: u16,
+    /// FIN, SYN, RST, PSH, ACK, URG from bit 0.
+    pub flags: u8,
+    /// 4 or 6.
+    pub version: u8,
+    /// Zero.
+    pub reserved: u16,
+}
+
+/// Finds the TCP segment in a frame of `len` bytes whose first bytes are `head`, and writes it to `segment`.
+///
+/// # Errors
+/// Why the frame holds no TCP segment that can be judged.
+#[inline(always)]
+pub fn parse(head: &Head, len: u32, link: Link, segment: &mut Segment) -> Result<(), Counter> {
+    let readable = if len < HEAD as u32 { len } else { HEAD as u32 };
+    let ip_at = network_header(head, readable, link)?;
+    match head.u8(ip_at) >> 4 {
+        4 => ipv4(head, readable, len, ip_at, segment)?,
+        6 => ipv6(head, readable, len, ip_at, segment)?,
+        _ => return Err(Counter::NotIp),
+    }
+    tcp(head, readable, segment)
+}
+
+#[inline(always)]
+fn network_header(head: &Head, readable: u32, link: Link) -> Result<u32, Counter> {
+    if matches!(link, Link::Ip) {
+        return if readable == 0 {
+            Err(Counter::NotIp)
+        } else {
+            Ok(0)
+        };
+    }
+    if readable < ETHERNET_HEADER {
+        return Err(Counter::NotIp);
+    }
+    let mut at = ETHERNET_HEADER;
+    let mut tags = 0;
+    loop {
+        let kind = head.be16(at - 2);
+        if kind == EtherType::Ieee8021q as u16
+            || kind == EtherType::Ieee8021ad as u16
+            || kind == 0x9100
+        {
+            at += VLAN_TAG;
+            tags += 1;
+            if tags > MAX_TAGS {
+                return Err(Counter::HeadersTooLong);
+            }
+        } else if kind == 0x0800 || kind == 0x86dd {
+            return if at < readable {
+                Ok(at)
+            } else {
+                Err(Counter::Malformed)
+            };
+        } else {
+            return Err(Counter::NotIp);
+        }
+    }
+}
+
+#[inline(always)]
+fn ipv4(
+    head: &Head,
+    readable: u32,
+    len: u32,
+    at: u32,
+    segment: &mut Segment,
+) -> Result<(), Counter> {
+    if at + 20 > readable {
+        return Err(Counter::Malformed);
+    }
+    let header = u32::from(head.u8(at) & 0xf) * 4;
+    if header < 20 {
+        return Err(Counter::Malformed);
+    }
+    // More fragments, or an offset (RFC 791 section 3.1).
+    if head.be16(at + 6) & 0x3fff != 0 {
+        return Err(Counter::Fragment);
+    }
+    transport(head.u8(at + 9))?;
+    segment.source = head.address4(at + 12);
+    segment.destination = head.address4(at + 16);
+    segment.version = 4;
+    segment.ip_at = at;
+    segment.tcp_at = at + header;
+    let total = u32::from(head.be16(at + 2));
+    // BIG TCP packets have no length of their own.
+    let end = if total == 0 { len } else { at + total };
+    segment.payload_len = if end < len { end } else { len };
+    Ok(())
+}
+
+#[inline(always)]
+fn ipv6(
+    head: &Head,
+    readable: u32,
+    len: u32,
+    at: u32,
+    segment: &mut Segment,
+) -> Result<(), Counter> {
+    if at + IPV6_HEADER > readable {
+        return Err(Counter::Malformed);
+    }
+    let total = u32::from(head.be16(at + 4));
+    let end = if total == 0 {
+        len
+    } else {
+        at + IPV6_HEADER + total
+    };
+    segment.payload_len = if end < len { end } else { len };
+    segment.source = head.address6(at + 8);
+    segment.destination = head.address6(at + 24);
+    segment.version = 6;
+    segment.ip_at = at;
+    let mut next = head.u8(at + 6);
+    let mut at = at + IPV6_HEADER;
+    let mut extensions = 0;
+    loop {
+        // RFC 8200 section 4: hop-by-hop 0, routing 43, destination 60; RFC 4302: authentication 51;
+        // RFC 6275: mobility 135; RFC 7401: HIP 139; RFC 5533: shim6 140.
+        match next {
+            0 | 43 | 60 | 135 | 139 | 140 | 51 => {}
+            44 => return Err(Counter::Fragment),
+            _ => break,
+        }
+        extensions += 1;
+        if extensions > MAX_EXTENSIONS || at + 2 > readable {
+            return Err(Counter::HeadersTooLong);
+        }
+        let words = u32::from(head.u8(at + 1));
+        let bytes = if next == 51 {
+            (words + 2) * 4
+        } else {
+            (words + 1) * 8
+        };
+        next = head.u8(at);
+        at += bytes;
+    }
+    transport(next)?;
+    segment.tcp_at = at;
+    Ok(())
+}
+
+#[inline(always)]
+fn transport(protocol: u8) -> Result<(), Counter> {
+    if protocol == IpProto::Tcp as u8 {
+        Ok(())
+    } else if matches!(protocol, 4 | 41 | 47 | 94 | 97 | 98 | 137) {
+        // IP in IP, IPv6 in IP, GRE, IPIP, ETHERIP, ENCAP, MPLS in IP.
+        Err(Counter::Encapsulated)
+    } else {
+        Err(Counter::NotTcp)
+    }
+}
+
+/// Reads the TCP header; `segment.payload_len` holds the end of the IP packet so far.
+#[inline(always)]
+fn tcp(head: &Head, readable: u32, segment: &mut Segment) -> Result<(), Counter> {
+    let (at, end) = (segment.tcp_at, segment.payload_len);
+    if at + TCP_HEADER > readable {
+        return Err(if at + TCP_HEADER > end {
+            Counter::Malformed
+        } else {
+            Counter::HeadersTooLong
+        });
+    }
+    segment.source_port = head.be16(at);
+    segment.destination_port = head.be16(at + 2);
+    segment.sequence = head.be32(at + 4);
+    segment.acknowledgment = head.be32(at + 8);
+    segment.flags = head.u8(at + 13) & 0x3f;
+    segment.window = head.be16(at + 14);
+    segment.urgent = head.be16(at + 18);
+    let header = u32::from(head.u8(at + 12) >> 4) * 4;
+    if header < TCP_HEADER || at + header > end {
+        return Err(Counter::Malformed);
+    }
+    segment.payload_at = at + header;
+    segment.payload_len = end - segment.payload_at;
+    Ok(())
+}

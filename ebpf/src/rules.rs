@@ -2,6 +2,7 @@
 
 use crate::{
     digest::{InstallationKey, SipSeed},
+    filter::FingerprintSeed,
     location::{LocationId, LocationKind, NameHash},
 };
 
@@ -30,6 +31,8 @@ struct Slot {
 pub struct Rules {
     /// State of a new digest under the installation key.
     pub seed: SipSeed,
+    /// Key material of fingerprints.
+    pub fingerprint: FingerprintSeed,
     /// Candidates shorter than this many bytes are not looked up.
     pub min_len: u64,
     /// Chosen so that no two names share a slot.
@@ -71,6 +74,7 @@ impl Rules {
         }
         let mut rules = Self {
             seed: SipSeed::new(key),
+            fingerprint: FingerprintSeed::new(key),
             min_len,
             name_seed: 0,
             names: [Slot {

@@ -6,7 +6,8 @@
 
 use crate::{
     candidate::{Context, Next, Value, hex_value, specials},
-    digest::TokenDigest,
+    digest::{Domain, TokenDigest},
+    filter::Filter,
     location::{LocationId, LocationKind, NameHash},
     rules::{COOKIE_HEADER, MAX_NAME, NO_LOCATION, Rules},
     swar,
@@ -14,11 +15,23 @@ use crate::{
 
 /// Bytes to scan, addressed by position.
 pub trait Source {
-    /// The eight bytes at `at`, the first in the lowest place. Bytes at and behind [`Source::end`] may be
+    /// A piece of the source.
+    type Chunk<'a>: Chunk
+    where
+        Self: 'a;
+
+    /// The [`WIDEST`] bytes from `at` on, one check for all of them. Bytes at and behind [`Source::end`] may be
     /// anything.
-    fn word(&self, at: u32) -> u64;
+    fn chunk(&self, at: u32) -> Self::Chunk<'_>;
+
     /// Position behind the last byte.
     fn end(&self) -> u32;
+}
+
+/// [`WIDEST`] bytes of a source.
+pub trait Chunk {
+    /// The eight bytes from `index * 8` on, the first in the lowest place; `index` below `WIDEST / 8`.
+    fn word(&self, index: u32) -> u64;
 }
 
 /// What the scanner reads at its position.
@@ -43,6 +56,10 @@ pub enum Mode {
     CookieName = 7,
     /// The value of a cookie that is no location.
     CookieSkip = 8,
+    /// A candidate of which first the fingerprint is taken.
+    Glance = 9,
+    /// White space between the method and the request target.
+    BeforeTarget = 10,
 }
 
 /// What a unit left to do.
@@ -57,7 +74,11 @@ pub enum Step {
 }
 
 /// Bytes that the widest unit reads at once; a source that will grow should hold as many before its end.
-pub const WIDEST: u32 = 64;
+pub const WIDEST: u32 = 128;
+
+const WIDEST_WORDS: u32 = WIDEST / 8;
+/// Words of a request target that a unit reads.
+const TARGET_WORDS: u32 = 4;
 
 /// The scanner's state. Can be saved at any byte and resumed on the bytes that follow.
 #[derive(Clone, Copy)]
@@ -77,6 +98,14 @@ pub struct Scan {
     escape_high: u32,
     /// Location that `name[` of a query would be.
     array: u32,
+    /// Bytes behind `pos` of which the fingerprint is taken.
+    glanced: u32,
+    /// Dots among them, up to 2.
+    dots: u32,
+    /// Bytes of the next word that are looked at already.
+    passed: u32,
+    reserved: u32,
+    fingerprint: u64,
     name: NameHash,
     value: Value,
 }
@@ -94,6 +123,11 @@ impl Scan {
             escape: 0,
             escape_high: 0,
             array: u32::from(NO_LOCATION),
+            glanced: 0,
+            dots: 0,
+            passed: 0,
+            reserved: 0,
+            fingerprint: 0,
             name: NameHash::new(LocationKind::Header, rules.name_seed),
             value: Value::new(rules),
         }
@@ -107,6 +141,7 @@ impl Scan {
         self.mode = Mode::Line;
         self.fold = Mode::Skip;
         self.after_cr = 0;
+        self.glanced = 0;
         self.value.rest();
     }
 
@@ -141,9 +176,29 @@ impl Scan {
         !matches!(self.mode, Mode::Skip | Mode::Line) || self.fold as u32 != Mode::Skip as u32
     }
 
+    /// Where the next unit reads its [`WIDEST`] bytes.
+    #[inline(always)]
+    #[must_use]
+    pub fn reads_at(&self) -> u32 {
+        self.pos + self.glanced
+    }
+
+    /// The source can hold no more bytes behind `pos`: what is read must be digested as it comes.
+    #[inline(always)]
+    pub fn stop_glancing(&mut self) {
+        self.value.require_digest();
+        self.glanced = 0;
+        self.mode = Mode::Value;
+    }
+
     /// Does one unit of work.
     #[inline(always)]
-    pub fn step<S: Source + ?Sized>(&mut self, rules: &Rules, source: &S) -> Step {
+    pub fn step<S: Source + ?Sized, F: Filter>(
+        &mut self,
+        rules: &Rules,
+        source: &S,
+        filter: &F,
+    ) -> Step {
         if self.value.has_pending() {
             return Step::Lookup(self.value.take_pending(rules));
         }
@@ -151,15 +206,39 @@ impl Scan {
             return Step::End;
         }
         match self.mode {
-            Mode::Value => self.value_unit(rules, source),
-            Mode::Skip => self.skip_unit(source),
-            Mode::Line | Mode::Name => self.name_unit(rules, source),
-            Mode::Target => self.target_unit(rules, source),
+            Mode::Line => self.line_unit(rules, source),
+            Mode::Value => self.value_unit(rules, source, filter.is_on()),
+            Mode::Glance => self.glance_unit(rules, source, filter),
+            Mode::Name => self.name_unit(rules, source),
             Mode::QueryName => self.query_name_unit(rules, source),
-            Mode::QuerySkip | Mode::CookieSkip => self.part_skip_unit(rules, source),
             Mode::CookieName => self.cookie_name_unit(rules, source),
+            Mode::BeforeTarget | Mode::Target | Mode::Skip | Mode::QuerySkip | Mode::CookieSkip => {
+            }
+        }
+        // What follows most units is done in the same one: a unit costs some ten nanoseconds, whatever it does.
+        if matches!(self.mode, Mode::BeforeTarget | Mode::Target) && self.pos < source.end() {
+            self.target_unit(rules, source);
+        }
+        if self.pos < source.end() {
+            match self.mode {
+                Mode::Skip => self.skip_unit(source),
+                Mode::QuerySkip | Mode::CookieSkip => self.part_skip_unit(rules, source),
+                _ => {}
+            }
+        }
+        if self.after_cr != 0 && self.mode as u32 == Mode::Line as u32 && self.pos < source.end() {
+            self.end_of_crlf(source);
         }
         Step::More
+    }
+
+    /// Takes the LF behind a CR.
+    #[inline(always)]
+    fn end_of_crlf<S: Source + ?Sized>(&mut self, source: &S) {
+        if source.chunk(self.pos).word(0) as u8 == b'\n' {
+            self.pos += 1;
+            self.after_cr = 0;
+        }
     }
 
     /// The stream ended: what was read so far is all there will be.
@@ -175,8 +254,7 @@ impl Scan {
     fn end_line(&mut self, byte: u8) {
         self.fold = match self.mode {
             // White space before the first byte of a value does not end it.
-            Mode::Value => Mode::Value,
-            Mode::CookieName | Mode::CookieSkip => Mode::CookieName,
+            mode @ (Mode::Value | Mode::CookieName | Mode::CookieSkip) => mode,
             _ => Mode::Skip,
         };
         self.after_cr = u32::from(byte == b'\r');
@@ -187,47 +265,99 @@ impl Scan {
     #[inline(always)]
     fn skip_unit<S: Source + ?Sized>(&mut self, source: &S) {
         let left = source.end() - self.pos;
-        let mut at = self.pos;
+        let chunk = source.chunk(self.pos);
         let mut i = 0;
-        while i < WIDEST / 8 {
-            let mask = swar::line_end(source.word(at));
-            if mask != 0 {
-                at += swar::first(mask);
-                break;
+        while i < WIDEST_WORDS {
+            let (a, b) = (chunk.word(i), chunk.word(i + 1));
+            if swar::near_line_end(a) | swar::near_line_end(b) != 0
+                && swar::line_end(a) | swar::line_end(b) != 0
+            {
+                return self.skip_in(left, i * 8, a, b);
             }
-            at += 8;
-            i += 1;
+            i += 2;
         }
-        if at - self.pos >= left {
+        self.pos += if left < WIDEST { left } else { WIDEST };
+    }
+
+    /// Skips inside the two words that stand `at` bytes behind the position; one of them may end the line.
+    #[inline(always)]
+    fn skip_in(&mut self, left: u32, at: u32, a: u64, b: u64) {
+        let in_a = swar::line_end(a);
+        let (at, word, mask) = if in_a != 0 {
+            (at, a, in_a)
+        } else {
+            (at + 8, b, swar::line_end(b))
+        };
+        let stop = swar::first(mask);
+        let n = at + stop;
+        if n >= left {
             self.pos += left;
             return;
         }
-        self.pos = at;
-        if i < WIDEST / 8 {
-            self.end_line(source.word(at) as u8);
+        self.pos += n;
+        if stop < 8 {
+            self.end_line(word.wrapping_shr(stop * 8) as u8);
+        }
+    }
+
+    /// Reads from the first byte of a line: takes a whole name of up to 23 bytes at once.
+    #[inline(always)]
+    fn line_unit<S: Source + ?Sized>(&mut self, rules: &Rules, source: &S) {
+        let chunk = source.chunk(self.pos);
+        let words = [chunk.word(0), chunk.word(1), chunk.word(2)];
+        if !self.begin_line(rules, words[0] as u8) {
+            return;
+        }
+        let left = source.end() - self.pos;
+        let (mut whole, mut word) = (0, words[0]);
+        let mut stop = swar::first(name_end(word));
+        if stop == 8 {
+            (whole, word) = (1, words[1]);
+            stop = swar::first(name_end(word));
+        }
+        if stop == 8 {
+            (whole, word) = (2, words[2]);
+            stop = swar::first(name_end(word));
+        }
+        let n = whole * 8 + stop;
+        if stop == 8 || n >= left {
+            // Longer, or cut: byte by byte, so that it can go on in the next segment.
+            self.mode = Mode::Name;
+            return;
+        }
+        self.pos += n;
+        let byte = word.wrapping_shr(stop * 8) as u8;
+        if byte == b':' {
+            self.pos += 1;
+            let hash = NameHash::of_words(rules.name_seed, words, whole, stop);
+            self.enter_header(rules, rules.find(hash));
+        } else {
+            self.end_method(byte, n == 0);
         }
     }
 
     #[inline(always)]
     fn name_unit<S: Source + ?Sized>(&mut self, rules: &Rules, source: &S) {
-        let word = source.word(self.pos);
-        if self.mode as u32 == Mode::Line as u32 && !self.begin_line(rules, word as u8) {
-            return;
-        }
+        let word = source.chunk(self.pos).word(0);
         let left = source.end() - self.pos;
-        let stop = swar::first(swar::equal(word, b':') | swar::below(word, b'!'));
+        let stop = swar::first(name_end(word));
         let n = if stop < left { stop } else { left };
-        let n = if n < 8 { n } else { 8 };
         self.name.absorb(word, n);
         self.pos += n;
         if self.name.len() > MAX_NAME as u64 {
             self.mode = Mode::Skip;
-        } else if stop == n && stop < 8 && stop < left {
-            self.end_name(rules, word.wrapping_shr(stop * 8) as u8);
+        } else if stop < 8 && stop < left {
+            let byte = word.wrapping_shr(stop * 8) as u8;
+            if byte == b':' {
+                self.pos += 1;
+                self.enter_header(rules, rules.find(self.name.finish()));
+            } else {
+                self.end_method(byte, self.name.is_empty());
+            }
         }
     }
 
-    /// Takes the first byte of a line if it is white space or a line end; true where a name begins.
+    /// Looks at the first byte of a line and takes it if it is a line end; true where a name begins.
     #[inline(always)]
     fn begin_line(&mut self, rules: &Rules, byte: u8) -> bool {
         match byte {
@@ -236,10 +366,13 @@ impl Scan {
                 self.fold = Mode::Skip;
                 self.after_cr = u32::from(byte == b'\r');
             }
-            b' ' | b'\t' => self.mode = self.fold,
+            // Left to be read there: to a value or a cookie name it is white space like any other.
+            b' ' | b'\t' => {
+                self.mode = self.fold;
+                return false;
+            }
             _ => {
                 self.fold = Mode::Skip;
-                self.mode = Mode::Name;
                 self.name = NameHash::new(LocationKind::Header, rules.name_seed);
                 return true;
             }
@@ -248,22 +381,19 @@ impl Scan {
         false
     }
 
-    /// Takes the byte that ended a name or a method.
+    /// Takes the byte, white space or a line end, that ended what may be a method.
     #[inline(always)]
-    fn end_name(&mut self, rules: &Rules, byte: u8) {
+    fn end_method(&mut self, byte: u8, empty: bool) {
         if byte == b'\r' || byte == b'\n' {
             self.end_line(byte);
             return;
         }
         self.pos += 1;
-        if byte == b':' {
-            let location = rules.find(self.name.finish());
-            self.enter_header(rules, location);
-        } else if self.name.is_empty() {
-            self.mode = Mode::Skip;
+        self.mode = if empty {
+            Mode::Skip
         } else {
-            self.mode = Mode::Target;
-        }
+            Mode::BeforeTarget
+        };
     }
 
     #[inline(always)]
@@ -294,17 +424,117 @@ impl Scan {
     }
 
     #[inline(always)]
-    fn value_unit<S: Source + ?Sized>(&mut self, rules: &Rules, source: &S) {
+    fn value_unit<S: Source + ?Sized>(&mut self, rules: &Rules, source: &S, glance: bool) {
         let left = source.end() - self.pos;
-        let word = source.word(self.pos);
-        let stop = swar::first(specials(word));
+        let mut word = source.chunk(self.pos).word(0);
+        let mut bytes = 8;
+        if word as u8 == b' ' && left > 1 && self.value.is_empty() && !self.value.is_query() {
+            // The space behind the colon: not worth a unit.
+            word >>= 8;
+            bytes = 7;
+            self.pos += 1;
+        }
+        let left = source.end() - self.pos;
+        let cookie = self.value.is_cookie();
+        let stop = swar::first(specials(word, cookie));
         if stop == 0 || !self.value.takes_words() {
             self.value_byte(rules, word as u8);
             return;
         }
-        let n = if stop < left { stop } else { left };
+        if stop >= bytes && glance && self.value.may_glance() {
+            self.mode = Mode::Glance;
+            self.glanced = 0;
+            self.dots = 0;
+            self.passed = 0;
+            self.fingerprint = rules.fingerprint.start();
+            return;
+        }
+        let n = if stop < bytes { stop } else { bytes };
+        let n = if n < left { n } else { left };
         self.value.plain(word, n);
         self.pos += n;
+        if stop == n && stop < bytes && stop < left {
+            self.value_byte(rules, word.wrapping_shr(stop * 8) as u8);
+        }
+    }
+
+    /// Takes the fingerprint of the candidate that begins at the position, a piece at a time.
+    #[inline(always)]
+    fn glance_unit<S: Source + ?Sized, F: Filter>(
+        &mut self,
+        rules: &Rules,
+        source: &S,
+        filter: &F,
+    ) {
+        let left = source.end() - self.pos;
+        let chunk = source.chunk(self.pos + self.glanced);
+        let cookie = self.value.is_cookie();
+        let mut state = self.fingerprint;
+        let mut fresh = u64::MAX
+            .wrapping_shl(self.passed * 4)
+            .wrapping_shl(self.passed * 4);
+        let mut i = 0;
+        while i < WIDEST_WORDS {
+            let word = chunk.word(i);
+            let mask = specials(word, cookie) & fresh;
+            if mask != 0 {
+                self.fingerprint = state;
+                self.glanced += i * 8;
+                return self.glance_stop(rules, left, word, mask, filter);
+            }
+            fresh = u64::MAX;
+            state = rules.fingerprint.absorb(state, word);
+            i += 1;
+        }
+        self.fingerprint = state;
+        self.passed = 0;
+        self.glanced += WIDEST;
+        if self.glanced >= left {
+            self.stop_glancing();
+        }
+    }
+
+    /// Handles the first special byte that a glance met in `word`.
+    #[inline(always)]
+    fn glance_stop<F: Filter>(
+        &mut self,
+        rules: &Rules,
+        left: u32,
+        word: u64,
+        mask: u64,
+        filter: &F,
+    ) {
+        let stop = swar::first(mask);
+        let len = self.glanced + stop;
+        let byte = word.wrapping_shr(stop * 8) as u8;
+        self.passed = stop + 1;
+        let end = byte <= b' ' || byte == b'"' || self.value.is_separator(byte);
+        if len < left && !end {
+            match byte {
+                b'.' if self.dots == 1 => self.dots = 2,
+                b'.' => {
+                    self.dots |= 1;
+                    return;
+                }
+                // A byte like any other.
+                b'+' => return,
+                _ if self.value.is_header() => return,
+                // An escape, or a byte that ends the candidate at some servers only.
+                _ => return self.stop_glancing(),
+            }
+        }
+        let domain = if end { Domain::Exact } else { Domain::Jws };
+        let seen = rules
+            .fingerprint
+            .finish(self.fingerprint, word, stop, u64::from(len), domain);
+        if len >= left || filter.may_hold(seen) {
+            self.stop_glancing();
+        } else if end {
+            self.value.rule_out();
+            self.pos += len;
+            self.glanced = 0;
+            self.mode = Mode::Value;
+        }
     }
 
     #[inline(always)]
@@ -340,13 +570,31 @@ impl Scan {
     #[inline(always)]
     fn target_unit<S: Source + ?Sized>(&mut self, rules: &Rules, source: &S) {
         let left = source.end() - self.pos;
-        let word = source.word(self.pos);
-        let stop = swar::first(swar::equal(word, b'?') | swar::below(word, b'!'));
-        if stop >= left || stop == 8 {
-            self.pos += if left < 8 { left } else { 8 };
+        let chunk = source.chunk(self.pos);
+        // Several servers take more than one space here.
+        if self.mode as u32 == Mode::BeforeTarget as u32
+            && matches!(chunk.word(0) as u8, b' ' | b'\t')
+        {
+            self.pos += 1;
             return;
         }
-        self.pos += stop;
+        self.mode = Mode::Target;
+        let mut i = 0;
+        let (mut word, mut stop) = (0, 8);
+        while i < TARGET_WORDS {
+            word = chunk.word(i);
+            stop = swar::first(swar::equal(word, b'?') | swar::below(word, b'!'));
+            if stop < 8 {
+                break;
+            }
+            i += 1;
+        }
+        let n = i * 8 + (stop & 7);
+        if n >= left || stop == 8 {
+            self.pos += if n < left { n } else { left };
+            return;
+        }
+        self.pos += n;
         match word.wrapping_shr(stop * 8) as u8 {
             b'?' => {
                 self.pos += 1;
@@ -364,7 +612,7 @@ impl Scan {
     #[inline(always)]
     fn part_skip_unit<S: Source + ?Sized>(&mut self, rules: &Rules, source: &S) {
         let left = source.end() - self.pos;
-        let word = source.word(self.pos);
+        let word = source.chunk(self.pos).word(0);
         let cookie = self.mode as u32 == Mode::CookieSkip as u32;
         let separators = if cookie {
             swar::equal(word, b';') | swar::equal(word, b',')
@@ -394,15 +642,23 @@ impl Scan {
 
     #[inline(always)]
     fn cookie_name_unit<S: Source + ?Sized>(&mut self, rules: &Rules, source: &S) {
-        let left = source.end() - self.pos;
-        let word = source.word(self.pos);
+        let mut word = source.chunk(self.pos).word(0);
+        let mut left = source.end() - self.pos;
+        let mut bytes = 8;
+        if word as u8 == b' ' && left > 1 && self.name.is_empty() {
+            word >>= 8;
+            bytes = 7;
+            self.pos += 1;
+            left -= 1;
+        }
         let stop = swar::first(
             swar::equal(word, b'=')
                 | swar::equal(word, b';')
                 | swar::equal(word, b',')
                 | swar::below(word, b'!'),
         );
-        let n = if stop < left { stop } else { left };
+        let n = if stop < bytes { stop } else { bytes };
+        let n = if n < left { n } else { left };
         if n > 0 {
             if self.name_ended != 0 {
                 self.enter_cookie(rules);
@@ -411,11 +667,19 @@ impl Scan {
             self.pos += n;
             if self.name.len() > MAX_NAME as u64 {
                 self.mode = Mode::CookieSkip;
+                return;
             }
-            return;
         }
-        match word as u8 {
-            byte @ (b'\r' | b'\n') => return self.end_line(byte),
+        if stop == n && stop < bytes && stop < left {
+            self.cookie_name_byte(rules, word.wrapping_shr(stop * 8) as u8);
+        }
+    }
+
+    /// Takes the byte that ended what may be a cookie name.
+    #[inline(always)]
+    fn cookie_name_byte(&mut self, rules: &Rules, byte: u8) {
+        match byte {
+            b'\r' | b'\n' => return self.end_line(byte),
             b'=' => {
                 let location = rules.find(self.name.finish());
                 if location == NO_LOCATION {
@@ -434,21 +698,29 @@ impl Scan {
     #[inline(always)]
     fn query_name_unit<S: Source + ?Sized>(&mut self, rules: &Rules, source: &S) {
         let left = source.end() - self.pos;
-        let word = source.word(self.pos);
+        let word = source.chunk(self.pos).word(0);
         // Everything below `-` that may be special: `%`, `&`, `+`, white space.
         let stop = swar::first(
             swar::equal(word, b'=') | swar::equal(word, b'[') | swar::below(word, b'-'),
         );
-        let n = if stop < left { stop } else { left };
-        if n > 0 && self.escape == 0 {
+        let n = if self.escape != 0 {
+            0
+        } else if stop < left {
+            stop
+        } else {
+            left
+        };
+        if n > 0 {
             self.name.absorb(word, n);
             self.pos += n;
-            if self.name.len() > MAX_NAME as u64 {
-                self.mode = Mode::QuerySkip;
+            self.check_query_name();
+            if self.mode as u32 == Mode::QuerySkip as u32 {
+                return;
             }
-            return;
         }
-        self.query_name_byte(rules, word as u8);
+        if n < 8 && n < left {
+            self.query_name_byte(rules, word.wrapping_shr(n * 8) as u8);
+        }
     }
 
     #[inline(always)]
@@ -489,6 +761,12 @@ impl Scan {
             self.array = u32::from(rules.find(self.name.finish()));
         }
         self.name.absorb(u64::from(byte), 1);
+        self.check_query_name();
+    }
+
+    /// Gives up a name that is too long for a location, unless it is one with an array's key behind it.
+    #[inline(always)]
+    fn check_query_name(&mut self) {
         if self.name.len() > MAX_NAME as u64 && self.array == u32::from(NO_LOCATION) {
             self.mode = Mode::QuerySkip;
         }
@@ -509,9 +787,36 @@ impl Scan {
     }
 }
 
+/// What ends a header name, or a method.
+#[inline(always)]
+fn name_end(word: u64) -> u64 {
+    swar::equal(word, b':') | swar::below(word, b'!')
+}
+
 impl Source for [u8] {
-    fn word(&self, at: u32) -> u64 {
-        let rest = self.get(at as usize..).unwrap_or(&[]);
+    type Chunk<'a> = &'a [u8];
+
+    fn chunk(&self, at: u32) -> &[u8] {
+        self.get(at as usize..).unwrap_or(&[])
+    }
+
+    fn end(&self) -> u32 {
+        u32::try_from(self.len()).unwrap_or(u32::MAX)
+    }
+}
+
+impl Chunk for &[u8; WIDEST as usize] {
+    #[inline(always)]
+    fn word(&self, index: u32) -> u64 {
+        let at = (index & (WIDEST_WORDS - 1)) as usize * 8;
+        // SAFETY: in bounds by the mask; eight bytes are eight bytes.
+        u64::from_le_bytes(unsafe { self.as_ptr().add(at).cast::<[u8; 8]>().read() })
+    }
+}
+
+impl Chunk for &[u8] {
+    fn word(&self, index: u32) -> u64 {
+        let rest = self.get(index as usize * 8..).unwrap_or(&[]);
         match rest.first_chunk::<8>() {
             Some(chunk) => u64::from_le_bytes(*chunk),
             None => rest
@@ -519,9 +824,5 @@ impl Source for [u8] {
                 .rev()
                 .fold(0, |word, byte| word << 8 | u64::from(*byte)),
         }
-    }
-
-    fn end(&self) -> u32 {
-        u32::try_from(self.len()).unwrap_or(u32::MAX)
     }
 }

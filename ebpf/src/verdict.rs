@@ -1,1 +1,128 @@
-//! What a tier decides, and why.
+//! What the kernel tier decides of a packet, why, and how it is counted.
+
+/// Every way in which a packet can leave the programs, each with a counter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u32)]
+pub enum Counter {
+    /// Not IPv4 or IPv6.
+    NotIp = 0,
+    /// IP, but neither TCP nor a known encapsulation.
+    NotTcp,
+    /// TCP from or to a port that is not protected.
+    OtherPort,
+    /// TCP without payload.
+    NoPayload,
+    /// A header that the host itself would refuse (length fields that contradict each other).
+    Malformed,
+    /// An IP fragment: its TCP payload can't be placed.
+    Fragment,
+    /// More VLAN tags, IP options or extension headers than the parser reads.
+    HeadersTooLong,
+    /// IP in IP, GRE or the like: the inner packet is judged where it is unpacked.
+    Encapsulated,
+    /// Payload was scanned and bears no listed token.
+    Clean,
+    /// Payload bytes that were scanned.
+    ScannedBytes,
+    /// Candidates that were looked up.
+    Candidates,
+    /// A listed token was found and its packet dropped.
+    Blocked,
+    /// A listed token was found and its packet passed (alert entry or monitor).
+    Alerted,
+    /// The scan did not come to the end of the payload; the packet is dropped.
+    ScanUnfinished,
+    /// The packet could not be read; it is dropped.
+    ReadFailed,
+    /// An event could not be reported: the ring buffer is full.
+    EventLost,
+}
+
+/// The names of all [`Counter`]s, in order.
+pub const COUNTERS: [&str; 16] = [
+    "not_ip",
+    "not_tcp",
+    "other_port",
+    "no_payload",
+    "malformed",
+    "fragment",
+    "headers_too_long",
+    "encapsulated",
+    "clean",
+    "scanned_bytes",
+    "candidates",
+    "blocked",
+    "alerted",
+    "scan_unfinished",
+    "read_failed",
+    "event_lost",
+];
+
+const _: () = assert!(COUNTERS.len() == Counter::EventLost as usize + 1);
+
+/// The action of a denylist entry, as the map holds it.
+pub const ACTION_BLOCK: u8 = 0;
+/// See [`ACTION_BLOCK`]: the request passes and is reported.
+pub const ACTION_ALERT: u8 = 1;
+
+/// What the denylist map holds under a digest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct MapEntry {
+    /// The first bytes of the `TokenId`.
+    pub token: [u8; 6],
+    /// [`ACTION_BLOCK`] or [`ACTION_ALERT`].
+    pub action: u8,
+    /// Zero.
+    pub reserved: u8,
+}
+
+/// Settings of the programs that are no rules.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Settings {
+    /// 1: report and pass.
+    pub monitor: u32,
+    /// Number of blocks of the filter less one; 0 where there is none.
+    pub filter_mask: u32,
+}
+
+/// The protected ports, a bit each.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct PortSet {
+    words: [u64; 1024],
+}
+
+impl PortSet {
+    /// No port.
+    pub const EMPTY: Self = Self { words: [0; 1024] };
+    /// Every port.
+    pub const ALL: Self = Self {
+        words: [u64::MAX; 1024],
+    };
+
+    /// Adds a port.
+    pub fn insert(&mut self, port: u16) {
+        self.words[usize::from(port) >> 6] |= 1 << (port & 63);
+    }
+
+    /// Whether the port is protected.
+    #[inline(always)]
+    #[must_use]
+    pub fn contains(&self, port: u16) -> bool {
+        self.words[port as usize >> 6 & 1023] >> (port & 63) & 1 != 0
+    }
+}
+
+#[cfg(feature = "user")]
+mod user {
+    // SAFETY: `repr(C)`, integers only, no padding.
+    unsafe impl aya::Pod for super::MapEntry {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::Settings {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::PortSet {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for crate::digest::TokenDigest {}
+}

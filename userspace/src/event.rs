@@ -2,7 +2,7 @@
 
 use std::{fmt, net::SocketAddr, sync::Arc, time::SystemTime};
 
-use crate::denylist::{Action, ShortTokenId};
+use crate::denylist::ShortTokenId;
 
 /// The tier that saw the token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

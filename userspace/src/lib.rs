@@ -3,7 +3,17 @@
 //! For the list: `sources -> denylist -> (kernel map | proxy set)`. For a request: `accept -> inspect ->
 //! forward | refuse`. For what is seen: `events -> log`.
 
+pub mod cli;
+pub mod config_file;
+pub mod counters;
 pub mod denylist;
 pub mod event;
+pub mod exit;
+pub mod keeper;
 pub mod kernel;
+pub mod key;
+pub mod log;
 pub mod proxy;
+pub mod run;
+pub mod settings;
+pub mod sources;

@@ -1,3 +1,40 @@
 //! The `tokenblock` binary.
 
-fn main() {}
+use std::{
+    env,
+    io::{self, Write as _},
+    process::ExitCode,
+};
+
+use tokenblock::{
+    cli::{Cli, CliError, Command},
+    exit::{Exit, Failure},
+    run::run,
+};
+
+fn main() -> ExitCode {
+    let result = match Cli::read(env::args_os()) {
+        Ok(cli) => match cli.command {
+            Command::Run(args) => run(*args),
+        },
+        Err(CliError::Config(error)) => Err(error.into()),
+        Err(CliError::Clap(error)) => {
+            // Standard error may be closed; the code says enough.
+            let _printed = error.print();
+            let asked_for_help = !error.use_stderr();
+            return if asked_for_help {
+                Exit::Ok
+            } else {
+                Exit::Usage
+            }
+            .into();
+        }
+    };
+    match result {
+        Ok(()) => Exit::Ok.into(),
+        Err(Failure { exit, error }) => {
+            let _printed = writeln!(io::stderr(), "error: {error:#}");
+            exit.into()
+        }
+    }
+}

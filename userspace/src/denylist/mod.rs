@@ -1,10 +1,17 @@
 //! The denylist: entries, and the two forms in which the tiers hold it.
 
+mod canonical;
+mod list;
 mod set;
+mod store;
+mod table;
 mod token;
 
-pub use set::{ProxySet, SetReader};
-pub use token::{Action, Listed, ShortTokenId, TokenId};
+pub use canonical::{Identity, Malformed, Skipped, Unlistable, identify};
+pub use list::{Entry, Expires, List, Record};
+pub use set::{ProxySet, SetReader, Snapshot};
+pub use store::{Changed, Denylist};
+pub use token::{Action, Fingerprint, Listed, ShortTokenId, TokenId};
 pub use tokenblock_ebpf::digest::TokenDigest;
 
 /// A tier's own copy of the denylist. Additions are in force when the call returns.

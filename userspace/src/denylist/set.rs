@@ -1,12 +1,14 @@
 //! The denylist as the proxy reads it: an immutable snapshot, replaced as a whole.
 
-use std::{collections::HashMap, convert::Infallible, sync::Arc};
+use std::{convert::Infallible, iter, sync::Arc};
 
 use arc_swap::ArcSwap;
 
-use super::{Listed, Tier, TokenDigest};
+use super::{Listed, Tier, TokenDigest, table::Table};
 
-type Snapshot = HashMap<TokenDigest, Listed>;
+/// Changes are gathered in an overlay up to this many, so that one addition to a large list copies the
+/// overlay and not the list. Both are searched on each read, so it stays small.
+const OVERLAY: usize = 1024;
 
 /// The writer's end of the proxy's set.
 #[derive(Debug, Default)]
@@ -20,6 +22,14 @@ pub struct SetReader {
     shared: Arc<ArcSwap<Snapshot>>,
 }
 
+/// What is listed at one moment.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    base: Arc<Table>,
+    /// Sorted; what it holds of a digest counts before the base, `None` where it was removed.
+    overlay: Vec<(TokenDigest, Option<Listed>)>,
+}
+
 impl ProxySet {
     /// A reader of this set.
     #[must_use]
@@ -28,32 +38,161 @@ impl ProxySet {
             shared: Arc::clone(&self.shared),
         }
     }
+
+    /// What is listed now.
+    #[must_use]
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.shared.load_full()
+    }
+
+    fn change(&self, mut changes: Vec<(TokenDigest, Option<Listed>)>) {
+        // Stable, so that of two changes of one digest the last given counts.
+        changes.sort_by_key(|(digest, _)| *digest);
+        changes.reverse();
+        changes.dedup_by_key(|(digest, _)| *digest);
+        changes.reverse();
+        self.shared
+            .store(Arc::new(self.shared.load().changed(&changes)));
+    }
 }
 
 impl SetReader {
     /// What is listed under this digest.
     #[must_use]
     pub fn get(&self, digest: &TokenDigest) -> Option<Listed> {
-        self.shared.load().get(digest).copied()
+        self.shared.load().get(digest)
     }
+}
+
+impl Snapshot {
+    /// What is listed under this digest.
+    #[must_use]
+    pub fn get(&self, digest: &TokenDigest) -> Option<Listed> {
+        match self.overlay.binary_search_by_key(digest, |change| change.0) {
+            Ok(index) => self.overlay.get(index).and_then(|change| change.1),
+            Err(_) => self.base.get(digest),
+        }
+    }
+
+    /// All entries, in the order of their digests.
+    pub fn iter(&self) -> impl Iterator<Item = (TokenDigest, Listed)> {
+        layered(self.base.entries(), &self.overlay)
+    }
+
+    fn changed(&self, changes: &[(TokenDigest, Option<Listed>)]) -> Self {
+        if self.overlay.len() + changes.len() > OVERLAY {
+            return Self {
+                base: Arc::new(layered(self.iter(), changes).collect()),
+                overlay: Vec::new(),
+            };
+        }
+        let mut overlay = self.overlay.clone();
+        for change in changes {
+            match overlay.binary_search_by_key(&change.0, |change| change.0) {
+                Ok(index) => overlay[index] = *change,
+                Err(index) => overlay.insert(index, *change),
+            }
+        }
+        Self {
+            base: Arc::clone(&self.base),
+            overlay,
+        }
+    }
+}
+
+/// Entries with changes applied; both ascending, and so is what comes out.
+fn layered(
+    entries: impl Iterator<Item = (TokenDigest, Listed)>,
+    changes: &[(TokenDigest, Option<Listed>)],
+) -> impl Iterator<Item = (TokenDigest, Listed)> {
+    let mut entries = entries.peekable();
+    let mut changes = changes.iter().copied().peekable();
+    iter::from_fn(move || {
+        loop {
+            let change_first = match (entries.peek(), changes.peek()) {
+                (_, None) => return entries.next(),
+                (None, Some(_)) => true,
+                (Some(entry), Some(change)) => change.0 <= entry.0,
+            };
+            if !change_first {
+                return entries.next();
+            }
+            let (digest, listed) = changes.next()?;
+            entries.next_if(|entry| entry.0 == digest);
+            if let Some(listed) = listed {
+                return Some((digest, listed));
+            }
+        }
+    })
 }
 
 impl Tier for ProxySet {
     type Error = Infallible;
 
     fn add(&mut self, entries: &[(TokenDigest, Listed)]) -> Result<(), Infallible> {
-        let mut next = Snapshot::clone(&self.shared.load());
-        next.extend(entries.iter().copied());
-        self.shared.store(Arc::new(next));
+        let listed = entries
+            .iter()
+            .map(|(digest, listed)| (*digest, Some(*listed)));
+        self.change(listed.collect());
         Ok(())
     }
 
     fn remove(&mut self, digests: &[TokenDigest]) -> Result<(), Infallible> {
-        let mut next = Snapshot::clone(&self.shared.load());
-        for digest in digests {
-            next.remove(digest);
-        }
-        self.shared.store(Arc::new(next));
+        self.change(digests.iter().map(|digest| (*digest, None)).collect());
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::denylist::{Action, Fingerprint, ShortTokenId};
+
+    fn listed(n: u8) -> Listed {
+        Listed {
+            token: ShortTokenId([n; 6]),
+            action: Action::Block,
+            fingerprint: Fingerprint(0),
+        }
+    }
+
+    /// Few distinct digests, so that changes meet; spread over the table by their first byte.
+    fn digests() -> impl Strategy<Value = TokenDigest> {
+        (any::<u8>(), 0..4_u8).prop_map(|(first, last)| {
+            let mut digest = [0; 16];
+            (digest[0], digest[15]) = (first, last);
+            TokenDigest(digest)
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn agrees_with_a_map(
+            steps in prop::collection::vec(
+                (any::<bool>(), prop::collection::vec((digests(), any::<u8>()), 0..700)), 1..6),
+            probes in prop::collection::vec(digests(), 100),
+        ) {
+            let (mut set, mut model) = (ProxySet::default(), BTreeMap::new());
+            let reader = set.reader();
+            for (add, changes) in steps {
+                if add {
+                    let entries: Vec<_> = changes.iter().map(|(d, n)| (*d, listed(*n))).collect();
+                    set.add(&entries).unwrap();
+                    model.extend(entries);
+                } else {
+                    let gone: Vec<_> = changes.iter().map(|(digest, _)| *digest).collect();
+                    set.remove(&gone).unwrap();
+                    model.retain(|digest, _| !gone.contains(digest));
+                }
+                prop_assert!(set.snapshot().iter().eq(model.iter().map(|(d, l)| (*d, *l))));
+                for probe in &probes {
+                    prop_assert_eq!(reader.get(probe), model.get(probe).copied());
+                }
+            }
+        }
     }
 }

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+pub use tokenblock_ebpf::filter::Fingerprint;
+
 /// SHA-256 of a token's canonical form: its public identity.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TokenId(pub [u8; 32]);
@@ -28,6 +30,8 @@ pub struct Listed {
     pub token: ShortTokenId,
     /// What to do.
     pub action: Action,
+    /// By which the kernel tier lets the token through to its digest.
+    pub fingerprint: Fingerprint,
 }
 
 impl TokenId {

@@ -1,1 +1,18 @@
 //! The kernel tier: loads and attaches the programs, fills their maps, reads their events.
+
+pub mod attach;
+pub mod counts;
+pub mod error;
+pub mod events;
+pub mod interfaces;
+pub mod load;
+pub mod map;
+pub mod object;
+pub mod patterns;
+mod system;
+mod tier;
+
+pub use counts::Counts;
+pub use error::KernelError;
+pub use map::KernelMap;
+pub use tier::KernelTier;

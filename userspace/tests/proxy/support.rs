@@ -22,7 +22,7 @@ use hyper_util::{
 };
 use tempfile::TempDir;
 use tokenblock::{
-    denylist::{Action, Listed, ProxySet, ShortTokenId, Tier as _, TokenDigest},
+    denylist::{Action, Fingerprint, Listed, ProxySet, ShortTokenId, Tier as _, TokenDigest},
     event::{EventSink, TokenSeen},
     proxy::{Proxy, ProxyCounters, ProxyError, ProxySettings, TlsFiles},
 };
@@ -249,7 +249,13 @@ pub(crate) fn bind_with(
     let listed = |domain, text: &str, action, id| {
         let token = ShortTokenId([id; 6]);
         let digest = TokenDigest::of(&KEY, domain, text.as_bytes());
-        (digest, Listed { token, action })
+        let fingerprint = Fingerprint::of(&KEY, domain, text.as_bytes());
+        let listed = Listed {
+            token,
+            action,
+            fingerprint,
+        };
+        (digest, listed)
     };
     set.add(&[
         listed(Domain::Exact, LISTED, Action::Block, 1),

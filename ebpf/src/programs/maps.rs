@@ -1,0 +1,127 @@
+//! The maps, and safe ways to their values.
+
+use aya_ebpf::{
+    macros::map,
+    maps::{Array, HashMap, PerCpuArray, RingBuf},
+};
+use tokenblock_ebpf::{
+    digest::TokenDigest,
+    filter::{Filter, Fingerprint},
+    packet::{Head, Segment},
+    rules::Rules,
+    scan::Scan,
+    verdict::{COUNTERS, Counter, MapEntry, PortSet, Settings},
+};
+
+use super::window::Window;
+
+/// What one packet needs while it is judged. Lies in a per-CPU map: on the stack the verifier would track
+/// every byte of it through every unit, and it is larger than the stack.
+#[repr(C)]
+pub struct Work {
+    pub scan: Scan,
+    pub segment: Segment,
+    pub head: Head,
+    pub window: Window,
+}
+
+#[map]
+static RULES: Array<Rules> = Array::with_max_entries(1, 0);
+#[map]
+static SETTINGS: Array<Settings> = Array::with_max_entries(1, 0);
+#[map]
+static PORTS: Array<PortSet> = Array::with_max_entries(1, 0);
+/// Sized by the loader.
+#[map]
+static DENYLIST: HashMap<TokenDigest, MapEntry> =
+    HashMap::with_max_entries(65_536, aya_ebpf::bindings::BPF_F_NO_PREALLOC);
+/// Bits of the fingerprints of all entries; sized by the loader.
+#[map]
+static FILTER: Array<u64> = Array::with_max_entries(1, 0);
+#[map]
+pub static EVENTS: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
+#[map]
+static COUNTS: PerCpuArray<[u64; COUNTERS.len()]> = PerCpuArray::with_max_entries(1, 0);
+/// One slot a hook: an outgoing packet may be judged while an incoming one is.
+#[map]
+static WORK: PerCpuArray<Work> = PerCpuArray::with_max_entries(2, 0);
+
+/// The rules.
+#[inline(always)]
+pub fn rules() -> Option<&'static Rules> {
+    RULES.get(0)
+}
+
+/// The settings.
+#[inline(always)]
+pub fn settings() -> Option<&'static Settings> {
+    SETTINGS.get(0)
+}
+
+/// The protected ports.
+#[inline(always)]
+pub fn ports() -> Option<&'static PortSet> {
+    PORTS.get(0)
+}
+
+/// What the denylist holds under this digest.
+#[inline(always)]
+pub fn listed(digest: &TokenDigest) -> Option<MapEntry> {
+    // SAFETY: an entry that is removed meanwhile may be reused for another; both readings were true an
+    // instant ago.
+    unsafe { DENYLIST.get(digest) }.copied()
+}
+
+/// The filter in front of the denylist; `mask + 1` is its number of blocks, 0 where there is none.
+pub struct MapFilter {
+    pub mask: u32,
+}
+
+impl Filter for MapFilter {
+    #[inline(always)]
+    fn is_on(&self) -> bool {
+        self.mask != 0
+    }
+
+    #[inline(always)]
+    fn may_hold(&self, fingerprint: Fingerprint) -> bool {
+        let (block, bits) = fingerprint.place(self.mask);
+        FILTER.get(block).is_none_or(|block| block & bits == bits)
+    }
+}
+
+/// This CPU's counters.
+#[inline(always)]
+pub fn counts() -> Option<&'static mut Counts> {
+    // SAFETY: per CPU, and a program is not preempted by another of its hook on the same CPU; a lost
+    // increment between hooks would be no more than that.
+    COUNTS
+        .get_ptr_mut(0)
+        .map(|counts| unsafe { &mut *counts.cast::<Counts>() })
+}
+
+/// This CPU's work space for a hook.
+#[inline(always)]
+pub fn work(slot: u32) -> Option<*mut Work> {
+    WORK.get_ptr_mut(slot)
+}
+
+/// One CPU's counters.
+#[repr(transparent)]
+pub struct Counts([u64; COUNTERS.len()]);
+
+impl Counts {
+    /// Counts one.
+    #[inline(always)]
+    pub fn count(&mut self, counter: Counter) {
+        self.add(counter, 1);
+    }
+
+    /// Counts `n`.
+    #[inline(always)]
+    pub fn add(&mut self, counter: Counter, n: u64) {
+        if let Some(count) = self.0.get_mut(counter as usize) {
+            *count += n;
+        }
+    }
+}

@@ -1,0 +1,45 @@
+//! The hooks, and the order in which a packet is judged.
+
+mod classify;
+mod maps;
+mod report;
+mod skb;
+mod window;
+
+use aya_ebpf::{macros::classifier, programs::TcContext};
+use classify::{Direction, classify};
+use tokenblock_ebpf::packet::Link;
+
+/// Incoming packets of an interface with Ethernet headers.
+#[classifier]
+pub fn ingress_ethernet(ctx: TcContext) -> i32 {
+    classify(&ctx, Link::Ethernet, Direction::Ingress)
+}
+
+/// Outgoing packets of an interface with Ethernet headers.
+#[classifier]
+pub fn egress_ethernet(ctx: TcContext) -> i32 {
+    classify(&ctx, Link::Ethernet, Direction::Egress)
+}
+
+/// Incoming packets of an interface without link headers.
+#[classifier]
+pub fn ingress_ip(ctx: TcContext) -> i32 {
+    classify(&ctx, Link::Ip, Direction::Ingress)
+}
+
+/// Outgoing packets of an interface without link headers.
+#[classifier]
+pub fn egress_ip(ctx: TcContext) -> i32 {
+    classify(&ctx, Link::Ip, Direction::Egress)
+}
+
+/// A reachable panic would be an endless loop, which the verifier refuses.
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}
+
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

@@ -1,0 +1,79 @@
+//! The part of a payload that is being scanned, copied from the packet piece by piece.
+
+use aya_ebpf::bindings::__sk_buff;
+use tokenblock_ebpf::scan::{Source, WIDEST};
+
+use super::skb;
+
+/// Bytes of payload held at once.
+const CAPACITY: u32 = 4096;
+
+/// A window on the payload. Bytes behind `len` may be anything.
+#[repr(C)]
+pub struct Window {
+    /// Offset in the packet of the first byte held.
+    base: u32,
+    /// Bytes held.
+    len: u32,
+    /// Offset in the packet behind the payload.
+    end: u32,
+    /// Most bytes ever held since [`Window::open`].
+    used: u32,
+    bytes: [u8; (CAPACITY + WIDEST) as usize],
+}
+
+impl Window {
+    /// Looks at the payload from `at` up to `end`; nothing is copied yet.
+    #[inline(always)]
+    pub fn open(&mut self, at: u32, end: u32) {
+        self.base = at;
+        self.len = 0;
+        self.end = end;
+        self.used = 0;
+    }
+
+    /// Whether a unit that reads [`WIDEST`] bytes from `at` on finds all that the payload has.
+    #[inline(always)]
+    pub fn covers(&self, at: u32) -> bool {
+        self.len.wrapping_sub(at) as i32 >= WIDEST as i32
+            || self.base.wrapping_add(self.len) >= self.end
+    }
+
+    /// Moves on, so that the first byte held is the one at `pos`; false where the packet could not be read.
+    #[inline(always)]
+    pub fn advance(&mut self, skb: *mut __sk_buff, pos: u32) -> bool {
+        self.base = self.base.wrapping_add(pos);
+        let left = self.end.wrapping_sub(self.base);
+        let n = if left < CAPACITY { left } else { CAPACITY };
+        self.len = n;
+        if n > self.used {
+            self.used = n;
+        }
+        // SAFETY: `bytes` holds CAPACITY bytes and more.
+        unsafe { skb::load::<CAPACITY>(skb, self.base, self.bytes.as_mut_ptr(), n) }
+    }
+
+    /// Leaves no byte of the payload behind.
+    #[inline(always)]
+    pub fn close(&mut self, skb: *mut __sk_buff) {
+        // SAFETY: as in `refill`.
+        unsafe { skb::clear::<CAPACITY>(skb, self.bytes.as_mut_ptr(), self.used) };
+    }
+}
+
+impl Source for Window {
+    type Chunk<'a> = &'a [u8; WIDEST as usize];
+
+    #[inline(always)]
+    fn chunk(&self, at: u32) -> &[u8; WIDEST as usize] {
+        let at = skb::opaque(at);
+        let at = if at > CAPACITY { 0 } else { at };
+        // SAFETY: CAPACITY + WIDEST bytes are there, all initialised.
+        unsafe { &*self.bytes.as_ptr().add(at as usize).cast() }
+    }
+
+    #[inline(always)]
+    fn end(&self) -> u32 {
+        self.len
+    }
+}

@@ -1,0 +1,276 @@
+//! The grammar once more, written to be obviously right: it holds whole lines in memory, splits them and
+//! decodes them, where the scanner keeps a state from byte to byte. Shares nothing with it but the digest.
+
+mod value;
+
+use tokenblock_ebpf::{
+    digest::{InstallationKey, TokenDigest},
+    location::{LocationId, LocationKind},
+    rules::MAX_NAME,
+};
+
+use value::Reader;
+
+/// What to look for; the plain form of the scanner's rules.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Key of the digests.
+    pub key: [u8; 16],
+    /// Candidates shorter than this many bytes are not looked up; at least 1.
+    pub min_len: usize,
+    /// Kinds and names; a location's id is its index.
+    pub locations: Vec<(LocationKind, String)>,
+}
+
+/// One look-up: the location, and the digest asked for.
+pub type Lookup = (LocationId, TokenDigest);
+
+/// A byte and where it stands in the input.
+type Char = (usize, u8);
+
+/// What a scanner of this stream looks up, in order. What the end of the stream leaves open is not looked up.
+#[must_use]
+pub fn stream(config: &Config, bytes: &[u8]) -> Vec<Lookup> {
+    let mut reader = Reader::new(config);
+    for line in unfold(&split_lines(bytes)) {
+        read_line(config, &mut reader, &line);
+    }
+    reader.into_lookups()
+}
+
+/// What is looked up in the value of a header field called `name`.
+#[must_use]
+pub fn header(config: &Config, name: &[u8], value: &[u8]) -> Vec<Lookup> {
+    let mut reader = Reader::new(config);
+    read_header(config, &mut reader, name, &ended(value));
+    reader.into_lookups()
+}
+
+/// What is looked up in a query.
+#[must_use]
+pub fn query(config: &Config, query: &[u8]) -> Vec<Lookup> {
+    let mut reader = Reader::new(config);
+    read_query(config, &mut reader, &ended(query));
+    reader.into_lookups()
+}
+
+/// The characters of a complete text, with a line end behind.
+fn ended(text: &[u8]) -> Vec<Char> {
+    text.iter().copied().chain([b'\n']).enumerate().collect()
+}
+
+impl Config {
+    /// The location with this name: names are equal up to case and up to which separators stand in them.
+    fn find(&self, kind: LocationKind, name: &[u8]) -> Option<LocationId> {
+        if name.len() > MAX_NAME {
+            return None;
+        }
+        let found = self
+            .locations
+            .iter()
+            .position(|(k, n)| *k == kind && fold(n.as_bytes()) == fold(name))?;
+        LocationId::try_from(found).ok()
+    }
+
+    fn installation_key(&self) -> InstallationKey {
+        InstallationKey(self.key)
+    }
+}
+
+/// Letters in lower case; all that stands outside of `0`..=`z` then, parity aside, as `-`.
+fn fold(name: &[u8]) -> Vec<u8> {
+    let fold_byte = |byte: &u8| {
+        let lower = byte | 0x20;
+        if (b'0'..=b'z').contains(&(lower & 0x7f)) {
+            lower
+        } else {
+            b'-'
+        }
+    };
+    name.iter().map(fold_byte).collect()
+}
+
+fn is_line_end(byte: u8) -> bool {
+    byte == b'\r' || byte == b'\n'
+}
+
+fn is_white(byte: u8) -> bool {
+    byte <= b' '
+}
+
+/// Lines with the CR or LF that ended them; the LF of a CR LF is left out.
+fn split_lines(bytes: &[u8]) -> Vec<Vec<Char>> {
+    let mut lines = vec![Vec::new()];
+    let mut before = 0;
+    for (at, byte) in bytes.iter().copied().enumerate() {
+        if byte == b'\n' && before == b'\r' {
+            before = byte;
+            continue;
+        }
+        before = byte;
+        if let Some(line) = lines.last_mut() {
+            line.push((at, byte));
+        }
+        if is_line_end(byte) {
+            lines.push(Vec::new());
+        }
+    }
+    lines
+}
+
+/// Joins folded lines (RFC 9112 section 5.2) to the line they continue. A blank line is continued by none.
+fn unfold(lines: &[Vec<Char>]) -> Vec<Vec<Char>> {
+    let mut unfolded: Vec<Vec<Char>> = Vec::new();
+    for line in lines {
+        let folded = matches!(line.first(), Some((_, b' ' | b'\t')));
+        match unfolded.last_mut() {
+            Some(last) if folded && last.len() > 1 => last.extend(line),
+            _ => unfolded.push(line.clone()),
+        }
+    }
+    unfolded
+}
+
+/// A header field, a request line, or neither.
+fn read_line(config: &Config, reader: &mut Reader<'_>, line: &[Char]) {
+    let Some(end) = line.iter().position(|(_, b)| *b == b':' || is_white(*b)) else {
+        return;
+    };
+    let (name, rest) = line.split_at(end);
+    let name: Vec<u8> = name.iter().map(|(_, byte)| *byte).collect();
+    if name.is_empty() || name.len() > MAX_NAME {
+        return;
+    }
+    match rest.split_first() {
+        Some(((_, b':'), value)) => read_header(config, reader, &name, value),
+        Some(((_, byte), target)) if !is_line_end(*byte) => read_target(config, reader, target),
+        _ => {}
+    }
+}
+
+fn read_header(config: &Config, reader: &mut Reader<'_>, name: &[u8], value: &[Char]) {
+    if fold(name) == b"cookie" {
+        read_cookies(config, reader, value);
+    } else if let Some(location) = config.find(LocationKind::Header, name) {
+        reader.header_value(location, value);
+    }
+}
+
+/// The rest of a request line behind its method.
+fn read_target(config: &Config, reader: &mut Reader<'_>, rest: &[Char]) {
+    let mut rest = rest;
+    while let Some(((_, b' ' | b'\t'), behind)) = rest.split_first() {
+        rest = behind;
+    }
+    let stop = rest
+        .iter()
+        .position(|(_, byte)| *byte == b'?' || is_white(*byte));
+    let Some((_, [(_, b'?'), query @ ..])) = stop.map(|stop| rest.split_at(stop)) else {
+        return;
+    };
+    read_query(config, reader, query);
+}
+
+/// `name=value` between `&`, up to white space; values keep the character that ended them.
+fn read_query(config: &Config, reader: &mut Reader<'_>, query: &[Char]) {
+    let mut rest = query;
+    loop {
+        let end = rest
+            .iter()
+            .position(|(_, byte)| *byte == b'&' || is_white(*byte));
+        let parameter = &rest[..end.map_or(rest.len(), |end| end + 1)];
+        if let Some(equals) = parameter.iter().position(|(_, byte)| *byte == b'=')
+            && let Some(location) = find_parameter(config, &parameter[..equals])
+        {
+            reader.query_value(location, &parameter[equals + 1..]);
+        }
+        match end.map(|end| rest.split_at(end + 1)) {
+            Some((parameter, behind)) if parameter.ends_with(&[(last_index(parameter), b'&')]) => {
+                rest = behind;
+            }
+            _ => return,
+        }
+    }
+}
+
+fn last_index(chars: &[Char]) -> usize {
+    chars.last().map_or(0, |(at, _)| *at)
+}
+
+/// The location that a parameter name means: percent-decoded, without spaces in front; failing that, what
+/// stands before a `[` (arrays of PHP and of Node's qs).
+fn find_parameter(config: &Config, name: &[Char]) -> Option<LocationId> {
+    let decoded = decode_name(name);
+    let front = decoded
+        .iter()
+        .take_while(|byte| **byte == b' ' || **byte == b'+')
+        .count();
+    let name = &decoded[front..];
+    let brackets = (0..name.len()).filter(|at| name[*at] == b'[' && *at <= MAX_NAME);
+    config.find(LocationKind::Query, name).or_else(|| {
+        brackets
+            .into_iter()
+            .find_map(|at| config.find(LocationKind::Query, &name[..at]))
+    })
+}
+
+/// Percent-decodes; a `%` that begins no escape is left out with the digit behind it.
+fn decode_name(name: &[Char]) -> Vec<u8> {
+    let digit = |at: usize| {
+        name.get(at)
+            .and_then(|(_, byte)| char::from(*byte).to_digit(16))
+    };
+    let mut decoded = Vec::new();
+    let mut at = 0;
+    while let Some((_, byte)) = name.get(at) {
+        at += 1;
+        if *byte != b'%' {
+            decoded.push(*byte);
+            continue;
+        }
+        match (digit(at), digit(at + 1)) {
+            (Some(high), Some(low)) => {
+                decoded.extend(u8::try_from(high << 4 | low));
+                at += 2;
+            }
+            (Some(_), None) => at += 1,
+            _ => {}
+        }
+    }
+    decoded
+}
+
+/// `name=value` between `;`, `,` or white space, with white space around the `=`.
+fn read_cookies(config: &Config, reader: &mut Reader<'_>, cookies: &[Char]) {
+    let separates = |byte: u8| byte == b';' || byte == b',' || is_white(byte);
+    let mut rest = cookies;
+    loop {
+        let skipped = rest.iter().take_while(|(_, byte)| separates(*byte)).count();
+        rest = &rest[skipped..];
+        let Some(end) = rest
+            .iter()
+            .position(|(_, byte)| *byte == b'=' || separates(*byte))
+        else {
+            return;
+        };
+        let (name, behind) = rest.split_at(end);
+        let white = behind
+            .iter()
+            .take_while(|(_, byte)| is_white(*byte))
+            .count();
+        rest = &behind[white..];
+        let Some(((_, b'='), value)) = rest.split_first() else {
+            continue;
+        };
+        let name: Vec<u8> = name.iter().map(|(_, byte)| *byte).collect();
+        rest = if let Some(location) = config.find(LocationKind::Cookie, &name) {
+            reader.cookie_value(location, value)
+        } else {
+            let skipped = value
+                .iter()
+                .take_while(|(_, byte)| !separates(*byte))
+                .count();
+            &value[skipped..]
+        };
+    }
+}

@@ -1,0 +1,8 @@
+//! The shared data path on the host: the fixtures however they are cut, the scanner against the reference,
+//! the two tiers against each other.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod agreement;
+mod cuts;
+mod generate;
+mod parity;

@@ -1,0 +1,364 @@
+//! The command line: every setting once, with its flag, its environment variable and its default.
+//!
+//! What is here is raw; `settings` checks it.
+
+use std::{num::NonZeroUsize, path::PathBuf};
+
+use clap::{
+    ArgAction, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum,
+    builder::BoolishValueParser,
+};
+
+use crate::{config_file::ConfigError, exit::Exit};
+
+/// Blocks requests that bear a compromised token, in the kernel and in a TLS proxy.
+#[derive(Debug, Parser)]
+#[command(name = "tokenblock", version, max_term_width = 100)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Enforces a denylist on this host until it is told to stop
+    ///
+    /// At least one tier is needed: --interface puts the kernel tier on cleartext HTTP, --proxy-listen starts
+    /// the TLS proxy. Both read the same denylist, which is in force within a second of a change on disk.
+    ///
+    /// A setting is taken from its flag, else from its environment variable, else from the configuration file,
+    /// else from its default. Where a setting can be given more than once, its values can also be separated
+    /// by commas.
+    Run(Box<RunArgs>),
+}
+
+/// The settings of `tokenblock run`, as given.
+#[derive(Args, Clone, Debug)]
+pub struct RunArgs {
+    /// TOML file with settings: the flags' long names, with `-` or `_`
+    #[arg(long, value_name = "FILE", env = "TOKENBLOCK_CONFIG")]
+    pub config: Option<PathBuf>,
+
+    /// File of compromised tokens, one a line; watched for changes [repeatable]
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "TOKENBLOCK_DENYLIST",
+        value_delimiter = ','
+    )]
+    #[arg(help_heading = "Denylist")]
+    pub denylist: Vec<PathBuf>,
+
+    /// Skip entries, and candidates in requests, that are shorter than this many bytes
+    #[arg(
+        long,
+        value_name = "N",
+        env = "TOKENBLOCK_MIN_TOKEN_LENGTH",
+        default_value_t = 8
+    )]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..=4096), help_heading = "Denylist")]
+    pub min_token_length: u64,
+
+    /// Header whose value may be a token, alone or behind a scheme such as Bearer; replaces the default
+    /// names [repeatable]
+    #[arg(
+        long,
+        value_name = "NAME",
+        env = "TOKENBLOCK_HEADER",
+        value_delimiter = ','
+    )]
+    #[arg(default_values = HEADERS, help_heading = "Where tokens stand")]
+    pub header: Vec<String>,
+
+    /// Cookie whose value may be a token; replaces the default names [repeatable]
+    #[arg(
+        long,
+        value_name = "NAME",
+        env = "TOKENBLOCK_COOKIE",
+        value_delimiter = ','
+    )]
+    #[arg(default_values = COOKIES, help_heading = "Where tokens stand")]
+    pub cookie: Vec<String>,
+
+    /// Query parameter whose value may be a token; replaces the default names [repeatable]
+    #[arg(
+        long,
+        value_name = "NAME",
+        env = "TOKENBLOCK_QUERY",
+        value_delimiter = ','
+    )]
+    #[arg(default_values = QUERIES, help_heading = "Where tokens stand")]
+    pub query: Vec<String>,
+
+    /// Report listed tokens, but let them pass
+    #[arg(
+        long,
+        value_name = "BOOL",
+        env = "TOKENBLOCK_MONITOR",
+        default_value = "false"
+    )]
+    #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[arg(value_parser = BoolishValueParser::new(), action = ArgAction::Set, hide_default_value = true)]
+    pub monitor: bool,
+
+    /// Interface to protect, by name or glob (`eth*`); needs root, or `CAP_BPF`, `CAP_NET_ADMIN` and
+    /// `CAP_PERFMON` [repeatable]
+    #[arg(
+        long,
+        value_name = "NAME|GLOB",
+        env = "TOKENBLOCK_INTERFACE",
+        value_delimiter = ','
+    )]
+    #[arg(help_heading = "Kernel tier (cleartext HTTP)")]
+    pub interface: Vec<String>,
+
+    /// Whether requests are read as they come in, as they go out, or both
+    #[arg(long, value_name = "WHICH", env = "TOKENBLOCK_DIRECTION", value_enum)]
+    #[arg(default_value_t = Direction::Ingress, help_heading = "Kernel tier (cleartext HTTP)")]
+    pub direction: Direction,
+
+    /// TCP port of a server that speaks cleartext HTTP, or `all`; the defaults are those of HTTP itself and
+    /// of most application servers [repeatable]
+    #[arg(
+        long,
+        value_name = "PORT|all",
+        env = "TOKENBLOCK_PORT",
+        value_delimiter = ','
+    )]
+    #[arg(default_values = ["80", "8080"], help_heading = "Kernel tier (cleartext HTTP)")]
+    pub port: Vec<String>,
+
+    /// Address to listen on, for instance 0.0.0.0:8443 or [::]:8443
+    #[arg(long, value_name = "ADDR:PORT", env = "TOKENBLOCK_PROXY_LISTEN")]
+    #[arg(help_heading = "Proxy tier (HTTPS)")]
+    pub proxy_listen: Option<String>,
+
+    /// Certificate chain in PEM; without it the proxy speaks cleartext
+    #[arg(long, value_name = "FILE", env = "TOKENBLOCK_TLS_CERT")]
+    #[arg(help_heading = "Proxy tier (HTTPS)")]
+    pub tls_cert: Option<PathBuf>,
+
+    /// Private key of the certificate in PEM
+    #[arg(long, value_name = "FILE", env = "TOKENBLOCK_TLS_KEY")]
+    #[arg(help_heading = "Proxy tier (HTTPS)")]
+    pub tls_key: Option<PathBuf>,
+
+    /// Server that clean requests are forwarded to, as http://HOST:PORT
+    #[arg(long, value_name = "URL", env = "TOKENBLOCK_UPSTREAM")]
+    #[arg(help_heading = "Proxy tier (HTTPS)")]
+    pub upstream: Option<String>,
+
+    /// Worker threads [default: one a core]
+    #[arg(long, value_name = "N", env = "TOKENBLOCK_WORKERS")]
+    #[arg(help_heading = "Proxy tier (HTTPS)")]
+    pub workers: Option<NonZeroUsize>,
+
+    /// Folder of the installation key [default: /var/lib/tokenblock for root, else
+    /// `$XDG_STATE_HOME/tokenblock` or `~/.local/state/tokenblock`]
+    #[arg(
+        long,
+        value_name = "DIR",
+        env = "TOKENBLOCK_STATE_DIR",
+        help_heading = "Process"
+    )]
+    pub state_dir: Option<PathBuf>,
+
+    /// Form of the log lines on standard error
+    #[arg(long, value_name = "FORM", env = "TOKENBLOCK_LOG_FORMAT", value_enum)]
+    #[arg(default_value_t = LogFormat::Text, help_heading = "Process")]
+    pub log_format: LogFormat,
+
+    /// Least severe lines that are logged
+    #[arg(long, value_name = "LEVEL", env = "TOKENBLOCK_LOG_LEVEL", value_enum)]
+    #[arg(default_value_t = LogLevel::Info, help_heading = "Process")]
+    pub log_level: LogLevel,
+
+    /// One more denylist file, every line of which is a token as a whole
+    #[arg(long, value_name = "FILE", env = "APIFW_DENYLIST_TOKENS_FILE")]
+    #[arg(help_heading = "Settings of Wallarm's API Firewall, as they are")]
+    pub apifw_denylist_tokens_file: Option<String>,
+
+    /// One more header
+    #[arg(long, value_name = "NAME", env = "APIFW_DENYLIST_TOKENS_HEADER_NAME")]
+    #[arg(help_heading = "Settings of Wallarm's API Firewall, as they are")]
+    pub apifw_denylist_tokens_header_name: Option<String>,
+
+    /// One more cookie
+    #[arg(long, value_name = "NAME", env = "APIFW_DENYLIST_TOKENS_COOKIE_NAME")]
+    #[arg(help_heading = "Settings of Wallarm's API Firewall, as they are")]
+    pub apifw_denylist_tokens_cookie_name: Option<String>,
+
+    /// Has no effect: the scheme before a token never counts
+    #[arg(
+        long,
+        value_name = "BOOL",
+        env = "APIFW_DENYLIST_TOKENS_TRIM_BEARER_PREFIX"
+    )]
+    #[arg(value_parser = BoolishValueParser::new())]
+    #[arg(help_heading = "Settings of Wallarm's API Firewall, as they are")]
+    pub apifw_denylist_tokens_trim_bearer_prefix: Option<bool>,
+}
+
+/// Where API gateways, forges and cloud services look for credentials.
+const HEADERS: [&str; 9] = [
+    "Authorization",
+    "Proxy-Authorization",
+    "X-API-Key",
+    "API-Key",
+    "X-Auth-Token",
+    "X-Access-Token",
+    "X-Amz-Security-Token",
+    "PRIVATE-TOKEN",
+    "X-Vault-Token",
+];
+
+/// What common session and token cookies are called.
+const COOKIES: [&str; 9] = [
+    "session",
+    "sessionid",
+    "session_id",
+    "token",
+    "access_token",
+    "auth_token",
+    "id_token",
+    "jwt",
+    "auth",
+];
+
+/// RFC 6750 section 2.3, and the usual names of API keys.
+const QUERIES: [&str; 8] = [
+    "access_token",
+    "token",
+    "auth_token",
+    "private_token",
+    "api_key",
+    "apikey",
+    "key",
+    "jwt",
+];
+
+/// Which way the packets go that the kernel tier reads.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Direction {
+    /// Requests to servers behind the interface's host side
+    #[default]
+    Ingress,
+    /// Requests that leave through the interface
+    Egress,
+    /// Both
+    Both,
+}
+
+/// The form of log lines.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people
+    #[default]
+    Text,
+    /// One JSON object a line
+    Json,
+}
+
+/// How severe a line must be to be logged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum LogLevel {
+    /// What needs somebody
+    Error,
+    /// Also blocked tokens, and what may need somebody
+    Warn,
+    /// Also starts, stops and changes of the denylist
+    #[default]
+    Info,
+    /// For finding defects
+    Debug,
+    /// For finding defects, everything
+    Trace,
+}
+
+/// Why the settings can't be read.
+#[derive(Debug, thiserror::Error)]
+pub enum CliError {
+    /// A flag or an environment variable is wrong, or help was asked for.
+    #[error(transparent)]
+    Clap(#[from] clap::Error),
+    /// The configuration file is wrong.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+}
+
+/// The whole command, for parsing and for help.
+#[must_use]
+pub fn command() -> clap::Command {
+    Cli::command().mut_subcommand("run", |run| run.after_help(Exit::help()))
+}
+
+impl Cli {
+    /// Reads flags, environment and the configuration file that they name.
+    ///
+    /// # Errors
+    /// [`CliError`], also where help or the version was asked for (as clap does).
+    pub fn read<I, T>(arguments: I) -> Result<Self, CliError>
+    where
+        I: IntoIterator<Item = T>,
+        T: Into<std::ffi::OsString> + Clone,
+    {
+        let arguments: Vec<std::ffi::OsString> = arguments.into_iter().map(Into::into).collect();
+        let cli = Self::from_arg_matches(&command().try_get_matches_from(&arguments)?)?;
+        let Command::Run(run) = &cli.command;
+        let Some(file) = &run.config else {
+            return Ok(cli);
+        };
+        // Once more, now with the file's values as the defaults, so that flags and environment come first.
+        let command = crate::config_file::with_defaults(command(), "run", file)?;
+        Ok(Self::from_arg_matches(
+            &command.try_get_matches_from(&arguments)?,
+        )?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_setting_has_a_flag_an_environment_variable_and_help() {
+        let command = command();
+        command.clone().debug_assert();
+        let run = command.find_subcommand("run").unwrap();
+        let mut settings = 0;
+        for arg in run.get_arguments().filter(|arg| arg.get_id() != "help") {
+            let long = arg
+                .get_long()
+                .expect("a long flag")
+                .replace('-', "_")
+                .to_uppercase();
+            let env = arg.get_env().expect("a variable").to_str().unwrap();
+            assert!(
+                env == format!("TOKENBLOCK_{long}") || env == long,
+                "{long}: {env}"
+            );
+            assert!(arg.get_help().is_some(), "{long}");
+            settings += 1;
+        }
+        assert!(settings > 20, "{settings}");
+    }
+
+    #[test]
+    fn help_is_complete() {
+        let help = command()
+            .find_subcommand_mut("run")
+            .unwrap()
+            .render_long_help()
+            .to_string();
+        for part in [
+            "Exit codes:",
+            "78  the configuration file is wrong",
+            "[default: 80 8080]",
+            "PRIVATE-TOKEN",
+        ] {
+            assert!(help.contains(part), "{part} in {help}");
+        }
+    }
+}

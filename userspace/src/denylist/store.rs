@@ -1,0 +1,341 @@
+//! What is in force, and the way from there to a new list: additions first, then removals, in every tier.
+
+use std::{collections::HashMap, time::SystemTime};
+
+use super::{Expires, List, Listed, ProxySet, Record, SetReader, Snapshot, Tier, TokenDigest};
+
+/// The denylist in force. The proxy's set is the record of it, so that it is held once.
+#[derive(Debug)]
+pub struct Denylist<K> {
+    set: ProxySet,
+    kernel: Option<K>,
+    /// The entries that will leave, the next one last.
+    expiries: Vec<(Expires, TokenDigest)>,
+    /// Whether the kernel tier failed to take additions that the set has.
+    kernel_behind: bool,
+}
+
+/// How much a new list changed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Changed {
+    /// Entries that came, or whose action is another.
+    pub added: usize,
+    /// Entries that left.
+    pub removed: usize,
+}
+
+impl<K: Tier> Denylist<K> {
+    /// An empty denylist for the proxy and, where there is one, the kernel tier.
+    #[must_use]
+    pub fn new(kernel: Option<K>) -> Self {
+        Self {
+            set: ProxySet::default(),
+            kernel,
+            expiries: Vec::new(),
+            kernel_behind: false,
+        }
+    }
+
+    /// For the proxy to read.
+    #[must_use]
+    pub fn reader(&self) -> SetReader {
+        self.set.reader()
+    }
+
+    /// Entries in force.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.set.snapshot().iter().count()
+    }
+
+    /// Whether nothing is listed.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.set.snapshot().iter().next().is_none()
+    }
+
+    /// The records in force, to be merged into a list that may only add.
+    #[must_use]
+    pub fn records(&self) -> Vec<Record> {
+        let expiries: HashMap<_, _> = self
+            .expiries
+            .iter()
+            .map(|(at, digest)| (digest, *at))
+            .collect();
+        let record = |(digest, listed)| Record {
+            digest,
+            listed,
+            expires: expiries.get(&digest).copied().unwrap_or(Expires::NEVER),
+        };
+        self.set.snapshot().iter().map(record).collect()
+    }
+
+    /// Brings `list` into force. At no moment does a token pass that is on both the old and the new list.
+    ///
+    /// # Errors
+    /// Where the kernel tier did not take all of it. Then nothing was removed from either tier, the set has all
+    /// additions, and the next call tries all again.
+    pub fn apply(&mut self, list: &List) -> Result<Changed, K::Error> {
+        let difference = Difference::between(&self.set.snapshot(), list.records());
+        self.expiries = expiries(list.records());
+        let added = self.add(list, &difference.added);
+        let Ok(()) = self.set.add(&difference.added);
+        added?;
+        self.remove(&difference.removed)?;
+        Ok(Changed {
+            added: difference.added.len(),
+            removed: difference.removed.len(),
+        })
+    }
+
+    fn add(&mut self, list: &List, added: &[(TokenDigest, Listed)]) -> Result<(), K::Error> {
+        let Some(kernel) = &mut self.kernel else {
+            return Ok(());
+        };
+        let result = if self.kernel_behind {
+            let all: Vec<_> = list
+                .records()
+                .iter()
+                .map(|r| (r.digest, r.listed))
+                .collect();
+            kernel.add(&all)
+        } else if added.is_empty() {
+            Ok(())
+        } else {
+            kernel.add(added)
+        };
+        self.kernel_behind = result.is_err();
+        result
+    }
+
+    /// The set last: what the kernel tier could not remove stays on record, and is tried again.
+    fn remove(&mut self, digests: &[TokenDigest]) -> Result<(), K::Error> {
+        if digests.is_empty() {
+            return Ok(());
+        }
+        if let Some(kernel) = &mut self.kernel {
+            kernel.remove(digests)?;
+        }
+        let Ok(()) = self.set.remove(digests);
+        Ok(())
+    }
+
+    /// When the next entry leaves by itself.
+    #[must_use]
+    pub fn next_expiry(&self) -> Option<SystemTime> {
+        self.expiries.last().and_then(|(at, _)| at.time())
+    }
+
+    /// Takes off what has expired by `now`; says how many.
+    ///
+    /// # Errors
+    /// Where the kernel tier could not remove them; they stay due.
+    pub fn expire(&mut self, now: SystemTime) -> Result<usize, K::Error> {
+        let first_due = self.expiries.partition_point(|(at, _)| !at.is_past(now));
+        let due: Vec<_> = self.expiries[first_due..]
+            .iter()
+            .map(|(_, digest)| *digest)
+            .collect();
+        self.remove(&due)?;
+        self.expiries.truncate(first_due);
+        Ok(due.len())
+    }
+}
+
+fn expiries(records: &[Record]) -> Vec<(Expires, TokenDigest)> {
+    let mut expiries: Vec<_> = records
+        .iter()
+        .filter(|record| record.expires != Expires::NEVER)
+        .map(|record| (record.expires, record.digest))
+        .collect();
+    expiries.sort_unstable_by(|a, b| b.cmp(a));
+    expiries
+}
+
+struct Difference {
+    added: Vec<(TokenDigest, Listed)>,
+    removed: Vec<TokenDigest>,
+}
+
+impl Difference {
+    /// Both sides ascend by digest.
+    fn between(old: &Snapshot, new: &[Record]) -> Self {
+        let mut old = old.iter().peekable();
+        let mut difference = Self {
+            added: Vec::new(),
+            removed: Vec::new(),
+        };
+        for record in new {
+            while let Some((gone, _)) = old.next_if(|(digest, _)| *digest < record.digest) {
+                difference.removed.push(gone);
+            }
+            let same = old.next_if(|(digest, _)| *digest == record.digest);
+            if same.is_none_or(|(_, listed)| listed != record.listed) {
+                difference.added.push((record.digest, record.listed));
+            }
+        }
+        difference.removed.extend(old.map(|(digest, _)| digest));
+        difference
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        collections::BTreeMap,
+        sync::{Arc, Mutex},
+        time::{Duration, UNIX_EPOCH},
+    };
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::denylist::{Action, Fingerprint, ShortTokenId};
+
+    type Map = BTreeMap<TokenDigest, Listed>;
+
+    /// A tier over a plain map that fails on demand and never loses what stays listed.
+    #[derive(Clone, Default)]
+    struct Model(Arc<Mutex<ModelState>>);
+
+    #[derive(Default)]
+    struct ModelState {
+        map: Map,
+        fails: bool,
+    }
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("full")]
+    struct Full;
+
+    impl Tier for Model {
+        type Error = Full;
+
+        fn add(&mut self, entries: &[(TokenDigest, Listed)]) -> Result<(), Full> {
+            let mut state = self.0.lock().map_err(|_poisoned| Full)?;
+            // A map that is full takes some and not others.
+            let taken = if state.fails {
+                entries.len() / 2
+            } else {
+                entries.len()
+            };
+            state.map.extend(entries[..taken].iter().copied());
+            if state.fails { Err(Full) } else { Ok(()) }
+        }
+
+        fn remove(&mut self, digests: &[TokenDigest]) -> Result<(), Full> {
+            let mut state = self.0.lock().map_err(|_poisoned| Full)?;
+            if state.fails {
+                return Err(Full);
+            }
+            for digest in digests {
+                state.map.remove(digest);
+            }
+            Ok(())
+        }
+    }
+
+    fn record(digest: u8, block: bool, expires: Option<u8>) -> Record {
+        Record {
+            digest: TokenDigest([digest; 16]),
+            listed: Listed {
+                token: ShortTokenId([digest; 6]),
+                action: if block { Action::Block } else { Action::Alert },
+                fingerprint: Fingerprint(0),
+            },
+            expires: expires.map_or(Expires::NEVER, |at| Expires::at(second(at))),
+        }
+    }
+
+    fn second(n: u8) -> SystemTime {
+        UNIX_EPOCH + Duration::from_secs(n.into())
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Apply(Vec<(u8, bool, Option<u8>)>),
+        Fail(Vec<(u8, bool, Option<u8>)>),
+        Pass(u8),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        let list = || prop::collection::vec((0..30_u8, any::<bool>(), any::<Option<u8>>()), 0..30);
+        prop_oneof![
+            list().prop_map(Step::Apply),
+            list().prop_map(Step::Fail),
+            (0..40_u8).prop_map(Step::Pass)
+        ]
+    }
+
+    fn as_map(list: &List) -> Map {
+        list.records()
+            .iter()
+            .map(|r| (r.digest, r.listed))
+            .collect()
+    }
+
+    proptest! {
+        /// Both tiers hold what a plain model holds, through reloads, expiries and failures of the kernel.
+        #[test]
+        fn tiers_agree_with_a_model(steps in prop::collection::vec(step(), 1..20)) {
+            let kernel = Model::default();
+            let mut denylist = Denylist::new(Some(kernel.clone()));
+            let (mut now, mut list, mut behind) = (0_u8, List::default(), false);
+            for step in steps {
+                kernel.0.lock().unwrap().fails = matches!(step, Step::Fail(_));
+                match step {
+                    Step::Apply(entries) | Step::Fail(entries) => {
+                        let records = entries.into_iter().map(|(d, b, e)| record(d, b, e)).collect();
+                        let before = kernel.0.lock().unwrap().map.clone();
+                        let old: Vec<_> = denylist.set.snapshot().iter().map(|(d, _)| d).collect();
+                        list = List::merge(records, second(now));
+                        let result = denylist.apply(&list);
+                        behind = result.is_err();
+                        if behind {
+                            // Nothing that was or is listed passes in the set; nothing old in the kernel.
+                            let set = denylist.reader();
+                            let state = kernel.0.lock().unwrap();
+                            prop_assert!(as_map(&list).iter().all(|(d, l)| set.get(d) == Some(*l)));
+                            prop_assert!(old.iter().all(|d| set.get(d).is_some()));
+                            prop_assert!(before.keys().all(|d| state.map.contains_key(d)));
+                        }
+                    }
+                    Step::Pass(seconds) => {
+                        now = now.saturating_add(seconds);
+                        denylist.expire(second(now)).unwrap();
+                        list = List::merge(list.records().to_vec(), second(now));
+                    }
+                }
+                if !behind {
+                    let expected = as_map(&list);
+                    prop_assert_eq!(&kernel.0.lock().unwrap().map, &expected);
+                    prop_assert!(denylist.set.snapshot().iter().eq(expected));
+                    prop_assert_eq!(denylist.records(), list.records());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_next_expiry_is_the_earliest() {
+        let mut denylist = Denylist::<Model>::new(None);
+        let records = vec![
+            record(1, true, Some(20)),
+            record(2, true, Some(10)),
+            record(3, true, None),
+        ];
+        let list = List::merge(records, second(0));
+        assert_eq!(
+            denylist.apply(&list).unwrap(),
+            Changed {
+                added: 3,
+                removed: 0
+            }
+        );
+        assert_eq!(denylist.next_expiry(), Some(second(10)));
+        assert_eq!(denylist.expire(second(9)).unwrap(), 0);
+        assert_eq!(denylist.expire(second(10)).unwrap(), 1);
+        assert_eq!(denylist.next_expiry(), Some(second(20)));
+        assert_eq!(denylist.len(), 2);
+    }
+}

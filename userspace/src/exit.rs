@@ -1,0 +1,176 @@
+//! How the process ends: one code for each kind of failure, as sysexits.h numbers them.
+
+use std::{fmt::Write as _, io, process::ExitCode};
+
+use crate::{
+    config_file::ConfigError, kernel::error::KernelError, key::KeyError, proxy::ProxyError,
+    settings::SettingsError, sources::FileError,
+};
+
+/// Why the process ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Exit {
+    /// It was told to.
+    Ok = 0,
+    /// A wrong flag, environment setting, or combination of them.
+    Usage = 64,
+    /// A malformed line in a denylist file, or a certificate or key that can't be used.
+    Data = 65,
+    /// A file that is missing or can't be read.
+    NoInput = 66,
+    /// The kernel lacks a feature, or an interface is missing.
+    Unavailable = 69,
+    /// A defect of this program.
+    Internal = 70,
+    /// The system refused something: a port in use, no more memory or descriptors.
+    Os = 71,
+    /// A privilege is missing.
+    NoPermission = 77,
+    /// A wrong configuration file.
+    Config = 78,
+}
+
+/// A failure that ends the process: what went wrong, with its causes, and the code to end with.
+#[derive(Debug)]
+pub struct Failure {
+    /// The code.
+    pub exit: Exit,
+    /// What is shown.
+    pub error: anyhow::Error,
+}
+
+impl Failure {
+    /// Ends the process with this code for this reason.
+    pub fn new(exit: Exit, error: impl Into<anyhow::Error>) -> Self {
+        Self {
+            exit,
+            error: error.into(),
+        }
+    }
+}
+
+impl Exit {
+    const MEANINGS: [(Self, &'static str); 9] = [
+        (Self::Ok, "ended by SIGINT or SIGTERM"),
+        (Self::Usage, "a flag or an environment setting is wrong"),
+        (
+            Self::Data,
+            "a denylist, a certificate or a key is malformed",
+        ),
+        (Self::NoInput, "a file is missing or can't be read"),
+        (
+            Self::Unavailable,
+            "an interface or a feature of the kernel is missing",
+        ),
+        (Self::Internal, "a defect of tokenblock"),
+        (
+            Self::Os,
+            "the system refused something, for instance a port in use",
+        ),
+        (Self::NoPermission, "a privilege is missing"),
+        (Self::Config, "the configuration file is wrong"),
+    ];
+
+    /// The codes and their meanings, for `--help`.
+    #[must_use]
+    pub fn help() -> String {
+        let mut help = String::from("Exit codes:");
+        for (exit, meaning) in Self::MEANINGS {
+            // Writing to a string can't fail.
+            let _infallible = write!(help, "\n  {:>2}  {meaning}", exit as u8);
+        }
+        help
+    }
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+impl From<SettingsError> for Failure {
+    fn from(error: SettingsError) -> Self {
+        Self::new(Exit::Usage, error)
+    }
+}
+
+impl From<ConfigError> for Failure {
+    fn from(error: ConfigError) -> Self {
+        Self::new(Exit::Config, error)
+    }
+}
+
+impl From<FileError> for Failure {
+    fn from(error: FileError) -> Self {
+        let exit = match error {
+            FileError::Line { .. } => Exit::Data,
+            FileError::NotFound(_)
+            | FileError::Denied(_)
+            | FileError::NotAFile { .. }
+            | FileError::TooLarge { .. }
+            | FileError::Io { .. } => Exit::NoInput,
+        };
+        Self::new(exit, error)
+    }
+}
+
+impl From<KeyError> for Failure {
+    fn from(error: KeyError) -> Self {
+        let exit = match &error {
+            KeyError::Exposed { .. } => Exit::NoPermission,
+            KeyError::Malformed(_) => Exit::Data,
+            KeyError::Folder { error, .. } | KeyError::Io { error, .. } => of_io(error),
+            KeyError::Random(_) => Exit::Os,
+        };
+        Self::new(exit, error)
+    }
+}
+
+impl From<ProxyError> for Failure {
+    fn from(error: ProxyError) -> Self {
+        let exit = match &error {
+            ProxyError::AddressInUse(_) => Exit::Os,
+            ProxyError::Listen { source, .. } | ProxyError::Worker(source) => of_io(source),
+            ProxyError::Pem { .. } => Exit::NoInput,
+            ProxyError::EmptyPem { .. }
+            | ProxyError::KeyMismatch { .. }
+            | ProxyError::Certificate { .. }
+            | ProxyError::Tls(_) => Exit::Data,
+            ProxyError::ServerName(_) => Exit::Usage,
+            ProxyError::NoSystemRoots => Exit::Unavailable,
+        };
+        Self::new(exit, error)
+    }
+}
+
+impl From<KernelError> for Failure {
+    fn from(error: KernelError) -> Self {
+        let exit = match &error {
+            KernelError::Permission { .. } => Exit::NoPermission,
+            KernelError::NoObject(_) | KernelError::TooOld { .. } | KernelError::Refused { .. } => {
+                Exit::Unavailable
+            }
+            KernelError::NoInterface { .. }
+            | KernelError::BadGlob { .. }
+            | KernelError::BadLink { .. } => Exit::Usage,
+            KernelError::BadObject { .. } => Exit::Internal,
+            KernelError::Attach { .. }
+            | KernelError::Netlink(_)
+            | KernelError::Watch(_)
+            | KernelError::Load(_)
+            | KernelError::Program(_)
+            | KernelError::Map(_) => Exit::Os,
+        };
+        Self::new(exit, error)
+    }
+}
+
+fn of_io(error: &io::Error) -> Exit {
+    if error.kind() == io::ErrorKind::PermissionDenied {
+        Exit::NoPermission
+    } else {
+        Exit::Os
+    }
+}

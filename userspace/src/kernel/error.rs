@@ -1,0 +1,162 @@
+//! Why the kernel tier can't work.
+
+use std::io;
+
+use aya::{EbpfError, maps::MapError, programs::ProgramError};
+use thiserror::Error;
+
+use super::{object::BuiltWithout, system};
+
+/// Why the kernel tier can't start or go on.
+#[derive(Debug, Error)]
+pub enum KernelError {
+    /// The binary was built without the programs.
+    #[error(transparent)]
+    NoObject(#[from] BuiltWithout),
+    /// The programs are not those that this binary expects.
+    #[error("the kernel programs lack `{what}`: build both sides with `cargo xtask build`")]
+    BadObject {
+        /// The map or program that is missing.
+        what: &'static str,
+    },
+    /// The process may not use BPF.
+    #[error(
+        "no permission to load BPF programs: run as root, or with the capabilities CAP_BPF, CAP_NET_ADMIN and \
+         CAP_PERFMON"
+    )]
+    Permission {
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// The kernel lacks what the programs need.
+    #[error(
+        "this kernel is {release}, and the programs need Linux 5.17 or later (bpf_loop): use the proxy tier \
+         alone (leave out --interface), or a later kernel"
+    )]
+    TooOld {
+        /// The running kernel.
+        release: String,
+    },
+    /// The verifier refused a program.
+    #[error("this kernel ({release}) refused the programs: {log}")]
+    Refused {
+        /// The running kernel.
+        release: String,
+        /// The end of the verifier's log.
+        log: String,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// No interface of a name that was given.
+    #[error(
+        "no interface is named {name:?}; there are: {known}. A glob (`{name}*`) may match later ones"
+    )]
+    NoInterface {
+        /// The name.
+        name: String,
+        /// Those that are there.
+        known: String,
+    },
+    /// A malformed glob.
+    #[error("--interface {glob:?} is no name and no glob: {what}")]
+    BadGlob {
+        /// As given.
+        glob: String,
+        /// What is wrong.
+        what: &'static str,
+    },
+    /// Frames of a kind that can't be judged.
+    #[error("frames of interface {name:?} begin with neither an Ethernet nor an IP header")]
+    BadLink {
+        /// The interface.
+        name: String,
+    },
+    /// An interface can't be attached to.
+    #[error("can't attach to interface {name:?}")]
+    Attach {
+        /// The interface.
+        name: String,
+        /// What the kernel said.
+        #[source]
+        source: ProgramError,
+    },
+    /// The kernel tells nothing of interfaces.
+    #[error("can't ask the kernel for its interfaces (rtnetlink)")]
+    Netlink(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The ring buffer can't be watched.
+    #[error("can't watch the ring buffer of events")]
+    Watch(#[source] io::Error),
+    /// Any other failure of the loader.
+    #[error("can't load the kernel programs")]
+    Load(#[source] EbpfError),
+    /// Any other failure with a program.
+    #[error("can't use a kernel program")]
+    Program(#[source] ProgramError),
+    /// A map operation failed.
+    #[error("a BPF map operation failed")]
+    Map(#[from] MapError),
+}
+
+/// Bytes of the verifier's log that a message shows.
+const LOG_END: usize = 2000;
+
+impl KernelError {
+    pub(super) fn netlink(error: impl std::error::Error + Send + Sync + 'static) -> Self {
+        Self::Netlink(Box::new(error))
+    }
+
+    /// Says why the object could not be loaded.
+    pub(super) fn from_load(error: EbpfError) -> Self {
+        match permission(&error) {
+            Some(source) => Self::Permission { source },
+            None => Self::Load(error),
+        }
+    }
+
+    /// Says why a program could not be loaded.
+    pub(super) fn from_program(error: ProgramError) -> Self {
+        if let Some(source) = permission(&error) {
+            return Self::Permission { source };
+        }
+        if !system::kernel_at_least(5, 17) {
+            return Self::TooOld {
+                release: system::kernel_version(),
+            };
+        }
+        match error {
+            ProgramError::LoadError {
+                io_error,
+                verifier_log,
+            } => {
+                let log = verifier_log.to_string();
+                let cut = log.len().saturating_sub(LOG_END);
+                let start = (cut..log.len())
+                    .find(|at| log.is_char_boundary(*at))
+                    .unwrap_or(0);
+                let log = log.get(start..).unwrap_or_default().to_owned();
+                Self::Refused {
+                    release: system::kernel_version(),
+                    log,
+                    source: io_error,
+                }
+            }
+            other => Self::Program(other),
+        }
+    }
+}
+
+/// `EPERM` somewhere among the causes: a refusal by the verifier has another error number.
+fn permission(error: &(dyn std::error::Error + 'static)) -> Option<io::Error> {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if let Some(io_error) = error.downcast_ref::<io::Error>()
+            && io_error.raw_os_error() == Some(libc::EPERM)
+        {
+            return Some(io::Error::from_raw_os_error(libc::EPERM));
+        }
+        cause = error.source();
+    }
+    None
+}

@@ -1,0 +1,127 @@
+//! The host's network interfaces, as rtnetlink tells of them: those there are, and those that come and go.
+
+use std::pin::Pin;
+
+use futures_util::{Stream, StreamExt as _, TryStreamExt as _};
+use rtnetlink::{
+    Handle, MulticastGroup, new_multicast_connection,
+    packet_core::{NetlinkMessage, NetlinkPayload},
+    packet_route::{
+        RouteNetlinkMessage,
+        link::{LinkAttribute, LinkLayerType, LinkMessage},
+    },
+};
+use tokenblock_ebpf::packet::Link;
+use tokio::task::JoinHandle;
+
+use super::error::KernelError;
+
+/// One interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Interface {
+    /// Its index, unique while it exists.
+    pub index: u32,
+    /// Its name.
+    pub name: String,
+    /// How its frames begin; `None` where they begin otherwise than any that can be judged.
+    pub link: Option<Link>,
+}
+
+/// What happened to an interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// It is there, new or changed (a new name, for instance).
+    There(Interface),
+    /// The one with this index is gone.
+    Gone(u32),
+}
+
+/// A connection to rtnetlink in the network namespace of the thread that opened it.
+pub struct Interfaces {
+    handle: Handle,
+    messages: Pin<Box<dyn Stream<Item = NetlinkMessage<RouteNetlinkMessage>> + Send>>,
+    connection: JoinHandle<()>,
+}
+
+impl Interfaces {
+    /// Opens the connection; changes from now on are kept until [`Interfaces::change`] takes them.
+    ///
+    /// # Errors
+    /// [`KernelError::Netlink`] where the kernel gives no socket.
+    pub fn open() -> Result<Self, KernelError> {
+        let (connection, handle, messages) =
+            new_multicast_connection(&[MulticastGroup::Link]).map_err(KernelError::netlink)?;
+        let messages = Box::pin(messages.map(|(message, _)| message));
+        Ok(Self {
+            handle,
+            messages,
+            connection: tokio::spawn(connection),
+        })
+    }
+
+    /// All interfaces there are.
+    ///
+    /// # Errors
+    /// [`KernelError::Netlink`] where the kernel does not answer.
+    pub async fn all(&self) -> Result<Vec<Interface>, KernelError> {
+        self.handle
+            .link()
+            .get()
+            .execute()
+            .try_filter_map(|message| async move { Ok(interface(&message)) })
+            .try_collect()
+            .await
+            .map_err(KernelError::netlink)
+    }
+
+    /// The next change; `None` once the connection is lost.
+    pub async fn change(&mut self) -> Option<Change> {
+        loop {
+            let message = self.messages.next().await?;
+            let NetlinkPayload::InnerMessage(message) = message.payload else {
+                continue;
+            };
+            if let RouteNetlinkMessage::DelLink(link) = &message {
+                return Some(Change::Gone(link.header.index));
+            }
+            if let RouteNetlinkMessage::NewLink(link) = &message
+                && let Some(interface) = interface(link)
+            {
+                return Some(Change::There(interface));
+            }
+        }
+    }
+}
+
+impl Drop for Interfaces {
+    fn drop(&mut self) {
+        self.connection.abort();
+    }
+}
+
+fn interface(message: &LinkMessage) -> Option<Interface> {
+    let name = message.attributes.iter().find_map(|attribute| {
+        if let LinkAttribute::IfName(name) = attribute {
+            Some(name.clone())
+        } else {
+            None
+        }
+    })?;
+    let link = match message.header.link_layer_type {
+        LinkLayerType::Ether | LinkLayerType::Loopback => Some(Link::Ethernet),
+        LinkLayerType::None
+        | LinkLayerType::Ppp
+        | LinkLayerType::Rawip
+        | LinkLayerType::Tunnel
+        | LinkLayerType::Tunnel6
+        | LinkLayerType::Sit
+        | LinkLayerType::Ipgre
+        | LinkLayerType::Ip6gre => Some(Link::Ip),
+        _ => None,
+    };
+    Some(Interface {
+        index: message.header.index,
+        name,
+        link,
+    })
+}

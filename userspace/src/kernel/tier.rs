@@ -1,0 +1,165 @@
+//! The tier as a whole: started, filled, attached, run, dropped.
+
+use std::{sync::Arc, time::Duration};
+
+use aya::{
+    Ebpf,
+    maps::{PerCpuArray, RingBuf},
+};
+use tokenblock_ebpf::{
+    rules::Rules,
+    verdict::{PortSet, Settings},
+};
+use tokio::time::{MissedTickBehavior, interval};
+use tracing::warn;
+
+use super::{
+    attach::Attachments,
+    counts::Counts,
+    error::KernelError,
+    events::Events,
+    interfaces::{Change, Interfaces},
+    load::{Load, load},
+    map::{KernelMap, capacity_for, filter_mask_for},
+    object::programs,
+    patterns::Patterns,
+};
+use crate::{
+    counters::Counted,
+    event::EventSink,
+    settings::{KernelSettings, Ports},
+};
+
+/// How often all interfaces are looked at again, should a change have been missed.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
+
+/// The kernel tier; dropped, it detaches its programs and leaves nothing behind.
+pub struct KernelTier {
+    attachments: Attachments,
+    interfaces: Interfaces,
+    events: Events,
+    counts: Counts,
+    ebpf: Ebpf,
+}
+
+impl KernelTier {
+    /// Loads the programs, with room for a list of `entries`. Nothing is attached yet: fill the map first.
+    ///
+    /// # Errors
+    /// [`KernelError`] where the kernel or this process can't.
+    pub fn start(
+        settings: &KernelSettings,
+        rules: &Rules,
+        entries: usize,
+        locations: Arc<[Arc<str>]>,
+        sink: EventSink,
+    ) -> Result<(Self, KernelMap), KernelError> {
+        let patterns = Patterns::parse(&settings.interfaces)?;
+        let capacity = capacity_for(entries);
+        let filter_mask = filter_mask_for(capacity);
+        let mut ebpf = load(&Load {
+            object: programs()?,
+            rules,
+            settings: Settings {
+                monitor: u32::from(settings.monitor),
+                filter_mask,
+            },
+            ports: &port_set(&settings.ports),
+            capacity,
+        })?;
+        let map = KernelMap::take(&mut ebpf, filter_mask)?;
+        let mut take = |what| ebpf.take_map(what).ok_or(KernelError::BadObject { what });
+        let counts = Counts::new(PerCpuArray::try_from(take("COUNTS")?)?);
+        let events = Events::new(RingBuf::try_from(take("EVENTS")?)?, locations, sink)?;
+        let attachments = Attachments::new(patterns, settings.direction);
+        let interfaces = Interfaces::open()?;
+        Ok((
+            Self {
+                attachments,
+                interfaces,
+                events,
+                counts,
+                ebpf,
+            },
+            map,
+        ))
+    }
+
+    /// Attaches the programs to all interfaces that are meant and there.
+    ///
+    /// # Errors
+    /// [`KernelError`] where one can't be attached to; those that were are detached when the tier is dropped.
+    pub async fn attach(&mut self) -> Result<(), KernelError> {
+        let present = self.interfaces.all().await?;
+        self.attachments.start(&mut self.ebpf, &present)
+    }
+
+    /// Names of the interfaces that are protected.
+    #[must_use]
+    pub fn protected(&self) -> Vec<&str> {
+        self.attachments.names()
+    }
+
+    /// The counters.
+    #[must_use]
+    pub fn counters(&self) -> Counted {
+        self.counts.read().unwrap_or_else(|error| {
+            warn!(
+                error = &error as &dyn std::error::Error,
+                "the kernel tier's counters can't be read"
+            );
+            Counted::new()
+        })
+    }
+
+    /// Reports events and follows the interfaces, until dropped; returns only why it can't go on.
+    pub async fn run(&mut self) -> KernelError {
+        let mut again = interval(LOOK_AGAIN);
+        again.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                done = self.events.forward() => if let Err(error) = done {
+                    return error;
+                },
+                Some(change) = self.interfaces.change() => {
+                    self.attachments.follow(&mut self.ebpf, &change);
+                }
+                _ = again.tick() => self.look_again().await,
+            }
+        }
+    }
+
+    /// Detaches from all interfaces, and reports the events that are still in the buffer.
+    pub fn detach(&mut self) {
+        self.attachments.clear();
+        self.events.drain();
+    }
+
+    async fn look_again(&mut self) {
+        match self.interfaces.all().await {
+            Ok(present) => {
+                for interface in present {
+                    self.attachments
+                        .follow(&mut self.ebpf, &Change::There(interface));
+                }
+            }
+            Err(error) => warn!(
+                error = &error as &dyn std::error::Error,
+                "interfaces unknown"
+            ),
+        }
+    }
+}
+
+fn port_set(ports: &Ports) -> PortSet {
+    match ports {
+        Ports::All => PortSet::ALL,
+        Ports::Only(ports) => {
+            let mut set = PortSet::EMPTY;
+            for port in ports {
+                set.insert(port.get());
+            }
+            set
+        }
+    }
+}

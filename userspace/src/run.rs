@@ -1,0 +1,304 @@
+//! `tokenblock run`: settings -> list -> tiers -> in force -> until told to stop.
+
+use std::{convert::Infallible, sync::Arc, time::Duration};
+
+use anyhow::Context as _;
+use sd_notify::NotifyState;
+use tokio::{
+    runtime,
+    signal::unix::{Signal, SignalKind, signal},
+    sync::oneshot,
+    task::{JoinError, JoinHandle},
+    time::timeout,
+};
+
+use crate::{
+    cli::RunArgs,
+    counters::{self, Counted},
+    exit::{Exit, Failure},
+    keeper::{Keeper, Sources},
+    kernel::{KernelMap, KernelTier},
+    key::StoredKey,
+    log::Log,
+    proxy::{Proxy, ProxyCounters, ProxyError},
+    settings::{Settings, Surroundings},
+    sources::Watch,
+};
+
+/// The proxy has its own threads; these are for signals, events and the list.
+const THREADS: usize = 2;
+/// Longest wait for the proxy to end its connections.
+const DRAIN: Duration = Duration::from_millis(900);
+
+/// Enforces until SIGINT, SIGTERM or SIGHUP.
+///
+/// # Errors
+/// Why it could not start, or go on. Nothing is attached then.
+pub fn run(args: RunArgs) -> Result<(), Failure> {
+    let settings = Settings::check(args, &Surroundings::of_process())?;
+    let log = Log::start(settings.log_format, settings.log_level)
+        .map_err(|error| Failure::new(Exit::Internal, anyhow::Error::from_boxed(error)))?;
+    let runtime = runtime::Builder::new_multi_thread()
+        .worker_threads(THREADS)
+        .enable_all()
+        .build()
+        .context("can't start the runtime")
+        .map_err(os)?;
+    let result = runtime.block_on(async {
+        let mut signals = Signals::new().context("can't take signals").map_err(os)?;
+        let mut tiers = Tiers::start(settings, &log).await?;
+        tiers.announce();
+        let result = tiers.serve(&mut signals, &log).await;
+        notify(&[NotifyState::Stopping]);
+        tiers.stop(&log).await;
+        result
+    });
+    // A reload that is under way holds nothing that outlives the process.
+    runtime.shutdown_background();
+    result
+}
+
+fn os(error: anyhow::Error) -> Failure {
+    Failure::new(Exit::Os, error)
+}
+
+/// All that is running.
+struct Tiers {
+    kernel: Option<RunningKernel>,
+    proxy: Option<RunningProxy>,
+    keeping: JoinHandle<Result<Infallible, JoinError>>,
+    entries: usize,
+}
+
+struct RunningKernel {
+    tier: KernelTier,
+    interfaces: String,
+    ports: String,
+}
+
+struct RunningProxy {
+    address: String,
+    counters: ProxyCounters,
+    stop: oneshot::Sender<()>,
+    serving: JoinHandle<Result<(), ProxyError>>,
+}
+
+impl Tiers {
+    /// The list is in the tiers before a program is attached or a connection accepted, so that there is no
+    /// moment without enforcement.
+    async fn start(settings: Settings, log: &Log) -> Result<Self, Failure> {
+        let key = StoredKey::load_or_create(&settings.state_dir)?;
+        let rules = Arc::new(
+            settings
+                .locations
+                .rules(key.get(), settings.min_token_length)?,
+        );
+        let names = settings.locations.names();
+        // Before the files are read, so that no change is missed.
+        let watch = Watch::new(
+            settings
+                .denylist
+                .iter()
+                .map(|source| source.path.clone())
+                .collect(),
+        );
+        let sources = Sources {
+            files: settings.denylist,
+            key,
+            min_token_length: settings.min_token_length,
+        };
+        let list = sources.read()?;
+        let (mut tier, map) = match &settings.kernel {
+            Some(kernel) => {
+                let (room, names) = (list.records().len(), Arc::clone(&names));
+                let (tier, map) = KernelTier::start(kernel, &rules, room, names, log.events())?;
+                (Some(tier), Some(map))
+            }
+            None => (None, None),
+        };
+        let keeper = Keeper::<KernelMap>::start(sources, &list, map).map_err(Failure::from)?;
+        let proxy = match settings.proxy {
+            Some(proxy) => Some(Proxy::bind(
+                proxy,
+                rules,
+                names,
+                keeper.reader(),
+                log.events(),
+            )?),
+            None => None,
+        };
+        if let Some(tier) = &mut tier {
+            tier.attach().await?;
+        }
+        let kernel = tier
+            .zip(settings.kernel)
+            .map(|(tier, settings)| RunningKernel {
+                tier,
+                interfaces: settings.interfaces.join(","),
+                ports: settings.ports.to_string(),
+            });
+        Ok(Self {
+            kernel,
+            proxy: proxy.map(RunningProxy::start),
+            keeping: tokio::spawn(keeper.keep(watch)),
+            entries: list.records().len(),
+        })
+    }
+
+    /// Says that everything configured is enforced.
+    fn announce(&self) {
+        let kernel = self.kernel.as_ref();
+        let proxy = self.proxy.as_ref();
+        let tiers = match (kernel, proxy) {
+            (Some(_), Some(_)) => "kernel, proxy",
+            (Some(_), None) => "kernel",
+            (None, _) => "proxy",
+        };
+        let entries = self.entries;
+        tracing::info!(
+            tiers,
+            entries,
+            interfaces = kernel.map(|kernel| &*kernel.interfaces),
+            ports = kernel.map(|kernel| &*kernel.ports),
+            proxy = proxy.map(|proxy| &*proxy.address),
+            "in force"
+        );
+        let status = format!("in force: {tiers}; {entries} entries");
+        notify(&[NotifyState::Ready, NotifyState::Status(&status)]);
+    }
+
+    /// Until a signal to stop, or until something ends that never should.
+    async fn serve(&mut self, signals: &mut Signals, log: &Log) -> Result<(), Failure> {
+        loop {
+            tokio::select! {
+                signal = signals.next() => match signal {
+                    Told::Stop(name) => {
+                        tracing::info!("stopping on {name}");
+                        return Ok(());
+                    }
+                    Told::Count => self.count(log),
+                },
+                failure = ended_keeper(&mut self.keeping) => return Err(failure),
+                failure = ended_kernel(self.kernel.as_mut()) => return Err(failure),
+                failure = ended_proxy(self.proxy.as_mut()) => return Err(failure),
+            }
+        }
+    }
+
+    fn count(&self, log: &Log) {
+        let kernel = self
+            .kernel
+            .as_ref()
+            .map(|kernel| ("kernel", kernel.tier.counters()));
+        let proxy = self
+            .proxy
+            .as_ref()
+            .map(|proxy| ("proxy", proxy.counters.read()));
+        counters::log(
+            kernel
+                .into_iter()
+                .chain(proxy)
+                .chain([("log", log.counters())]),
+        );
+    }
+
+    /// Detaches, ends connections, logs the counters.
+    async fn stop(self, log: &Log) {
+        self.keeping.abort();
+        let mut counted: Vec<(&str, Counted)> = Vec::new();
+        if let Some(mut kernel) = self.kernel {
+            kernel.tier.detach();
+            counted.push(("kernel", kernel.tier.counters()));
+        }
+        if let Some(proxy) = self.proxy {
+            // It may have ended by itself.
+            let _ended = proxy.stop.send(());
+            if timeout(DRAIN, proxy.serving).await.is_err() {
+                tracing::warn!("the proxy did not end its connections in time");
+            }
+            counted.push(("proxy", proxy.counters.read()));
+        }
+        counted.push(("log", log.counters()));
+        counters::log(counted);
+    }
+}
+
+impl RunningProxy {
+    fn start(proxy: Proxy) -> Self {
+        let (stop, stopped) = oneshot::channel::<()>();
+        Self {
+            address: proxy.local_addr().to_string(),
+            counters: proxy.counter_reader(),
+            stop,
+            serving: tokio::spawn(proxy.serve(async {
+                // Where the sender is gone the process is on its way out too.
+                let _told_or_gone = stopped.await;
+            })),
+        }
+    }
+}
+
+async fn ended_keeper(keeping: &mut JoinHandle<Result<Infallible, JoinError>>) -> Failure {
+    let error = match keeping.await {
+        Ok(Err(error)) | Err(error) => error,
+    };
+    Failure::new(Exit::Internal, error)
+}
+
+async fn ended_kernel(kernel: Option<&mut RunningKernel>) -> Failure {
+    match kernel {
+        Some(kernel) => kernel.tier.run().await.into(),
+        None => std::future::pending().await,
+    }
+}
+
+async fn ended_proxy(proxy: Option<&mut RunningProxy>) -> Failure {
+    let Some(proxy) = proxy else {
+        return std::future::pending().await;
+    };
+    match (&mut proxy.serving).await {
+        Ok(Ok(())) => Failure::new(Exit::Internal, anyhow::anyhow!("the proxy ended by itself")),
+        Ok(Err(error)) => error.into(),
+        Err(error) => Failure::new(Exit::Internal, error),
+    }
+}
+
+/// Tells the service manager, where there is one.
+fn notify(state: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(state) {
+        tracing::warn!(%error, "the service manager can't be told");
+    }
+}
+
+/// What a signal asks for.
+enum Told {
+    Stop(&'static str),
+    Count,
+}
+
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+    hangup: Signal,
+    user1: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            hangup: signal(SignalKind::hangup())?,
+            user1: signal(SignalKind::user_defined1())?,
+        })
+    }
+
+    async fn next(&mut self) -> Told {
+        tokio::select! {
+            _ = self.interrupt.recv() => Told::Stop("SIGINT"),
+            _ = self.terminate.recv() => Told::Stop("SIGTERM"),
+            _ = self.hangup.recv() => Told::Stop("SIGHUP"),
+            _ = self.user1.recv() => Told::Count,
+        }
+    }
+}

@@ -1,0 +1,300 @@
+//! Reads a denylist file, whole or not at all.
+
+use std::{
+    fs::File,
+    io::{self, ErrorKind},
+    path::{Path, PathBuf},
+    time::SystemTime,
+};
+
+use super::{
+    Reading,
+    line::{self, Grammar, Line, LineError},
+    lines::{Lines, LinesError},
+};
+use crate::denylist::{Record, Skipped};
+
+/// Largest file in bytes; ten million long tokens fit.
+const MAX_FILE: u64 = 16 << 30;
+/// Most skipped lines that are named one by one.
+const MAX_NAMED: usize = 20;
+const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
+
+/// A file of entries.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Source {
+    /// Where it is.
+    pub path: PathBuf,
+    /// How its lines are read.
+    pub grammar: Grammar,
+}
+
+/// What a file held besides its records.
+#[derive(Debug, Default)]
+pub struct Summary {
+    /// Entries, before those that are given twice are merged.
+    pub entries: u64,
+    /// Lines that were left out.
+    pub skipped: u64,
+    /// The first of them.
+    pub named: Vec<SkippedLine>,
+}
+
+/// A line that was left out.
+#[derive(Clone, Copy, Debug)]
+pub struct SkippedLine {
+    /// Its number, counted from 1.
+    pub number: u64,
+    /// Why.
+    pub why: Skipped,
+}
+
+/// Why a file is refused.
+#[derive(Debug, thiserror::Error)]
+pub enum FileError {
+    /// There is none.
+    #[error("{}: there is no such file", .0.display())]
+    NotFound(PathBuf),
+    /// It may not be read.
+    #[error("{}: may not be read by this user; check its mode and the folders above it", .0.display())]
+    Denied(PathBuf),
+    /// It is no file.
+    #[error("{}: is {what}; a denylist is a regular file with one token a line", path.display())]
+    NotAFile {
+        /// What was given.
+        path: PathBuf,
+        /// What it is.
+        what: &'static str,
+    },
+    /// It is larger than any list.
+    #[error("{}: {bytes} bytes are more than a denylist can have ({MAX_FILE})", path.display())]
+    TooLarge {
+        /// What was given.
+        path: PathBuf,
+        /// Its size.
+        bytes: u64,
+    },
+    /// Reading failed.
+    #[error("{}: can't be read: {error}", path.display())]
+    Io {
+        /// What was given.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+    /// A line is malformed.
+    #[error("{}:{number}: {error}", path.display())]
+    Line {
+        /// What was given.
+        path: PathBuf,
+        /// The line, counted from 1.
+        number: u64,
+        /// What is wrong with it.
+        error: LineError,
+    },
+}
+
+/// Appends the records of a file to `records`.
+///
+/// # Errors
+/// Where any line of it is malformed or it can't be read; then nothing is appended.
+pub fn read(
+    source: &Source,
+    reading: Reading<'_>,
+    records: &mut Vec<Record>,
+) -> Result<Summary, FileError> {
+    let held = records.len();
+    let result = open(&source.path).and_then(|(file, written)| {
+        read_lines(source, reading, written, Lines::new(file), records)
+    });
+    if result.is_err() {
+        records.truncate(held);
+    }
+    result
+}
+
+/// The file and when it was last written.
+fn open(path: &Path) -> Result<(File, SystemTime), FileError> {
+    let failed = |error: io::Error| {
+        let (kind, path) = (error.kind(), path.to_owned());
+        if matches!(kind, ErrorKind::NotFound | ErrorKind::NotADirectory) {
+            FileError::NotFound(path)
+        } else if kind == ErrorKind::PermissionDenied {
+            FileError::Denied(path)
+        } else {
+            FileError::Io { path, error }
+        }
+    };
+    // Asked before opening: to open a named pipe would wait for its writer.
+    check_kind(path, &path.metadata().map_err(failed)?)?;
+    let file = File::open(path).map_err(failed)?;
+    let metadata = file.metadata().map_err(failed)?;
+    check_kind(path, &metadata)?;
+    if metadata.len() > MAX_FILE {
+        return Err(FileError::TooLarge {
+            path: path.to_owned(),
+            bytes: metadata.len(),
+        });
+    }
+    let written = metadata.modified().map_err(failed)?;
+    Ok((file, written))
+}
+
+fn check_kind(path: &Path, metadata: &std::fs::Metadata) -> Result<(), FileError> {
+    let what = if metadata.is_file() {
+        return Ok(());
+    } else if metadata.is_dir() {
+        "a directory"
+    } else {
+        "a device, a pipe or a socket"
+    };
+    Err(FileError::NotAFile {
+        path: path.to_owned(),
+        what,
+    })
+}
+
+fn read_lines(
+    source: &Source,
+    reading: Reading<'_>,
+    written: SystemTime,
+    mut lines: Lines<File>,
+    records: &mut Vec<Record>,
+) -> Result<Summary, FileError> {
+    let mut summary = Summary::default();
+    let refused = |number, error| FileError::Line {
+        path: source.path.clone(),
+        number,
+        error,
+    };
+    loop {
+        let (number, mut text) = match lines.next() {
+            Ok(Some(line)) => line,
+            Ok(None) => return Ok(summary),
+            Err(LinesError::TooLong(number)) => return Err(refused(number, LineError::TooLong)),
+            Err(LinesError::Io(error)) => {
+                return Err(FileError::Io {
+                    path: source.path.clone(),
+                    error,
+                });
+            }
+        };
+        if number == 1 {
+            text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text);
+        }
+        match line::parse(source.grammar, reading, written, text) {
+            Ok(Line::Entry(entry)) => {
+                summary.entries += 1;
+                records.push(Record::from(&entry));
+            }
+            Ok(Line::Skipped(why)) => summary.skip(SkippedLine { number, why }),
+            Ok(Line::Blank) => {}
+            Err(error) => return Err(refused(number, error)),
+        }
+    }
+}
+
+impl Summary {
+    fn skip(&mut self, line: SkippedLine) {
+        self.skipped += 1;
+        if self.named.len() < MAX_NAMED {
+            self.named.push(line);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, os::unix::fs::PermissionsExt as _};
+
+    use tokenblock_ebpf::digest::InstallationKey;
+
+    use super::*;
+
+    const READING: Reading<'_> = Reading {
+        key: &InstallationKey([5; 16]),
+        min_token_length: 8,
+    };
+
+    fn read_path(path: &Path) -> Result<(Vec<Record>, Summary), FileError> {
+        let source = Source {
+            path: path.to_owned(),
+            grammar: Grammar::Entries,
+        };
+        let mut records = Vec::new();
+        read(&source, READING, &mut records).map(|summary| (records, summary))
+    }
+
+    fn with_file<T>(text: &[u8], job: impl FnOnce(&Path) -> T) -> T {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("list");
+        fs::write(&path, text).unwrap();
+        job(&path)
+    }
+
+    fn read_text(text: &[u8]) -> Result<(Vec<Record>, Summary), FileError> {
+        with_file(text, read_path)
+    }
+
+    #[test]
+    fn crlf_byte_order_mark_comments_and_a_missing_last_line_end() {
+        let text = "\u{feff}first-token\r\n\r\n# comment\r\nshort\r\nsecond-token action=alert";
+        let (records, summary) = read_text(text.as_bytes()).unwrap();
+        let (plain, _) = read_text(b"first-token\nsecond-token action=alert\n").unwrap();
+        assert_eq!(records, plain);
+        assert_eq!((summary.entries, summary.skipped), (2, 1));
+        assert_eq!(summary.named[0].number, 4);
+    }
+
+    #[test]
+    fn a_malformed_line_refuses_the_file_and_names_the_place_only() {
+        let error = read_text(b"first-token\n# fine\nsecond-secret oops\n").expect_err("refused");
+        let text = error.to_string();
+        assert!(
+            text.contains("list:3: what follows the token is no attribute"),
+            "{text}"
+        );
+        assert!(!text.contains("secret") && !text.contains("oops"), "{text}");
+
+        let long = read_text("x".repeat(100_000).as_bytes())
+            .expect_err("refused")
+            .to_string();
+        assert!(long.contains("list:1: longer than 64 KiB"), "{long}");
+        let binary = read_text(b"\x7fELF\x02\x01\x01\0\0")
+            .expect_err("refused")
+            .to_string();
+        assert!(
+            binary.contains("list:1: a control or invisible character"),
+            "{binary}"
+        );
+    }
+
+    #[test]
+    fn what_is_no_readable_file_is_refused_with_its_reason() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name| folder.path().join(name);
+        let text = |path: &Path| read_path(path).expect_err("refused").to_string();
+
+        assert!(text(&path("none")).ends_with("none: there is no such file"));
+        assert!(text(folder.path()).contains("is a directory"));
+        assert!(text(Path::new("/dev/null")).contains("a device, a pipe or a socket"));
+
+        let sparse = File::create(path("sparse")).unwrap();
+        sparse.set_len(MAX_FILE + 1).unwrap();
+        assert!(text(&path("sparse")).contains("more than a denylist can have"));
+
+        fs::write(path("mine"), "first-token").unwrap();
+        fs::set_permissions(path("mine"), fs::Permissions::from_mode(0o000)).unwrap();
+        // Root reads it all the same.
+        if !rustix::process::geteuid().is_root() {
+            assert!(text(&path("mine")).contains("may not be read by this user"));
+        }
+    }
+
+    #[test]
+    fn many_skipped_lines_are_counted_and_some_are_named() {
+        let (records, summary) = read_text("short\n".repeat(1_000).as_bytes()).unwrap();
+        assert!(records.is_empty());
+        assert_eq!((summary.skipped, summary.named.len()), (1_000, MAX_NAMED));
+    }
+}

@@ -1,0 +1,387 @@
+//! The grammar of one line of a denylist file: a token, attributes after it.
+
+use std::time::SystemTime;
+
+use jiff::{Span, Timestamp, tz::TimeZone};
+
+use super::Reading;
+use crate::denylist::{Action, Entry, Expires, Malformed, Skipped, Unlistable, identify};
+
+/// How the lines of a file are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Grammar {
+    /// `TOKEN [ATTRIBUTE=VALUE]...`, `#` before a comment.
+    Entries,
+    /// The whole line is a token, with or without its scheme: the format of Wallarm's API Firewall.
+    Wallarm,
+}
+
+/// Why a line is refused, and with it the file. Says nothing of the line's text: that may be a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LineError {
+    /// The line is longer than 64 KiB.
+    #[error("longer than 64 KiB; is this a list with one token a line?")]
+    TooLong,
+    /// Bytes that are no text.
+    #[error("not UTF-8; is this a text file?")]
+    NotUtf8,
+    /// The token can't be one.
+    #[error(transparent)]
+    Token(#[from] Malformed),
+    /// Tokens that are known by their hash only.
+    #[error("`sha256:` entries can't be enforced yet; list the token itself")]
+    Hash,
+    /// What follows the token isn't `name=value`, or the name is unknown.
+    #[error(
+        "what follows the token is no attribute{}; known are expires=, action=, reason= and source= (a \
+         scheme such as Bearer is left out, a comment stands on a line of its own)",
+        .nearest.map(|name| format!("; did you mean {name}=?")).unwrap_or_default()
+    )]
+    UnknownAttribute {
+        /// A known name that is spelt alike.
+        nearest: Option<&'static str>,
+    },
+    /// An attribute given twice.
+    #[error("{0}= is given twice")]
+    Twice(&'static str),
+    /// An attribute without a value.
+    #[error("{0}= has no value")]
+    NoValue(&'static str),
+    /// A quote without its twin.
+    #[error("the value of {0}= has a quote too few or too many; write {0}=\"some text\"")]
+    Quotes(&'static str),
+    /// A control character in a value.
+    #[error("a control character in the value of {0}=")]
+    Control(&'static str),
+    /// A time that isn't one.
+    #[error("expires= takes a time such as 2027-01-31T12:00:00Z or a duration such as 90d or 12h")]
+    Expires,
+    /// An action that isn't one.
+    #[error("action= takes block or alert")]
+    Action,
+}
+
+/// What a line gives.
+#[derive(Debug)]
+pub(super) enum Line<'a> {
+    Entry(Entry<'a>),
+    Skipped(Skipped),
+    Blank,
+}
+
+/// Reads one line; durations count from `written`.
+pub(super) fn parse<'a>(
+    grammar: Grammar,
+    reading: Reading<'_>,
+    written: SystemTime,
+    line: &'a [u8],
+) -> Result<Line<'a>, LineError> {
+    let line = std::str::from_utf8(line).map_err(|_not_utf8| LineError::NotUtf8)?;
+    let line = line.trim_ascii();
+    if line.is_empty() {
+        return Ok(Line::Blank);
+    }
+    let (token, attributes) = match grammar {
+        Grammar::Entries if line.starts_with('#') => return Ok(Line::Blank),
+        Grammar::Entries => {
+            let (token, rest) = split_at_white(line);
+            (token, attributes(rest, written)?)
+        }
+        Grammar::Wallarm => match without_scheme(line) {
+            Some(token) => (token, Attributes::default()),
+            None => return Ok(Line::Skipped(Skipped::SeveralWords)),
+        },
+    };
+    if grammar == Grammar::Entries && is_hash(token) {
+        return Err(LineError::Hash);
+    }
+    match identify(reading.key, reading.min_token_length, token) {
+        Ok(identity) => Ok(Line::Entry(Entry {
+            identity,
+            action: attributes.action.unwrap_or_default(),
+            expires: attributes.expires.unwrap_or(Expires::NEVER),
+            reason: attributes.reason,
+            source: attributes.source,
+        })),
+        Err(Unlistable::Skipped(why)) => Ok(Line::Skipped(why)),
+        Err(Unlistable::Malformed(why)) => Err(why.into()),
+    }
+}
+
+fn is_hash(token: &str) -> bool {
+    token
+        .get(..7)
+        .is_some_and(|prefix| prefix.eq_ignore_ascii_case("sha256:"))
+}
+
+/// `Bearer X` gives `X`, one word gives itself, more than two words give nothing.
+fn without_scheme(line: &str) -> Option<&str> {
+    let (first, rest) = split_at_white(line);
+    if rest.is_empty() {
+        return Some(first);
+    }
+    let (token, rest) = split_at_white(rest);
+    rest.is_empty().then_some(token)
+}
+
+/// The text up to the first blank or tab, and what follows the white space.
+fn split_at_white(text: &str) -> (&str, &str) {
+    match text.split_once([' ', '\t']) {
+        Some((word, rest)) => (word, rest.trim_start_matches([' ', '\t'])),
+        None => (text, ""),
+    }
+}
+
+#[derive(Default)]
+struct Attributes<'a> {
+    expires: Option<Expires>,
+    action: Option<Action>,
+    reason: Option<&'a str>,
+    source: Option<&'a str>,
+}
+
+const NAMES: [&str; 4] = ["expires", "action", "reason", "source"];
+
+fn attributes(mut rest: &str, written: SystemTime) -> Result<Attributes<'_>, LineError> {
+    let mut attributes = Attributes::default();
+    while !rest.is_empty() {
+        let (name, value);
+        (name, value, rest) = attribute(rest)?;
+        let first = match name {
+            "expires" => attributes
+                .expires
+                .replace(expires(value, written)?)
+                .is_none(),
+            "action" => attributes.action.replace(action(value)?).is_none(),
+            "reason" => attributes.reason.replace(value).is_none(),
+            _ => attributes.source.replace(value).is_none(),
+        };
+        if !first {
+            return Err(LineError::Twice(name));
+        }
+    }
+    Ok(attributes)
+}
+
+/// One `name=value` or `name="value"`: the name, the value, and what follows.
+fn attribute(text: &str) -> Result<(&'static str, &str, &str), LineError> {
+    let (name, value) = text.split_once('=').ok_or_else(|| unknown(text))?;
+    let name = NAMES
+        .into_iter()
+        .find(|known| *known == name)
+        .ok_or_else(|| unknown(name))?;
+    let (value, rest) = match value.strip_prefix('"') {
+        Some(quoted) => {
+            let (value, rest) = quoted.split_once('"').ok_or(LineError::Quotes(name))?;
+            if !(rest.is_empty() || rest.starts_with([' ', '\t'])) {
+                return Err(LineError::Quotes(name));
+            }
+            (value, rest.trim_start_matches([' ', '\t']))
+        }
+        None => split_at_white(value),
+    };
+    if value.is_empty() {
+        return Err(LineError::NoValue(name));
+    }
+    if value.contains('"') {
+        return Err(LineError::Quotes(name));
+    }
+    if value.chars().any(char::is_control) {
+        return Err(LineError::Control(name));
+    }
+    Ok((name, value, rest))
+}
+
+/// Names only what we know, since the text may be a token.
+fn unknown(name: &str) -> LineError {
+    let name = name.to_ascii_lowercase();
+    let nearest = NAMES
+        .into_iter()
+        .map(|known| (strsim::damerau_levenshtein(known, &name), known))
+        .filter(|(distance, _)| *distance <= 2)
+        .min()
+        .map(|(_, known)| known);
+    LineError::UnknownAttribute { nearest }
+}
+
+fn action(value: &str) -> Result<Action, LineError> {
+    match value {
+        "block" => Ok(Action::Block),
+        "alert" => Ok(Action::Alert),
+        _ => Err(LineError::Action),
+    }
+}
+
+/// An instant (RFC 3339) or a duration after `written`.
+fn expires(value: &str, written: SystemTime) -> Result<Expires, LineError> {
+    if let Ok(instant) = value.parse::<Timestamp>() {
+        return Ok(Expires::at(instant.into()));
+    }
+    let after = || -> Result<Timestamp, jiff::Error> {
+        let span: Span = value.parse()?;
+        let written = Timestamp::try_from(written)?.to_zoned(TimeZone::UTC);
+        Ok(written.checked_add(span)?.timestamp())
+    };
+    match after() {
+        Ok(instant) if SystemTime::from(instant) > written => Ok(Expires::at(instant.into())),
+        _ => Err(LineError::Expires),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, UNIX_EPOCH};
+
+    use proptest::prelude::*;
+    use tokenblock_ebpf::digest::InstallationKey;
+
+    use super::*;
+
+    const READING: Reading<'_> = Reading {
+        key: &InstallationKey([5; 16]),
+        min_token_length: 8,
+    };
+
+    fn written() -> SystemTime {
+        UNIX_EPOCH + Duration::from_secs(1_000_000)
+    }
+
+    fn entries(line: &str) -> Result<Line<'_>, LineError> {
+        parse(Grammar::Entries, READING, written(), line.as_bytes())
+    }
+
+    fn entry(line: &str) -> Entry<'_> {
+        match entries(line) {
+            Ok(Line::Entry(entry)) => entry,
+            other => panic!("{line:?}: {other:?}"),
+        }
+    }
+
+    fn refused(line: &str) -> LineError {
+        entries(line).expect_err(line)
+    }
+
+    #[test]
+    fn a_token_with_all_attributes() {
+        let plain = entry("  tok#en-0123456789\r");
+        assert_eq!(
+            (plain.action, plain.expires),
+            (Action::Block, Expires::NEVER)
+        );
+        let full = entry(
+            "tok#en-0123456789 \t expires=1970-01-12T14:46:40+01:00 action=alert reason=\"in a public repo\" \
+             source=gitleaks",
+        );
+        assert_eq!(full.identity, plain.identity);
+        assert_eq!(full.action, Action::Alert);
+        assert_eq!(full.expires, Expires::at(written()));
+        assert_eq!(
+            (full.reason, full.source),
+            (Some("in a public repo"), Some("gitleaks"))
+        );
+    }
+
+    #[test]
+    fn durations_count_from_the_time_of_writing() {
+        for (text, seconds) in [
+            ("90d", 90 * 86_400),
+            ("12h", 43_200),
+            ("1d12h", 129_600),
+            ("30s", 30),
+        ] {
+            let line = format!("0123456789 expires={text}");
+            let expected = Expires::at(written() + Duration::from_secs(seconds));
+            assert_eq!(entry(&line).expires, expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn blank_lines_and_comments_are_no_entries() {
+        for line in ["", "   ", "\t\r", "# comment", "  #comment with \u{7f}"] {
+            assert!(matches!(entries(line), Ok(Line::Blank)), "{line:?}");
+        }
+        assert!(matches!(
+            entries("short"),
+            Ok(Line::Skipped(Skipped::TooShort { minimum: 8 }))
+        ));
+    }
+
+    #[test]
+    fn each_malformed_line_says_what_is_wrong() {
+        let unknown = |nearest| LineError::UnknownAttribute { nearest };
+        for (line, why) in [
+            ("0123456789 # comment", unknown(None)),
+            ("Bearer 0123456789", unknown(None)),
+            ("Bearer dXNlcjpwYXNzd29yZA==", unknown(None)),
+            ("0123456789 expire=90d", unknown(Some("expires"))),
+            ("0123456789 Action=block", unknown(Some("action"))),
+            ("0123456789 action=drop", LineError::Action),
+            ("0123456789 action=", LineError::NoValue("action")),
+            ("0123456789 reason=\"\"", LineError::NoValue("reason")),
+            ("0123456789 reason=\"open", LineError::Quotes("reason")),
+            ("0123456789 reason=\"a\"b", LineError::Quotes("reason")),
+            ("0123456789 source=a\"b", LineError::Quotes("source")),
+            ("0123456789 reason=a\u{1b}b", LineError::Control("reason")),
+            ("0123456789 source=a source=b", LineError::Twice("source")),
+            ("0123456789 expires=tomorrow", LineError::Expires),
+            ("0123456789 expires=2027-01-31", LineError::Expires),
+            ("0123456789 expires=-90d", LineError::Expires),
+            ("0123456789 expires=\"90d ago\"", LineError::Expires),
+            ("0123456789 expires=0s", LineError::Expires),
+            ("0123456789 expires=99999999999d", LineError::Expires),
+            ("0123456789\0", LineError::Token(Malformed::Control)),
+            ("\"0123456789\",", LineError::Token(Malformed::Quote)),
+            ("SHA256:00", LineError::Hash),
+        ] {
+            assert_eq!(refused(line), why, "{line:?}");
+            let text = why.to_string();
+            assert!(
+                !text.contains("0123456789") && !text.contains("dXNl"),
+                "{text}"
+            );
+        }
+        let latin1 = parse(Grammar::Entries, READING, written(), b"caf\xe9-0123456789");
+        assert_eq!(latin1.expect_err("no UTF-8"), LineError::NotUtf8);
+        assert!(
+            unknown(Some("action"))
+                .to_string()
+                .contains("did you mean action=?")
+        );
+    }
+
+    #[test]
+    fn wallarm_lines_are_tokens_whole() {
+        let wallarm = |line: &'static str| {
+            parse(Grammar::Wallarm, READING, written(), line.as_bytes()).unwrap()
+        };
+        for line in [
+            "0123456789",
+            " Bearer 0123456789 \r",
+            "bearer \t0123456789",
+            "\"0123456789\"",
+        ] {
+            match wallarm(line) {
+                Line::Entry(found) => assert_eq!(found.identity, entry("0123456789").identity),
+                other @ (Line::Skipped(_) | Line::Blank) => panic!("{line:?}: {other:?}"),
+            }
+        }
+        assert!(matches!(wallarm("#0123456789"), Line::Entry(_)));
+        assert!(matches!(wallarm("sha256:0123456789"), Line::Entry(_)));
+        assert!(matches!(
+            wallarm("# of the old list"),
+            Line::Skipped(Skipped::SeveralWords)
+        ));
+        assert!(matches!(wallarm("  \t"), Line::Blank));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_answered(line: Vec<u8>) {
+            for grammar in [Grammar::Entries, Grammar::Wallarm] {
+                if let Ok(Line::Entry(_)) = parse(grammar, READING, written(), &line) {
+                    prop_assert!(line.len() >= 8);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,23 @@
+//! Where entries come from: denylist files, read line by line and watched for changes.
+//!
+//! `watch -> file -> lines -> line -> denylist`
+
+mod file;
+mod line;
+mod lines;
+mod watch;
+
+pub use file::{FileError, SkippedLine, Source, Summary, read};
+pub use line::{Grammar, LineError};
+pub use watch::{Change, Watch};
+
+use tokenblock_ebpf::digest::InstallationKey;
+
+/// What the text of an entry is read with.
+#[derive(Clone, Copy)]
+pub struct Reading<'a> {
+    /// For the digests.
+    pub key: &'a InstallationKey,
+    /// Entries shorter than this many bytes are skipped.
+    pub min_token_length: u64,
+}

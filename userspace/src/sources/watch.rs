@@ -1,0 +1,286 @@
+//! Says when denylist files may have changed.
+//!
+//! The folders are watched, not the files: that sees atomic renames, files that are deleted and made again,
+//! and the symbolic links that Kubernetes swaps (each link on the way is watched in its folder). A slow poll
+//! of the files' metadata sees what inotify can't (network and overlay file systems).
+
+use std::{
+    collections::{HashMap, HashSet},
+    ffi::{OsStr, OsString},
+    fs, io,
+    os::unix::fs::MetadataExt as _,
+    path::{Component, Path, PathBuf},
+    time::Duration,
+};
+
+use inotify::{EventMask, Inotify, WatchDescriptor, WatchMask};
+use tokio::{
+    io::unix::AsyncFd,
+    time::{Instant, Interval, MissedTickBehavior, interval, timeout_at},
+};
+
+/// A change is reported when nothing more has happened for this long ...
+const QUIET: Duration = Duration::from_millis(50);
+/// ... and at the latest after this.
+const LATEST: Duration = Duration::from_millis(500);
+/// Between two looks at the metadata, with inotify and without.
+const POLL: Duration = Duration::from_secs(5);
+const POLL_ALONE: Duration = Duration::from_millis(500);
+/// As many as the kernel follows.
+const MAX_LINKS: usize = 40;
+
+/// What a change allows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// A file may still be half-written: what it holds counts, what it lacks doesn't.
+    Unsettled,
+    /// The files are as their writers left them.
+    Settled,
+}
+
+/// Watches a set of files.
+#[derive(Debug)]
+pub struct Watch {
+    files: Vec<PathBuf>,
+    inotify: Option<AsyncFd<Inotify>>,
+    folders: HashMap<WatchDescriptor, Folder>,
+    /// Files that were written to and not closed since.
+    writing: HashSet<PathBuf>,
+    prints: Vec<Option<Fingerprint>>,
+    /// Whether the last report was [`Change::Unsettled`].
+    unsettled: bool,
+    poll: Interval,
+}
+
+#[derive(Debug)]
+struct Folder {
+    path: PathBuf,
+    names: HashSet<OsString>,
+}
+
+/// Tells versions of a file apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Fingerprint {
+    file: (u64, u64),
+    size: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl Watch {
+    /// Starts watching; changes from now on are reported. To be called in a tokio runtime.
+    ///
+    /// Where inotify can't be had (its limits are reached) the files are polled twice a second.
+    #[must_use]
+    pub fn new(files: Vec<PathBuf>) -> Self {
+        let inotify = Inotify::init().and_then(|inotify| {
+            // SAFETY: it owns its descriptor, and gives that one and no other for as long as it lives.
+            unsafe { AsyncFd::register(inotify) }.map_err(io::Error::from)
+        });
+        if let Err(error) = &inotify {
+            tracing::warn!(%error, "no inotify: denylist files are polled");
+        }
+        let mut poll = interval(if inotify.is_ok() { POLL } else { POLL_ALONE });
+        poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut watch = Self {
+            files,
+            inotify: inotify.ok(),
+            folders: HashMap::new(),
+            writing: HashSet::new(),
+            prints: Vec::new(),
+            unsettled: false,
+            poll,
+        };
+        watch.look();
+        watch
+    }
+
+    /// Waits for the next change. Dropping the future may lose one: give it a task of its own.
+    pub async fn changed(&mut self) -> Change {
+        loop {
+            tokio::select! {
+                relevant = events(self.inotify.as_mut(), &mut self.folders, &mut self.writing) => {
+                    if relevant {
+                        self.settle().await;
+                        self.look();
+                        return self.report(!self.writing.is_empty());
+                    }
+                }
+                _ = self.poll.tick() => {
+                    if self.look() {
+                        return self.report(true);
+                    }
+                    if self.unsettled {
+                        // Nobody wrote for a whole interval.
+                        self.writing.clear();
+                        return self.report(false);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes what follows closely.
+    async fn settle(&mut self) {
+        let latest = Instant::now() + LATEST;
+        loop {
+            let until = latest.min(Instant::now() + QUIET);
+            let more = events(self.inotify.as_mut(), &mut self.folders, &mut self.writing);
+            if timeout_at(until, more).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    fn report(&mut self, unsettled: bool) -> Change {
+        self.unsettled = unsettled;
+        if unsettled {
+            Change::Unsettled
+        } else {
+            Change::Settled
+        }
+    }
+
+    /// Follows the links anew, and says whether a file is another than at the last look.
+    fn look(&mut self) -> bool {
+        self.follow();
+        let prints = self
+            .files
+            .iter()
+            .map(|file| Fingerprint::of(file))
+            .collect();
+        let changed = self.prints != prints;
+        self.prints = prints;
+        changed
+    }
+
+    /// Watches the folders that hold the files and the links on the way to them, and no others.
+    fn follow(&mut self) {
+        let Some(inotify) = &self.inotify else { return };
+        let mut watches = inotify.get_ref().watches();
+        let mut folders = HashMap::<WatchDescriptor, Folder>::new();
+        for (path, name) in self.files.iter().flat_map(|file| steps(file)) {
+            // A folder that isn't there is found by the poll when it comes.
+            if let Ok(descriptor) = watches.add(&path, mask()) {
+                let names = HashSet::new();
+                let folder = folders.entry(descriptor).or_insert(Folder { path, names });
+                folder.names.insert(name);
+            }
+        }
+        for descriptor in std::mem::take(&mut self.folders).into_keys() {
+            if !folders.contains_key(&descriptor) {
+                // It may be gone with its folder.
+                drop(watches.remove(descriptor));
+            }
+        }
+        self.folders = folders;
+    }
+}
+
+fn mask() -> WatchMask {
+    WatchMask::MODIFY
+        | WatchMask::CLOSE_WRITE
+        | WatchMask::ATTRIB
+        | WatchMask::CREATE
+        | WatchMask::DELETE
+        | WatchMask::MOVE
+        | WatchMask::DELETE_SELF
+        | WatchMask::MOVE_SELF
+        | WatchMask::ONLYDIR
+}
+
+/// Waits for events; true where one concerns a watched file. Loses nothing when dropped.
+async fn events(
+    inotify: Option<&mut AsyncFd<Inotify>>,
+    folders: &mut HashMap<WatchDescriptor, Folder>,
+    writing: &mut HashSet<PathBuf>,
+) -> bool {
+    let Some(inotify) = inotify else {
+        return std::future::pending().await;
+    };
+    let Ok(mut ready) = inotify.readable_mut().await else {
+        return std::future::pending().await;
+    };
+    let mut buffer = [0; 4096];
+    let read = ready.try_io(|inotify| match inotify.get_mut().read_events(&mut buffer) {
+        Ok(events) => Ok(events
+            .map(|e| (e.wd, e.mask, e.name.map(OsStr::to_owned)))
+            .collect::<Vec<_>>()),
+        Err(error) => Err(error),
+    });
+    let Ok(Ok(events)) = read else { return false };
+    let mut relevant = false;
+    for (descriptor, mask, name) in events {
+        relevant |= mask.contains(EventMask::Q_OVERFLOW);
+        if let Some(folder) = folders.get(&descriptor) {
+            relevant |= folder.note(mask, name.as_deref(), writing);
+        }
+    }
+    relevant
+}
+
+impl Folder {
+    /// Whether the event concerns a watched name, and whether a writer has that file open.
+    fn note(&self, mask: EventMask, name: Option<&OsStr>, writing: &mut HashSet<PathBuf>) -> bool {
+        let Some(name) = name else { return true };
+        if !self.names.contains(name) {
+            return false;
+        }
+        let path = self.path.join(name);
+        // Who makes a file opens it, unless it is a link.
+        let opened = mask.contains(EventMask::CREATE) && !path.is_symlink();
+        if opened || mask.contains(EventMask::MODIFY) {
+            writing.insert(path);
+        } else if !mask.contains(EventMask::ATTRIB) {
+            writing.remove(&path);
+        }
+        true
+    }
+}
+
+impl Fingerprint {
+    fn of(file: &Path) -> Option<Self> {
+        let metadata = fs::metadata(file).ok()?;
+        Some(Self {
+            file: (metadata.dev(), metadata.ino()),
+            size: metadata.size(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+        })
+    }
+}
+
+/// Each symbolic link on the way to `file` and what the last of them leads to, as folder and name.
+fn steps(file: &Path) -> Vec<(PathBuf, OsString)> {
+    let absolute = std::path::absolute(file).unwrap_or_else(|_: io::Error| file.to_owned());
+    let mut ahead = reversed(&absolute);
+    let (mut at, mut steps) = (PathBuf::from("/"), Vec::new());
+    while let Some(part) = ahead.pop() {
+        match Path::new(&part).components().next() {
+            Some(Component::RootDir) => at = PathBuf::from("/"),
+            Some(Component::ParentDir) => drop(at.pop()),
+            Some(Component::Normal(name)) => {
+                let here = at.join(name);
+                match fs::read_link(&here) {
+                    Ok(target) if steps.len() < MAX_LINKS => {
+                        steps.push((at.clone(), part));
+                        ahead.extend(reversed(&target));
+                    }
+                    _ => {
+                        if ahead.is_empty() {
+                            steps.push((at.clone(), part));
+                        }
+                        at = here;
+                    }
+                }
+            }
+            Some(Component::CurDir | Component::Prefix(_)) | None => {}
+        }
+    }
+    steps
+}
+
+fn reversed(path: &Path) -> Vec<OsString> {
+    let parts = path.components().map(|part| part.as_os_str().to_owned());
+    parts.rev().collect()
+}

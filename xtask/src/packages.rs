@@ -1,0 +1,72 @@
+//! The distribution's packages (Debian, Ubuntu), for the programs that a task starts.
+
+use std::process::Command;
+
+use anyhow::{Context as _, Result};
+
+use crate::exec;
+
+/// A program that a task starts.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Tool {
+    program: &'static str,
+    package: &'static str,
+}
+
+/// Makes namespaces and interfaces.
+pub(crate) const IP: Tool = Tool {
+    program: "ip",
+    package: "iproute2",
+};
+
+/// The client of the demonstration and of the tests.
+pub(crate) const CURL: Tool = Tool {
+    program: "curl",
+    package: "curl",
+};
+
+/// An origin server of the tests.
+pub(crate) const PYTHON: Tool = Tool {
+    program: "python3",
+    package: "python3",
+};
+
+/// Installs those tools that are missing.
+///
+/// # Errors
+/// Where one can't be installed.
+pub(crate) fn ensure(tools: &[Tool]) -> Result<()> {
+    let missing: Vec<_> = tools
+        .iter()
+        .filter(|tool| !exec::is_on_path(tool.program))
+        .map(|tool| tool.package)
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    install(&missing)
+}
+
+/// Installs packages, through sudo where not root, and says so.
+///
+/// # Errors
+/// Where there is no apt-get, no privilege, or a package can't be had.
+pub(crate) fn install(packages: &[&str]) -> Result<()> {
+    let wanted = packages.join(" ");
+    println!("installing the packages {wanted}");
+    let install = || -> Result<()> {
+        exec::run(apt_get().args(["-qq", "update"]))?;
+        exec::run(
+            apt_get()
+                .args(["-qq", "-y", "--no-install-recommends", "install"])
+                .args(packages),
+        )
+    };
+    install().with_context(|| format!("please install {wanted}, then start the task again"))
+}
+
+fn apt_get() -> Command {
+    let mut command = exec::as_root("env");
+    command.args(["DEBIAN_FRONTEND=noninteractive", "apt-get"]);
+    command
+}
