@@ -8,7 +8,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 
@@ -320,17 +320,33 @@ impl Download {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let mut polled = Pin::new(&mut self.incoming).poll_frame(cx);
-        if polled.is_pending()
-            && let Some(lease) = &mut self.lease
-        {
-            lease.drive(cx);
-            polled = Pin::new(&mut self.incoming).poll_frame(cx);
-        }
+        let polled = match &mut self.lease {
+            Some(lease) => Self::poll_leased(&mut self.incoming, lease, cx),
+            None => Pin::new(&mut self.incoming).poll_frame(cx),
+        };
         if let Poll::Ready(None) = &polled {
             self.end();
         }
         polled.map(|frame| frame.map(|frame| frame.map_err(BodyError::from)))
+    }
+
+    /// What an HTTP/1.1 connection brings comes out of driving it or not at all, so that nobody needs to be
+    /// woken for it by the body's channel: its own stream does that.
+    fn poll_leased(
+        incoming: &mut Incoming,
+        lease: &mut Lease,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let mut quiet = Context::from_waker(Waker::noop());
+        let polled = Pin::new(&mut *incoming).poll_frame(&mut quiet);
+        if polled.is_ready() {
+            return polled;
+        }
+        if lease.drive(cx) {
+            Pin::new(incoming).poll_frame(&mut quiet)
+        } else {
+            Pin::new(incoming).poll_frame(cx)
+        }
     }
 
     /// All has come: the connection can serve the next request.

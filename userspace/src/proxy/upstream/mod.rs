@@ -11,7 +11,7 @@ use std::{
     io,
     rc::Rc,
     sync::Arc,
-    task::{Context, Poll},
+    task::Context,
     time::Duration,
 };
 
@@ -94,8 +94,7 @@ impl Pool {
     /// # Errors
     /// Why there is none.
     pub(super) async fn lease(self: &Rc<Self>, upgrade: bool) -> Result<Lease, Reason> {
-        let kept = std::future::poll_fn(|cx| Poll::Ready(self.take_idle(cx))).await;
-        if let Some(link) = kept {
+        if let Some(link) = self.take_idle() {
             return Ok(self.leased(Connection::Http1(link), true));
         }
         if self.settings.upstream_http == UpstreamHttp::Http1 || upgrade {
@@ -193,7 +192,7 @@ impl Pool {
     }
 
     /// Takes the connection used last; those that were closed meanwhile, or are too old, go.
-    fn take_idle(&self, cx: &mut Context<'_>) -> Option<Box<Link>> {
+    fn take_idle(&self) -> Option<Box<Link>> {
         let mut idle = self.idle.borrow_mut();
         while let Some(Idle { mut link, since }) = idle.pop() {
             if since.elapsed() > self.settings.timeouts.upstream_idle {
@@ -201,7 +200,7 @@ impl Pool {
                 idle.clear();
                 return None;
             }
-            link.drive(cx);
+            link.look();
             if link.is_ready() {
                 return Some(link);
             }
@@ -232,14 +231,10 @@ impl Pool {
         let mut pause = tokio::time::interval((limit / 4).max(Duration::from_millis(100)));
         loop {
             pause.tick().await;
-            std::future::poll_fn(|cx| {
-                self.idle.borrow_mut().retain_mut(|kept| {
-                    kept.link.drive(cx);
-                    !kept.link.has_ended() && kept.since.elapsed() <= limit
-                });
-                Poll::Ready(())
-            })
-            .await;
+            self.idle.borrow_mut().retain_mut(|kept| {
+                kept.link.look();
+                !kept.link.has_ended() && kept.since.elapsed() <= limit
+            });
             self.shared.borrow_mut().retain(http2::Shared::is_open);
         }
     }
@@ -272,10 +267,14 @@ impl Lease {
         }
     }
 
-    /// Lets the connection read and write what it can.
-    pub(super) fn drive(&mut self, cx: &mut Context<'_>) {
-        if let Connection::Http1(link) = &mut self.connection {
-            link.drive(cx);
+    /// Lets a connection that has no task of its own read and write what it can; false where it has one.
+    pub(super) fn drive(&mut self, cx: &mut Context<'_>) -> bool {
+        match &mut self.connection {
+            Connection::Http1(link) => {
+                link.drive(cx);
+                true
+            }
+            Connection::Http2(_) => false,
         }
     }
 
