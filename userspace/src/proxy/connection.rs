@@ -255,7 +255,7 @@ async fn respond(
         Ok(response) => response,
         Err(reason) => {
             peer.worker.counters.refuse(reason);
-            refuse::response(reason)
+            refuse::response(reason, &peer.worker.settings.refusal)
         }
     };
     let stall = http2.then(|| Stall::begin(&peer));

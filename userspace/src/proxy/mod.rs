@@ -40,8 +40,8 @@ use self::{
 pub use self::{
     error::ProxyError,
     settings::{
-        Balance, HealthSettings, Limits, ProxySettings, Route, RouteError, Timeouts, TlsFiles,
-        TlsVersion, Upstream, UpstreamError, UpstreamHttp, UpstreamTlsSettings,
+        Balance, HealthSettings, Limits, ProxySettings, Refusal, Route, RouteError, Timeouts,
+        TlsFiles, TlsVersion, Upstream, UpstreamError, UpstreamHttp, UpstreamTlsSettings,
     },
 };
 use crate::{denylist::SetReader, event::EventSink};

@@ -5,7 +5,7 @@ use http::{HeaderValue, Response, StatusCode, header};
 use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Incoming};
 
-use super::body::ResponseBody;
+use super::{body::ResponseBody, settings::Refusal};
 
 /// Why a request was not forwarded, or why its answer could not be had; shown as `proxy_refused_<name>`.
 #[derive(
@@ -50,22 +50,26 @@ impl Reason {
     }
 }
 
-/// The answer to a refused request: a small JSON body that names the reason.
-pub(super) fn response(reason: Reason) -> Response<ResponseBody> {
+/// The answer to a refused request: a small JSON body that names the reason, or what the settings say.
+pub(super) fn response(reason: Reason, listed: &Refusal) -> Response<ResponseBody> {
+    if reason == Reason::ListedToken {
+        return answer(
+            listed.status,
+            listed.content_type.clone(),
+            listed.body.clone(),
+        );
+    }
     let name: &'static str = reason.into();
-    let body = if reason == Reason::ListedToken {
-        // The common one, without an allocation.
-        Bytes::from_static(b"{\"error\":\"listed_token\"}\n")
-    } else {
-        Bytes::from(format!("{{\"error\":\"{name}\"}}\n"))
-    };
+    let body = Bytes::from(format!("{{\"error\":\"{name}\"}}\n"));
+    let json = HeaderValue::from_static("application/json");
+    answer(reason.status(), json, body)
+}
+
+fn answer(status: StatusCode, content_type: HeaderValue, body: Bytes) -> Response<ResponseBody> {
     let mut response = Response::new(ResponseBody::from(body));
-    *response.status_mut() = reason.status();
+    *response.status_mut() = status;
     let headers = response.headers_mut();
-    headers.insert(
-        header::CONTENT_TYPE,
-        HeaderValue::from_static("application/json"),
-    );
+    headers.insert(header::CONTENT_TYPE, content_type);
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
 }

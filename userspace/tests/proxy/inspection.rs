@@ -193,3 +193,16 @@ fn every_offered_web_socket_protocol_is_judged() {
     );
     assert_eq!(status(&format!("bearer,{kubernetes}AAAA")), 200);
 }
+
+#[test]
+fn the_refusal_is_what_the_settings_say() {
+    let origin = Origin::echo();
+    let tier = Tier::plain(origin.address, |s| {
+        s.refusal.status = http::StatusCode::UNAUTHORIZED;
+        s.refusal.content_type = http::HeaderValue::from_static("text/plain");
+        s.refusal.body = "renew your token".into();
+    });
+    let reply = tier.curl("/", &["-H", &format!("X-API-Key: {LISTED}")]);
+    assert_eq!((reply.status, &*reply.body), (401, "renew your token"));
+    assert!(reply.head.contains("content-type: text/plain"), "{reply:?}");
+}

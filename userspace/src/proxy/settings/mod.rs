@@ -5,6 +5,9 @@ mod upstream;
 
 use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf, time::Duration};
 
+use bytes::Bytes;
+use http::{HeaderValue, StatusCode};
+
 pub(super) use self::upstream::Host;
 pub use self::{
     route::{Route, RouteError},
@@ -45,6 +48,8 @@ pub struct ProxySettings {
     pub workers: NonZeroUsize,
     /// Report listed tokens, and let them pass. Default: false.
     pub monitor: bool,
+    /// The answer to a request that bears a listed token.
+    pub refusal: Refusal,
     /// How long things may take.
     pub timeouts: Timeouts,
     /// How large and how many things may be.
@@ -80,6 +85,17 @@ pub enum UpstreamHttp {
     Http2,
     /// What an `https` upstream picks in the handshake; HTTP/1.1 over cleartext.
     Negotiated,
+}
+
+/// The answer to a request that bears a listed token.
+#[derive(Clone, Debug)]
+pub struct Refusal {
+    /// Default: 403.
+    pub status: StatusCode,
+    /// Default: `application/json`.
+    pub content_type: HeaderValue,
+    /// Default: `{"error":"listed_token"}`.
+    pub body: Bytes,
 }
 
 /// How one of several servers is chosen.
@@ -199,6 +215,7 @@ impl ProxySettings {
             upstream_tls: UpstreamTlsSettings::default(),
             workers: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
             monitor: false,
+            refusal: Refusal::default(),
             timeouts: Timeouts::default(),
             limits: Limits::default(),
         }
@@ -221,6 +238,16 @@ impl ServerTlsSettings {
     /// Every certificate, the default first.
     pub(super) fn certificates(&self) -> impl Iterator<Item = &TlsFiles> {
         std::iter::once(&self.default).chain(&self.more)
+    }
+}
+
+impl Default for Refusal {
+    fn default() -> Self {
+        Self {
+            status: StatusCode::FORBIDDEN,
+            content_type: HeaderValue::from_static("application/json"),
+            body: Bytes::from_static(b"{\"error\":\"listed_token\"}\n"),
+        }
     }
 }
 
