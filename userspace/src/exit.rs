@@ -138,6 +138,8 @@ impl From<ProxyError> for Failure {
             | ProxyError::KeyMismatch { .. }
             | ProxyError::Certificate { .. }
             | ProxyError::Tls(_) => Exit::Data,
+            ProxyError::ServerName(_) => Exit::Usage,
+            ProxyError::NoSystemRoots => Exit::Unavailable,
         };
         Self::new(exit, error)
     }
