@@ -21,6 +21,7 @@ use super::{
     forward,
     hop::Provenance,
     inspect::{Ends, Form, Verdict},
+    preamble,
     refuse::{self, Reason},
     settings::ProxySettings,
     stalls::{Stall, Stalls},
@@ -106,11 +107,24 @@ enum Protocol {
 }
 
 /// Serves one connection to its end.
-pub(super) async fn run(worker: Rc<Worker>, stream: TcpStream, client: SocketAddr, _place: Place) {
+pub(super) async fn run(
+    worker: Rc<Worker>,
+    mut stream: TcpStream,
+    client: SocketAddr,
+    _place: Place,
+) {
     let Ok(local) = stream.local_addr() else {
         // The client is gone already.
         worker.counters.close(Closed::Protocol);
         return;
+    };
+    let client = match preamble(&worker, &mut stream, client).await {
+        Ok(client) => client,
+        Err(why) => {
+            tracing::debug!(source = %client, ?why, "no PROXY protocol header");
+            worker.counters.close(why);
+            return;
+        }
     };
     let (transport, protocol) = match handshake(&worker, stream).await {
         Ok(ready) => ready,
@@ -136,6 +150,22 @@ pub(super) async fn run(worker: Rc<Worker>, stream: TcpStream, client: SocketAdd
         tracing::debug!(%client, ?why, "a connection was closed");
         peer.worker.counters.close(why);
     }
+}
+
+/// Who the client is: the other end, or whom a balancer there speaks for.
+async fn preamble(
+    worker: &Worker,
+    stream: &mut TcpStream,
+    source: SocketAddr,
+) -> Result<SocketAddr, Closed> {
+    if !worker.settings.has_preamble(source.ip()) {
+        return Ok(source);
+    }
+    let limit = worker.settings.timeouts.handshake;
+    let told = timeout(limit, preamble::read(stream)).await;
+    Ok(told
+        .map_err(|_elapsed| Closed::PreambleTimeout)??
+        .unwrap_or(source))
 }
 
 async fn handshake(worker: &Worker, stream: TcpStream) -> Result<(Transport, Protocol), Closed> {

@@ -3,10 +3,16 @@
 mod route;
 mod upstream;
 
-use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    num::NonZeroUsize,
+    path::PathBuf,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode};
+use ipnet::IpNet;
 
 pub(super) use self::upstream::Host;
 pub use self::{
@@ -22,6 +28,8 @@ pub struct ProxySettings {
     /// Share the address with a predecessor that is about to stop, so that a restart refuses nobody.
     /// Default: false, which makes a second process on the same address an error.
     pub takeover: bool,
+    /// Sources (load balancers) whose connections start with a PROXY protocol header, and must. Default: none.
+    pub proxy_protocol_from: Vec<IpNet>,
     /// Certificate and key; without them the proxy listens in cleartext.
     pub tls: Option<TlsFiles>,
     /// Further certificates, for clients that ask for one of their names; `tls` is the default.
@@ -202,6 +210,7 @@ impl ProxySettings {
         Self {
             listen,
             takeover: false,
+            proxy_protocol_from: Vec::new(),
             tls: None,
             more_certificates: Vec::new(),
             tls_min_version: TlsVersion::default(),
@@ -223,6 +232,14 @@ impl ProxySettings {
 }
 
 impl ProxySettings {
+    /// Whether a connection from this address starts with a PROXY protocol header.
+    pub(super) fn has_preamble(&self, source: IpAddr) -> bool {
+        let source = source.to_canonical();
+        self.proxy_protocol_from
+            .iter()
+            .any(|net| net.contains(&source))
+    }
+
     /// The settings of handshakes, where clients come over TLS.
     pub(super) fn server_tls(&self) -> Option<ServerTlsSettings> {
         Some(ServerTlsSettings {
