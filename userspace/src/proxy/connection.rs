@@ -134,10 +134,11 @@ pub(super) async fn run(
             return;
         }
     };
+    let (tls, trusted) = (worker.tls.is_some(), worker.settings.trusts(client.ip()));
     let peer = Rc::new(Peer {
         activity: Arc::new(Activity::new()),
         stalls: Stalls::default(),
-        provenance: Provenance::new(client, worker.tls.is_some()),
+        provenance: Provenance::new(client, tls, trusted),
         ends: Ends {
             source: client,
             destination: local,

@@ -1,4 +1,4 @@
-//! The PROXY protocol in front of a client's own bytes.
+//! Who the client is: the PROXY protocol in front of its bytes, proxies that speak for it.
 
 use std::{io::Write as _, time::Duration};
 
@@ -39,6 +39,19 @@ fn the_client_that_a_balancer_names_is_the_client() {
     assert!(client.until("}\n").starts_with("HTTP/1.1 403 "));
     let event = &tier.events()[0];
     assert_eq!(event.source, "[2001:db8::9]:4711".parse().unwrap());
+}
+
+#[test]
+fn a_trusted_proxy_is_added_to_and_others_are_replaced() {
+    let origin = Origin::echo();
+    let tier = Tier::plain(origin.address, |s| {
+        s.trusted_proxies = vec!["127.0.0.1/32".parse().unwrap()];
+    });
+    let claim = ["-H", "X-Forwarded-For: 192.0.2.7", "--interface"];
+    let from = |source| tier.curl("/", &[&claim[..], &[source]].concat()).body;
+    assert!(from("127.0.0.1").contains("x-forwarded-for: 192.0.2.7, 127.0.0.1\n"));
+    let other = from("127.0.0.9");
+    assert!(other.contains("x-forwarded-for: 127.0.0.9\n"), "{other}");
 }
 
 #[test]

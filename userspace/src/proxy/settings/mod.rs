@@ -30,6 +30,9 @@ pub struct ProxySettings {
     pub takeover: bool,
     /// Sources (load balancers) whose connections start with a PROXY protocol header, and must. Default: none.
     pub proxy_protocol_from: Vec<IpNet>,
+    /// Proxies in front whose `X-Forwarded-*` and `Forwarded` fields are kept and added to; those of others are
+    /// replaced. Default: none.
+    pub trusted_proxies: Vec<IpNet>,
     /// Certificate and key; without them the proxy listens in cleartext.
     pub tls: Option<TlsFiles>,
     /// Further certificates, for clients that ask for one of their names; `tls` is the default.
@@ -211,6 +214,7 @@ impl ProxySettings {
             listen,
             takeover: false,
             proxy_protocol_from: Vec::new(),
+            trusted_proxies: Vec::new(),
             tls: None,
             more_certificates: Vec::new(),
             tls_min_version: TlsVersion::default(),
@@ -234,10 +238,12 @@ impl ProxySettings {
 impl ProxySettings {
     /// Whether a connection from this address starts with a PROXY protocol header.
     pub(super) fn has_preamble(&self, source: IpAddr) -> bool {
-        let source = source.to_canonical();
-        self.proxy_protocol_from
-            .iter()
-            .any(|net| net.contains(&source))
+        is_in(source, &self.proxy_protocol_from)
+    }
+
+    /// Whether a client at this address is a proxy that says whose requests it sends.
+    pub(super) fn trusts(&self, client: IpAddr) -> bool {
+        is_in(client, &self.trusted_proxies)
     }
 
     /// The settings of handshakes, where clients come over TLS.
@@ -249,6 +255,11 @@ impl ProxySettings {
             client_ca: self.client_ca.clone(),
         })
     }
+}
+
+fn is_in(address: IpAddr, nets: &[IpNet]) -> bool {
+    let address = address.to_canonical();
+    nets.iter().any(|net| net.contains(&address))
 }
 
 impl ServerTlsSettings {
