@@ -10,7 +10,11 @@ use hyper_util::{
     rt::{TokioIo, TokioTimer},
     server::conn::auto,
 };
-use tokio::{net::TcpStream, sync::Notify, time::timeout};
+use tokio::{
+    net::TcpStream,
+    sync::Notify,
+    time::{Duration, sleep_until, timeout},
+};
 
 use super::{
     accept::Worker,
@@ -33,6 +37,9 @@ const STREAM_WINDOW: u32 = 256 * 1024;
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
 /// Bytes of a response that are held for one HTTP/2 stream.
 const SEND_BUFFER: usize = 64 * 1024;
+
+/// How long a new connection is left to send its first request although the worker stops.
+const FIRST_REQUEST: Duration = Duration::from_millis(100);
 
 /// Who is at the other end of a connection, and what the connection is doing.
 pub(super) struct Peer {
@@ -199,7 +206,7 @@ async fn serve(peer: &Rc<Peer>, transport: Transport, protocol: Protocol) -> Res
     let mut connection = pin!(http.serve_connection_with_upgrades(stream, service));
     let timeouts = &worker.settings.timeouts;
     let mut overdue = pin!(peer.activity.overdue(timeouts, &peer.stalls));
-    let mut drain = worker.drain.clone();
+    let mut draining = pin!(draining(peer));
     let counts_requests = limits.requests_per_connection.is_some();
     let mut ending = false;
     loop {
@@ -215,7 +222,7 @@ async fn serve(peer: &Rc<Peer>, transport: Transport, protocol: Protocol) -> Res
                 drop(timeout(timeouts.header, connection).await);
                 return Err(why);
             }
-            _ = drain.wait_for(|draining| *draining), if !ending => {
+            () = &mut draining, if !ending => {
                 ending = true;
                 connection.as_mut().graceful_shutdown();
             }
@@ -224,6 +231,17 @@ async fn serve(peer: &Rc<Peer>, transport: Transport, protocol: Protocol) -> Res
                 connection.as_mut().graceful_shutdown();
             }
         }
+    }
+}
+
+/// Runs until the connection is to end because the worker stops. The first request of one that was just made is
+/// on its way, and is waited for.
+async fn draining(peer: &Peer) {
+    let mut drain = peer.worker.drain.clone();
+    // An error says that nobody is left to give the order.
+    let _ordered = drain.wait_for(|draining| *draining).await.is_ok();
+    if peer.requests.get() == 0 {
+        sleep_until(peer.activity.start() + FIRST_REQUEST).await;
     }
 }
 
