@@ -25,7 +25,9 @@ pub use self::{
 pub struct ProxySettings {
     /// Where clients connect to; port 0 takes a free one.
     pub listen: SocketAddr,
-    /// Share the address with a predecessor that is about to stop, so that a restart refuses nobody.
+    /// Share the address with a predecessor that is about to stop. Whoever connects in the moment in which the
+    /// predecessor closes its socket is reset, unless `net.ipv4.tcp_migrate_req` is 1; a socket that is passed on
+    /// ([`super::Proxy::with_listener`]) loses nobody.
     /// Default: false, which makes a second process on the same address an error.
     pub takeover: bool,
     /// Sources (load balancers) whose connections start with a PROXY protocol header, and must. Default: none.
