@@ -7,6 +7,7 @@
 #![cfg_attr(target_arch = "bpf", no_builtins)]
 #![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
+pub mod blocked;
 pub mod candidate;
 pub mod digest;
 pub mod event;
@@ -14,6 +15,7 @@ pub mod filter;
 pub mod inspect;
 pub mod location;
 pub mod packet;
+pub mod reply;
 pub mod rules;
 pub mod scan;
 pub mod swar;

@@ -36,10 +36,18 @@ pub enum Counter {
     ReadFailed,
     /// An event could not be reported: the ring buffer is full.
     EventLost,
+    /// A segment of a flow of which a request was blocked; it is dropped.
+    BlockedAgain,
+    /// Blocked requests that were answered by RST.
+    Reset,
+    /// Blocked requests that were answered by 403.
+    Forbidden,
+    /// Blocked requests that could not be answered; their packets are dropped.
+    AnswerFailed,
 }
 
 /// The names of all [`Counter`]s, in order.
-pub const COUNTERS: [&str; 16] = [
+pub const COUNTERS: [&str; 20] = [
     "not_ip",
     "not_tcp",
     "other_port",
@@ -56,9 +64,13 @@ pub const COUNTERS: [&str; 16] = [
     "scan_unfinished",
     "read_failed",
     "event_lost",
+    "blocked_again",
+    "reset",
+    "forbidden",
+    "answer_failed",
 ];
 
-const _: () = assert!(COUNTERS.len() == Counter::EventLost as usize + 1);
+const _: () = assert!(COUNTERS.len() == Counter::AnswerFailed as usize + 1);
 
 /// The action of a denylist entry, as the map holds it.
 pub const ACTION_BLOCK: u8 = 0;
@@ -77,6 +89,31 @@ pub struct MapEntry {
     pub reserved: u8,
 }
 
+/// What is done when a request is blocked; its packet is dropped in any case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum OnHit {
+    /// No more.
+    Drop = 0,
+    /// Both ends get RST.
+    Reset = 1,
+    /// The client gets a 403 and the end of its connection, the server RST.
+    Forbid = 2,
+}
+
+impl OnHit {
+    /// The one of this number; what has none drops.
+    #[inline(always)]
+    #[must_use]
+    pub fn of(number: u32) -> Self {
+        match number {
+            1 => Self::Reset,
+            2 => Self::Forbid,
+            _ => Self::Drop,
+        }
+    }
+}
+
 /// Settings of the programs that are no rules.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
@@ -85,6 +122,10 @@ pub struct Settings {
     pub monitor: u32,
     /// Number of blocks of the filter less one; 0 where there is none.
     pub filter_mask: u32,
+    /// An [`OnHit`].
+    pub on_hit: u32,
+    /// Zero.
+    pub reserved: u32,
 }
 
 /// The protected ports, a bit each.

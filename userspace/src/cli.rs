@@ -130,6 +130,11 @@ pub struct RunArgs {
     #[arg(default_values = ["80", "8080"], help_heading = "Kernel tier (cleartext HTTP)")]
     pub port: Vec<String>,
 
+    /// What is done when a request is blocked; its packet is dropped in any case
+    #[arg(long, value_name = "WHAT", env = "TOKENBLOCK_ON_HIT", value_enum)]
+    #[arg(default_value_t = OnHit::Forbid, help_heading = "Kernel tier (cleartext HTTP)")]
+    pub on_hit: OnHit,
+
     /// Address to listen on, for instance 0.0.0.0:8443 or [::]:8443
     #[arg(long, value_name = "ADDR:PORT", env = "TOKENBLOCK_PROXY_LISTEN")]
     #[arg(help_heading = "Proxy tier (HTTPS)")]
@@ -249,6 +254,22 @@ pub enum Direction {
     Egress,
     /// Both
     Both,
+}
+
+/// What is done when the kernel tier blocks a request.
+///
+/// A 403 is the default: clients say it in their own logs and don't try again, as they do after a reset or a
+/// silence, and neither end keeps a connection open.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum OnHit {
+    /// No more; client and server wait until they give up
+    Drop,
+    /// Both ends get a TCP reset
+    Reset,
+    /// The client gets `403 Forbidden`, the server a TCP reset; a reset for both where a response is still
+    /// under way
+    #[default]
+    Forbid,
 }
 
 /// The form of log lines.

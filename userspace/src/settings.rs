@@ -15,7 +15,7 @@ use tokenblock_ebpf::{
 };
 
 use crate::{
-    cli::{Direction, LogFormat, LogLevel, RunArgs},
+    cli::{Direction, LogFormat, LogLevel, OnHit, RunArgs},
     proxy::{ProxySettings, TlsFiles, Upstream, UpstreamError},
     sources::{Grammar, Source},
 };
@@ -52,6 +52,8 @@ pub struct KernelSettings {
     pub ports: Ports,
     /// Report listed tokens, and let them pass.
     pub monitor: bool,
+    /// What is done when a request is blocked.
+    pub on_hit: OnHit,
 }
 
 /// TCP ports.
@@ -268,6 +270,7 @@ fn kernel(args: &RunArgs) -> Result<Option<KernelSettings>, SettingsError> {
         direction: args.direction,
         ports: Ports::check(&args.port)?,
         monitor: args.monitor,
+        on_hit: args.on_hit,
     }))
 }
 
@@ -488,6 +491,7 @@ mod tests {
         let kernel = settings.kernel.unwrap();
         assert_eq!(kernel.ports.to_string(), "80,8080");
         assert_eq!(kernel.direction, Direction::Ingress);
+        assert_eq!(kernel.on_hit, OnHit::Forbid);
         assert_eq!(settings.min_token_length, 8);
         assert_eq!(
             settings.state_dir,

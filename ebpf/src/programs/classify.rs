@@ -9,15 +9,17 @@ use aya_ebpf::{
     programs::TcContext,
 };
 use tokenblock_ebpf::{
+    blocked::Again,
     packet::{HEAD, Link, parse},
     rules::Rules,
     scan::Step,
-    verdict::{ACTION_ALERT, Counter, Settings},
+    verdict::{ACTION_ALERT, Counter, OnHit, Settings},
 };
 
 use super::{
     maps::{self, Counts, MapFilter, Work},
     report::report,
+    respond::{Packet, Standing, respond, respond_again},
     skb,
 };
 
@@ -25,7 +27,7 @@ use super::{
 const MAX_UNITS: u32 = 1 << 18;
 
 /// Which way a packet goes.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Direction {
     /// Into the host.
     Ingress = 0,
@@ -42,19 +44,33 @@ pub fn classify(ctx: &TcContext, link: Link, direction: Direction) -> i32 {
     };
     // SAFETY: this CPU's and this hook's own.
     let work = unsafe { &mut *work };
-    match judge(skb, ctx.len(), work, counts, link) {
-        Ok(()) => {
-            counts.count(Counter::Clean);
-            TC_ACT_UNSPEC
-        }
-        Err(reason) => {
-            counts.count(reason);
-            match reason {
-                Counter::Blocked | Counter::ScanUnfinished | Counter::ReadFailed => TC_ACT_SHOT,
-                _ => TC_ACT_UNSPEC,
-            }
-        }
+    let packet = Packet {
+        skb,
+        link,
+        direction,
+    };
+    let reason = match judge(skb, ctx.len(), work, counts, link) {
+        Ok(()) => Counter::Clean,
+        Err(reason) => reason,
+    };
+    counts.count(reason);
+    match reason {
+        Counter::Blocked => respond(packet, work, STANDING, on_hit(), counts),
+        Counter::BlockedAgain => respond_again(packet, work),
+        Counter::ScanUnfinished | Counter::ReadFailed => TC_ACT_SHOT,
+        _ => TC_ACT_UNSPEC,
     }
+}
+
+/// Nothing is known of the flow but the packet.
+const STANDING: Standing = Standing {
+    may_forbid: true,
+    plausible: true,
+};
+
+#[inline(always)]
+fn on_hit() -> OnHit {
+    OnHit::of(maps::settings().map_or(OnHit::Drop as u32, |settings| settings.on_hit))
 }
 
 #[inline(always)]
@@ -77,6 +93,14 @@ fn judge(
     };
     if !ports.contains(work.segment.destination_port) {
         return Err(Counter::OtherPort);
+    }
+    if let Some((again, flow)) = maps::blocked(&work.segment) {
+        if again == Again::Pass {
+            return Err(Counter::NoPayload);
+        }
+        work.again = again;
+        work.blocked = *flow;
+        return Err(Counter::BlockedAgain);
     }
     if work.segment.payload_len == 0 {
         return Err(Counter::NoPayload);

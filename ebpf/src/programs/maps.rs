@@ -1,13 +1,16 @@
 //! The maps, and safe ways to their values.
 
 use aya_ebpf::{
+    helpers::bpf_ktime_get_ns,
     macros::map,
-    maps::{Array, HashMap, PerCpuArray, RingBuf},
+    maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
 };
 use tokenblock_ebpf::{
+    blocked::{Again, Blocked, FlowKey},
     digest::TokenDigest,
     filter::{Filter, Fingerprint},
     packet::{Head, Segment},
+    reply::Reply,
     rules::Rules,
     scan::Scan,
     verdict::{COUNTERS, Counter, MapEntry, PortSet, Settings},
@@ -22,6 +25,9 @@ pub struct Work {
     pub scan: Scan,
     pub segment: Segment,
     pub head: Head,
+    /// What is done with a segment of a blocked flow, and what is remembered of it.
+    pub again: Again,
+    pub blocked: Blocked,
     pub window: Window,
 }
 
@@ -45,6 +51,12 @@ static COUNTS: PerCpuArray<[u64; COUNTERS.len()]> = PerCpuArray::with_max_entrie
 /// One slot a hook: an outgoing packet may be judged while an incoming one is.
 #[map]
 static WORK: PerCpuArray<Work> = PerCpuArray::with_max_entries(2, 0);
+/// Flows of which a request was blocked; those that were quiet the longest are forgotten where it is full.
+#[map]
+static BLOCKED: LruHashMap<FlowKey, Blocked> = LruHashMap::with_max_entries(65_536, 0);
+/// One slot a hook, as [`WORK`].
+#[map]
+static REPLY: PerCpuArray<Reply> = PerCpuArray::with_max_entries(2, 0);
 
 /// The rules.
 #[inline(always)]
@@ -104,6 +116,44 @@ pub fn counts() -> Option<&'static mut Counts> {
 #[inline(always)]
 pub fn work(slot: u32) -> Option<*mut Work> {
     WORK.get_ptr_mut(slot)
+}
+
+/// This CPU's reply for a hook.
+#[inline(always)]
+pub fn reply(slot: u32) -> Option<*mut Reply> {
+    REPLY.get_ptr_mut(slot)
+}
+
+/// Nanoseconds since boot.
+#[inline(always)]
+pub fn now() -> u64 {
+    // SAFETY: no arguments.
+    unsafe { bpf_ktime_get_ns() }
+}
+
+/// Remembers that a request of this flow was blocked.
+#[inline(always)]
+pub fn block(segment: &Segment, blocked: &Blocked) {
+    // Full is not possible, and out of memory leaves a flow whose segments are judged again.
+    let _forgotten = BLOCKED.insert(FlowKey::of(segment), blocked, 0);
+}
+
+/// What is done with a segment of a flow of which a request was blocked; `None` for all others.
+#[inline(always)]
+pub fn blocked(segment: &Segment) -> Option<(Again, &'static Blocked)> {
+    let key = FlowKey::of(segment);
+    let flow = BLOCKED.get_ptr_mut(key)?;
+    // SAFETY: an entry that is evicted meanwhile may be reused for another flow: one segment of it is
+    // then dropped, and its sender sends it again.
+    let flow = unsafe { &mut *flow };
+    match flow.again(segment, now()) {
+        Again::Forget => {
+            // Gone already is as good.
+            let _gone = BLOCKED.remove(key);
+            None
+        }
+        again => Some((again, flow)),
+    }
 }
 
 /// One CPU's counters.

@@ -3,6 +3,7 @@
 mod classify;
 mod maps;
 mod report;
+mod respond;
 mod skb;
 mod window;
 

@@ -8,7 +8,7 @@ use aya::{
 };
 use tokenblock_ebpf::{
     rules::Rules,
-    verdict::{PortSet, Settings},
+    verdict::{OnHit, PortSet, Settings},
 };
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::warn;
@@ -25,6 +25,7 @@ use super::{
     patterns::Patterns,
 };
 use crate::{
+    cli,
     counters::Counted,
     event::EventSink,
     settings::{KernelSettings, Ports},
@@ -63,6 +64,8 @@ impl KernelTier {
             settings: Settings {
                 monitor: u32::from(settings.monitor),
                 filter_mask,
+                on_hit: on_hit(settings.on_hit) as u32,
+                reserved: 0,
             },
             ports: &port_set(&settings.ports),
             capacity,
@@ -148,6 +151,14 @@ impl KernelTier {
                 "interfaces unknown"
             ),
         }
+    }
+}
+
+fn on_hit(chosen: cli::OnHit) -> OnHit {
+    match chosen {
+        cli::OnHit::Drop => OnHit::Drop,
+        cli::OnHit::Reset => OnHit::Reset,
+        cli::OnHit::Forbid => OnHit::Forbid,
     }
 }
 
