@@ -31,6 +31,13 @@ pub struct Work {
     pub window: Window,
 }
 
+/// The replies to both ends.
+#[repr(C)]
+pub struct Replies {
+    pub client: Reply,
+    pub server: Reply,
+}
+
 #[map]
 static RULES: Array<Rules> = Array::with_max_entries(1, 0);
 #[map]
@@ -56,7 +63,7 @@ static WORK: PerCpuArray<Work> = PerCpuArray::with_max_entries(2, 0);
 static BLOCKED: LruHashMap<FlowKey, Blocked> = LruHashMap::with_max_entries(65_536, 0);
 /// One slot a hook, as [`WORK`].
 #[map]
-static REPLY: PerCpuArray<Reply> = PerCpuArray::with_max_entries(2, 0);
+static REPLIES: PerCpuArray<Replies> = PerCpuArray::with_max_entries(2, 0);
 
 /// The rules.
 #[inline(always)]
@@ -118,10 +125,10 @@ pub fn work(slot: u32) -> Option<*mut Work> {
     WORK.get_ptr_mut(slot)
 }
 
-/// This CPU's reply for a hook.
+/// This CPU's replies for a hook.
 #[inline(always)]
-pub fn reply(slot: u32) -> Option<*mut Reply> {
-    REPLY.get_ptr_mut(slot)
+pub fn replies(slot: u32) -> Option<*mut Replies> {
+    REPLIES.get_ptr_mut(slot)
 }
 
 /// Nanoseconds since boot.

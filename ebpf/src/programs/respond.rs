@@ -20,10 +20,12 @@ use tokenblock_ebpf::{
 
 use super::{
     classify::Direction,
-    maps::{self, Counts, Work},
+    maps::{self, Counts, Replies, Work},
     skb,
 };
 
+/// The index of the loopback interface, in every network namespace.
+const LOOPBACK: u32 = 1;
 /// Offset of the checksum in a TCP header (RFC 9293 section 3.1).
 const CHECKSUM_AT: u32 = 16;
 
@@ -83,22 +85,25 @@ pub fn respond(
 #[inline(always)]
 fn answer(packet: Packet, segment: &Segment, on_hit: OnHit) -> Option<i32> {
     // SAFETY: this CPU's and this hook's own.
-    let reply = unsafe { &mut *maps::reply(packet.direction as u32)? };
+    let Replies { client, server } = unsafe { &mut *maps::replies(packet.direction as u32)? };
     let words = match on_hit {
         OnHit::Forbid => Words::forbid(segment, timestamps(packet.skb, segment)),
         OnHit::Drop | OnHit::Reset => Words::reset_client(segment),
     };
-    if !reply.write(segment, &words, To::Client) || !turn(packet, reply) {
+    let server_knows = segment.flags & SYN == 0;
+    // Both before one is sent: on loopback it passes this very hook, and `segment` is another's then.
+    if !client.write(segment, &words, To::Client)
+        || !server.write(segment, &Words::reset_server(segment), To::Server)
+        || !turn(packet, client)
+    {
         return None;
     }
     // SAFETY: the program's context; the clone is the kernel's.
-    unsafe { bpf_clone_redirect(packet.skb, (*packet.skb).ifindex, back(packet.direction)) };
-    if segment.flags & SYN != 0 {
-        // The server has seen nothing yet.
+    unsafe { bpf_clone_redirect(packet.skb, (*packet.skb).ifindex, back(packet)) };
+    if !server_knows {
         return Some(TC_ACT_SHOT);
     }
-    reply.write(segment, &Words::reset_server(segment), To::Server);
-    turn(packet, reply).then_some(TC_ACT_UNSPEC)
+    turn(packet, server).then_some(TC_ACT_UNSPEC)
 }
 
 /// Does with another segment of a blocked flow what was found to be done. Gives the program's verdict.
@@ -123,20 +128,23 @@ fn answer_again(packet: Packet, segment: &Segment, flow: &Blocked, again: Again)
         Again::Forget | Again::Pass | Again::Drop => return None,
     };
     // SAFETY: this CPU's and this hook's own.
-    let reply = unsafe { &mut *maps::reply(packet.direction as u32)? };
+    let reply = unsafe { &mut (*maps::replies(packet.direction as u32)?).client };
     if !reply.write(segment, &words, To::Client) || !turn(packet, reply) {
         return None;
     }
     // SAFETY: the program's context.
-    Some(unsafe { bpf_redirect((*packet.skb).ifindex, back(packet.direction)) } as i32)
+    Some(unsafe { bpf_redirect((*packet.skb).ifindex, back(packet)) } as i32)
 }
 
-/// The way back to the sender: out again, or in again for a packet that was on its way out.
+/// The way back to the sender: out again, or in again for a packet that was on its way out. Loopback brings in
+/// what goes out, and takes nothing in by itself ("martian source").
 #[inline(always)]
-fn back(direction: Direction) -> u64 {
-    match direction {
-        Direction::Ingress => 0,
-        Direction::Egress => u64::from(BPF_F_INGRESS),
+fn back(packet: Packet) -> u64 {
+    // SAFETY: the program's context.
+    let interface = unsafe { (*packet.skb).ifindex };
+    match packet.direction {
+        Direction::Egress if interface != LOOPBACK => u64::from(BPF_F_INGRESS),
+        Direction::Ingress | Direction::Egress => 0,
     }
 }
 
