@@ -2,7 +2,8 @@
 //! again, and where its answer may have been lost it is given once more.
 
 use crate::{
-    packet::{Address, Segment},
+    flow::FlowKey,
+    packet::Segment,
     reply::{ACK, FIN, FORBIDDEN_LEN, RST, SYN, end_of},
     verdict::OnHit,
 };
@@ -16,34 +17,16 @@ const MAX_ANSWERS: u32 = 8;
 /// its answer. Beyond them it is reset.
 const MAX_LINGERING: u32 = 4096;
 
-/// The two ends of a flow, seen from the client.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(C)]
-pub struct FlowKey {
-    /// The client's address.
-    pub client: Address,
-    /// The server's.
-    pub server: Address,
-    /// The client's port.
-    pub client_port: u16,
-    /// The server's.
-    pub server_port: u16,
-    /// Zero.
-    pub reserved: u32,
-}
-
-impl FlowKey {
-    /// The flow that a segment from the client is of.
-    #[inline(always)]
-    #[must_use]
-    pub fn of(segment: &Segment) -> Self {
-        Self {
-            client: segment.source,
-            server: segment.destination,
-            client_port: segment.source_port,
-            server_port: segment.destination_port,
-            reserved: 0,
-        }
+/// The flow that a segment from the client is of.
+#[inline(always)]
+#[must_use]
+pub fn flow_of(segment: &Segment) -> FlowKey {
+    FlowKey {
+        client: segment.source,
+        server: segment.destination,
+        client_port: segment.source_port,
+        server_port: segment.destination_port,
+        reserved: 0,
     }
 }
 

@@ -5,7 +5,7 @@
 
 use crate::{
     digest::{Domain, Sip, TokenDigest},
-    location::LocationId,
+    location::{LocationId, mix},
     rules::{NO_LOCATION, Rules},
     swar,
 };
@@ -169,6 +169,27 @@ impl Value {
         self.location = u32::from(location);
         self.begun = 0;
         self.exact = 0;
+    }
+
+    /// A hash of all that decides how reading goes on.
+    #[inline(always)]
+    pub(crate) fn signature(&self) -> u64 {
+        let plain = u64::from(self.location) << 40
+            | u64::from(self.context as u32) << 36
+            | u64::from(self.decoder as u32) << 32
+            | u64::from(self.words) << 24
+            | u64::from(self.begun) << 16
+            | u64::from(self.raw.dots);
+        let hash = mix(plain, self.raw.sip.signature());
+        if self.takes_words() {
+            return hash;
+        }
+        let progress = u64::from(self.escape as u32) << 48
+            | u64::from(self.decoded.dots) << 40
+            | u64::from(self.colon) << 32
+            | u64::from(self.bits) << 8
+            | u64::from(self.bit_count);
+        mix(mix(hash, progress), self.decoded.sip.signature())
     }
 
     /// Forgets what is pending.

@@ -1,6 +1,6 @@
 //! The wire-speed identity of a token: SipHash-2-4-128 of its canonical form under the installation key.
 
-use crate::swar;
+use crate::{location::mix, swar};
 
 /// 128 random bits made at first start and shared by the nodes of a fleet.
 ///
@@ -175,6 +175,15 @@ impl Sip {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.tail.len == 0
+    }
+
+    /// A hash of the state.
+    #[inline(always)]
+    pub(crate) fn signature(&self) -> u64 {
+        mix(
+            mix(self.v[0], self.v[1]),
+            mix(self.v[2], self.v[3]) ^ self.tail.padded(),
+        )
     }
 
     /// The bytes taken so far, while they are fewer than eight.

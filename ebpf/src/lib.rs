@@ -12,6 +12,7 @@ pub mod candidate;
 pub mod digest;
 pub mod event;
 pub mod filter;
+pub mod flow;
 pub mod inspect;
 pub mod location;
 pub mod packet;

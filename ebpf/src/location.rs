@@ -50,6 +50,12 @@ impl NameHash {
         }
     }
 
+    /// A hash of the state.
+    #[inline(always)]
+    pub(crate) fn signature(&self) -> u64 {
+        mix(self.state, self.tail.padded())
+    }
+
     /// Bytes taken so far.
     #[inline(always)]
     #[must_use]
@@ -105,7 +111,7 @@ impl NameHash {
 }
 
 #[inline(always)]
-fn mix(state: u64, block: u64) -> u64 {
+pub(crate) fn mix(state: u64, block: u64) -> u64 {
     let x = (state ^ block).wrapping_mul(MULTIPLIER);
     x ^ x >> 29
 }

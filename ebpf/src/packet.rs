@@ -103,7 +103,7 @@ impl Head {
 }
 
 /// An IPv6 address, or an IPv4 address mapped into IPv6 (RFC 4291 section 2.5.5.2), in network byte order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(C)]
 pub struct Address {
     high: u64,
@@ -111,6 +111,9 @@ pub struct Address {
 }
 
 impl Address {
+    /// `::`.
+    pub const UNSPECIFIED: Self = Self { high: 0, low: 0 };
+
     /// The sixteen bytes as they stand in an IPv6 header.
     #[must_use]
     pub fn octets(&self) -> [u8; 16] {
@@ -214,8 +217,8 @@ fn network_header(head: &Head, readable: u32, link: Link) -> Result<u32, Counter
     let mut tags = 0;
     loop {
         let kind = head.be16(at - 2);
-        if kind == EtherType::Ieee8021q as u16
-            || kind == EtherType::Ieee8021ad as u16
+        if kind == ether_type(EtherType::Ieee8021q)
+            || kind == ether_type(EtherType::Ieee8021ad)
             || kind == 0x9100
         {
             at += VLAN_TAG;
@@ -223,7 +226,7 @@ fn network_header(head: &Head, readable: u32, link: Link) -> Result<u32, Counter
             if tags > MAX_TAGS {
                 return Err(Counter::HeadersTooLong);
             }
-        } else if kind == 0x0800 || kind == 0x86dd {
+        } else if kind == ether_type(EtherType::Ipv4) || kind == ether_type(EtherType::Ipv6) {
             return if at < readable {
                 Ok(at)
             } else {
@@ -233,6 +236,11 @@ fn network_header(head: &Head, readable: u32, link: Link) -> Result<u32, Counter
             return Err(Counter::NotIp);
         }
     }
+}
+
+/// The crate holds ether types in network byte order.
+const fn ether_type(kind: EtherType) -> u16 {
+    u16::from_be(kind as u16)
 }
 
 #[inline(always)]

@@ -12,8 +12,12 @@ pub const MAX_LOCATIONS: usize = 64;
 pub const MAX_NAME: usize = 64;
 
 const SLOTS: usize = 256;
+/// Blocks of 64 bits; at most [`MAX_LOCATIONS`] times [`MAX_NAME`] beginnings set two bits each.
+const BEGINNINGS: usize = 1024;
 /// In a slot's `location`: the `Cookie` header itself, whose value holds cookies.
 pub const COOKIE_HEADER: LocationId = 0xfffe;
+/// In a slot's `location`: the `Content-Length` header.
+pub const CONTENT_LENGTH: LocationId = 0xfffd;
 /// No location.
 pub const NO_LOCATION: LocationId = 0xffff;
 
@@ -38,6 +42,8 @@ pub struct Rules {
     /// Chosen so that no two names share a slot.
     pub name_seed: u64,
     names: [Slot; SLOTS],
+    /// Bits of the hashes of all beginnings of header names.
+    beginnings: [u64; BEGINNINGS],
 }
 
 /// Why locations can't be made into [`Rules`].
@@ -81,6 +87,7 @@ impl Rules {
                 hash: 0,
                 location: 0,
             }; SLOTS],
+            beginnings: [0; BEGINNINGS],
         };
         for seed in 0..1_000_000 {
             rules.name_seed = seed;
@@ -89,6 +96,12 @@ impl Rules {
                 location: 0,
             }; SLOTS];
             if rules.fill(locations) {
+                rules.note_beginnings(b"cookie");
+                for (kind, name) in locations {
+                    if *kind == LocationKind::Header {
+                        rules.note_beginnings(name);
+                    }
+                }
                 return Ok(rules);
             }
         }
@@ -97,6 +110,7 @@ impl Rules {
 
     fn fill(&mut self, locations: &[(LocationKind, &[u8])]) -> bool {
         self.put(LocationKind::Header, b"cookie", COOKIE_HEADER)
+            && self.put(LocationKind::Header, b"content-length", CONTENT_LENGTH)
             && locations.iter().enumerate().all(|(id, (kind, name))| {
                 self.put(*kind, name, LocationId::try_from(id).unwrap_or(NO_LOCATION))
             })
@@ -115,6 +129,22 @@ impl Rules {
         true
     }
 
+    fn note_beginnings(&mut self, name: &[u8]) {
+        for end in 1..=name.len() {
+            let hash = NameHash::of(LocationKind::Header, self.name_seed, &name[..end]);
+            let (block, bits) = beginning(hash);
+            self.beginnings[block] |= bits;
+        }
+    }
+
+    /// False only if no header name of a location begins with a name of this hash.
+    #[inline(always)]
+    #[must_use]
+    pub fn may_begin(&self, hash: u64) -> bool {
+        let (block, bits) = beginning(hash);
+        self.beginnings[block] & bits == bits
+    }
+
     /// The location with this name hash, [`COOKIE_HEADER`], or [`NO_LOCATION`].
     #[inline(always)]
     #[must_use]
@@ -131,6 +161,13 @@ impl Rules {
 #[inline(always)]
 fn slot_of(hash: u64) -> usize {
     (hash >> 56) as usize & (SLOTS - 1)
+}
+
+/// Where [`Rules::may_begin`] looks.
+#[inline(always)]
+fn beginning(hash: u64) -> (usize, u64) {
+    let bits = 1 << (hash >> 32 & 63) | 1 << (hash >> 26 & 63);
+    ((hash >> 46) as usize & (BEGINNINGS - 1), bits)
 }
 
 fn check_name(index: usize, kind: LocationKind, name: &[u8]) -> Result<(), RulesError> {

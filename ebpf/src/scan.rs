@@ -8,8 +8,8 @@ use crate::{
     candidate::{Context, Next, Value, hex_value, specials},
     digest::{Domain, TokenDigest},
     filter::Filter,
-    location::{LocationId, LocationKind, NameHash},
-    rules::{COOKIE_HEADER, MAX_NAME, NO_LOCATION, Rules},
+    location::{LocationId, LocationKind, NameHash, mix},
+    rules::{CONTENT_LENGTH, COOKIE_HEADER, MAX_NAME, NO_LOCATION, Rules},
     swar,
 };
 
@@ -60,6 +60,10 @@ pub enum Mode {
     Glance = 9,
     /// White space between the method and the request target.
     BeforeTarget = 10,
+    /// The value of `Content-Length`.
+    Length = 11,
+    /// The rest of what is no location's name, but may be a method.
+    Method = 12,
 }
 
 /// What a unit left to do.
@@ -77,6 +81,8 @@ pub enum Step {
 pub const WIDEST: u32 = 128;
 
 const WIDEST_WORDS: u32 = WIDEST / 8;
+/// Longest declared length that is believed.
+const MAX_LENGTH: u64 = (1 << 48) - 1;
 /// Words of a request target that a unit reads.
 const TARGET_WORDS: u32 = 4;
 
@@ -104,7 +110,12 @@ pub struct Scan {
     dots: u32,
     /// Bytes of the next word that are looked at already.
     passed: u32,
-    reserved: u32,
+    /// Signs of a header seen.
+    headers: u32,
+    /// The `Content-Length` of the header block that was read last.
+    pub length: u64,
+    /// Whether an empty line has ended a header block.
+    blank: u64,
     fingerprint: u64,
     name: NameHash,
     value: Value,
@@ -126,7 +137,9 @@ impl Scan {
             glanced: 0,
             dots: 0,
             passed: 0,
-            reserved: 0,
+            headers: 0,
+            length: 0,
+            blank: 0,
             fingerprint: 0,
             name: NameHash::new(LocationKind::Header, rules.name_seed),
             value: Value::new(rules),
@@ -142,6 +155,8 @@ impl Scan {
         self.fold = Mode::Skip;
         self.after_cr = 0;
         self.glanced = 0;
+        self.headers = 0;
+        self.blank = 0;
         self.value.rest();
     }
 
@@ -168,12 +183,113 @@ impl Scan {
         self.value.location()
     }
 
-    /// Whether the next byte could continue a candidate or the name of a location: the state must be kept to
-    /// judge what follows.
+    /// Sets the state to the white space between a method and the request target.
+    #[inline(always)]
+    pub fn restart_in_target(&mut self) {
+        self.restart();
+        self.mode = Mode::BeforeTarget;
+    }
+
+    /// Sets the state to a place of which nothing is known: the start of a line, which finds all that the rest
+    /// of a line would show, and, should a method end here, the white space behind it.
+    #[inline(always)]
+    pub fn restart_anywhere(&mut self) {
+        self.restart();
+        self.fold = Mode::BeforeTarget;
+    }
+
+    /// Sets the state to the middle of a line of which nothing more matters.
+    #[inline(always)]
+    pub fn restart_in_line(&mut self) {
+        self.restart();
+        self.mode = Mode::Skip;
+    }
+
+    /// Sets the state to the middle of what may be a method.
+    #[inline(always)]
+    pub fn restart_in_method(&mut self) {
+        self.restart();
+        self.mode = Mode::Method;
+    }
+
+    /// Takes a saved state.
+    #[inline(always)]
+    pub fn resume(&mut self, saved: &Self) {
+        *self = *saved;
+        self.pos = 0;
+        self.headers = 0;
+        self.blank = 0;
+    }
+
+    /// Whether nothing of what was read can be part of a candidate, up to the next line end.
     #[inline(always)]
     #[must_use]
-    pub fn is_open(&self) -> bool {
-        !matches!(self.mode, Mode::Skip | Mode::Line) || self.fold as u32 != Mode::Skip as u32
+    pub fn is_closed(&self) -> bool {
+        matches!(self.mode, Mode::Skip | Mode::Length)
+    }
+
+    /// Whether what is read can't become a location's name, but may be a method.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_method(&self, rules: &Rules) -> bool {
+        self.mode as u32 == Mode::Method as u32
+            || self.mode as u32 == Mode::Name as u32 && !rules.may_begin(self.name.finish())
+    }
+
+    /// Whether the state is that of a request target.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_target(&self) -> bool {
+        matches!(self.mode, Mode::BeforeTarget | Mode::Target)
+    }
+
+    /// Whether a line begins here that continues none. An LF that a CR still expects is then an empty line.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_plain_line(&self) -> bool {
+        self.mode as u32 == Mode::Line as u32 && self.fold as u32 == Mode::Skip as u32
+    }
+
+    /// Whether the line in which the scan began is over.
+    #[inline(always)]
+    #[must_use]
+    pub fn left_line(&self) -> bool {
+        matches!(self.mode, Mode::Skip | Mode::Line)
+    }
+
+    /// Whether a sign of a header (a request line, a location) was seen since [`Scan::restart`].
+    #[inline(always)]
+    #[must_use]
+    pub fn saw_header(&self) -> bool {
+        self.headers != 0
+    }
+
+    /// Whether an empty line has ended a header block since [`Scan::restart`].
+    #[inline(always)]
+    #[must_use]
+    pub fn ended_headers(&self) -> bool {
+        self.blank != 0
+    }
+
+    /// A hash of all that decides how reading goes on.
+    #[inline(always)]
+    #[must_use]
+    pub fn signature(&self) -> u64 {
+        let modes = u64::from(self.mode as u32) << 48
+            | u64::from(self.fold as u32) << 40
+            | u64::from(self.after_cr) << 32
+            | u64::from(self.name_ended) << 31
+            | u64::from(self.escape) << 24
+            | u64::from(self.escape_high) << 16
+            | u64::from(self.array);
+        let mut hash = mix(modes, 0);
+        if self.mode as u32 != Mode::Line as u32 && self.mode as u32 != Mode::Target as u32 {
+            hash = mix(hash, self.name.signature());
+        }
+        if self.mode as u32 == Mode::Value as u32 || self.fold as u32 == Mode::Value as u32 {
+            hash = mix(hash, self.value.signature());
+        }
+        hash
     }
 
     /// Where the next unit reads its [`WIDEST`] bytes.
@@ -212,6 +328,8 @@ impl Scan {
             Mode::Name => self.name_unit(rules, source),
             Mode::QueryName => self.query_name_unit(rules, source),
             Mode::CookieName => self.cookie_name_unit(rules, source),
+            Mode::Length => self.length_unit(source),
+            Mode::Method => self.method_unit(source),
             Mode::BeforeTarget | Mode::Target | Mode::Skip | Mode::QuerySkip | Mode::CookieSkip => {
             }
         }
@@ -357,12 +475,29 @@ impl Scan {
         }
     }
 
+    #[inline(always)]
+    fn method_unit<S: Source + ?Sized>(&mut self, source: &S) {
+        let word = source.chunk(self.pos).word(0);
+        let left = source.end() - self.pos;
+        let stop = swar::first(name_end(word));
+        self.pos += if stop < left { stop } else { left };
+        if stop < 8 && stop < left {
+            let byte = word.wrapping_shr(stop * 8) as u8;
+            if byte == b':' {
+                self.mode = Mode::Skip;
+            } else {
+                self.end_method(byte, false);
+            }
+        }
+    }
+
     /// Looks at the first byte of a line and takes it if it is a line end; true where a name begins.
     #[inline(always)]
     fn begin_line(&mut self, rules: &Rules, byte: u8) -> bool {
         match byte {
             b'\n' if self.after_cr != 0 => self.after_cr = 0,
             b'\n' | b'\r' => {
+                self.blank = 1;
                 self.fold = Mode::Skip;
                 self.after_cr = u32::from(byte == b'\r');
             }
@@ -400,9 +535,14 @@ impl Scan {
     fn enter_header(&mut self, rules: &Rules, location: LocationId) {
         if location == NO_LOCATION {
             self.mode = Mode::Skip;
+        } else if location == CONTENT_LENGTH {
+            self.length = 0;
+            self.mode = Mode::Length;
         } else if location == COOKIE_HEADER {
+            self.headers = 1;
             self.enter_cookie(rules);
         } else {
+            self.headers = 1;
             self.mode = Mode::Value;
             self.value.begin(rules, Context::Header, location);
         }
@@ -421,6 +561,27 @@ impl Scan {
         self.escape = 0;
         self.array = u32::from(NO_LOCATION);
         self.name = NameHash::new(LocationKind::Query, rules.name_seed);
+    }
+
+    /// Reads up to eight bytes of a declared length; it decides what is convenient, never what is blocked.
+    #[inline(always)]
+    fn length_unit<S: Source + ?Sized>(&mut self, source: &S) {
+        let left = source.end() - self.pos;
+        let word = source.chunk(self.pos).word(0);
+        let stop = swar::first(swar::line_end(word));
+        let n = if stop < left { stop } else { left };
+        let mut i = 0;
+        while i < 8 {
+            let digit = (word.wrapping_shr(i * 8) as u8).wrapping_sub(b'0');
+            if i < n && digit < 10 {
+                self.length = (self.length.wrapping_mul(10) + u64::from(digit)) & MAX_LENGTH;
+            }
+            i += 1;
+        }
+        self.pos += n;
+        if stop < 8 && stop < left {
+            self.end_line(word.wrapping_shr(stop * 8) as u8);
+        }
     }
 
     #[inline(always)]
@@ -577,6 +738,10 @@ impl Scan {
         {
             self.pos += 1;
             return;
+        }
+        if self.mode as u32 == Mode::BeforeTarget as u32 && chunk.word(0) as u8 == b'/' {
+            self.headers = 1;
+            self.length = 0;
         }
         self.mode = Mode::Target;
         let mut i = 0;

@@ -4,7 +4,7 @@ mod table;
 mod tokens;
 
 pub use table::all;
-pub use tokens::{OPAQUE, TOKENS, Token, digests, list_file};
+pub use tokens::{OPAQUE, TOKENS, Token, digests, list_file, listed};
 
 use tokenblock_ebpf::location::LocationKind;
 

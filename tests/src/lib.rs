@@ -1,5 +1,15 @@
-//! What the tests share: the fixtures that feed every floor, the reference scanner, and the harness of the
-//! whole-host floor (namespaces, origin, client, product).
+//! What the tests share: the fixtures that feed every floor, the reference scanner, the kernel programs on
+//! single packets, and the harness of the whole-host floor.
 
+pub mod bpf;
+pub mod certificate;
+pub mod client;
+pub mod engine;
 pub mod fixtures;
+pub mod gate;
+pub mod netns;
+pub mod origin;
+pub mod poll;
+pub mod product;
+pub mod receiver;
 pub mod reference;

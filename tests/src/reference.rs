@@ -4,7 +4,7 @@
 mod value;
 
 use tokenblock_ebpf::{
-    digest::{InstallationKey, TokenDigest},
+    digest::{Domain, InstallationKey, TokenDigest},
     location::{LocationId, LocationKind},
     rules::MAX_NAME,
 };
@@ -22,36 +22,52 @@ pub struct Config {
     pub locations: Vec<(LocationKind, String)>,
 }
 
-/// One look-up: the location, and the digest asked for.
-pub type Lookup = (LocationId, TokenDigest);
+/// What is looked up once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Candidate {
+    /// Where it stands.
+    pub location: LocationId,
+    /// As what it is digested.
+    pub domain: Domain,
+    /// The canonical form.
+    pub text: Vec<u8>,
+}
+
+impl Candidate {
+    /// The digest that is asked for.
+    #[must_use]
+    pub fn digest(&self, config: &Config) -> TokenDigest {
+        TokenDigest::of(&InstallationKey(config.key), self.domain, &self.text)
+    }
+}
 
 /// A byte and where it stands in the input.
 type Char = (usize, u8);
 
 /// What a scanner of this stream looks up, in order. What the end of the stream leaves open is not looked up.
 #[must_use]
-pub fn stream(config: &Config, bytes: &[u8]) -> Vec<Lookup> {
+pub fn stream(config: &Config, bytes: &[u8]) -> Vec<Candidate> {
     let mut reader = Reader::new(config);
     for line in unfold(&split_lines(bytes)) {
         read_line(config, &mut reader, &line);
     }
-    reader.into_lookups()
+    reader.into_candidates()
 }
 
 /// What is looked up in the value of a header field called `name`.
 #[must_use]
-pub fn header(config: &Config, name: &[u8], value: &[u8]) -> Vec<Lookup> {
+pub fn header(config: &Config, name: &[u8], value: &[u8]) -> Vec<Candidate> {
     let mut reader = Reader::new(config);
     read_header(config, &mut reader, name, &ended(value));
-    reader.into_lookups()
+    reader.into_candidates()
 }
 
 /// What is looked up in a query.
 #[must_use]
-pub fn query(config: &Config, query: &[u8]) -> Vec<Lookup> {
+pub fn query(config: &Config, query: &[u8]) -> Vec<Candidate> {
     let mut reader = Reader::new(config);
     read_query(config, &mut reader, &ended(query));
-    reader.into_lookups()
+    reader.into_candidates()
 }
 
 /// The characters of a complete text, with a line end behind.
@@ -70,10 +86,6 @@ impl Config {
             .iter()
             .position(|(k, n)| *k == kind && fold(n.as_bytes()) == fold(name))?;
         LocationId::try_from(found).ok()
-    }
-
-    fn installation_key(&self) -> InstallationKey {
-        InstallationKey(self.key)
     }
 }
 

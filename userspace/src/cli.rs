@@ -175,7 +175,7 @@ pub struct RunArgs {
     #[arg(default_value_t = LogFormat::Text, help_heading = "Process")]
     pub log_format: LogFormat,
 
-    /// Least severe lines that are logged
+    /// Least severe lines of tokenblock itself that are logged
     #[arg(long, value_name = "LEVEL", env = "TOKENBLOCK_LOG_LEVEL", value_enum)]
     #[arg(default_value_t = LogLevel::Info, help_heading = "Process")]
     pub log_level: LogLevel,

@@ -19,7 +19,7 @@ pub enum Exit {
     Data = 65,
     /// A file that is missing or can't be read.
     NoInput = 66,
-    /// The kernel lacks a feature, or an interface is missing.
+    /// The kernel lacks a feature, or this binary the programs.
     Unavailable = 69,
     /// A defect of this program.
     Internal = 70,
@@ -61,7 +61,7 @@ impl Exit {
         (Self::NoInput, "a file is missing or can't be read"),
         (
             Self::Unavailable,
-            "an interface or a feature of the kernel is missing",
+            "the kernel lacks a feature, or the binary its programs",
         ),
         (Self::Internal, "a defect of tokenblock"),
         (
@@ -138,6 +138,8 @@ impl From<ProxyError> for Failure {
             | ProxyError::KeyMismatch { .. }
             | ProxyError::Certificate { .. }
             | ProxyError::Tls(_) => Exit::Data,
+            ProxyError::ServerName(_) => Exit::Usage,
+            ProxyError::NoSystemRoots => Exit::Unavailable,
         };
         Self::new(exit, error)
     }

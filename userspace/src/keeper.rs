@@ -40,33 +40,50 @@ pub struct Keeper<K> {
     missed: Option<Change>,
 }
 
+/// What all files together gave.
+#[derive(Default)]
+struct Gathered<'a> {
+    records: Vec<Record>,
+    read: Vec<(&'a Source, Summary)>,
+    refused: Vec<FileError>,
+}
+
 impl Sources {
     /// Reads all files; warns of the lines that are left out.
     ///
     /// # Errors
     /// The first file that is refused.
     pub fn read(&self) -> Result<List, FileError> {
-        let (records, refused) = self.read_each();
-        match refused.into_iter().next() {
-            None => Ok(List::merge(records, SystemTime::now())),
+        let gathered = self.read_each();
+        gathered.report();
+        match gathered.refused.into_iter().next() {
+            None => Ok(List::merge(gathered.records, SystemTime::now())),
             Some(error) => Err(error),
         }
     }
 
-    /// The records of the files that can be read, and why others can't.
-    fn read_each(&self) -> (Vec<Record>, Vec<FileError>) {
+    fn read_each(&self) -> Gathered<'_> {
         let reading = Reading {
             key: self.key.get(),
             min_token_length: self.min_token_length,
         };
-        let (mut records, mut refused) = (Vec::new(), Vec::new());
+        let mut gathered = Gathered::default();
         for file in &self.files {
-            match read(file, reading, &mut records) {
-                Ok(summary) => report(file, &summary),
-                Err(error) => refused.push(error),
+            match read(file, reading, &mut gathered.records) {
+                Ok(summary) => gathered.read.push((file, summary)),
+                Err(error) => gathered.refused.push(error),
             }
         }
-        (records, refused)
+        gathered
+    }
+}
+
+impl Gathered<'_> {
+    /// Warns of what was left out.
+    fn report(&self) {
+        for (file, summary) in &self.read {
+            report(file, summary);
+        }
     }
 }
 
@@ -163,16 +180,17 @@ impl<K: Tier + 'static> Keeper<K> {
     /// Reads the sources again. While one of them is refused or unsettled nothing is removed: the list in force
     /// counts as one more source.
     fn reload(&mut self, change: Change) {
-        let (mut records, refused) = self.sources.read_each();
+        let mut gathered = self.sources.read_each();
         if change == Change::Settled {
-            for error in &refused {
+            gathered.report();
+            for error in &gathered.refused {
                 tracing::error!("{error}; the list in force stays in force");
             }
         }
-        if change == Change::Unsettled || !refused.is_empty() {
-            records.extend(self.denylist.records());
+        if change == Change::Unsettled || !gathered.refused.is_empty() {
+            gathered.records.extend(self.denylist.records());
         }
-        let list = List::merge(records, SystemTime::now());
+        let list = List::merge(gathered.records, SystemTime::now());
         match self.denylist.apply(&list) {
             Ok(changed) => {
                 self.missed = None;
@@ -187,5 +205,222 @@ impl<K: Tier + 'static> Keeper<K> {
                 tracing::error!(%error, "the kernel tier did not take the change; will be tried again");
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        fs::{self, File, OpenOptions},
+        io::Write as _,
+        path::{Path, PathBuf},
+        time::Instant,
+    };
+
+    use tempfile::TempDir;
+    use tokenblock_ebpf::digest::InstallationKey;
+    use tokio::task::JoinHandle;
+
+    use super::*;
+    use crate::{
+        denylist::{ProxySet, identify, model::Model},
+        sources::Grammar,
+    };
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// A keeper at work on files of a folder.
+    struct Kept {
+        folder: TempDir,
+        key: InstallationKey,
+        reader: SetReader,
+        task: JoinHandle<Result<Infallible, JoinError>>,
+    }
+
+    impl Drop for Kept {
+        fn drop(&mut self) {
+            self.task.abort();
+        }
+    }
+
+    impl Kept {
+        fn new(files: &[(&str, &str)]) -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            let key = StoredKey::load_or_create(folder.path()).unwrap();
+            let path = |name: &str| folder.path().join(name);
+            for (name, text) in files {
+                fs::write(path(name), text).unwrap();
+            }
+            let paths: Vec<PathBuf> = files.iter().map(|(name, _)| path(name)).collect();
+            let watch = Watch::new(paths.clone());
+            let grammar = Grammar::Entries;
+            let sources = Sources {
+                files: paths
+                    .into_iter()
+                    .map(|path| Source { path, grammar })
+                    .collect(),
+                key: StoredKey::load_or_create(folder.path()).unwrap(),
+                min_token_length: 8,
+            };
+            let list = sources.read().unwrap();
+            let keeper = Keeper::<ProxySet>::start(sources, &list, None).unwrap();
+            Self {
+                key: *key.get(),
+                reader: keeper.reader(),
+                task: tokio::spawn(keeper.keep(watch)),
+                folder,
+            }
+        }
+
+        fn path(&self, name: &str) -> PathBuf {
+            self.folder.path().join(name)
+        }
+
+        fn write(&self, name: &str, text: &str) {
+            fs::write(self.path(name), text).unwrap();
+        }
+
+        fn is_listed(&self, token: &str) -> bool {
+            let identity = identify(&self.key, 8, token).unwrap();
+            self.reader.get(&identity.digest).is_some()
+        }
+
+        async fn becomes(&self, token: &str, listed: bool) {
+            let start = Instant::now();
+            while self.is_listed(token) != listed {
+                assert!(
+                    start.elapsed() < SECOND,
+                    "{token}: {} for a second",
+                    !listed
+                );
+                sleep(Duration::from_millis(5)).await;
+            }
+        }
+
+        /// Time in which anything that happened to files would have been seen.
+        async fn settles(&self) {
+            sleep(Duration::from_millis(300)).await;
+        }
+    }
+
+    fn replace(path: &Path, text: &str) {
+        let new = path.with_extension("new");
+        fs::write(&new, text).unwrap();
+        fs::rename(&new, path).unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_rewritten_and_a_replaced_file_are_in_force_within_a_second() {
+        let kept = Kept::new(&[("list", "token-one\ntoken-two\n")]);
+        assert!(kept.is_listed("token-one") && kept.is_listed("token-two"));
+        kept.write("list", "token-two\ntoken-three\n");
+        kept.becomes("token-one", false).await;
+        assert!(kept.is_listed("token-two") && kept.is_listed("token-three"));
+        replace(&kept.path("list"), "token-four\n");
+        kept.becomes("token-two", false).await;
+        assert!(kept.is_listed("token-four"));
+    }
+
+    #[tokio::test]
+    async fn a_broken_or_missing_file_unblocks_nothing_and_holds_up_no_addition() {
+        let kept = Kept::new(&[("a", "token-one\n"), ("b", "token-two\n")]);
+        kept.write("a", "token-new\ntoken-one oops\n");
+        kept.settles().await;
+        assert!(kept.is_listed("token-one") && !kept.is_listed("token-new"));
+
+        kept.write("b", "token-three\n");
+        kept.becomes("token-three", true).await;
+        assert!(kept.is_listed("token-one") && kept.is_listed("token-two"));
+
+        fs::remove_file(kept.path("a")).unwrap();
+        kept.settles().await;
+        assert!(kept.is_listed("token-one"));
+
+        kept.write("a", "token-new\n");
+        kept.becomes("token-one", false).await;
+        assert!(
+            !kept.is_listed("token-two")
+                && kept.is_listed("token-three")
+                && kept.is_listed("token-new")
+        );
+    }
+
+    #[tokio::test]
+    async fn a_half_written_file_unblocks_nothing_until_it_is_closed() {
+        let kept = Kept::new(&[("list", "token-one\ntoken-two\n")]);
+        let mut file = File::create(kept.path("list")).unwrap();
+        kept.settles().await;
+        assert!(kept.is_listed("token-one") && kept.is_listed("token-two"));
+        file.write_all(b"token-three\ntoken-half").unwrap();
+        kept.becomes("token-three", true).await;
+        assert!(kept.is_listed("token-one"));
+        file.write_all(b"-one\ntoken-one\n").unwrap();
+        drop(file);
+        kept.becomes("token-two", false).await;
+        assert!(kept.is_listed("token-one") && kept.is_listed("token-three"));
+        assert!(!kept.is_listed("token-half") && kept.is_listed("token-half-one"));
+    }
+
+    #[tokio::test]
+    async fn appended_lines_are_in_force_while_the_file_stays_open() {
+        let kept = Kept::new(&[("list", "token-one\n")]);
+        let mut file = OpenOptions::new()
+            .append(true)
+            .open(kept.path("list"))
+            .unwrap();
+        for token in ["token-two", "token-three"] {
+            writeln!(file, "{token}").unwrap();
+            kept.becomes(token, true).await;
+        }
+    }
+
+    #[test]
+    fn what_the_kernel_tier_did_not_take_is_tried_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("list");
+        fs::write(&path, "token-one\n").unwrap();
+        let sources = Sources {
+            files: vec![Source {
+                path: path.clone(),
+                grammar: Grammar::Entries,
+            }],
+            key: StoredKey::load_or_create(folder.path()).unwrap(),
+            min_token_length: 8,
+        };
+        let (kernel, list) = (Model::default(), sources.read().unwrap());
+        let mut keeper = Keeper::start(sources, &list, Some(kernel.clone())).unwrap();
+        assert_eq!(kernel.map().len(), 1);
+
+        kernel.fail(true);
+        fs::write(&path, "token-two\ntoken-three\n").unwrap();
+        keeper.reload(Change::Settled);
+        assert_eq!(keeper.next_tick(), RETRY.min(CLOCK));
+        // The proxy has what it is to have; nothing was released.
+        assert_eq!(keeper.denylist.records().len(), 3);
+
+        kernel.fail(false);
+        keeper.tick();
+        let in_force = keeper.denylist.records();
+        assert_eq!(in_force.len(), 2);
+        assert!(
+            kernel
+                .map()
+                .into_keys()
+                .eq(in_force.iter().map(|record| record.digest))
+        );
+    }
+
+    #[tokio::test]
+    async fn an_entry_leaves_at_its_second() {
+        let expires = SystemTime::now() + Duration::from_millis(1_200);
+        let text = jiff::Timestamp::try_from(expires).unwrap().to_string();
+        let kept = Kept::new(&[("list", &format!("token-one expires={text}\ntoken-two\n"))]);
+        while SystemTime::now() < expires {
+            assert!(kept.is_listed("token-one"));
+            sleep(Duration::from_millis(20)).await;
+        }
+        // The next full second, and a little.
+        sleep(Duration::from_millis(1_100)).await;
+        assert!(!kept.is_listed("token-one") && kept.is_listed("token-two"));
     }
 }

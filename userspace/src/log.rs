@@ -35,15 +35,10 @@ impl Log {
             .buffered_lines_limit(BACKLOG)
             .thread_name("log")
             .finish(io::stderr());
-        // Libraries are heard from debug on: below, they speak of what is not the operator's concern.
+        // Libraries may show what they parse when they are asked for details, so they are not.
         let level = LevelFilter::from(level);
         let others = level.min(LevelFilter::WARN);
-        let filter = match level {
-            LevelFilter::DEBUG | LevelFilter::TRACE => {
-                EnvFilter::default().add_directive(level.into())
-            }
-            _ => EnvFilter::new(format!("{others},tokenblock={level}")),
-        };
+        let filter = EnvFilter::new(format!("{others},tokenblock={level}"));
         let lines = tracing_subscriber::fmt()
             .with_env_filter(filter)
             .with_writer(writer.clone());

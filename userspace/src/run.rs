@@ -17,11 +17,11 @@ use crate::{
     counters::{self, Counted},
     exit::{Exit, Failure},
     keeper::{Keeper, Sources},
-    kernel::{KernelMap, KernelTier},
+    kernel::{KernelMap, KernelTier, error::KernelError},
     key::StoredKey,
     log::Log,
     proxy::{Proxy, ProxyCounters, ProxyError},
-    settings::{Settings, Surroundings},
+    settings::{KernelSettings, Settings, Surroundings},
     sources::Watch,
 };
 
@@ -108,7 +108,7 @@ impl Tiers {
             min_token_length: settings.min_token_length,
         };
         let list = sources.read()?;
-        let (mut tier, map) = match &settings.kernel {
+        let (tier, map) = match &settings.kernel {
             Some(kernel) => {
                 let (room, names) = (list.records().len(), Arc::clone(&names));
                 let (tier, map) = KernelTier::start(kernel, &rules, room, names, log.events())?;
@@ -127,16 +127,10 @@ impl Tiers {
             )?),
             None => None,
         };
-        if let Some(tier) = &mut tier {
-            tier.attach().await?;
-        }
-        let kernel = tier
-            .zip(settings.kernel)
-            .map(|(tier, settings)| RunningKernel {
-                tier,
-                interfaces: settings.interfaces.join(","),
-                ports: settings.ports.to_string(),
-            });
+        let kernel = match (tier, settings.kernel) {
+            (Some(tier), Some(settings)) => Some(RunningKernel::attach(tier, &settings).await?),
+            _ => None,
+        };
         Ok(Self {
             kernel,
             proxy: proxy.map(RunningProxy::start),
@@ -220,6 +214,17 @@ impl Tiers {
         }
         counted.push(("log", log.counters()));
         counters::log(counted);
+    }
+}
+
+impl RunningKernel {
+    async fn attach(mut tier: KernelTier, settings: &KernelSettings) -> Result<Self, KernelError> {
+        tier.attach().await?;
+        Ok(Self {
+            interfaces: tier.protected().join(","),
+            ports: settings.ports.to_string(),
+            tier,
+        })
     }
 }
 

@@ -48,7 +48,7 @@ struct Figure {
 pub(crate) fn task(args: &Args) -> Result<()> {
     let known = targets::names(&TargetKind::Bench)?;
     if !known.contains(&args.name) {
-        bail!("no bench `{}`; there is: {}", args.name, known.join(", "));
+        bail!("no bench `{}`; known: {}", args.name, known.join(", "));
     }
     let built = Built::new(Profile::Release)?;
     let mut cargo = Command::new(workspace::cargo());

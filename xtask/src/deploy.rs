@@ -53,6 +53,7 @@ fn folder(name: &str) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use serde_json::Value;
+    use tokenblock::cli::Cli;
 
     use super::*;
 
@@ -99,6 +100,40 @@ mod tests {
             pod["volumes"][0]["secret"]["secretName"],
             secret["metadata"]["name"]
         );
+    }
+
+    #[test]
+    fn tokenblock_takes_the_settings() {
+        let file = folder("systemd").join("tokenblock.toml");
+        let config = format!("--config={}", file.display());
+        Cli::read(["tokenblock", "run", &config]).unwrap();
+
+        let daemon_set = &documents("daemonset.yaml")[0];
+        let container = &daemon_set["spec"]["template"]["spec"]["containers"][0];
+        let arguments = container["args"].as_array().unwrap().iter();
+        let arguments = arguments.map(|argument| argument.as_str().unwrap());
+        Cli::read(["tokenblock"].into_iter().chain(arguments)).unwrap();
+    }
+
+    /// The probes look for the programs by name.
+    #[test]
+    fn the_probes_name_the_programs() {
+        let daemon_set = &documents("daemonset.yaml")[0];
+        let container = &daemon_set["spec"]["template"]["spec"]["containers"][0];
+        let programs = workspace::root().join("ebpf/src/programs/mod.rs");
+        let programs = fs::read_to_string(programs).unwrap();
+        for probe in ["startupProbe", "readinessProbe"] {
+            let command = container[probe]["exec"]["command"][2].as_str().unwrap();
+            assert!(command.contains("'(in|e)gress_(ethern|ip)'"), "{probe}");
+        }
+        for name in [
+            "ingress_ethernet",
+            "egress_ethernet",
+            "ingress_ip",
+            "egress_ip",
+        ] {
+            assert!(programs.contains(&format!("fn {name}(")), "{name}");
+        }
     }
 
     /// The folder that the list is mounted to holds the file that the arguments name.

@@ -9,7 +9,6 @@
 
 mod bench;
 mod build;
-mod demo;
 mod deploy;
 mod exec;
 mod lint;
@@ -48,9 +47,6 @@ enum Task {
     Lint,
     /// Measure.
     Bench(bench::Args),
-    /// The demonstration, with the binary built already; needs root.
-    #[command(hide = true)]
-    Demo(demo::Args),
 }
 
 fn main() -> ExitCode {
@@ -60,7 +56,6 @@ fn main() -> ExitCode {
         Task::Test(args) => test::task(&args),
         Task::Lint => lint::task(),
         Task::Bench(args) => bench::task(&args),
-        Task::Demo(args) => demo::task(&args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -25,12 +25,6 @@ pub(crate) const CURL: Tool = Tool {
     package: "curl",
 };
 
-/// An origin server of the tests.
-pub(crate) const PYTHON: Tool = Tool {
-    program: "python3",
-    package: "python3",
-};
-
 /// Installs those tools that are missing.
 ///
 /// # Errors

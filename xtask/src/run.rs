@@ -1,13 +1,14 @@
 //! `cargo xtask run`: builds, then starts the product, or shows it at work.
 
-use std::{env, ffi::OsString, os::unix::process::CommandExt as _};
+use std::{ffi::OsString, os::unix::process::CommandExt as _, process::Command};
 
 use anyhow::{Context as _, Result};
 
 use crate::{
-    build::{Built, Profile},
-    demo, exec,
+    build::{BINARY_VARIABLE, Built, Profile},
+    exec,
     packages::{self, CURL, IP},
+    targets, workspace,
 };
 
 /// Arguments of the task.
@@ -21,24 +22,35 @@ pub(crate) struct Args {
 /// Builds the product and becomes it, or its demonstration.
 ///
 /// # Errors
-/// Where it can't be built or started, or the demonstration fails.
+/// Where it can't be built or started.
 pub(crate) fn task(args: &Args) -> Result<()> {
     let built = Built::new(Profile::Release)?;
     let mut command = if args.args.is_empty() {
         packages::ensure(&[IP, CURL])?;
-        let arguments = demo::Args::new(built.binary);
-        if exec::is_root() {
-            return demo::task(&arguments);
-        }
-        let mut command = exec::as_root(env::current_exe().context("finding this program")?);
-        command.args(arguments.command_line());
-        command
+        demonstration(&built)
     } else {
-        let mut command = exec::as_root(built.binary);
-        command.arg("run").args(&args.args);
-        command
+        product(&built, &args.args)
     };
     // In place of this process, so that signals and the exit code are its own.
     let error = command.exec();
     Err(error).with_context(|| format!("could not start `{}`", exec::line(&command)))
+}
+
+fn product(built: &Built, args: &[OsString]) -> Command {
+    let mut command = exec::as_root(&built.binary);
+    command.arg("run").args(args);
+    command
+}
+
+/// An example of the tests' package, since it is made of their harness. Built like the product, whose
+/// dependencies it shares.
+fn demonstration(built: &Built) -> Command {
+    let mut cargo = Command::new(workspace::cargo());
+    cargo
+        .current_dir(workspace::root())
+        .args(["run", "--quiet", "--release", "--package", targets::PACKAGE])
+        .args(["--example", "demo"])
+        .env(BINARY_VARIABLE, &built.binary);
+    exec::run_built_as_root(&mut cargo);
+    cargo
 }

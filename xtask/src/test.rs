@@ -9,7 +9,7 @@ use clap::ValueEnum;
 use crate::{
     build::{BINARY_VARIABLE, Built, OBJECT_VARIABLE, Profile},
     exec,
-    packages::{self, CURL, IP, PYTHON},
+    packages::{self, CURL, IP},
     targets, workspace,
 };
 
@@ -62,7 +62,7 @@ pub(crate) fn task(args: &Args) -> Result<()> {
 fn all(args: &[String]) -> Result<()> {
     unit(args)?;
     if let Err(error) = require_root() {
-        println!("skipped: the kernel and host tests: {error}");
+        println!("skipped: {error}");
         return Ok(());
     }
     let privileged = Privileged::new(args)?;
@@ -72,12 +72,17 @@ fn all(args: &[String]) -> Result<()> {
 
 fn require_root() -> Result<()> {
     if !exec::can_be_root() {
-        bail!("they load BPF programs and make network namespaces, which takes root or sudo");
+        bail!(
+            "the kernel and host tests load BPF programs and make network namespaces; that takes \
+             root, or sudo without a password"
+        );
     }
     Ok(())
 }
 
 fn unit(args: &[String]) -> Result<()> {
+    // The proxy's own tests have a real client.
+    packages::ensure(&[CURL])?;
     println!("==> unit tests");
     let mut cargo = cargo_test();
     for package in ["tokenblock-ebpf", "tokenblock", "xtask"] {
@@ -119,7 +124,7 @@ impl<'a> Privileged<'a> {
     }
 
     fn host(&self) -> Result<()> {
-        packages::ensure(&[IP, CURL, PYTHON])?;
+        packages::ensure(&[IP, CURL])?;
         self.run("host", |target| {
             ![KERNEL_TARGET, CORE_TARGET].contains(&target)
         })

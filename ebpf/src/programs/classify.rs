@@ -44,12 +44,16 @@ pub fn classify(ctx: &TcContext, link: Link, direction: Direction) -> i32 {
     };
     // SAFETY: this CPU's and this hook's own.
     let work = unsafe { &mut *work };
+    let judged = judge(skb, ctx.len(), work, counts, link);
+    // The first bytes of a frame hold the first of its payload, where the query of a request stands.
+    // SAFETY: `head` holds HEAD bytes and more.
+    unsafe { skb::clear::<{ HEAD as u32 }>(skb, work.head.as_mut_ptr(), HEAD as u32) };
     let packet = Packet {
         skb,
         link,
         direction,
     };
-    let reason = match judge(skb, ctx.len(), work, counts, link) {
+    let reason = match judged {
         Ok(()) => Counter::Clean,
         Err(reason) => reason,
     };

@@ -6,7 +6,8 @@ use aya_ebpf::{
     maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
 };
 use tokenblock_ebpf::{
-    blocked::{Again, Blocked, FlowKey},
+    blocked::{Again, Blocked, flow_of},
+    flow::FlowKey,
     digest::TokenDigest,
     filter::{Filter, Fingerprint},
     packet::{Head, Segment},
@@ -142,13 +143,13 @@ pub fn now() -> u64 {
 #[inline(always)]
 pub fn block(segment: &Segment, blocked: &Blocked) {
     // Full is not possible, and out of memory leaves a flow whose segments are judged again.
-    let _forgotten = BLOCKED.insert(FlowKey::of(segment), blocked, 0);
+    let _forgotten = BLOCKED.insert(flow_of(segment), blocked, 0);
 }
 
 /// What is done with a segment of a flow of which a request was blocked; `None` for all others.
 #[inline(always)]
 pub fn blocked(segment: &Segment) -> Option<(Again, &'static Blocked)> {
-    let key = FlowKey::of(segment);
+    let key = flow_of(segment);
     let flow = BLOCKED.get_ptr_mut(key)?;
     // SAFETY: an entry that is evicted meanwhile may be reused for another flow: one segment of it is
     // then dropped, and its sender sends it again.

@@ -1,11 +1,8 @@
 //! From a value to what is looked up.
 
-use tokenblock_ebpf::{
-    digest::{Domain, TokenDigest},
-    location::LocationId,
-};
+use tokenblock_ebpf::{digest::Domain, location::LocationId};
 
-use super::{Char, Config, Lookup, is_white};
+use super::{Candidate, Char, Config, is_white};
 
 /// Most words of a header value that are candidates.
 const MAX_WORDS: usize = 8;
@@ -34,7 +31,7 @@ enum Escapes {
 pub(super) struct Reader<'a> {
     config: &'a Config,
     /// With the index of the byte at which each becomes known.
-    found: Vec<(usize, Rank, Lookup)>,
+    found: Vec<(usize, Rank, Candidate)>,
 }
 
 impl<'a> Reader<'a> {
@@ -45,11 +42,11 @@ impl<'a> Reader<'a> {
         }
     }
 
-    pub(super) fn into_lookups(mut self) -> Vec<Lookup> {
+    pub(super) fn into_candidates(mut self) -> Vec<Candidate> {
         self.found.sort_by_key(|(at, rank, _)| (*at, *rank));
         self.found
             .into_iter()
-            .map(|(_, _, lookup)| lookup)
+            .map(|(_, _, candidate)| candidate)
             .collect()
     }
 
@@ -64,9 +61,16 @@ impl<'a> Reader<'a> {
         if text.len() < self.config.min_len {
             return;
         }
-        let text: Vec<u8> = text.iter().map(|(_, byte)| *byte).collect();
-        let digest = TokenDigest::of(&self.config.installation_key(), domain, &text);
-        self.found.push((at, rank, (location, digest)));
+        let text = text.iter().map(|(_, byte)| *byte).collect();
+        self.found.push((
+            at,
+            rank,
+            Candidate {
+                location,
+                domain,
+                text,
+            },
+        ));
     }
 
     /// Words between white space or quotes; the one behind a first word `Basic` is credentials besides.

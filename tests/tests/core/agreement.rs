@@ -1,51 +1,36 @@
 //! The word-wise scanner and the naive reference look up the same candidates, in the same order.
 
 use proptest::prelude::*;
-use tokenblock_ebpf::{inspect, location::LocationKind, scan::Scan};
-use tokenblock_tests::reference::{self, Config, Lookup};
+use tokenblock_ebpf::{
+    digest::TokenDigest,
+    filter::NoFilter,
+    inspect,
+    location::{LocationId, LocationKind},
+};
+use tokenblock_tests::reference::{self, Candidate, Config};
 
-use crate::generate::{config, many_cases, rules, stream};
+use crate::{
+    generate::{config, many_cases, rules, sizes, stream},
+    scanned::scanned,
+};
 
-/// What the scanner looks up in a stream that comes in pieces of these sizes.
-fn scanned(config: &Config, bytes: &[u8], sizes: &[usize]) -> Vec<Lookup> {
-    let rules = rules(config).unwrap();
-    let mut scan = Scan::new(&rules);
-    let mut seen = Vec::new();
-    let mut rest = bytes;
-    for size in sizes.iter().cycle() {
-        let (piece, behind) = rest.split_at(rest.len().min(*size));
-        let hit = inspect::stream(&mut scan, &rules, piece, &mut |location, digest| {
-            seen.push((location, *digest));
-            false
-        });
-        assert!(hit.is_none());
-        rest = behind;
-        if rest.is_empty() {
-            break;
-        }
-    }
-    seen
+type Lookup = (LocationId, TokenDigest);
+
+fn lookups(config: &Config, candidates: &[Candidate]) -> Vec<Lookup> {
+    candidates
+        .iter()
+        .map(|candidate| (candidate.location, candidate.digest(config)))
+        .collect()
 }
 
 fn check(config: &Config, bytes: &[u8], sizes: &[usize]) -> Result<(), TestCaseError> {
-    let want = reference::stream(config, bytes);
-    prop_assert_eq!(
-        scanned(config, bytes, &[usize::MAX]),
-        want.clone(),
-        "whole: {:?}",
-        String::from_utf8_lossy(bytes)
-    );
-    prop_assert_eq!(
-        scanned(config, bytes, sizes),
-        want,
-        "in pieces: {:?}",
-        String::from_utf8_lossy(bytes)
-    );
+    let want = lookups(config, &reference::stream(config, bytes));
+    let text = String::from_utf8_lossy(bytes);
+    let whole = scanned(config, bytes, &[usize::MAX], &NoFilter);
+    prop_assert_eq!(&whole, &want, "whole: {:?}", text);
+    let pieces = scanned(config, bytes, sizes, &NoFilter);
+    prop_assert_eq!(&pieces, &want, "in pieces: {:?}", text);
     Ok(())
-}
-
-fn sizes() -> impl Strategy<Value = Vec<usize>> {
-    prop::collection::vec(1usize..40, 1..6)
 }
 
 proptest! {
@@ -95,7 +80,8 @@ proptest! {
                     reference::query(&config, &bytes)
                 }
             };
-            prop_assert_eq!(seen, want, "{:?} {}: {:?}", kind, name, String::from_utf8_lossy(&bytes));
+            let text = String::from_utf8_lossy(&bytes);
+            prop_assert_eq!(seen, lookups(&config, &want), "{:?} {}: {:?}", kind, name, text);
         }
     }
 }

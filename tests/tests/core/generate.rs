@@ -189,3 +189,8 @@ pub(crate) fn rules(config: &Config) -> Option<Rules> {
     )
     .ok()
 }
+
+/// Sizes of pieces.
+pub(crate) fn sizes() -> impl Strategy<Value = Vec<usize>> {
+    prop::collection::vec(prop_oneof![1usize..40, 100usize..300], 1..6)
+}

@@ -4,5 +4,8 @@
 
 mod agreement;
 mod cuts;
+mod filtered;
+mod flow;
 mod generate;
 mod parity;
+mod scanned;

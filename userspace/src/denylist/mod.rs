@@ -2,6 +2,8 @@
 
 mod canonical;
 mod list;
+#[cfg(test)]
+pub(crate) mod model;
 mod set;
 mod store;
 mod table;

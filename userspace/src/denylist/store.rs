@@ -42,18 +42,6 @@ impl<K: Tier> Denylist<K> {
         self.set.reader()
     }
 
-    /// Entries in force.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.set.snapshot().iter().count()
-    }
-
-    /// Whether nothing is listed.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.set.snapshot().iter().next().is_none()
-    }
-
     /// The records in force, to be merged into a list that may only add.
     #[must_use]
     pub fn records(&self) -> Vec<Record> {
@@ -181,59 +169,15 @@ impl Difference {
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        collections::BTreeMap,
-        sync::{Arc, Mutex},
-        time::{Duration, UNIX_EPOCH},
-    };
+    use std::time::{Duration, UNIX_EPOCH};
 
     use proptest::prelude::*;
 
     use super::*;
-    use crate::denylist::{Action, Fingerprint, ShortTokenId};
-
-    type Map = BTreeMap<TokenDigest, Listed>;
-
-    /// A tier over a plain map that fails on demand and never loses what stays listed.
-    #[derive(Clone, Default)]
-    struct Model(Arc<Mutex<ModelState>>);
-
-    #[derive(Default)]
-    struct ModelState {
-        map: Map,
-        fails: bool,
-    }
-
-    #[derive(Debug, thiserror::Error)]
-    #[error("full")]
-    struct Full;
-
-    impl Tier for Model {
-        type Error = Full;
-
-        fn add(&mut self, entries: &[(TokenDigest, Listed)]) -> Result<(), Full> {
-            let mut state = self.0.lock().map_err(|_poisoned| Full)?;
-            // A map that is full takes some and not others.
-            let taken = if state.fails {
-                entries.len() / 2
-            } else {
-                entries.len()
-            };
-            state.map.extend(entries[..taken].iter().copied());
-            if state.fails { Err(Full) } else { Ok(()) }
-        }
-
-        fn remove(&mut self, digests: &[TokenDigest]) -> Result<(), Full> {
-            let mut state = self.0.lock().map_err(|_poisoned| Full)?;
-            if state.fails {
-                return Err(Full);
-            }
-            for digest in digests {
-                state.map.remove(digest);
-            }
-            Ok(())
-        }
-    }
+    use crate::denylist::{
+        Action, Fingerprint, ShortTokenId,
+        model::{Map, Model},
+    };
 
     fn record(digest: u8, block: bool, expires: Option<u8>) -> Record {
         Record {
@@ -282,11 +226,11 @@ mod tests {
             let mut denylist = Denylist::new(Some(kernel.clone()));
             let (mut now, mut list, mut behind) = (0_u8, List::default(), false);
             for step in steps {
-                kernel.0.lock().unwrap().fails = matches!(step, Step::Fail(_));
+                kernel.fail(matches!(step, Step::Fail(_)));
                 match step {
                     Step::Apply(entries) | Step::Fail(entries) => {
                         let records = entries.into_iter().map(|(d, b, e)| record(d, b, e)).collect();
-                        let before = kernel.0.lock().unwrap().map.clone();
+                        let before = kernel.map();
                         let old: Vec<_> = denylist.set.snapshot().iter().map(|(d, _)| d).collect();
                         list = List::merge(records, second(now));
                         let result = denylist.apply(&list);
@@ -294,10 +238,10 @@ mod tests {
                         if behind {
                             // Nothing that was or is listed passes in the set; nothing old in the kernel.
                             let set = denylist.reader();
-                            let state = kernel.0.lock().unwrap();
+                            let in_kernel = kernel.map();
                             prop_assert!(as_map(&list).iter().all(|(d, l)| set.get(d) == Some(*l)));
                             prop_assert!(old.iter().all(|d| set.get(d).is_some()));
-                            prop_assert!(before.keys().all(|d| state.map.contains_key(d)));
+                            prop_assert!(before.keys().all(|d| in_kernel.contains_key(d)));
                         }
                     }
                     Step::Pass(seconds) => {
@@ -308,7 +252,7 @@ mod tests {
                 }
                 if !behind {
                     let expected = as_map(&list);
-                    prop_assert_eq!(&kernel.0.lock().unwrap().map, &expected);
+                    prop_assert_eq!(&kernel.map(), &expected);
                     prop_assert!(denylist.set.snapshot().iter().eq(expected));
                     prop_assert_eq!(denylist.records(), list.records());
                 }
@@ -336,6 +280,6 @@ mod tests {
         assert_eq!(denylist.expire(second(9)).unwrap(), 0);
         assert_eq!(denylist.expire(second(10)).unwrap(), 1);
         assert_eq!(denylist.next_expiry(), Some(second(20)));
-        assert_eq!(denylist.len(), 2);
+        assert_eq!(denylist.records().len(), 2);
     }
 }

@@ -1,7 +1,7 @@
 //! A compact immutable map from digests: the entries sorted, and an index over their leading bits.
 //!
 //! Digests are uniformly distributed (a keyed hash), so the leading bits lead to a handful of entries: a lookup
-//! touches one place of the index and one of the entries, and an entry costs 25 bytes.
+//! touches one place of the index and one of the digests, and an entry costs 33 bytes.
 
 use super::{Listed, TokenDigest};
 
@@ -10,7 +10,9 @@ const SHARING: usize = 4;
 
 #[derive(Debug, Default)]
 pub(super) struct Table {
-    entries: Box<[(TokenDigest, Listed)]>,
+    /// Ascending; apart from what is listed under them, which only a hit needs.
+    digests: Box<[TokenDigest]>,
+    listed: Box<[Listed]>,
     /// For each value of the leading `bits` bits the index of the first entry that is not below it, and the
     /// number of entries at the end. Empty where there are no entries.
     index: Box<[u32]>,
@@ -20,40 +22,42 @@ pub(super) struct Table {
 impl Table {
     pub(super) fn get(&self, digest: &TokenDigest) -> Option<Listed> {
         let place = leading(digest, self.bits);
-        let (from, to) = (self.index.get(place)?, self.index.get(place + 1)?);
-        self.entries
-            .get(*from as usize..*to as usize)?
+        let (from, to) = (*self.index.get(place)?, *self.index.get(place + 1)?);
+        let candidates = self.digests.get(from as usize..to as usize)?;
+        let at = candidates
             .iter()
-            .find(|entry| entry.0 == *digest)
-            .map(|entry| entry.1)
+            .position(|candidate| candidate == digest)?;
+        self.listed.get(from as usize + at).copied()
     }
 
     pub(super) fn entries(&self) -> impl Iterator<Item = (TokenDigest, Listed)> {
-        self.entries.iter().copied()
+        self.digests
+            .iter()
+            .copied()
+            .zip(self.listed.iter().copied())
     }
 }
 
 /// From entries in ascending order.
 impl FromIterator<(TokenDigest, Listed)> for Table {
     fn from_iter<I: IntoIterator<Item = (TokenDigest, Listed)>>(entries: I) -> Self {
-        let entries: Box<[_]> = entries.into_iter().collect();
-        if entries.is_empty() {
+        let (digests, listed): (Vec<_>, Vec<_>) = entries.into_iter().unzip();
+        if digests.is_empty() {
             return Self::default();
         }
-        let bits = (entries.len() / SHARING).max(1).ilog2();
+        let bits = (digests.len() / SHARING).max(1).ilog2();
         let mut index = Vec::with_capacity((1 << bits) + 1);
-        for (at, (digest, _)) in (0_u32..).zip(&entries) {
+        for (at, digest) in (0_u32..).zip(&digests) {
             let place = leading(digest, bits);
             while index.len() <= place {
                 index.push(at);
             }
         }
-        index.resize(
-            (1 << bits) + 1,
-            u32::try_from(entries.len()).unwrap_or(u32::MAX),
-        );
+        let end = u32::try_from(digests.len()).unwrap_or(u32::MAX);
+        index.resize((1 << bits) + 1, end);
         Self {
-            entries,
+            digests: digests.into(),
+            listed: listed.into(),
             index: index.into(),
             bits,
         }

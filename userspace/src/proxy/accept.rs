@@ -1,9 +1,8 @@
 //! Workers: each takes connections from its own listener and keeps them on its own thread.
 
-use std::{io, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
+use std::{future::poll_fn, net::SocketAddr, rc::Rc, sync::Arc, task::Poll, time::Duration};
 
 use http::HeaderValue;
-use socket2::{Domain, Protocol, Socket, Type};
 use tokio::{
     net::{TcpListener, TcpStream},
     runtime::{Builder, LocalOptions},
@@ -11,28 +10,28 @@ use tokio::{
     task::JoinSet,
     time::timeout,
 };
-use tokio_rustls::TlsAcceptor;
 
 use super::{
+    admission::Admission,
     connection,
     counters::{Closed, Counter, Counters},
     error::ProxyError,
     inspect::Inspector,
     settings::ProxySettings,
-    upstream::Pool,
+    tls::ServerTls,
+    upstream::{RouteSeeds, Routes},
 };
 
-/// Connections that the kernel holds for a worker that has no time to take them.
-const BACKLOG: i32 = 4096;
 /// How long a worker waits after the system has refused it a connection (too many open files).
 const PAUSE: Duration = Duration::from_millis(50);
-
 /// What a worker's thread is made with.
 pub(super) struct WorkerSeed {
     pub(super) listener: std::net::TcpListener,
     pub(super) settings: Arc<ProxySettings>,
-    pub(super) tls: Option<TlsAcceptor>,
+    pub(super) tls: Option<Arc<ServerTls>>,
+    pub(super) routes: RouteSeeds,
     pub(super) inspector: Inspector,
+    pub(super) admission: Arc<Admission>,
     pub(super) counters: Arc<Counters>,
     pub(super) drain: watch::Receiver<bool>,
 }
@@ -40,57 +39,14 @@ pub(super) struct WorkerSeed {
 /// What the connections of one worker share. Nothing in it is locked.
 pub(super) struct Worker {
     pub(super) settings: Arc<ProxySettings>,
-    pub(super) tls: Option<TlsAcceptor>,
+    pub(super) tls: Option<Arc<ServerTls>>,
     pub(super) inspector: Inspector,
+    pub(super) admission: Arc<Admission>,
     pub(super) counters: Arc<Counters>,
-    pub(super) pool: Rc<Pool>,
+    pub(super) routes: Routes,
     pub(super) default_host: HeaderValue,
     /// True from the order to stop on.
     pub(super) drain: watch::Receiver<bool>,
-}
-
-/// One listener a worker, all at the same address: the kernel spreads the connections (`SO_REUSEPORT`).
-///
-/// # Errors
-/// Where the address can't be listened on, or another process does.
-pub(super) fn listeners(
-    address: SocketAddr,
-    count: usize,
-) -> Result<Vec<std::net::TcpListener>, ProxyError> {
-    let failed = |source: io::Error| {
-        if source.kind() == io::ErrorKind::AddrInUse {
-            ProxyError::AddressInUse(address)
-        } else {
-            ProxyError::Listen { address, source }
-        }
-    };
-    // SO_REUSEPORT would share the address with whichever process of the same user holds it: look first.
-    let probe = bind(address, false).map_err(failed)?;
-    let address = probe.local_addr().map_err(failed)?;
-    let Some(address) = address.as_socket() else {
-        return Err(failed(io::ErrorKind::AddrNotAvailable.into()));
-    };
-    drop(probe);
-    (0..count)
-        .map(|_| {
-            let listener = bind(address, true)?;
-            listener.listen(BACKLOG)?;
-            Ok(listener.into())
-        })
-        .collect::<io::Result<_>>()
-        .map_err(failed)
-}
-
-fn bind(address: SocketAddr, shared: bool) -> io::Result<Socket> {
-    let socket = Socket::new(
-        Domain::for_address(address),
-        Type::STREAM.nonblocking(),
-        Some(Protocol::TCP),
-    )?;
-    socket.set_reuse_address(true)?;
-    socket.set_reuse_port(shared)?;
-    socket.bind(&address.into())?;
-    Ok(socket)
 }
 
 /// Runs a worker on this thread until it is told to stop and has drained.
@@ -107,7 +63,9 @@ pub(super) fn run(seed: WorkerSeed) -> Result<(), ProxyError> {
             listener,
             settings,
             tls,
+            routes,
             inspector,
+            admission,
             counters,
             drain,
         } = seed;
@@ -115,18 +73,21 @@ pub(super) fn run(seed: WorkerSeed) -> Result<(), ProxyError> {
         let worker = Rc::new(Worker {
             default_host: HeaderValue::from_str(&settings.upstream.authority())
                 .unwrap_or_else(|_| HeaderValue::from_static("upstream")),
-            pool: Pool::new(Arc::clone(&settings), Arc::clone(&counters)),
+            routes: Routes::new(&routes, &settings, &counters),
             settings,
             tls,
             inspector,
+            admission,
             counters,
             drain,
         });
-        let pool = Rc::clone(&worker.pool);
-        let sweeper = tokio::task::spawn_local(async move { pool.sweep().await });
+        let mut sweepers = JoinSet::new();
+        for pool in worker.routes.pools() {
+            let pool = Rc::clone(pool);
+            sweepers.spawn_local(async move { pool.sweep().await });
+        }
         let connections = accept(&worker, listener).await;
         drain_connections(&worker, connections).await;
-        sweeper.abort();
         Ok(())
     })
 }
@@ -146,14 +107,28 @@ async fn accept(worker: &Rc<Worker>, listener: TcpListener) -> JoinSet<()> {
                 }
             },
             Some(_) = connections.join_next() => {}
-            _ = drain.wait_for(|draining| *draining) => return connections,
+            _ = drain.wait_for(|draining| *draining) => break,
         }
     }
+    // Who has connected already is not turned away.
+    poll_fn(|cx| {
+        while let Poll::Ready(Ok((stream, client))) = listener.poll_accept(cx) {
+            take(worker, &mut connections, stream, client);
+        }
+        Poll::Ready(())
+    })
+    .await;
+    connections
 }
 
 fn take(worker: &Rc<Worker>, tasks: &mut JoinSet<()>, stream: TcpStream, client: SocketAddr) {
     worker.counters.add(Counter::Connections);
-    tasks.spawn_local(connection::run(Rc::clone(worker), stream, client));
+    match worker.admission.enter(client.ip(), &worker.settings.limits) {
+        Ok(place) => {
+            tasks.spawn_local(connection::run(Rc::clone(worker), stream, client, place));
+        }
+        Err(why) => worker.counters.close(why),
+    }
 }
 
 /// Lets what is open come to its end, for as long as the settings allow.

@@ -5,13 +5,16 @@
 //! earliest limit could have passed.
 
 use std::{
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        OnceLock,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
 use tokio::time::{Instant, sleep_until};
 
-use super::{counters::Closed, settings::Timeouts};
+use super::{counters::Closed, settings::Timeouts, stalls::Stalls};
 
 /// Notes of one connection. Atomic only because the connection's stream may be handed to another thread's
 /// task on an upgrade as far as types can tell; in fact one thread uses them.
@@ -23,6 +26,10 @@ pub(super) struct Activity {
     /// Request bodies of which the next bytes are waited for.
     bodies_waiting: AtomicU64,
     last_read: AtomicU64,
+    /// Whether heads come among other frames, so that bytes don't tell of one.
+    http2: AtomicBool,
+    /// The limit that the client went beyond.
+    fault: OnceLock<Closed>,
     /// When the first byte of a request head came; 0 while none is being read.
     head_since: AtomicU64,
     /// When the last request was over.
@@ -39,6 +46,8 @@ impl Activity {
             requests: AtomicU64::new(0),
             bodies_waiting: AtomicU64::new(0),
             last_read: AtomicU64::new(1),
+            http2: AtomicBool::new(false),
+            fault: OnceLock::new(),
             head_since: AtomicU64::new(1),
             idle_since: AtomicU64::new(1),
             write_since: AtomicU64::new(0),
@@ -49,9 +58,25 @@ impl Activity {
     pub(super) fn on_read(&self) {
         let now = self.now();
         set(&self.last_read, now);
-        if get(&self.requests) == 0 && get(&self.head_since) == 0 {
+        let between = get(&self.requests) == 0 && get(&self.head_since) == 0;
+        if between && !self.http2.load(Ordering::Relaxed) {
             set(&self.head_since, now);
         }
+    }
+
+    /// The connection speaks HTTP/2.
+    pub(super) fn on_http2(&self) {
+        self.http2.store(true, Ordering::Relaxed);
+    }
+
+    /// The client went beyond a limit; the first one counts.
+    pub(super) fn on_fault(&self, why: Closed) {
+        self.fault.get_or_init(|| why);
+    }
+
+    /// The limit that the client went beyond.
+    pub(super) fn fault(&self) -> Option<Closed> {
+        self.fault.get().copied()
     }
 
     /// The client takes no more bytes.
@@ -95,9 +120,9 @@ impl Activity {
     }
 
     /// Runs until a limit has passed; says which.
-    pub(super) async fn overdue(&self, limits: &Timeouts) -> Closed {
+    pub(super) async fn overdue(&self, limits: &Timeouts, stalls: &Stalls) -> Closed {
         loop {
-            let (deadline, why) = self.next_deadline(limits);
+            let (deadline, why) = self.next_deadline(limits, stalls);
             if deadline <= Instant::now() {
                 return why;
             }
@@ -109,7 +134,7 @@ impl Activity {
     ///
     /// What begins from now on can't be overdue before the shortest limit has passed, so looking again then is
     /// soon enough.
-    fn next_deadline(&self, limits: &Timeouts) -> (Instant, Closed) {
+    fn next_deadline(&self, limits: &Timeouts, stalls: &Stalls) -> (Instant, Closed) {
         let shortest = limits
             .header
             .min(limits.body)
@@ -118,6 +143,7 @@ impl Activity {
         let again = (Instant::now() + shortest, Closed::IdleTimeout);
         let waits = [
             (get(&self.write_since), limits.write, Closed::WriteTimeout),
+            (stalls.oldest(), limits.write, Closed::WriteTimeout),
             self.waits_for_client(limits),
         ];
         waits
@@ -144,7 +170,7 @@ impl Activity {
     }
 
     /// Milliseconds since the connection was made; at least 1, as 0 stands for "not".
-    fn now(&self) -> u64 {
+    pub(super) fn now(&self) -> u64 {
         u64::try_from(self.base.elapsed().as_millis())
             .unwrap_or(u64::MAX)
             .max(1)

@@ -4,15 +4,25 @@ use std::{
     cell::Cell,
     pin::Pin,
     rc::Rc,
-    sync::Arc,
-    task::{Context, Poll},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll, Waker},
+    time::Duration,
 };
 
 use bytes::Bytes;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep, sleep};
 
-use super::{activity::Activity, connection::Peer, inspect::Verdict, upstream::Lease};
+use super::{
+    activity::Activity,
+    connection::Peer,
+    inspect::{Form, Verdict},
+    stalls::Stall,
+    upstream::Lease,
+};
 
 /// Why a body ended before its end.
 #[derive(Debug, thiserror::Error)]
@@ -34,6 +44,35 @@ struct Upload {
     /// Whether `peer` has been told that bytes are waited for.
     waiting: bool,
     progress: Rc<Progress>,
+    /// Where the client waits to be told to send it.
+    hold: Option<Hold>,
+    form: Option<Form>,
+}
+
+/// Holds a body back until the upstream has asked for it, or for a while.
+///
+/// Reading it would make the client send it, though the upstream may be about to refuse the request.
+pub(super) struct Hold {
+    /// Set when the upstream's `100 Continue` has come.
+    asked: Arc<AtomicBool>,
+    /// Upstreams that know nothing of that never ask.
+    patience: Pin<Box<Sleep>>,
+}
+
+impl Hold {
+    /// Until [`Hold::release`]'s function is called, or for `patience`.
+    pub(super) fn new(patience: Duration) -> Self {
+        Self {
+            asked: Arc::default(),
+            patience: Box::pin(sleep(patience)),
+        }
+    }
+
+    /// Lets the body go when called. Who calls it polls the body afterwards.
+    pub(super) fn release(&self) -> impl Fn() + Send + Sync + 'static {
+        let asked = Arc::clone(&self.asked);
+        move || asked.store(true, Ordering::Relaxed)
+    }
 }
 
 /// How far a request body has come, as who waits for the response sees it.
@@ -61,8 +100,14 @@ impl RequestBody {
         Self(None)
     }
 
-    /// What `incoming` brings, noted in `progress`.
-    pub(super) fn new(incoming: Incoming, peer: &Rc<Peer>, progress: &Rc<Progress>) -> Self {
+    /// What `incoming` brings, noted in `progress`, and not before `hold` is over.
+    pub(super) fn new(
+        incoming: Incoming,
+        peer: &Rc<Peer>,
+        progress: &Rc<Progress>,
+        hold: Option<Hold>,
+        form: Option<Form>,
+    ) -> Self {
         if incoming.is_end_stream() {
             return Self::empty();
         }
@@ -71,7 +116,16 @@ impl RequestBody {
             peer: Rc::clone(peer),
             waiting: false,
             progress: Rc::clone(progress),
+            hold,
+            form,
         })))
+    }
+
+    /// Lets it go, whether or not the upstream has asked for it.
+    pub(super) fn release(&mut self) {
+        if let Some(upload) = &mut self.0 {
+            upload.hold = None;
+        }
     }
 
     /// Whether there is none, so that the request can be sent again.
@@ -85,19 +139,51 @@ impl Upload {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if let Some(hold) = &mut self.hold {
+            if !hold.asked.load(Ordering::Relaxed) && hold.patience.as_mut().poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+            self.hold = None;
+        }
         let polled = Pin::new(&mut self.incoming).poll_frame(cx);
         self.set_waiting(polled.is_pending());
-        polled.map(|frame| Some(self.pass(frame?)))
+        polled.map(|frame| match frame {
+            Some(frame) => Some(self.pass(frame)),
+            None if self.ends_in_token() => Some(Err(self.block())),
+            None => None,
+        })
     }
 
-    fn pass(&self, frame: Result<Frame<Bytes>, hyper::Error>) -> Result<Frame<Bytes>, BodyError> {
+    /// Whether the form's last value, which nothing but its end has ended, is a listed token.
+    fn ends_in_token(&mut self) -> bool {
+        let form = self.form.take();
+        form.is_some_and(|mut form| self.peer.inspect_form(&mut form, &[], true) == Verdict::Block)
+    }
+
+    fn block(&self) -> BodyError {
+        self.progress.blocked.set(true);
+        BodyError::ListedToken
+    }
+
+    fn pass(
+        &mut self,
+        frame: Result<Frame<Bytes>, hyper::Error>,
+    ) -> Result<Frame<Bytes>, BodyError> {
         let frame = frame?;
         self.progress.at.set(Instant::now());
         if let Some(trailers) = frame.trailers_ref()
             && self.peer.inspect_trailers(trailers) == Verdict::Block
         {
-            self.progress.blocked.set(true);
-            return Err(BodyError::ListedToken);
+            return Err(self.block());
+        }
+        if let Some(bytes) = frame.data_ref()
+            && let Some(form) = &mut self.form
+        {
+            // The last bytes must not go before the end is known to be clean.
+            let last = self.incoming.is_end_stream();
+            if self.peer.inspect_form(form, bytes, last) == Verdict::Block {
+                return Err(self.block());
+            }
         }
         Ok(frame)
     }
@@ -147,30 +233,37 @@ pub(super) struct ResponseBody {
     source: Source,
     /// Ends the request in the connection's notes when the body is done with.
     answering: Option<Answering>,
+    /// Of HTTP/2 alone: the stream of HTTP/1.1 itself blocks.
+    stall: Option<Stall>,
 }
 
 enum Source {
     /// Our own words.
     Own(Option<Bytes>),
-    /// An upstream's, with the connection that they come from.
-    Upstream {
-        incoming: Incoming,
-        lease: Option<Lease>,
-    },
+    /// An upstream's.
+    Upstream(Download),
+}
+
+/// What comes from an upstream, with the connection that it comes from.
+struct Download {
+    incoming: Incoming,
+    lease: Option<Lease>,
 }
 
 impl ResponseBody {
     /// Passes on what an upstream sends; gives the connection back when all of it has come.
     pub(super) fn upstream(incoming: Incoming, lease: Option<Lease>) -> Self {
         Self {
-            source: Source::Upstream { incoming, lease },
+            source: Source::Upstream(Download { incoming, lease }),
             answering: None,
+            stall: None,
         }
     }
 
     /// The request is over when this body is.
-    pub(super) fn answering(mut self, answering: Answering) -> Self {
+    pub(super) fn answering(mut self, answering: Answering, stall: Option<Stall>) -> Self {
         self.answering = Some(answering);
+        self.stall = stall;
         self
     }
 }
@@ -180,6 +273,7 @@ impl From<Bytes> for ResponseBody {
         Self {
             source: Source::Own(Some(bytes)),
             answering: None,
+            stall: None,
         }
     }
 }
@@ -192,32 +286,22 @@ impl Body for ResponseBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let (incoming, lease) = match &mut self.source {
-            Source::Own(bytes) => {
-                return Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes))));
-            }
-            Source::Upstream { incoming, lease } => (incoming, lease),
+        let polled = match &mut self.source {
+            Source::Own(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Source::Upstream(download) => download.poll_frame(cx),
         };
-        let mut polled = Pin::new(&mut *incoming).poll_frame(cx);
-        if polled.is_pending()
-            && let Some(lease) = lease
-        {
-            lease.drive(cx);
-            polled = Pin::new(&mut *incoming).poll_frame(cx);
+        match &self.stall {
+            Some(stall) if polled.is_pending() => stall.moves(),
+            Some(stall) => stall.waits(),
+            None => {}
         }
-        if let Poll::Ready(frame) = &polled
-            && (frame.is_none() || incoming.is_end_stream())
-            && let Some(lease) = lease.take()
-        {
-            lease.give_back();
-        }
-        polled.map(|frame| frame.map(|frame| frame.map_err(BodyError::from)))
+        polled
     }
 
     fn is_end_stream(&self) -> bool {
         match &self.source {
             Source::Own(bytes) => bytes.is_none(),
-            Source::Upstream { incoming, .. } => incoming.is_end_stream(),
+            Source::Upstream(download) => download.incoming.is_end_stream(),
         }
     }
 
@@ -226,7 +310,58 @@ impl Body for ResponseBody {
             Source::Own(bytes) => {
                 SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
             }
-            Source::Upstream { incoming, .. } => incoming.size_hint(),
+            Source::Upstream(download) => download.incoming.size_hint(),
+        }
+    }
+}
+
+impl Download {
+    fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let polled = match &mut self.lease {
+            Some(lease) => Self::poll_leased(&mut self.incoming, lease, cx),
+            None => Pin::new(&mut self.incoming).poll_frame(cx),
+        };
+        if let Poll::Ready(None) = &polled {
+            self.end();
+        }
+        polled.map(|frame| frame.map(|frame| frame.map_err(BodyError::from)))
+    }
+
+    /// What an HTTP/1.1 connection brings comes out of driving it or not at all, so that nobody needs to be
+    /// woken for it by the body's channel: its own stream does that.
+    fn poll_leased(
+        incoming: &mut Incoming,
+        lease: &mut Lease,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let mut quiet = Context::from_waker(Waker::noop());
+        let polled = Pin::new(&mut *incoming).poll_frame(&mut quiet);
+        if polled.is_ready() {
+            return polled;
+        }
+        if lease.drive(cx) {
+            Pin::new(incoming).poll_frame(&mut quiet)
+        } else {
+            Pin::new(incoming).poll_frame(cx)
+        }
+    }
+
+    /// All has come: the connection can serve the next request.
+    fn end(&mut self) {
+        if let Some(lease) = self.lease.take() {
+            lease.give_back();
+        }
+    }
+}
+
+impl Drop for Download {
+    fn drop(&mut self) {
+        // Whoever sends a body of known length does not ask for more.
+        if self.incoming.is_end_stream() {
+            self.end();
         }
     }
 }

@@ -1,6 +1,8 @@
 //! One client connection: handshake, requests, end.
 
-use std::{convert::Infallible, net::SocketAddr, pin::pin, rc::Rc, sync::Arc};
+use std::{
+    cell::Cell, convert::Infallible, error::Error, net::SocketAddr, pin::pin, rc::Rc, sync::Arc,
+};
 
 use http::{HeaderMap, Request, Response, Version, header};
 use hyper::{body::Incoming, rt::Executor, service::service_fn};
@@ -8,30 +10,72 @@ use hyper_util::{
     rt::{TokioIo, TokioTimer},
     server::conn::auto,
 };
-use tokio::{net::TcpStream, time::timeout};
+use tokio::{net::TcpStream, sync::Notify, time::timeout};
 
 use super::{
     accept::Worker,
     activity::Activity,
+    admission::Place,
     body::{Answering, ResponseBody},
     counters::{Closed, Counter},
     forward,
     hop::Provenance,
-    inspect::{Ends, Verdict},
+    inspect::{Ends, Form, Verdict},
     refuse::{self, Reason},
     settings::ProxySettings,
+    stalls::{Stall, Stalls},
     stream::{ClientStream, Transport},
 };
+
+/// Bytes of a request body that a client may send ahead, on one HTTP/2 stream and on all of a connection.
+const STREAM_WINDOW: u32 = 256 * 1024;
+const CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// Bytes of a response that are held for one HTTP/2 stream.
+const SEND_BUFFER: usize = 64 * 1024;
 
 /// Who is at the other end of a connection, and what the connection is doing.
 pub(super) struct Peer {
     pub(super) worker: Rc<Worker>,
     pub(super) activity: Arc<Activity>,
     pub(super) provenance: Provenance,
+    pub(super) stalls: Stalls,
     ends: Ends,
+    /// Requests so far.
+    requests: Cell<u64>,
+    /// Told when the connection has had its share of them.
+    retire: Notify,
 }
 
 impl Peer {
+    /// Counts a request.
+    fn on_request(&self) {
+        self.worker.counters.add(Counter::Requests);
+        let requests = self.requests.get() + 1;
+        self.requests.set(requests);
+        if Some(requests) == self.worker.settings.limits.requests_per_connection {
+            self.retire.notify_one();
+        }
+    }
+
+    /// What judges the body of a request with these fields, if anything does.
+    pub(super) fn form(&self, headers: &HeaderMap) -> Option<Form> {
+        let limit = self.worker.settings.limits.form_bytes;
+        let kind = headers.get(header::CONTENT_TYPE)?.as_bytes();
+        let kind = kind.split(|byte| *byte == b';').next()?.trim_ascii();
+        let is_form = kind.eq_ignore_ascii_case(b"application/x-www-form-urlencoded");
+        (limit > 0 && is_form).then(|| self.worker.inspector.form(limit))
+    }
+
+    /// Judges the next bytes of a form.
+    pub(super) fn inspect_form(&self, form: &mut Form, bytes: &[u8], last: bool) -> Verdict {
+        let Worker {
+            inspector,
+            counters,
+            ..
+        } = &*self.worker;
+        inspector.form_bytes(counters, self.ends, form, bytes, last)
+    }
+
     /// Judges fields that came after a body.
     pub(super) fn inspect_trailers(&self, trailers: &HeaderMap) -> Verdict {
         let Worker {
@@ -62,11 +106,8 @@ enum Protocol {
 }
 
 /// Serves one connection to its end.
-pub(super) async fn run(worker: Rc<Worker>, stream: TcpStream, client: SocketAddr) {
-    let Ok(local) = stream.local_addr().and_then(|local| {
-        stream.set_nodelay(true)?;
-        Ok(local)
-    }) else {
+pub(super) async fn run(worker: Rc<Worker>, stream: TcpStream, client: SocketAddr, _place: Place) {
+    let Ok(local) = stream.local_addr() else {
         // The client is gone already.
         worker.counters.close(Closed::Protocol);
         return;
@@ -81,58 +122,88 @@ pub(super) async fn run(worker: Rc<Worker>, stream: TcpStream, client: SocketAdd
     };
     let peer = Rc::new(Peer {
         activity: Arc::new(Activity::new()),
+        stalls: Stalls::default(),
         provenance: Provenance::new(client, worker.tls.is_some()),
         ends: Ends {
             source: client,
             destination: local,
         },
+        requests: Cell::new(0),
+        retire: Notify::new(),
         worker,
     });
     if let Err(why) = serve(&peer, transport, protocol).await {
+        tracing::debug!(%client, ?why, "a connection was closed");
         peer.worker.counters.close(why);
     }
 }
 
 async fn handshake(worker: &Worker, stream: TcpStream) -> Result<(Transport, Protocol), Closed> {
-    let Some(acceptor) = &worker.tls else {
+    let Some(tls) = &worker.tls else {
         return Ok((Transport::Plain(stream), Protocol::Detected));
     };
-    let stream = timeout(worker.settings.timeouts.handshake, acceptor.accept(stream))
+    let limit = worker.settings.timeouts.handshake;
+    let stream = timeout(limit, tls.acceptor().accept(stream))
         .await
         .map_err(|_elapsed| Closed::HandshakeTimeout)?
-        .map_err(|_error| Closed::Handshake)?;
-    let protocol = match stream.get_ref().1.alpn_protocol() {
+        .map_err(|error| {
+            tracing::debug!(%error, "a TLS handshake failed");
+            Closed::Handshake
+        })?;
+    let transport = Transport::Tls(Box::new(stream.into()));
+    let protocol = match transport.alpn() {
         Some(b"h2") => Protocol::Http2,
         _ => Protocol::Http1,
     };
-    Ok((Transport::Tls(Box::new(stream)), protocol))
+    Ok((transport, protocol))
 }
 
 /// Serves requests until the client has no more, a limit is passed, or the worker stops.
 async fn serve(peer: &Rc<Peer>, transport: Transport, protocol: Protocol) -> Result<(), Closed> {
     let worker = &peer.worker;
     let http = http(&worker.settings, protocol);
-    let stream = TokioIo::new(ClientStream::new(transport, Arc::clone(&peer.activity)));
+    let (activity, limits) = (Arc::clone(&peer.activity), &worker.settings.limits);
+    let stream = TokioIo::new(ClientStream::new(transport, activity, limits));
     let service = service_fn(|request| respond(Rc::clone(peer), request));
     let mut connection = pin!(http.serve_connection_with_upgrades(stream, service));
-    let mut overdue = pin!(peer.activity.overdue(&worker.settings.timeouts));
+    let timeouts = &worker.settings.timeouts;
+    let mut overdue = pin!(peer.activity.overdue(timeouts, &peer.stalls));
     let mut drain = worker.drain.clone();
-    let mut draining = false;
+    let counts_requests = limits.requests_per_connection.is_some();
+    let mut ending = false;
     loop {
         tokio::select! {
             biased;
-            ended = connection.as_mut() => {
-                return ended.map_err(|error| {
-                    tracing::debug!(%error, client = %peer.ends.source, "a connection broke");
-                    Closed::Protocol
-                });
+            ended = connection.as_mut() => return ended.map_err(|error| broken(peer, &*error)),
+            why = &mut overdue => {
+                if why != Closed::IdleTimeout {
+                    return Err(why);
+                }
+                // A request may be on its way: the end is announced.
+                connection.as_mut().graceful_shutdown();
+                drop(timeout(timeouts.header, connection).await);
+                return Err(why);
             }
-            why = &mut overdue => return Err(why),
-            _ = drain.wait_for(|draining| *draining), if !draining => {
-                draining = true;
+            _ = drain.wait_for(|draining| *draining), if !ending => {
+                ending = true;
+                connection.as_mut().graceful_shutdown();
+            }
+            () = peer.retire.notified(), if counts_requests && !ending => {
+                ending = true;
                 connection.as_mut().graceful_shutdown();
             }
         }
+    }
+}
+
+/// Why a connection broke.
+fn broken(peer: &Peer, error: &(dyn Error + Send + Sync + 'static)) -> Closed {
+    tracing::debug!(%error, client = %peer.ends.source, "a connection broke");
+    let too_large = |error: &hyper::Error| error.is_parse_too_large();
+    match peer.activity.fault() {
+        Some(fault) => fault,
+        None if error.downcast_ref().is_some_and(too_large) => Closed::HeaderTooLarge,
+        None => Closed::Protocol,
     }
 }
 
@@ -152,13 +223,17 @@ fn http(settings: &ProxySettings, protocol: Protocol) -> auto::Builder<OnThisThr
         .header_read_timeout(None);
     http.http2()
         .timer(TokioTimer::new())
+        .max_concurrent_streams(limits.http2_streams)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buf_size(SEND_BUFFER)
         .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX));
     http
 }
 
 /// Runs the futures of HTTP/2 streams where their connection runs.
 #[derive(Clone, Copy)]
-struct OnThisThread;
+pub(super) struct OnThisThread;
 
 impl<F: Future + 'static> Executor<F> for OnThisThread {
     fn execute(&self, future: F) {
@@ -174,21 +249,26 @@ async fn respond(
     request: Request<Incoming>,
 ) -> Result<Response<ResponseBody>, Infallible> {
     let answering = Answering::begin(&peer.activity);
-    peer.worker.counters.add(Counter::Requests);
+    peer.on_request();
+    let http2 = request.version() == Version::HTTP_2;
     let response = match judge(&peer, request).await {
         Ok(response) => response,
         Err(reason) => {
             peer.worker.counters.refuse(reason);
-            refuse::response(reason)
+            refuse::response(reason, &peer.worker.settings.refusal)
         }
     };
-    Ok(response.map(|body| body.answering(answering)))
+    let stall = http2.then(|| Stall::begin(&peer));
+    Ok(response.map(|body| body.answering(answering, stall)))
 }
 
 async fn judge(
     peer: &Rc<Peer>,
     request: Request<Incoming>,
 ) -> Result<Response<ResponseBody>, Reason> {
+    if request.headers().len() > peer.worker.settings.limits.header_fields {
+        return Err(Reason::HeaderFields);
+    }
     match peer.inspect_head(&request) {
         Verdict::Pass => forward::forward(peer, request).await,
         Verdict::Block => {

@@ -20,20 +20,36 @@ pub(super) enum Counter {
     Blocked,
     /// Listed tokens that were reported and passed.
     Alerted,
+    /// Forms that are longer than what of them is judged.
+    FormsCut,
     /// Connections made to an upstream.
     UpstreamConnects,
     /// Requests sent again, because a kept-alive upstream connection was closed under them.
     UpstreamRetries,
+    /// Upstreams that were left out for a while.
+    UpstreamsEjected,
     /// Requests whose connection was handed over to another protocol.
     Upgrades,
 }
 
 /// Why a client connection was given up before or between requests; shown as `proxy_closed_<name>`.
-#[derive(Clone, Copy, Debug, strum::EnumCount, strum::IntoStaticStr, strum::VariantArray)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, strum::EnumCount, strum::IntoStaticStr, strum::VariantArray,
+)]
 #[strum(serialize_all = "snake_case")]
 pub(super) enum Closed {
     /// The listener gave an error in place of a connection.
     AcceptFailed,
+    /// As many connections as allowed are open.
+    TooManyConnections,
+    /// As many connections as allowed are open from the same source.
+    TooManyFromSource,
+    /// A request head is larger, or has more fields, than allowed.
+    HeaderTooLarge,
+    /// More HTTP/2 streams were reset than allowed.
+    ResetFlood,
+    /// More HTTP/2 frames that carry nothing came than allowed.
+    ControlFlood,
     /// The TLS handshake failed.
     Handshake,
     /// The TLS handshake took too long.

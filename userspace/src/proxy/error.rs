@@ -50,6 +50,12 @@ pub enum ProxyError {
         /// Why.
         source: rustls::Error,
     },
+    /// The name by which an upstream's certificate is checked is none.
+    #[error("the upstream has no name that a certificate can be for: {0}")]
+    ServerName(String),
+    /// Nothing to check an upstream's certificate against.
+    #[error("the system has no certificate authorities; name a file that has")]
+    NoSystemRoots,
     /// The TLS library takes the settings not.
     #[error("the TLS settings can't be used")]
     Tls(#[from] rustls::Error),

@@ -2,18 +2,19 @@
 
 use std::{pin::pin, rc::Rc, time::Duration};
 
-use http::{HeaderValue, Method, Request, Response, StatusCode, Version, request::Parts};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header, request::Parts};
 use hyper::{body::Incoming, client::conn::TrySendError, upgrade::OnUpgrade};
 use tokio::time::{Instant, sleep_until};
 
 use super::{
-    body::{Progress, RequestBody, ResponseBody},
+    accept::Worker,
+    body::{Hold, Progress, RequestBody, ResponseBody},
     connection::Peer,
     counters::Counter,
     hop,
     refuse::Reason,
     target, tunnel,
-    upstream::Lease,
+    upstream::{Group, Lease, Pool},
 };
 
 /// Forwards `request`; gives the response when its head has come.
@@ -33,9 +34,21 @@ pub(super) async fn forward(
         upgrade.as_ref().map(|(protocols, _)| protocols),
     )?;
     let progress = Rc::new(Progress::new());
-    let body = RequestBody::new(body, peer, &progress);
-    let request = Request::from_parts(parts, body);
-    let (response, lease) = exchange(peer, request, &progress).await?;
+    let hold = parts
+        .headers
+        .contains_key(header::EXPECT)
+        .then(|| Hold::new(peer.worker.settings.timeouts.upstream_continue));
+    let asked = hold.as_ref().map(Hold::release);
+    let body = RequestBody::new(body, peer, &progress, hold, peer.form(&parts.headers));
+    let mut request = Request::from_parts(parts, body);
+    if let Some(release) = asked {
+        hyper::ext::on_informational(&mut request, move |interim| {
+            if interim.status() == StatusCode::CONTINUE {
+                release();
+            }
+        });
+    }
+    let (response, lease) = exchange(peer, request, &progress, upgrade.is_some()).await?;
     answer(peer, response, lease, upgrade.map(|(_, client)| client))
 }
 
@@ -66,12 +79,16 @@ async fn exchange(
     peer: &Peer,
     request: Request<RequestBody>,
     progress: &Progress,
+    upgrade: bool,
 ) -> Result<(Response<Incoming>, Lease), Reason> {
-    let counters = &peer.worker.counters;
+    let Worker {
+        counters, routes, ..
+    } = &*peer.worker;
     counters.add(Counter::Forwarded);
-    let mut lease = peer.worker.pool.lease().await?;
+    let group = routes.find(request.uri(), request.headers());
+    let (pool, mut lease) = lease(group.ok_or(Reason::NoUpstream)?, upgrade).await?;
     let copy = (lease.is_reused() && is_repeatable(&request)).then(|| copy(&request));
-    let failure = match attempt(peer, &mut lease, request, progress).await {
+    let failure = match attempt(peer, &pool, &mut lease, request, progress).await {
         Ok(response) => return Ok((response, lease)),
         Err(failure) => failure,
     };
@@ -80,11 +97,30 @@ async fn exchange(
         return Err(failure.reason);
     };
     counters.add(Counter::UpstreamRetries);
-    let mut lease = peer.worker.pool.connect().await?;
-    match attempt(peer, &mut lease, request, progress).await {
+    let mut lease = pool
+        .connect(upgrade)
+        .await
+        .inspect_err(|_| pool.on_failure())?;
+    match attempt(peer, &pool, &mut lease, request, progress).await {
         Ok(response) => Ok((response, lease)),
         Err(failure) => Err(failure.reason),
     }
+}
+
+/// A connection to one of the servers; who can't be connected to has been sent nothing, so the next is asked.
+async fn lease(group: &Group, upgrade: bool) -> Result<(Rc<Pool>, Lease), Reason> {
+    let mut failed = Reason::NoUpstream;
+    for _ in 0..group.len() {
+        let Some(pool) = group.pick() else { break };
+        match pool.lease(upgrade).await {
+            Ok(lease) => return Ok((Rc::clone(pool), lease)),
+            Err(reason) => {
+                pool.on_failure();
+                failed = reason;
+            }
+        }
+    }
+    Err(failed)
 }
 
 /// Why an attempt gave no response.
@@ -92,35 +128,46 @@ struct Failure {
     reason: Reason,
     /// Whether a new connection may bring what this one didn't.
     may_retry: bool,
+    /// Whether it tells of the upstream's health; what a client breaks off doesn't.
+    blames_upstream: bool,
     /// The request, where none of it was sent.
     unsent: Option<Request<RequestBody>>,
 }
 
 async fn attempt(
     peer: &Peer,
+    pool: &Pool,
     lease: &mut Lease,
     request: Request<RequestBody>,
     progress: &Progress,
 ) -> Result<Response<Incoming>, Failure> {
     let limit = peer.worker.settings.timeouts.upstream_response;
     progress.at.set(Instant::now());
-    match within(limit, progress, lease.send(request)).await {
-        Some(Ok(response)) => Ok(response),
-        Some(Err(error)) => Err(broken(peer, error, progress)),
+    let failure = match within(limit, progress, lease.send(request)).await {
+        Some(Ok(response)) => {
+            pool.on_success();
+            return Ok(response);
+        }
+        Some(Err(error)) => broken(pool, error, progress),
         None => {
-            let upstream = &peer.worker.settings.upstream;
-            tracing::warn!(%upstream, ?limit, "the upstream gives no response in time");
-            Err(Failure {
+            tracing::warn!(upstream = %pool.upstream(), ?limit, "no response in time");
+            Failure {
                 reason: Reason::UpstreamTimeout,
                 may_retry: false,
+                blames_upstream: true,
                 unsent: None,
-            })
+            }
         }
+    };
+    // A kept connection that was closed tells nothing either.
+    if failure.blames_upstream && !(failure.may_retry && lease.is_reused()) {
+        pool.on_failure();
     }
+    Err(failure)
 }
 
 fn broken(
-    peer: &Peer,
+    pool: &Pool,
     mut error: TrySendError<Request<RequestBody>>,
     progress: &Progress,
 ) -> Failure {
@@ -130,17 +177,18 @@ fn broken(
         return Failure {
             reason: Reason::ListedToken,
             may_retry: false,
+            blames_upstream: false,
             unsent: None,
         };
     }
-    let upstream = &peer.worker.settings.upstream;
     if unsent.is_none() {
         let cause = std::error::Error::source(&error).map(ToString::to_string);
-        tracing::warn!(%upstream, %error, cause, "the upstream gives no response");
+        tracing::warn!(upstream = %pool.upstream(), %error, cause, "no response");
     }
     Failure {
         reason: Reason::UpstreamFailed,
         may_retry: !error.is_parse() && !error.is_user(),
+        blames_upstream: !error.is_user(),
         unsent,
     }
 }

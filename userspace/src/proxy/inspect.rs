@@ -2,8 +2,9 @@
 
 use std::{net::SocketAddr, sync::Arc, time::SystemTime};
 
-use http::{HeaderMap, Uri};
-use tokenblock_ebpf::{inspect, location::LocationId, rules::Rules};
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use http::{HeaderMap, Uri, header::SEC_WEBSOCKET_PROTOCOL};
+use tokenblock_ebpf::{inspect, location::LocationId, rules::Rules, scan::Scan};
 
 use super::counters::{Counter, Counters};
 use crate::{
@@ -20,6 +21,18 @@ pub(super) struct Ends {
     pub(super) destination: SocketAddr,
 }
 
+/// Browsers can't set `Authorization` on a WebSocket, so Kubernetes takes the token as a protocol's name.
+const ENCODED_PROTOCOL: &[u8] = b"base64url.bearer.authorization.k8s.io.";
+
+/// A form that is judged while it passes (RFC 6750 section 2.2).
+pub(super) struct Form {
+    scan: Scan,
+    /// Bytes that are still to be judged.
+    left: u64,
+    /// Whether it was longer than that.
+    cut: bool,
+}
+
 /// What is to happen to a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
@@ -28,6 +41,12 @@ pub(super) enum Verdict {
     Pass,
     /// It bears a listed token; that was reported.
     Block,
+}
+
+impl Verdict {
+    fn of(hit: bool) -> Self {
+        if hit { Self::Block } else { Self::Pass }
+    }
 }
 
 /// All that is needed to judge requests; cheap to clone.
@@ -56,6 +75,40 @@ impl Inspector {
             return Verdict::Block;
         }
         judge.fields(headers)
+    }
+
+    /// A form of which at most `limit` bytes are judged.
+    pub(super) fn form(&self, limit: u64) -> Form {
+        Form {
+            scan: Scan::query(&self.rules),
+            left: limit,
+            cut: false,
+        }
+    }
+
+    /// Judges the next bytes of a form; `last` says that no more come. What lies beyond the limit passes.
+    pub(super) fn form_bytes(
+        &self,
+        counters: &Counters,
+        ends: Ends,
+        form: &mut Form,
+        bytes: &[u8],
+        last: bool,
+    ) -> Verdict {
+        let within = usize::try_from(form.left).map_or(bytes.len(), |left| left.min(bytes.len()));
+        form.left -= within as u64;
+        if within < bytes.len() && !form.cut {
+            form.cut = true;
+            counters.add(Counter::FormsCut);
+        }
+        let bytes = bytes.get(..within).unwrap_or_default();
+        let mut judge = Judge::new(self, counters, ends);
+        let mut listed = |location, digest: &TokenDigest| judge.candidate(location, digest);
+        let mut hit = inspect::stream(&mut form.scan, &self.rules, bytes, &mut listed);
+        if last && !form.cut {
+            hit = hit.or_else(|| inspect::finish(&mut form.scan, &self.rules, &mut listed));
+        }
+        Verdict::of(hit.is_some())
     }
 
     /// Judges fields that came after the body (RFC 9110 section 6.5).
@@ -89,24 +142,40 @@ impl<'a> Judge<'a> {
     }
 
     fn fields(&mut self, headers: &HeaderMap) -> Verdict {
-        let rules = Arc::clone(&self.inspector.rules);
         for (name, value) in headers {
-            let mut listed = |location, digest: &TokenDigest| self.candidate(location, digest);
-            let name = name.as_str().as_bytes();
-            if inspect::header(&rules, name, value.as_bytes(), &mut listed).is_some() {
+            let hit = if name == SEC_WEBSOCKET_PROTOCOL {
+                self.protocols(value.as_bytes())
+            } else {
+                self.field(name.as_str(), value.as_bytes())
+            };
+            if hit {
                 return Verdict::Block;
             }
         }
         Verdict::Pass
     }
 
-    fn query(&mut self, query: &[u8]) -> Verdict {
-        let rules = Arc::clone(&self.inspector.rules);
+    fn field(&mut self, name: &str, value: &[u8]) -> bool {
+        let rules = &self.inspector.rules;
         let mut listed = |location, digest: &TokenDigest| self.candidate(location, digest);
-        match inspect::query(&rules, query, &mut listed) {
-            Some(_) => Verdict::Block,
-            None => Verdict::Pass,
-        }
+        inspect::header(rules, name.as_bytes(), value, &mut listed).is_some()
+    }
+
+    /// Each protocol that a WebSocket client offers is a value of its own.
+    fn protocols(&mut self, value: &[u8]) -> bool {
+        let name = SEC_WEBSOCKET_PROTOCOL;
+        value.split(|byte| *byte == b',').any(|protocol| {
+            let encoded = protocol.trim_ascii().strip_prefix(ENCODED_PROTOCOL);
+            let decoded = encoded.and_then(|text| URL_SAFE_NO_PAD.decode(text).ok());
+            self.field(name.as_str(), protocol)
+                || decoded.is_some_and(|token| self.field(name.as_str(), &token))
+        })
+    }
+
+    fn query(&mut self, query: &[u8]) -> Verdict {
+        let rules = &self.inspector.rules;
+        let mut listed = |location, digest: &TokenDigest| self.candidate(location, digest);
+        Verdict::of(inspect::query(rules, query, &mut listed).is_some())
     }
 
     /// Whether this candidate blocks the request. What is found is reported.

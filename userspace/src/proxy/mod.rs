@@ -5,35 +5,44 @@
 
 mod accept;
 mod activity;
+mod admission;
 mod body;
 mod connection;
 mod counters;
 mod error;
+mod flood;
 mod forward;
 mod hop;
 mod inspect;
+mod listen;
 mod refuse;
 mod settings;
+mod stalls;
 mod stream;
 mod target;
 mod tls;
 mod tunnel;
 mod upstream;
 
-use std::{net::SocketAddr, sync::Arc, thread};
+use std::{
+    net::{SocketAddr, TcpListener},
+    sync::Arc,
+    thread,
+};
 
 use tokenblock_ebpf::rules::Rules;
 use tokio::sync::{oneshot, watch};
-use tokio_rustls::TlsAcceptor;
 
 use self::{
-    accept::{WorkerSeed, listeners},
-    counters::Counters,
-    inspect::Inspector,
+    accept::WorkerSeed, admission::Admission, counters::Counters, inspect::Inspector,
+    tls::ServerTls, upstream::RouteSeeds,
 };
 pub use self::{
     error::ProxyError,
-    settings::{Limits, ProxySettings, Timeouts, TlsFiles, Upstream, UpstreamError},
+    settings::{
+        Balance, HealthSettings, Limits, ProxySettings, Refusal, Route, RouteError, Timeouts,
+        TlsFiles, TlsVersion, Upstream, UpstreamError, UpstreamHttp, UpstreamTlsSettings,
+    },
 };
 use crate::{denylist::SetReader, event::EventSink};
 
@@ -43,6 +52,7 @@ pub struct Proxy {
     counters: Vec<Arc<Counters>>,
     local_addr: SocketAddr,
     stop: watch::Sender<bool>,
+    tls: Option<Arc<ServerTls>>,
 }
 
 /// Reads a proxy's counters, before and while it serves.
@@ -71,12 +81,40 @@ impl Proxy {
         denylist: SetReader,
         events: EventSink,
     ) -> Result<Self, ProxyError> {
-        let tls = match &settings.tls {
-            Some(files) => Some(TlsAcceptor::from(tls::server_config(files)?)),
+        let listeners = listen::listeners(&settings)?;
+        Self::listening(settings, listeners, rules, locations, denylist, events)
+    }
+
+    /// The same on a socket that listens already (systemd socket activation); `settings.listen` is not used.
+    ///
+    /// # Errors
+    /// What stands in the way, with the file.
+    pub fn with_listener(
+        settings: ProxySettings,
+        listener: TcpListener,
+        rules: Arc<Rules>,
+        locations: Arc<[Arc<str>]>,
+        denylist: SetReader,
+        events: EventSink,
+    ) -> Result<Self, ProxyError> {
+        let listeners = listen::shared(listener, &settings)?;
+        Self::listening(settings, listeners, rules, locations, denylist, events)
+    }
+
+    fn listening(
+        settings: ProxySettings,
+        listeners: Vec<TcpListener>,
+        rules: Arc<Rules>,
+        locations: Arc<[Arc<str>]>,
+        denylist: SetReader,
+        events: EventSink,
+    ) -> Result<Self, ProxyError> {
+        let tls = match settings.server_tls() {
+            Some(settings) => Some(Arc::new(ServerTls::new(settings)?)),
             None => None,
         };
-        let listeners = listeners(settings.listen, settings.workers.get())?;
-        let local_addr = match listeners.first().map(std::net::TcpListener::local_addr) {
+        let routes = RouteSeeds::new(&settings)?;
+        let local_addr = match listeners.first().map(TcpListener::local_addr) {
             Some(Ok(address)) => address,
             _ => settings.listen,
         };
@@ -88,12 +126,15 @@ impl Proxy {
             monitor: settings.monitor,
         };
         let settings = Arc::new(settings);
+        let admission = Arc::new(Admission::default());
         let (stop, drain) = watch::channel(false);
         let seed = |listener| WorkerSeed {
             listener,
             settings: Arc::clone(&settings),
             tls: tls.clone(),
+            routes: routes.clone(),
             inspector: inspector.clone(),
+            admission: Arc::clone(&admission),
             counters: Arc::new(Counters::new()),
             drain: drain.clone(),
         };
@@ -103,6 +144,7 @@ impl Proxy {
             seeds,
             local_addr,
             stop,
+            tls,
         })
     }
 
@@ -146,7 +188,16 @@ impl Proxy {
             }
         }
         if failed.is_none() {
-            shutdown.await;
+            let watch = async {
+                match self.tls {
+                    Some(tls) => tls.watch().await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = shutdown => {}
+                () = watch => {}
+            }
         }
         self.stop.send_replace(true);
         for worker in workers {

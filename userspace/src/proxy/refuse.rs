@@ -5,7 +5,7 @@ use http::{HeaderValue, Response, StatusCode, header};
 use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Incoming};
 
-use super::body::ResponseBody;
+use super::{body::ResponseBody, settings::Refusal};
 
 /// Why a request was not forwarded, or why its answer could not be had; shown as `proxy_refused_<name>`.
 #[derive(
@@ -21,6 +21,10 @@ pub(super) enum Reason {
     Target,
     /// No `Host`, more than one, or one that is no host (RFC 9112 section 3.2).
     Host,
+    /// More fields than allowed (RFC 6585 section 5).
+    HeaderFields,
+    /// No upstream is for it.
+    NoUpstream,
     /// No upstream could be connected to.
     UpstreamConnect,
     /// No upstream could be connected to in time.
@@ -38,28 +42,34 @@ impl Reason {
             Self::ListedToken => StatusCode::FORBIDDEN,
             Self::Connect => StatusCode::METHOD_NOT_ALLOWED,
             Self::Target | Self::Host => StatusCode::BAD_REQUEST,
+            Self::HeaderFields => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::NoUpstream => StatusCode::SERVICE_UNAVAILABLE,
             Self::UpstreamConnect | Self::UpstreamFailed => StatusCode::BAD_GATEWAY,
             Self::UpstreamConnectTimeout | Self::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
         }
     }
 }
 
-/// The answer to a refused request: a small JSON body that names the reason.
-pub(super) fn response(reason: Reason) -> Response<ResponseBody> {
+/// The answer to a refused request: a small JSON body that names the reason, or what the settings say.
+pub(super) fn response(reason: Reason, listed: &Refusal) -> Response<ResponseBody> {
+    if reason == Reason::ListedToken {
+        return answer(
+            listed.status,
+            listed.content_type.clone(),
+            listed.body.clone(),
+        );
+    }
     let name: &'static str = reason.into();
-    let body = if reason == Reason::ListedToken {
-        // The common one, without an allocation.
-        Bytes::from_static(b"{\"error\":\"listed_token\"}\n")
-    } else {
-        Bytes::from(format!("{{\"error\":\"{name}\"}}\n"))
-    };
+    let body = Bytes::from(format!("{{\"error\":\"{name}\"}}\n"));
+    let json = HeaderValue::from_static("application/json");
+    answer(reason.status(), json, body)
+}
+
+fn answer(status: StatusCode, content_type: HeaderValue, body: Bytes) -> Response<ResponseBody> {
     let mut response = Response::new(ResponseBody::from(body));
-    *response.status_mut() = reason.status();
+    *response.status_mut() = status;
     let headers = response.headers_mut();
-    headers.insert(
-        header::CONTENT_TYPE,
-        HeaderValue::from_static("application/json"),
-    );
+    headers.insert(header::CONTENT_TYPE, content_type);
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
 }

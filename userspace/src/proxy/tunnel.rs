@@ -25,7 +25,9 @@ pub(super) fn spawn(worker: &Rc<Worker>, client: OnUpgrade, upstream: Lease) {
 
 async fn join(client: OnUpgrade, upstream: Lease) -> io::Result<()> {
     let mut client = TokioIo::new(client.await.map_err(io::Error::other)?);
-    let parts = upstream.into_stream().await;
+    let Some(parts) = upstream.into_parts().await else {
+        return Ok(());
+    };
     client.write_all(&parts.read_buf).await?;
     let mut upstream = parts.io.into_inner();
     copy_bidirectional(&mut client, &mut upstream).await?;

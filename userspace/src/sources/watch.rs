@@ -16,7 +16,7 @@ use std::{
 use inotify::{EventMask, Inotify, WatchDescriptor, WatchMask};
 use tokio::{
     io::unix::AsyncFd,
-    time::{Instant, Interval, MissedTickBehavior, interval, timeout_at},
+    time::{Instant, Interval, MissedTickBehavior, interval_at, timeout_at},
 };
 
 /// A change is reported when nothing more has happened for this long ...
@@ -80,7 +80,8 @@ impl Watch {
         if let Err(error) = &inotify {
             tracing::warn!(%error, "no inotify: denylist files are polled");
         }
-        let mut poll = interval(if inotify.is_ok() { POLL } else { POLL_ALONE });
+        let period = if inotify.is_ok() { POLL } else { POLL_ALONE };
+        let mut poll = interval_at(Instant::now() + period, period);
         poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut watch = Self {
             files,
@@ -283,4 +284,122 @@ fn steps(file: &Path) -> Vec<(PathBuf, OsString)> {
 fn reversed(path: &Path) -> Vec<OsString> {
     let parts = path.components().map(|part| part.as_os_str().to_owned());
     parts.rev().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs::File, io::Write as _, os::unix::fs::symlink};
+
+    use tempfile::TempDir;
+    use tokio::time::timeout;
+
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// A folder with a file `list`, watched.
+    fn watched() -> (TempDir, PathBuf, Watch) {
+        let folder = tempfile::tempdir().unwrap();
+        let list = folder.path().join("list");
+        fs::write(&list, "first").unwrap();
+        let watch = Watch::new(vec![list.clone()]);
+        (folder, list, watch)
+    }
+
+    async fn reported(watch: &mut Watch) -> Option<Change> {
+        timeout(SECOND, watch.changed()).await.ok()
+    }
+
+    /// A writer that is interrupted half-way is reported twice.
+    async fn settled(watch: &mut Watch) -> bool {
+        match reported(watch).await {
+            Some(Change::Unsettled) => reported(watch).await == Some(Change::Settled),
+            other => other == Some(Change::Settled),
+        }
+    }
+
+    #[tokio::test]
+    async fn rewriting_renaming_and_removing_are_settled_changes() {
+        let (folder, list, mut watch) = watched();
+        fs::write(&list, "second").unwrap();
+        assert!(settled(&mut watch).await);
+
+        let other = folder.path().join("other");
+        fs::write(&other, "third").unwrap();
+        fs::rename(&other, &list).unwrap();
+        assert!(settled(&mut watch).await);
+
+        fs::remove_file(&list).unwrap();
+        assert!(settled(&mut watch).await);
+        fs::write(&list, "fourth").unwrap();
+        assert!(settled(&mut watch).await);
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_held_open_is_unsettled_until_it_is_closed() {
+        let (_folder, list, mut watch) = watched();
+        let mut file = File::create(&list).unwrap();
+        file.write_all(b"half").unwrap();
+        assert_eq!(reported(&mut watch).await, Some(Change::Unsettled));
+        file.write_all(b" and half").unwrap();
+        assert_eq!(reported(&mut watch).await, Some(Change::Unsettled));
+        drop(file);
+        assert_eq!(reported(&mut watch).await, Some(Change::Settled));
+    }
+
+    #[tokio::test]
+    async fn other_files_of_the_folder_are_not_reported() {
+        let (folder, _list, mut watch) = watched();
+        fs::write(folder.path().join("other"), "x").unwrap();
+        let nothing = timeout(Duration::from_millis(300), watch.changed()).await;
+        assert!(nothing.is_err(), "{nothing:?}");
+    }
+
+    #[tokio::test]
+    async fn without_inotify_the_poll_sees_changes_and_waits_for_rest() {
+        let (_folder, list, mut watch) = watched();
+        watch.inotify = None;
+        watch.poll = tokio::time::interval(Duration::from_millis(100));
+        fs::write(&list, "another").unwrap();
+        assert_eq!(reported(&mut watch).await, Some(Change::Unsettled));
+        assert_eq!(reported(&mut watch).await, Some(Change::Settled));
+        assert_eq!(reported(&mut watch).await, None);
+    }
+
+    /// As the kubelet does it: `list -> ..data/list`, `..data -> ..1`, and `..data` is swapped.
+    #[tokio::test]
+    async fn the_swap_of_a_link_on_the_way_is_reported_each_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        let version = |name: &str| {
+            fs::create_dir(path(name)).unwrap();
+            fs::write(path(name).join("list"), name).unwrap();
+            symlink(name, path("..tmp")).unwrap();
+            fs::rename(path("..tmp"), path("..data")).unwrap();
+        };
+        version("..1");
+        symlink("..data/list", path("list")).unwrap();
+        let names: Vec<_> = steps(&path("list"))
+            .into_iter()
+            .map(|(_, name)| name)
+            .collect();
+        assert_eq!(names, ["list", "..data", "list"]);
+
+        let mut watch = Watch::new(vec![path("list")]);
+        for name in ["..2", "..3"] {
+            version(name);
+            assert!(settled(&mut watch).await, "{name}");
+        }
+        // And the file that the links lead to now.
+        fs::write(path("..3").join("list"), "again").unwrap();
+        assert!(settled(&mut watch).await);
+    }
+
+    #[test]
+    fn links_in_a_circle_end() {
+        let folder = tempfile::tempdir().unwrap();
+        symlink("b", folder.path().join("a")).unwrap();
+        symlink("a", folder.path().join("b")).unwrap();
+        assert!(steps(&folder.path().join("a")).len() <= MAX_LINKS + 1);
+    }
 }

@@ -1,7 +1,13 @@
 //! What is blocked and what passes.
 
-use crate::support::{ALERT, LISTED, Origin, SIGNED, Tier};
+use std::{thread, time::Duration};
+
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use http::Response;
+use http_body_util::{BodyExt as _, Collected};
 use tokenblock::event::Outcome;
+
+use crate::support::{ALERT, LISTED, Origin, SIGNED, Tier, full};
 
 #[test]
 fn a_listed_token_is_refused_wherever_it_stands() {
@@ -114,7 +120,7 @@ fn a_refusal_keeps_the_connection_open() {
         client.send(&format!(
             "POST / HTTP/1.1\r\nHost: h\r\nX-API-Key: {LISTED}\r\nContent-Length: 5\r\n\r\n"
         ));
-        std::thread::sleep(std::time::Duration::from_millis(20));
+        thread::sleep(Duration::from_millis(20));
         client.send("hello");
         let reply = client.until("listed_token\"}\n");
         assert!(reply.starts_with("HTTP/1.1 403 "), "{reply}");
@@ -126,4 +132,77 @@ fn a_refusal_keeps_the_connection_open() {
     client.send("GET /clean HTTP/1.1\r\nHost: h\r\n\r\n");
     assert!(client.until("\n").starts_with("HTTP/1.1 200 "));
     assert_eq!(tier.count("proxy_connections_total"), 1);
+}
+
+#[test]
+fn tokens_in_forms_are_refused_where_forms_are_judged() {
+    let origin = Origin::serving(|request| async {
+        let body = request.into_body().collect().await;
+        let whole = body.map_or_else(|_| "broken".into(), Collected::to_bytes);
+        Response::new(full(whole))
+    });
+    let off = Tier::plain(origin.address, |_| {});
+    let form = format!("a=b&access_token={LISTED}");
+    assert_eq!(off.curl("/", &["-d", &form]).body, form);
+    let tier = Tier::plain(origin.address, |s| s.limits.form_bytes = 1000);
+    for args in [
+        &["-d", &form][..],
+        &["-d", &format!("{form}&c=d")],
+        &["-d", &form, "-H", "Transfer-Encoding: chunked"],
+        &["-d", &form, "--http2-prior-knowledge"],
+    ] {
+        let reply = tier.curl("/", args);
+        assert_eq!(reply.status, 403, "{args:?} {reply:?}");
+    }
+    // Cut anywhere.
+    let mut client = tier.connect();
+    client.send(&format!(
+        "POST / HTTP/1.1\r\nHost: h\r\nContent-Type: Application/X-WWW-Form-URLEncoded; charset=utf-8\r\n\
+         Content-Length: {}\r\n\r\n",
+        form.len()
+    ));
+    let (start, end) = form.split_at(30);
+    client.send(start);
+    thread::sleep(Duration::from_millis(50));
+    assert!(client.send(end).until("}\n").starts_with("HTTP/1.1 403 "));
+    // Clean, of another type, or beyond the limit: it passes whole.
+    let clean = "a=b&access_token=fine-fine-fine";
+    assert_eq!(tier.curl("/", &["-d", clean]).body, clean);
+    let text = ["-d", &form, "-H", "Content-Type: text/plain"];
+    assert_eq!(tier.curl("/", &text).body, form);
+    let long = format!("x={}&{form}", "y".repeat(1000));
+    assert_eq!(tier.curl("/", &["-d", &long]).body, long);
+    assert_eq!(tier.count("proxy_forms_cut_total"), 1);
+}
+
+#[test]
+fn every_offered_web_socket_protocol_is_judged() {
+    let origin = Origin::echo();
+    let tier = Tier::plain(origin.address, |_| {});
+    let encoded = URL_SAFE_NO_PAD.encode(LISTED);
+    let status = |value: &str| {
+        let field = format!("Sec-WebSocket-Protocol: {value}");
+        tier.curl("/", &["-H", &field]).status
+    };
+    assert_eq!(status(&format!("bearer,{LISTED}")), 403);
+    assert_eq!(status(&format!("{LISTED},v1")), 403);
+    let kubernetes = "base64url.bearer.authorization.k8s.io.";
+    assert_eq!(
+        status(&format!("v4.channel.k8s.io, {kubernetes}{encoded}")),
+        403
+    );
+    assert_eq!(status(&format!("bearer,{kubernetes}AAAA")), 200);
+}
+
+#[test]
+fn the_refusal_is_what_the_settings_say() {
+    let origin = Origin::echo();
+    let tier = Tier::plain(origin.address, |s| {
+        s.refusal.status = http::StatusCode::UNAUTHORIZED;
+        s.refusal.content_type = http::HeaderValue::from_static("text/plain");
+        s.refusal.body = "renew your token".into();
+    });
+    let reply = tier.curl("/", &["-H", &format!("X-API-Key: {LISTED}")]);
+    assert_eq!((reply.status, &*reply.body), (401, "renew your token"));
+    assert!(reply.head.contains("content-type: text/plain"), "{reply:?}");
 }

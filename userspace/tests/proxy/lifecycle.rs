@@ -1,8 +1,16 @@
 //! Start and stop.
 
-use std::{net::TcpListener, time::Instant};
+use std::{
+    net::TcpListener,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
 
-use crate::support::{Origin, Tier, bind, certificate};
+use crate::support::{Origin, Raw, Tier, bind, certificate};
 use tokenblock::{
     event::EventSink,
     proxy::{ProxyError, ProxySettings, TlsFiles},
@@ -82,7 +90,7 @@ fn files_without_certificate_or_key_are_named() {
 #[test]
 fn stopping_lets_a_request_finish_and_closes_what_is_idle() {
     let origin = Origin::serving(|_| async {
-        tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+        tokio::time::sleep(Duration::from_millis(300)).await;
         http::Response::new(crate::support::full("late"))
     });
     let mut tier = Tier::plain(origin.address, |_| {});
@@ -103,4 +111,53 @@ fn stopping_lets_a_request_finish_and_closes_what_is_idle() {
     tier.join();
     assert!(start.elapsed().as_millis() < 1000, "{:?}", start.elapsed());
     assert_eq!(tier.count("proxy_closed_drain_deadline"), 0);
+}
+
+#[test]
+fn a_successor_takes_over_and_nobody_is_refused() {
+    let origin = Origin::echo();
+    let mut first = Tier::plain(origin.address, |_| {});
+    let address = first.address;
+    let done = Arc::new(AtomicBool::new(false));
+    let until = Arc::clone(&done);
+    let client = thread::spawn(move || {
+        let mut requests = 0;
+        while !until.load(Ordering::Relaxed) {
+            let ask = "GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n";
+            let reply = Raw::new(address).send(ask).rest();
+            assert!(
+                reply.starts_with("HTTP/1.1 200 "),
+                "{reply:?} after {requests}"
+            );
+            requests += 1;
+        }
+        requests
+    });
+    thread::sleep(Duration::from_millis(50));
+    let second = Tier::plain(origin.address, |s| {
+        s.listen = address;
+        s.takeover = true;
+    });
+    thread::sleep(Duration::from_millis(50));
+    first.order_stop();
+    first.join();
+    let before = second.count("proxy_requests_total");
+    thread::sleep(Duration::from_millis(50));
+    done.store(true, Ordering::Relaxed);
+    assert!(client.join().unwrap() > 10);
+    assert!(second.count("proxy_requests_total") > before);
+}
+
+#[test]
+fn a_socket_that_listens_already_is_served() {
+    let origin = Origin::echo();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut settings = settings();
+    settings.upstream = format!("http://{}", origin.address).parse().unwrap();
+    let proxy = crate::support::bind_with(settings, Some(listener), EventSink::new(drop)).unwrap();
+    assert_eq!(proxy.local_addr(), address);
+    let serving = Tier::serving(proxy);
+    let reply = serving.curl("/", &[]);
+    assert_eq!(reply.status, 200, "{reply:?}");
 }

@@ -9,5 +9,9 @@
 
 mod inspection;
 mod lifecycle;
+mod limits;
 mod messages;
+mod routes;
 mod support;
+mod tls;
+mod upstream;

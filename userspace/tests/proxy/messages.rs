@@ -1,6 +1,11 @@
 //! Messages on their way through: heads, bodies, connections.
 
-use crate::support::{Origin, Tier};
+use std::{net::SocketAddr, sync::Mutex, time::Duration};
+
+use http::Response;
+use http_body_util::BodyExt as _;
+
+use crate::support::{LISTED, Origin, Tier, full, raw_origin};
 
 #[test]
 fn heads_are_rewritten_for_the_next_hop() {
@@ -80,4 +85,280 @@ fn an_upstream_that_is_not_there_gives_502() {
     assert!(reply.head.contains("content-type: application/json"));
     assert_eq!(reply.body, "{\"error\":\"upstream_connect\"}\n");
     assert_eq!(tier.count("proxy_refused_upstream_connect"), 1);
+}
+
+#[test]
+fn http_1_0_clients_are_served() {
+    let origin = Origin::echo();
+    let tier = Tier::plain(origin.address, |_| {});
+    let mut client = tier.connect();
+    client.send("GET /old HTTP/1.0\r\n\r\n");
+    let reply = client.rest();
+    assert!(reply.starts_with("HTTP/1.0 200 "), "{reply}");
+    assert!(!reply.to_lowercase().contains("chunked"), "{reply}");
+    assert!(
+        reply.contains(&format!("host: {}\n", origin.address)),
+        "{reply}"
+    );
+    assert!(reply.contains("via: 1.0 tokenblock\n"), "{reply}");
+    // A body without a length ends with the connection.
+    let streaming = raw_origin(|_, mut upstream| {
+        upstream.until("\r\n\r\n");
+        upstream.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n");
+    });
+    let tier = Tier::plain(streaming, |_| {});
+    let reply = tier.connect().send("GET / HTTP/1.0\r\n\r\n").rest();
+    assert!(reply.ends_with("\r\n\r\nabc"), "{reply}");
+}
+
+#[test]
+fn targets_of_every_form() {
+    let origin = Origin::echo();
+    let tier = Tier::plain(origin.address, |_| {});
+    let mut client = tier.connect();
+    let mut ask = |request: &str, end: &str| client.send(request).until(end);
+    let reply = ask(
+        "GET http://other.example/p?q HTTP/1.1\r\nHost: h\r\n\r\n",
+        "tokenblock\n\n",
+    );
+    assert!(reply.contains("\nhost: other.example\n"), "{reply}");
+    assert!(reply.contains("GET /p?q\n"), "{reply}");
+    let reply = ask("OPTIONS * HTTP/1.1\r\nHost: h\r\n\r\n", "tokenblock\n\n");
+    assert!(reply.contains("OPTIONS *\n"), "{reply}");
+    let reply = ask("GET / HTTP/1.1\r\n\r\n", "}\n");
+    assert!(reply.starts_with("HTTP/1.1 400 ") && reply.contains("\"host\""));
+    let reply = ask(
+        "CONNECT a.example:443 HTTP/1.1\r\nHost: a.example\r\n\r\n",
+        "}\n",
+    );
+    assert!(reply.starts_with("HTTP/1.1 405 "), "{reply}");
+    assert_eq!(tier.count("proxy_refused_connect"), 1);
+    assert_eq!(tier.count("proxy_refused_host"), 1);
+    assert_eq!(origin.seen().len(), 2);
+}
+
+#[test]
+fn expect_100_continue_is_asked_of_the_upstream() {
+    let upstream = raw_origin(|index, mut upstream| {
+        let head = upstream.until("\r\n\r\n");
+        assert!(head.contains("expect: 100-continue"), "{head}");
+        if index == 0 {
+            upstream
+                .send("HTTP/1.1 100 Continue\r\n\r\n")
+                .until("hello");
+            upstream.send("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok");
+        } else {
+            upstream.send("HTTP/1.1 413 No\r\nContent-Length: 2\r\n\r\nno");
+        }
+        upstream.rest();
+    });
+    let tier = Tier::plain(upstream, |s| {
+        s.timeouts.upstream_continue = Duration::from_mins(1);
+    });
+    let head = "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n";
+    let mut client = tier.connect();
+    let interim = client.send(head).until("\r\n\r\n");
+    assert_eq!(interim, "HTTP/1.1 100 Continue\r\n\r\n");
+    assert!(
+        client
+            .send("hello")
+            .until("ok")
+            .starts_with("HTTP/1.1 200 ")
+    );
+    // Refused by the upstream, the body is never asked for.
+    let mut client = tier.connect();
+    let reply = client.send(head).until("no");
+    assert!(reply.starts_with("HTTP/1.1 413 "), "{reply}");
+}
+
+#[test]
+fn a_body_is_sent_to_an_upstream_that_never_asks_for_it() {
+    let upstream = raw_origin(|_, mut upstream| {
+        upstream.until("hello");
+        upstream.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+    });
+    let tier = Tier::plain(upstream, |s| {
+        s.timeouts.upstream_continue = Duration::from_millis(50);
+    });
+    let mut client = tier.connect();
+    client.send("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n");
+    client.until("100 Continue\r\n\r\n");
+    assert!(
+        client
+            .send("hello")
+            .until("ok")
+            .starts_with("HTTP/1.1 200 ")
+    );
+}
+
+#[test]
+fn responses_without_a_body_keep_their_fields() {
+    let upstream = raw_origin(|_, mut upstream| {
+        loop {
+            let head = upstream.until("\r\n\r\n");
+            let path = head.split(' ').nth(1).unwrap_or_default().to_owned();
+            upstream.send(match &*path {
+                "/204" => "HTTP/1.1 204 No Content\r\nX-A: b\r\n\r\n",
+                "/304" => "HTTP/1.1 304 Not Modified\r\nETag: \"x\"\r\nContent-Length: 7\r\n\r\n",
+                _ => "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n",
+            });
+        }
+    });
+    let tier = Tier::plain(upstream, |s| s.workers = 1.try_into().unwrap());
+    let mut client = tier.connect();
+    let mut ask = |line: &str| {
+        let request = format!("{line} HTTP/1.1\r\nHost: h\r\n\r\n");
+        client.send(&request).until("\r\n\r\n").to_lowercase()
+    };
+    for _ in 0..2 {
+        let reply = ask("GET /204");
+        assert!(reply.starts_with("http/1.1 204 ") && reply.contains("x-a: b"));
+        let reply = ask("GET /304");
+        assert!(reply.starts_with("http/1.1 304 ") && reply.contains("etag: \"x\""));
+        let reply = ask("HEAD /");
+        assert!(reply.starts_with("http/1.1 200 ") && reply.contains("content-length: 9"));
+    }
+    assert_eq!(tier.count("proxy_upstream_connects_total"), 1);
+}
+
+#[test]
+fn trailers_pass_both_ways() {
+    let upstream = raw_origin(|_, mut upstream| {
+        let request = upstream.until("0\r\nx-sum: 7\r\n\r\n").to_lowercase();
+        assert!(request.contains("te: trailers\r\n"), "{request}");
+        upstream.send(
+            "HTTP/1.1 200 OK\r\nTrailer: X-Back\r\nTransfer-Encoding: chunked\r\n\r\n\
+             4\r\nbody\r\n0\r\nX-Back: 7\r\n\r\n",
+        );
+        upstream.rest();
+    });
+    let tier = Tier::plain(upstream, |_| {});
+    let mut client = tier.connect();
+    client.send(
+        "POST / HTTP/1.1\r\nHost: h\r\nTE: trailers\r\nConnection: TE\r\nTrailer: X-Sum\r\n\
+         Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nX-Sum: 7\r\n\r\n",
+    );
+    let reply = client.until("0\r\nx-back: 7\r\n\r\n");
+    assert!(reply.contains("\r\n\r\n4\r\nbody\r\n0\r\n"), "{reply}");
+}
+
+#[test]
+fn a_listed_token_in_a_trailer_is_refused() {
+    let origin = Origin::serving(|request| async {
+        let body = request.into_body().collect().await;
+        Response::new(full(if body.is_ok() { "whole" } else { "broken" }))
+    });
+    let tier = Tier::plain(origin.address, |_| {});
+    let mut client = tier.connect();
+    client.send(&format!(
+        "POST / HTTP/1.1\r\nHost: h\r\nTrailer: X-Api-Key\r\nTransfer-Encoding: chunked\r\n\r\n\
+         3\r\nabc\r\n0\r\nX-Api-Key: {LISTED}\r\n\r\n"
+    ));
+    let reply = client.until("}\n");
+    assert!(reply.starts_with("HTTP/1.1 403 "), "{reply}");
+    assert_eq!(tier.count("proxy_blocked_total"), 1);
+}
+
+#[test]
+fn server_sent_events_come_one_by_one() {
+    let (go, gone) = std::sync::mpsc::channel::<()>();
+    let gone = Mutex::new(gone);
+    let upstream = raw_origin(move |_, mut upstream| {
+        upstream.until("\r\n\r\n");
+        upstream.send("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: 1\n\n");
+        gone.lock().unwrap().recv().unwrap();
+        upstream.send("data: 2\n\n");
+    });
+    let tier = Tier::plain(upstream, |_| {});
+    let mut client = tier.connect();
+    client
+        .send("GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+        .until("data: 1\n\n");
+    go.send(()).unwrap();
+    client.until("data: 2\n\n");
+}
+
+#[test]
+fn an_upgraded_connection_is_a_tunnel() {
+    let upstream = raw_origin(|_, mut upstream| {
+        let head = upstream.until("\r\n\r\n");
+        assert!(head.contains("upgrade: websocket\r\n"), "{head}");
+        assert!(head.contains("connection: upgrade\r\n"), "{head}");
+        upstream.send(
+            "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+             Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\nfirst",
+        );
+        upstream.until("ping");
+        upstream.send("pong").until("bye");
+    });
+    let tier = Tier::plain(upstream, |_| {});
+    let ask = "GET /chat HTTP/1.1\r\nHost: h\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\n";
+    let mut client = tier.connect();
+    let reply = client.send(ask).send("\r\n").until("first");
+    assert!(reply.starts_with("HTTP/1.1 101 "), "{reply}");
+    let reply = reply.to_lowercase();
+    assert!(reply.contains("upgrade: websocket\r\n") && reply.contains("sec-websocket-accept: "));
+    client.send("ping").until("pong");
+    client.send("bye");
+    assert_eq!(client.rest(), "");
+    assert_eq!(tier.count("proxy_upgrades_total"), 1);
+    // The check comes first.
+    let mut client = tier.connect();
+    client
+        .send(ask)
+        .send(&format!("Authorization: {LISTED}\r\n\r\n"));
+    assert!(client.until("}\n").starts_with("HTTP/1.1 403 "));
+    let mut client = tier.connect();
+    client
+        .send(ask)
+        .send(&format!("Sec-WebSocket-Protocol: bearer, {LISTED}\r\n\r\n"));
+    assert!(client.until("}\n").starts_with("HTTP/1.1 403 "));
+}
+
+/// Answers one request a connection, and closes it when the next one comes.
+fn closes_kept_connections() -> SocketAddr {
+    raw_origin(|_, mut upstream| {
+        upstream.until("\r\n\r\n");
+        upstream.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+        upstream.until("\r\n\r\n");
+    })
+}
+
+#[test]
+fn a_kept_connection_that_was_closed_is_no_error_where_that_is_safe() {
+    let tier = Tier::plain(closes_kept_connections(), |s| {
+        s.workers = 1.try_into().unwrap();
+    });
+    let mut client = tier.connect();
+    for _ in 0..3 {
+        let reply = client.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n").until("ok");
+        assert!(reply.starts_with("HTTP/1.1 200 "), "{reply}");
+    }
+    assert_eq!(tier.count("proxy_upstream_retries_total"), 2);
+    // Nobody knows whether the upstream has acted on this one.
+    let post = "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\n\r\n";
+    assert!(client.send(post).until("}\n").starts_with("HTTP/1.1 502 "));
+}
+
+#[test]
+fn an_upstream_that_says_nothing_gives_504() {
+    let tier = Tier::plain(raw_origin(|_, mut upstream| drop(upstream.rest())), |s| {
+        s.timeouts.upstream_response = Duration::from_millis(100);
+    });
+    let reply = tier.curl("/", &[]);
+    assert_eq!(reply.status, 504);
+    assert_eq!(reply.body, "{\"error\":\"upstream_timeout\"}\n");
+}
+
+#[test]
+fn nonsense_from_an_upstream_gives_502() {
+    let tier = Tier::plain(
+        raw_origin(|_, mut upstream| {
+            upstream.send("ick\r\n\r\n");
+        }),
+        |_| {},
+    );
+    let reply = tier.curl("/", &[]);
+    assert_eq!(reply.status, 502);
+    assert_eq!(tier.count("proxy_refused_upstream_failed"), 1);
 }

@@ -15,7 +15,7 @@ use std::{
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::{BodyExt as _, Full, combinators::BoxBody};
-use hyper::{body::Incoming, service::service_fn};
+use hyper::{body::Incoming, client::conn::http2, service::service_fn};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo},
     server::conn::auto,
@@ -24,7 +24,7 @@ use tempfile::TempDir;
 use tokenblock::{
     denylist::{Action, Fingerprint, Listed, ProxySet, ShortTokenId, Tier as _, TokenDigest},
     event::{EventSink, TokenSeen},
-    proxy::{Proxy, ProxyCounters, ProxySettings, TlsFiles},
+    proxy::{Proxy, ProxyCounters, ProxyError, ProxySettings, TlsFiles},
 };
 use tokenblock_ebpf::{
     digest::{Domain, InstallationKey},
@@ -54,10 +54,17 @@ pub(crate) struct Tier {
     pub(crate) address: SocketAddr,
     pub(crate) counters: ProxyCounters,
     pub(crate) ca: Option<PathBuf>,
+    /// Where its certificates lie; for a test's own files too.
+    pub(crate) folder: PathBuf,
     events: Arc<Mutex<Vec<TokenSeen>>>,
+    running: Running,
+    _files: Option<TempDir>,
+}
+
+/// What stops the proxy when dropped.
+struct Running {
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
-    _files: TempDir,
 }
 
 impl Tier {
@@ -88,7 +95,17 @@ impl Tier {
         let events = Arc::new(Mutex::new(Vec::new()));
         let sink = Arc::clone(&events);
         let sink = EventSink::new(move |event| sink.lock().unwrap().push(event));
-        let proxy = bind(settings, sink).unwrap();
+        Self {
+            ca,
+            folder: files.path().to_owned(),
+            events,
+            _files: Some(files),
+            ..Self::serving(bind(settings, sink).unwrap())
+        }
+    }
+
+    /// A proxy that is made already, and tells of no events.
+    pub(crate) fn serving(proxy: Proxy) -> Self {
         let (address, counters) = (proxy.local_addr(), proxy.counter_reader());
         let (stop, stopped) = oneshot::channel();
         let thread = thread::spawn(move || {
@@ -99,11 +116,14 @@ impl Tier {
         Self {
             address,
             counters,
-            ca,
-            events,
-            stop: Some(stop),
-            thread: Some(thread),
-            _files: files,
+            ca: None,
+            folder: PathBuf::new(),
+            events: Arc::default(),
+            running: Running {
+                stop: Some(stop),
+                thread: Some(thread),
+            },
+            _files: None,
         }
     }
 
@@ -129,12 +149,12 @@ impl Tier {
 
     /// Orders the proxy to stop, without waiting.
     pub(crate) fn order_stop(&mut self) {
-        self.stop.take();
+        self.running.stop.take();
     }
 
     /// Waits until it has stopped.
     pub(crate) fn join(&mut self) {
-        if let Some(thread) = self.thread.take() {
+        if let Some(thread) = self.running.thread.take() {
             thread.join().unwrap();
         }
     }
@@ -159,26 +179,63 @@ impl Tier {
         Reply::of(&command.arg(self.url(path)).output().unwrap())
     }
 
+    /// What curl says on standard error, with `args` in front of the URL and without the usual `--cacert`.
+    pub(crate) fn curl_at(&self, url: &str, args: &[&str]) -> Reply {
+        let mut command = Command::new("curl");
+        command.args(["-sS", "-m", "10", "--noproxy", "*", "-i"]);
+        let resolve = format!("*:{}:127.0.0.1", self.address.port());
+        command.args(["--resolve", &resolve]).args(args).arg(url);
+        Reply::of(&command.output().unwrap())
+    }
+
+    /// Sends one request over an HTTP/2 connection of its own to a cleartext proxy.
+    pub(crate) fn http2(
+        &self,
+        request: Request<OriginBody>,
+    ) -> Response<(Bytes, Option<http::HeaderMap>)> {
+        let address = self.address;
+        let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let stream = tokio::net::TcpStream::connect(address).await.unwrap();
+            let (mut sender, connection) =
+                http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
+                    .await
+                    .unwrap();
+            tokio::spawn(connection);
+            let response = sender.send_request(request).await.unwrap();
+            let (parts, body) = response.into_parts();
+            let body = body.collect().await.unwrap();
+            let trailers = body.trailers().cloned();
+            Response::from_parts(parts, (body.to_bytes(), trailers))
+        })
+    }
+
     /// A bare connection to a cleartext proxy.
     pub(crate) fn connect(&self) -> Raw {
         Raw::new(self.address)
     }
 }
 
-impl Drop for Tier {
+impl Drop for Running {
     fn drop(&mut self) {
-        self.order_stop();
-        if !thread::panicking() {
-            self.join();
+        self.stop.take();
+        if let Some(thread) = self.thread.take().filter(|_| !thread::panicking()) {
+            thread.join().unwrap();
         }
     }
 }
 
 /// Binds a proxy with the denylist of these tests.
-pub(crate) fn bind(
+pub(crate) fn bind(settings: ProxySettings, events: EventSink) -> Result<Proxy, ProxyError> {
+    bind_with(settings, None, events)
+}
+
+/// The same, on a socket that listens already.
+pub(crate) fn bind_with(
     settings: ProxySettings,
+    listener: Option<std::net::TcpListener>,
     events: EventSink,
-) -> Result<Proxy, tokenblock::proxy::ProxyError> {
+) -> Result<Proxy, ProxyError> {
     let bytes: Vec<(LocationKind, &[u8])> = LOCATIONS
         .iter()
         .map(|(kind, name)| (*kind, name.as_bytes()))
@@ -206,7 +263,11 @@ pub(crate) fn bind(
         listed(Domain::Exact, ALERT, Action::Alert, 3),
     ])
     .unwrap();
-    Proxy::bind(settings, Arc::new(rules), names, set.reader(), events)
+    let (rules, denylist) = (Arc::new(rules), set.reader());
+    match listener {
+        Some(listener) => Proxy::with_listener(settings, listener, rules, names, denylist, events),
+        None => Proxy::bind(settings, rules, names, denylist, events),
+    }
 }
 
 /// What curl got.
@@ -368,6 +429,20 @@ impl Origin {
     }
 }
 
+/// A server that speaks as `handle` does: called with the number of the connection, from 0.
+pub(crate) fn raw_origin(handle: impl Fn(usize, Raw) + Send + Sync + 'static) -> SocketAddr {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let handle = Arc::new(handle);
+    thread::spawn(move || {
+        for (index, stream) in listener.incoming().enumerate() {
+            let handle = Arc::clone(&handle);
+            thread::spawn(move || handle(index, Raw(stream.unwrap())));
+        }
+    });
+    address
+}
+
 /// A whole body.
 pub(crate) fn full(bytes: impl Into<Bytes>) -> OriginBody {
     Full::new(bytes.into()).boxed()
@@ -385,13 +460,25 @@ fn show<B>(request: &Request<B>) -> String {
 
 /// Writes a self-signed certificate for these names and its key.
 pub(crate) fn certificate(folder: &Path, name: &str, names: &[&str]) -> TlsFiles {
+    certificate_of(&rcgen::PKCS_ECDSA_P256_SHA256, folder, name, names)
+}
+
+/// The same, with a key of this kind.
+pub(crate) fn certificate_of(
+    kind: &'static rcgen::SignatureAlgorithm,
+    folder: &Path,
+    name: &str,
+    names: &[&str],
+) -> TlsFiles {
     let names: Vec<String> = names.iter().map(|n| (*n).to_owned()).collect();
-    let pair = rcgen::generate_simple_self_signed(names).unwrap();
+    let signing_key = rcgen::KeyPair::generate_for(kind).unwrap();
+    let parameters = rcgen::CertificateParams::new(names).unwrap();
+    let cert = parameters.self_signed(&signing_key).unwrap();
     let files = TlsFiles {
         cert: folder.join(format!("{name}.pem")),
         key: folder.join(format!("{name}.key")),
     };
-    std::fs::write(&files.cert, pair.cert.pem()).unwrap();
-    std::fs::write(&files.key, pair.signing_key.serialize_pem()).unwrap();
+    std::fs::write(&files.cert, cert.pem()).unwrap();
+    std::fs::write(&files.key, signing_key.serialize_pem()).unwrap();
     files
 }

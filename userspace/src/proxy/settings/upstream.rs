@@ -1,82 +1,15 @@
-//! The proxy's settings, already checked.
+//! Where requests go to, as URLs name it.
 
 use std::{
     fmt,
-    net::{IpAddr, SocketAddr},
-    num::NonZeroUsize,
-    path::PathBuf,
+    net::IpAddr,
+    path::{Path, PathBuf},
     str::FromStr,
-    time::Duration,
 };
 
 use http::{Uri, uri::Scheme};
 
-/// How the proxy listens and forwards.
-#[derive(Clone, Debug)]
-pub struct ProxySettings {
-    /// Where clients connect to; port 0 takes a free one.
-    pub listen: SocketAddr,
-    /// Certificate and key; without them the proxy listens in cleartext.
-    pub tls: Option<TlsFiles>,
-    /// Where requests go.
-    pub upstream: Upstream,
-    /// Threads, each with its own listener, event loop and upstream connections. Default: one a core.
-    pub workers: NonZeroUsize,
-    /// Report listed tokens, and let them pass. Default: false.
-    pub monitor: bool,
-    /// How long things may take.
-    pub timeouts: Timeouts,
-    /// How large and how many things may be.
-    pub limits: Limits,
-}
-
-/// A certificate chain and its key, both in PEM form.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TlsFiles {
-    /// The chain, leaf first.
-    pub cert: PathBuf,
-    /// The leaf's key (PKCS #8, PKCS #1 or SEC 1).
-    pub key: PathBuf,
-}
-
-/// How long things may take; each ends the connection or the request with a named reason.
-#[derive(Clone, Debug)]
-pub struct Timeouts {
-    /// A TLS handshake with a client. Default: 10 s.
-    pub handshake: Duration,
-    /// A request head, from its first byte (the first one: from the connection's start). Default: 15 s.
-    pub header: Duration,
-    /// A pause in a request body. Default: 30 s.
-    pub body: Duration,
-    /// A client that reads nothing of a response that waits for it. Default: 60 s.
-    pub write: Duration,
-    /// A connection without a request. Default: 75 s.
-    pub idle: Duration,
-    /// Name resolution, connection and TLS handshake with an upstream. Default: 5 s.
-    pub upstream_connect: Duration,
-    /// The head of an upstream's response, from the last byte that was sent to it. Default: 60 s.
-    pub upstream_response: Duration,
-    /// An upstream connection that is kept for the next request. Default: 30 s.
-    pub upstream_idle: Duration,
-    /// From the order to stop until what is still open is cut off. Default: 800 ms.
-    pub drain: Duration,
-}
-
-/// How large and how many things may be.
-#[derive(Clone, Debug)]
-pub struct Limits {
-    /// Bytes of a request head. Default: 64 KiB.
-    pub header_bytes: usize,
-    /// Fields of a request head. Default: 128.
-    pub header_fields: usize,
-    /// Bytes of the body of a refused HTTP/1.1 request that are read, so that its connection can stay open;
-    /// a longer one ends it. Default: 64 KiB.
-    pub discard_bytes: u64,
-    /// Upstream connections that a worker keeps for the next request. Default: 512.
-    pub upstream_idle: usize,
-}
-
-/// An upstream server, as `http://host:port` or `https://host:port` names it.
+/// An upstream server, as `http://host:port`, `https://host:port` or `unix:/path` names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Upstream {
     host: Host,
@@ -86,16 +19,21 @@ pub struct Upstream {
 
 /// A name to be resolved at each connection, or an address.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Host {
+pub(in crate::proxy) enum Host {
     /// An address.
     Address(IpAddr),
     /// A name.
     Name(String),
+    /// A socket in the file system; cleartext.
+    Unix(PathBuf),
 }
 
 /// Why a text names no upstream.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UpstreamError {
+    /// A path that is not absolute.
+    #[error("{0:?} names no absolute path; a socket reads unix:/path")]
+    UnixPath(String),
     /// Not a URL.
     #[error("{0:?} is no URL; an upstream reads http://host:port")]
     NotAUrl(String),
@@ -110,55 +48,12 @@ pub enum UpstreamError {
     TooMuch(String),
 }
 
-impl ProxySettings {
-    /// Settings with every default; cleartext, until `tls` is set.
-    #[must_use]
-    pub fn new(listen: SocketAddr, upstream: Upstream) -> Self {
-        Self {
-            listen,
-            tls: None,
-            upstream,
-            workers: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
-            monitor: false,
-            timeouts: Timeouts::default(),
-            limits: Limits::default(),
-        }
-    }
-}
-
-impl Default for Timeouts {
-    fn default() -> Self {
-        Self {
-            handshake: Duration::from_secs(10),
-            header: Duration::from_secs(15),
-            body: Duration::from_secs(30),
-            write: Duration::from_mins(1),
-            idle: Duration::from_secs(75),
-            upstream_connect: Duration::from_secs(5),
-            upstream_response: Duration::from_mins(1),
-            upstream_idle: Duration::from_secs(30),
-            drain: Duration::from_millis(800),
-        }
-    }
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            header_bytes: 64 * 1024,
-            header_fields: 128,
-            discard_bytes: 64 * 1024,
-            upstream_idle: 512,
-        }
-    }
-}
-
 impl Upstream {
-    pub(super) fn host(&self) -> &Host {
+    pub(in crate::proxy) fn host(&self) -> &Host {
         &self.host
     }
 
-    pub(super) fn port(&self) -> u16 {
+    pub(in crate::proxy) fn port(&self) -> u16 {
         self.port
     }
 
@@ -168,13 +63,23 @@ impl Upstream {
         self.tls
     }
 
+    /// The host alone.
+    pub(in crate::proxy) fn server_name(&self) -> String {
+        match &self.host {
+            Host::Address(address) => address.to_string(),
+            Host::Name(name) => name.clone(),
+            Host::Unix(_) => "localhost".to_owned(),
+        }
+    }
+
     /// `host:port`, without the port where it is the scheme's own (RFC 9110 section 7.2).
-    pub(super) fn authority(&self) -> String {
+    pub(in crate::proxy) fn authority(&self) -> String {
         let default_port = if self.tls { 443 } else { 80 };
         let host = match &self.host {
             Host::Address(IpAddr::V6(address)) => format!("[{address}]"),
             Host::Address(IpAddr::V4(address)) => address.to_string(),
             Host::Name(name) => name.clone(),
+            Host::Unix(_) => return self.server_name(),
         };
         if self.port == default_port {
             host
@@ -188,6 +93,9 @@ impl FromStr for Upstream {
     type Err = UpstreamError;
 
     fn from_str(text: &str) -> Result<Self, UpstreamError> {
+        if let Some(path) = text.strip_prefix("unix:") {
+            return unix(text, Path::new(path));
+        }
         if !text.contains("://") {
             return Err(UpstreamError::Scheme(text.to_owned()));
         }
@@ -230,8 +138,22 @@ impl FromStr for Upstream {
     }
 }
 
+fn unix(text: &str, path: &Path) -> Result<Upstream, UpstreamError> {
+    if !path.is_absolute() {
+        return Err(UpstreamError::UnixPath(text.to_owned()));
+    }
+    Ok(Upstream {
+        host: Host::Unix(path.to_owned()),
+        port: 0,
+        tls: false,
+    })
+}
+
 impl fmt::Display for Upstream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Host::Unix(path) = &self.host {
+            return write!(f, "unix:{}", path.display());
+        }
         let scheme = if self.tls { "https" } else { "http" };
         write!(f, "{scheme}://{}", self.authority())
     }
@@ -248,11 +170,13 @@ mod tests {
             ("http://example.org", "http://example.org"),
             ("https://example.org:443/", "https://example.org"),
             ("http://[::1]:9", "http://[::1]:9"),
+            ("unix:/run/a.sock", "unix:/run/a.sock"),
         ] {
             assert_eq!(text.parse::<Upstream>().unwrap().to_string(), shown);
         }
         let error = |text: &str| text.parse::<Upstream>().unwrap_err();
         assert!(matches!(error("127.0.0.1:80"), UpstreamError::Scheme(_)));
+        assert!(matches!(error("unix:a"), UpstreamError::UnixPath(_)));
         assert!(matches!(error("ftp://a"), UpstreamError::Scheme(_)));
         assert!(matches!(error("http://a/b"), UpstreamError::TooMuch(_)));
         assert!(matches!(error("http://u:p@a"), UpstreamError::TooMuch(_)));

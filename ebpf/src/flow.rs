@@ -1,0 +1,546 @@
+//! The stream of a flow, made exact without a copy of it.
+//!
+//! Every byte of a flow is passed once. What is passed is scanned from the state in which the byte before it
+//! was left, so the application can read nothing that was not judged in its place: a second copy of bytes that
+//! the receiver has not acknowledged is dropped, whatever it says. See "The flow engine" in ARCHITECTURE.md.
+
+use crate::{packet::Address, rules::Rules, scan::Scan};
+
+/// Bytes without a sign of a header after which data ahead of a gap is passed: it belongs to a body.
+const BULK: u32 = 16 * 1024;
+/// Furthest from what is settled that a receiver's window can reach (RFC 7323 section 2.2).
+const WINDOW: u32 = 1 << 30;
+/// Nanoseconds after which the receiver has acknowledged all that it took (the longest delayed
+/// acknowledgment of Linux, `TCP_DELACK_MAX`), so that what is not settled was lost behind the hook.
+const RECOVERY: u64 = 200_000_000;
+
+/// The half of a connection that carries requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(C)]
+pub struct FlowKey {
+    /// Who sends requests.
+    pub client: Address,
+    /// Who is sent them.
+    pub server: Address,
+    /// The client's port.
+    pub client_port: u16,
+    /// The protected port.
+    pub server_port: u16,
+    /// Zero.
+    pub reserved: u32,
+}
+
+/// What a segment is to its flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Place {
+    /// The receiver has all of it: passed unread.
+    Settled = 0,
+    /// It begins where the last one ended.
+    Next = 1,
+    /// The first one that was seen of its flow; the scan does not know whether a line begins there.
+    First = 2,
+    /// Ahead of a gap inside a body: passed, and the gap noted.
+    Ahead = 3,
+    /// It lies inside a gap, at its left end.
+    Filler = 4,
+    /// The receiver lost what was passed before; it begins where the receiver stands.
+    Recovery = 5,
+    /// Ahead of a gap while a header block may be open: dropped, TCP sends it again in order.
+    TooEarly = 6,
+    /// A second copy of bytes that were passed and are not settled: dropped.
+    Duplicate = 7,
+    /// Further away than any window: dropped, as the receiver would.
+    OutOfWindow = 8,
+}
+
+/// Why a segment can't be passed after it was scanned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Conflict {
+    /// It ends inside a candidate, and what follows was passed already.
+    Gap = 0,
+    /// It can be read in two ways, and both end inside a candidate.
+    Ambiguous = 1,
+}
+
+/// How the scanner's state was left, in short; what can't be said so is kept whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Left {
+    /// Nothing up to the next line end can be part of a candidate.
+    Closed = 0,
+    /// At the first byte of a line.
+    Line = 1,
+    /// In a request target, before its query.
+    Target = 2,
+    /// In what may be a method, and is no location's name.
+    Method = 3,
+    /// Elsewhere: the state is needed.
+    Open = 4,
+}
+
+impl Left {
+    /// How `scan` was left.
+    #[inline(always)]
+    #[must_use]
+    pub fn of(scan: &Scan, rules: &Rules) -> Self {
+        if scan.is_closed() {
+            Self::Closed
+        } else if scan.is_plain_line() {
+            Self::Line
+        } else if scan.is_target() {
+            Self::Target
+        } else if scan.is_method(rules) {
+            Self::Method
+        } else {
+            Self::Open
+        }
+    }
+
+    /// Whether what was scanned as the start of a line and as a target was also scanned from here.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_light(self) -> bool {
+        (self as u32) < Self::Open as u32
+    }
+}
+
+/// A gap between what was passed, noted under its flow and its left end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Gap {
+    /// Sequence number of the first byte behind it that was passed.
+    pub right: u32,
+    /// How the state was left at its left end.
+    pub left: Left,
+}
+
+/// The key of a [`Gap`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(C)]
+pub struct GapKey {
+    /// The flow.
+    pub flow: FlowKey,
+    /// Sequence number of the first byte that is missing.
+    pub at: u32,
+    /// The flow's epoch: gaps of an older connection, or before a recovery, are none any more.
+    pub epoch: u32,
+}
+
+/// Where a scan begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Start {
+    /// Bytes behind the segment's start.
+    pub offset: u32,
+    /// The scan is over with the first line.
+    pub first_line_only: bool,
+}
+
+/// What is known of a flow. All zero is a flow of which nothing is known.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Flow {
+    /// Held by the program that judges a segment; the programs' own affair.
+    pub lock: u32,
+    flags: u32,
+    /// All before this sequence number is taken by the receiver.
+    settled: u32,
+    /// Behind the last byte that was passed.
+    tip: u32,
+    /// Behind the furthest byte that was passed before a recovery; the receiver may hold such bytes.
+    high: u32,
+    /// Bytes passed since the last sign of a header.
+    quiet: u32,
+    /// Bytes of a declared body that are still to come behind `tip`, at least.
+    body: u64,
+    /// The length that the header block declares which is being read.
+    length: u64,
+    /// When a segment was last passed, in nanoseconds of the monotonic clock.
+    pub passed_at: u64,
+    /// How the state was left at `tip`.
+    left: Left,
+    /// How the segment under judgement leaves it.
+    next_left: Left,
+    /// The sequence number to which `held` belongs.
+    held_at: u32,
+    /// The sequence number of the last open state that was given up.
+    gave_up_at: u32,
+    reserved: u32,
+    /// Part of the key of the flow's gaps.
+    pub epoch: u32,
+    /// The state at `tip`, where it was left open.
+    state: Scan,
+    /// The state at the end of the segment under judgement, where it is left open.
+    next: Scan,
+    /// The last open state that is not settled yet.
+    held: Scan,
+}
+
+const KNOWS_SETTLED: u32 = 1;
+const KNOWS_TIP: u32 = 2;
+/// `high` is set.
+const RECOVERING: u32 = 4;
+/// `held` is set.
+const HOLDS: u32 = 8;
+/// The last header block declared a length.
+const DECLARED: u32 = 32;
+/// An open state was given up for another.
+const GAVE_UP: u32 = 16;
+
+/// Whether sequence number `a` is before `b` (RFC 9293 section 3.4).
+#[inline(always)]
+#[must_use]
+pub const fn before(a: u32, b: u32) -> bool {
+    (a.wrapping_sub(b) as i32) < 0
+}
+
+impl Flow {
+    /// A flow of which nothing is known.
+    #[must_use]
+    pub fn new(rules: &Rules) -> Self {
+        let scan = Scan::new(rules);
+        Self {
+            lock: 0,
+            flags: 0,
+            settled: 0,
+            tip: 0,
+            high: 0,
+            quiet: 0,
+            body: 0,
+            length: 0,
+            passed_at: 0,
+            left: Left::Closed,
+            next_left: Left::Closed,
+            held_at: 0,
+            gave_up_at: 0,
+            reserved: 0,
+            epoch: 0,
+            state: scan,
+            next: scan,
+            held: scan,
+        }
+    }
+
+    /// The receiver acknowledges all before `ack`: what its own packets say, so no decoy moves it.
+    #[inline(always)]
+    pub fn settle(&mut self, ack: u32) {
+        if self.flags & KNOWS_SETTLED == 0 || before(self.settled, ack) {
+            self.settled = ack;
+            self.flags |= KNOWS_SETTLED;
+        }
+    }
+
+    /// The receiver accepts a connection, and has taken all before `ack`. What is known of an older connection
+    /// is forgotten, and so is what came with the SYN and was not taken.
+    #[inline(always)]
+    pub fn accept(&mut self, ack: u32) {
+        self.epoch = self.epoch.wrapping_add(1);
+        let taken = self.flags & KNOWS_TIP != 0 && self.tip == ack;
+        self.settled = ack;
+        if taken {
+            self.flags |= KNOWS_SETTLED;
+            return;
+        }
+        self.flags = KNOWS_SETTLED | KNOWS_TIP;
+        self.tip = ack;
+        self.left = Left::Line;
+        self.quiet = 0;
+    }
+
+    /// Places the segment of the bytes `start..end` (sequence numbers). `gap` is what is noted under `start`.
+    #[inline(always)]
+    pub fn place(&mut self, start: u32, end: u32, now: u64, gap: Option<&Gap>) -> Place {
+        let knows_settled = self.flags & KNOWS_SETTLED != 0;
+        if knows_settled && !before(self.settled, end) {
+            return Place::Settled;
+        }
+        if self.flags & KNOWS_TIP == 0 {
+            return Place::First;
+        }
+        if knows_settled && before(self.gave_up_at, self.settled) {
+            self.flags &= !GAVE_UP;
+        }
+        if start == self.tip {
+            return Place::Next;
+        }
+        let distance = start.wrapping_sub(if knows_settled {
+            self.settled
+        } else {
+            self.tip
+        }) as i32;
+        if !(-(WINDOW as i32)..WINDOW as i32).contains(&distance) {
+            return Place::OutOfWindow;
+        }
+        if before(self.tip, start) {
+            return if self.in_body(end) {
+                Place::Ahead
+            } else {
+                Place::TooEarly
+            };
+        }
+        if knows_settled && self.settled == self.tip {
+            // Its first bytes are settled; the receiver reads on from the tip.
+            return Place::Next;
+        }
+        if let Some(gap) = gap
+            && !before(gap.right, end)
+            && (gap.left.is_light() || self.holds(start))
+        {
+            return Place::Filler;
+        }
+        let lost = now.wrapping_sub(self.passed_at) >= RECOVERY;
+        if knows_settled && lost && !before(self.settled, start) {
+            return Place::Recovery;
+        }
+        Place::Duplicate
+    }
+
+    /// Whether all up to `end` belongs to a body. A length that was declared is believed; without one (chunks,
+    /// a protocol upgrade) much that showed no sign of a header is taken for a body. A lie gains a reset.
+    #[inline(always)]
+    fn in_body(&self, end: u32) -> bool {
+        let ahead = u64::from(end.wrapping_sub(self.tip));
+        ahead <= self.body || self.flags & DECLARED == 0 && self.quiet >= BULK
+    }
+
+    /// The `step`th scan (0 or 1) that the segment needs, with its state in `scan`; `None` where none.
+    #[inline(always)]
+    pub fn start(
+        &self,
+        step: u32,
+        place: Place,
+        start: u32,
+        gap: Left,
+        scan: &mut Scan,
+    ) -> Option<Start> {
+        let at = match place {
+            Place::Next => self.tip,
+            Place::Recovery => self.settled,
+            _ => start,
+        };
+        let offset = at.wrapping_sub(start);
+        let left = match place {
+            Place::Next => self.left,
+            Place::Filler => gap,
+            _ => Left::Closed,
+        };
+        let held = self.holds(at) && place as u32 != Place::Next as u32;
+        let exact = matches!(place, Place::Next | Place::Filler) || held;
+        if step == 1 {
+            // What is in front is unknown: it may also be a request target.
+            if exact {
+                return None;
+            }
+            scan.restart_in_target();
+            return Some(Start {
+                offset,
+                first_line_only: true,
+            });
+        }
+        match left {
+            Left::Open if place as u32 == Place::Next as u32 => scan.resume(&self.state),
+            _ if held => scan.resume(&self.held),
+            _ if !exact => scan.restart_anywhere(),
+            Left::Target => scan.restart_in_target(),
+            Left::Method => scan.restart_in_method(),
+            Left::Line => scan.restart(),
+            // An open state is held, or the segment was not placed here.
+            Left::Closed | Left::Open => scan.restart_in_line(),
+        }
+        scan.length = self.length;
+        Some(Start {
+            offset,
+            first_line_only: false,
+        })
+    }
+
+    #[inline(always)]
+    fn holds(&self, at: u32) -> bool {
+        self.flags & HOLDS != 0 && self.held_at == at
+    }
+
+    /// Before the scans of a segment.
+    #[inline(always)]
+    pub fn open(&mut self) {
+        self.next_left = Left::Closed;
+    }
+
+    /// A scan of the segment came to its end in this state.
+    ///
+    /// # Errors
+    /// Where another scan of it ended in a candidate, and differently. A segment ahead of a gap is then dropped:
+    /// it comes again when more is known. Of the first segment that was seen of a flow the line is believed.
+    #[inline(always)]
+    pub fn end(&mut self, place: Place, scan: &Scan, rules: &Rules) -> Result<(), Conflict> {
+        let left = Left::of(scan, rules);
+        if left as u32 == Left::Closed as u32 {
+            return Ok(());
+        }
+        if self.next_left as u32 != Left::Closed as u32 {
+            let same = self.next_left as u32 == left as u32
+                && (left.is_light() || self.next.signature() == scan.signature());
+            return if same || place as u32 == Place::First as u32 {
+                Ok(())
+            } else {
+                Err(Conflict::Ambiguous)
+            };
+        }
+        self.next_left = left;
+        if !left.is_light() {
+            self.next = *scan;
+        }
+        Ok(())
+    }
+
+    /// Whether the segment `start..end` may be passed, now that it is scanned; if so it counts as passed.
+    /// `gap` is what is noted under `start`; what is to be noted instead is given back, with its left end.
+    /// `scan` is the first scan of the segment, at its end.
+    ///
+    /// # Errors
+    /// Where it ends inside a candidate that goes on in what was passed before.
+    #[inline(always)]
+    pub fn pass(
+        &mut self,
+        place: Place,
+        start: u32,
+        end: u32,
+        now: u64,
+        gap: Option<&Gap>,
+        scan: &Scan,
+    ) -> Result<Option<(u32, Gap)>, Conflict> {
+        let left = self.next_left;
+        let mut note = None;
+        match (place, gap) {
+            (Place::Filler, Some(gap)) => {
+                if gap.right == end {
+                    if !left.is_light() {
+                        return Err(Conflict::Gap);
+                    }
+                } else {
+                    note = Some((
+                        end,
+                        Gap {
+                            right: gap.right,
+                            left,
+                        },
+                    ));
+                    self.hold(end, left)?;
+                }
+                self.passed_at = now;
+                return Ok(note);
+            }
+            (Place::Ahead, _) => {
+                note = Some((
+                    self.tip,
+                    Gap {
+                        right: start,
+                        left: self.left,
+                    },
+                ));
+                self.leave_tip();
+            }
+            (Place::Recovery, _) => {
+                if self.flags & GAVE_UP != 0 && !self.holds(self.settled) {
+                    return Err(Conflict::Gap);
+                }
+                self.epoch = self.epoch.wrapping_add(1);
+                if self.flags & RECOVERING == 0 || before(self.high, self.tip) {
+                    self.high = self.tip;
+                    self.flags |= RECOVERING;
+                }
+                self.tip = end;
+            }
+            _ => self.leave_tip(),
+        }
+        if self.flags & RECOVERING != 0 {
+            if !before(end, self.high) {
+                self.flags &= !RECOVERING;
+            } else if left as u32 != Left::Closed as u32 {
+                return Err(Conflict::Gap);
+            }
+        }
+        self.count_body(end, scan);
+        self.commit(end, left, now);
+        Ok(note)
+    }
+
+    /// `scan` came to `end`, behind the tip.
+    #[inline(always)]
+    fn count_body(&mut self, end: u32, scan: &Scan) {
+        let len = end.wrapping_sub(self.tip);
+        self.length = scan.length;
+        self.body = self.body.saturating_sub(u64::from(len));
+        if scan.saw_header() {
+            self.quiet = 0;
+            self.body = 0;
+        } else {
+            self.quiet = self.quiet.saturating_add(len);
+        }
+        if scan.ended_headers() && self.length > 0 {
+            // As if the body had begun with the segment: rather too short than too long.
+            self.body = self.length.saturating_sub(u64::from(len));
+            self.length = 0;
+            self.flags |= DECLARED;
+        } else if scan.saw_header() {
+            self.flags &= !DECLARED;
+        }
+    }
+
+    #[inline(always)]
+    fn commit(&mut self, end: u32, left: Left, now: u64) {
+        self.tip = end;
+        self.flags |= KNOWS_TIP;
+        self.left = left;
+        self.passed_at = now;
+        if !left.is_light() {
+            self.state = self.next;
+        }
+    }
+
+    /// Before the tip moves on from an open state: the receiver may turn out to stand there.
+    #[inline(always)]
+    fn leave_tip(&mut self) {
+        if self.left.is_light() || self.holds(self.tip) {
+            return;
+        }
+        if self.can_hold() {
+            self.held = self.state;
+            self.held_at = self.tip;
+            self.flags |= HOLDS;
+        } else {
+            self.gave_up_at = self.tip;
+            self.flags |= GAVE_UP;
+        }
+    }
+
+    /// Whether nothing is held that is needed still.
+    #[inline(always)]
+    fn can_hold(&self) -> bool {
+        self.flags & HOLDS == 0
+            || self.flags & KNOWS_SETTLED != 0 && before(self.held_at, self.settled)
+    }
+
+    /// Keeps the state at the left end of what is left of a gap.
+    #[inline(always)]
+    fn hold(&mut self, at: u32, left: Left) -> Result<(), Conflict> {
+        if left.is_light() {
+            return Ok(());
+        }
+        if !self.can_hold() {
+            return Err(Conflict::Gap);
+        }
+        self.held = self.next;
+        self.held_at = at;
+        self.flags |= HOLDS;
+        Ok(())
+    }
+
+    /// Whether nothing is lost if the flow is forgotten: all that was passed is settled, and the flow does not
+    /// stand inside a candidate.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        let known = KNOWS_SETTLED | KNOWS_TIP;
+        self.flags & known == known && !before(self.settled, self.tip) && self.left != Left::Open
+    }
+}

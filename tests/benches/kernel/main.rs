@@ -1,0 +1,178 @@
+//! What one packet costs in the kernel tier, by `BPF_PROG_TEST_RUN`, at 0, a thousand and a million entries.
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "the figures go to standard output, a line each, the rest to standard error"
+)]
+#![expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a clamped number of repetitions"
+)]
+
+mod measure;
+mod packets;
+
+use std::fs;
+
+use anyhow::{Result, bail};
+use measure::{Measured, cold, warm};
+use tokenblock::{
+    denylist::{Action, Fingerprint, Listed, ShortTokenId, TokenDigest},
+    kernel::object::programs,
+};
+use tokenblock_ebpf::digest::Domain;
+use tokenblock_tests::bpf::{KEY, Programs, Setup};
+
+/// Sizes of the denylist, and how they are called.
+const SIZES: [(usize, &str); 3] = [(0, "0"), (1000, "1k"), (1_000_000, "1m")];
+/// Tokens of a cold run.
+const COLD: usize = 2000;
+
+/// What a figure has to stay below, in nanoseconds.
+const LIMITS: &[(&str, f64)] = &[
+    ("request_1m_ns", 600.0),
+    ("request_jwt_1m_ns", 600.0),
+    ("body_kib_ns", 200.0),
+    ("body_text_kib_ns", 200.0),
+    ("body_random_kib_ns", 200.0),
+    ("other_port_ns", 60.0),
+];
+
+fn main() -> Result<()> {
+    // `cargo test --benches` and listing tools start it too.
+    if std::env::args().any(|argument| argument == "--test" || argument == "--list") {
+        return Ok(());
+    }
+    if programs().is_err() {
+        bail!("built without the kernel programs: start it by `cargo xtask bench kernel`");
+    }
+    print_machine();
+    eprintln!(
+        "{:<28} {:>9} {:>9} {:>9} {:>9}",
+        "ns", "best", "median", "worst", "limit"
+    );
+    for (entries, size) in SIZES {
+        let mut programs = filled(entries)?;
+        requests(&mut programs, size)?;
+        if entries == SIZES[SIZES.len() - 1].0 {
+            others(&mut programs)?;
+        }
+    }
+    eprintln!("load average afterwards: {}", load_average());
+    Ok(())
+}
+
+/// The programs with a denylist of tokens that nobody sends, but for the one of the hit.
+fn filled(entries: usize) -> Result<Programs> {
+    let mut programs = Programs::load(&Setup {
+        entries,
+        ..Setup::default()
+    })?;
+    let made_up: Vec<_> = (1..entries).map(|i| entry(&format!("token-{i}"))).collect();
+    programs.list(&made_up)?;
+    if entries > 0 {
+        programs.list(&[entry(&hit())])?;
+    }
+    Ok(programs)
+}
+
+/// The one token that is sent and listed.
+fn hit() -> String {
+    packets::opaque("hit")
+}
+
+fn entry(token: &str) -> (TokenDigest, Listed) {
+    let listed = Listed {
+        token: ShortTokenId([0; 6]),
+        action: Action::Block,
+        fingerprint: Fingerprint::of(&KEY, Domain::Exact, token.as_bytes()),
+    };
+    (
+        TokenDigest::of(&KEY, Domain::Exact, token.as_bytes()),
+        listed,
+    )
+}
+
+/// What depends on the size of the denylist.
+fn requests(programs: &mut Programs, size: &str) -> Result<()> {
+    let opaque = packets::request(&packets::opaque("usual"))?;
+    let jwt = packets::request(&packets::jwt("usual"))?;
+    figure(&format!("request_{size}_ns"), warm(programs, &opaque)?);
+    figure(&format!("request_jwt_{size}_ns"), warm(programs, &jwt)?);
+    let empty = cold(programs, &vec![packets::acknowledgment()?; COLD])?;
+    for (kind, token) in [
+        ("opaque", packets::opaque as fn(&str) -> String),
+        ("jwt", packets::jwt),
+    ] {
+        let frames: Result<Vec<_>> = (0..COLD)
+            .map(|i| packets::request(&token(&format!("cold {i}"))))
+            .collect();
+        let request = cold(programs, &frames?)?;
+        let less = |request: f64| request - empty.median;
+        figure(
+            &format!("request_cold_{kind}_{size}_ns"),
+            Measured {
+                best: less(request.median),
+                median: less(request.median),
+                worst: less(request.worst),
+            },
+        );
+    }
+    if size != "0" {
+        figure(
+            &format!("hit_{size}_ns"),
+            warm(programs, &packets::request(&hit())?)?,
+        );
+    }
+    Ok(())
+}
+
+/// What doesn't.
+fn others(programs: &mut Programs) -> Result<()> {
+    for (name, frame) in [
+        ("body_kib_ns", packets::json_body()?),
+        ("body_text_kib_ns", packets::text_body()?),
+        ("body_random_kib_ns", packets::random_body()?),
+        ("other_port_ns", packets::other_port()?),
+        ("no_payload_ns", packets::acknowledgment()?),
+        ("small_request_ns", packets::small_request()?),
+    ] {
+        figure(name, warm(programs, &frame)?);
+    }
+    Ok(())
+}
+
+fn figure(name: &str, measured: Measured) {
+    let Measured {
+        best,
+        median,
+        worst,
+    } = measured;
+    let limit = LIMITS.iter().find(|(known, _)| *known == name);
+    let limit = limit.map_or(String::new(), |(_, limit)| {
+        format!("{limit:>9.0}{}", if best > *limit { "  ABOVE" } else { "" })
+    });
+    eprintln!("{name:<28} {best:>9.1} {median:>9.1} {worst:>9.1} {limit}");
+    println!(r#"{{"name":"{name}","value":{best:.1},"unit":"ns"}}"#);
+}
+
+fn print_machine() {
+    let read = |file: &str| fs::read_to_string(file).unwrap_or_default();
+    let processor = read("/proc/cpuinfo");
+    let model = processor
+        .lines()
+        .find_map(|line| line.strip_prefix("model name")?.split_once(':'))
+        .map_or("unknown", |(_, model)| model.trim());
+    eprintln!(
+        "processor: {model}; kernel: {}; load average: {}",
+        read("/proc/sys/kernel/osrelease").trim(),
+        load_average()
+    );
+}
+
+/// Of the last minute: above the number of cores, the spread says more than the best.
+fn load_average() -> String {
+    let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split_whitespace().next().unwrap_or("?").to_owned()
+}

@@ -1,0 +1,108 @@
+//! The packets that are measured.
+
+use std::fmt::Write as _;
+
+use anyhow::Result;
+use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
+use sha2::{Digest as _, Sha256};
+use tokenblock_tests::bpf::frame::Frame;
+
+/// Bytes of the token of a usual request.
+const TOKEN: usize = 800;
+const KIB: usize = 1024;
+
+/// Bytes that look random, the same in every run.
+pub(crate) fn random(label: &str, len: usize) -> Vec<u8> {
+    (0_u64..)
+        .flat_map(|block| Sha256::digest(format!("{label} {block}")))
+        .take(len)
+        .collect()
+}
+
+/// An opaque token of 800 bytes.
+pub(crate) fn opaque(label: &str) -> String {
+    BASE64_URL_SAFE_NO_PAD
+        .encode(random(label, TOKEN))
+        .chars()
+        .take(TOKEN)
+        .collect()
+}
+
+/// A JWT of 800 bytes: a header, a payload of claims, a signature of 256 bytes.
+pub(crate) fn jwt(label: &str) -> String {
+    const SIGNATURE: usize = 342;
+    let header = BASE64_URL_SAFE_NO_PAD.encode(br#"{"alg":"RS256","typ":"JWT"}"#);
+    let payload = opaque(&format!("{label} payload"));
+    let signature = opaque(&format!("{label} signature"));
+    let payload_len = TOKEN - header.len() - 2 - SIGNATURE;
+    let cut = |text: &str, len| text.chars().take(len).collect::<String>();
+    format!(
+        "{header}.{}.{}",
+        cut(&payload, payload_len),
+        cut(&signature, SIGNATURE)
+    )
+}
+
+/// A request of 1.1 kB: eight header lines, one of them with the token.
+pub(crate) fn request(token: &str) -> Result<Vec<u8>> {
+    frame(format!(
+        "GET /api/v1/items?page=2&sort=asc HTTP/1.1\r\n\
+         Host: api.example.org\r\n\
+         User-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101\r\n\
+         Accept: application/json\r\n\
+         Accept-Language: en-US,en;q=0.5\r\n\
+         Accept-Encoding: gzip, deflate, br\r\n\
+         Authorization: Bearer {token}\r\n\
+         X-Request-Id: 6f1f9cf0-6f6c-4b1a-9d1b-7c0f4a3f8e21\r\n\
+         Connection: keep-alive\r\n\r\n"
+    ))
+}
+
+/// A request without credentials.
+pub(crate) fn small_request() -> Result<Vec<u8>> {
+    frame("GET / HTTP/1.1\r\nHost: api.example.org\r\nAccept: */*\r\n\r\n")
+}
+
+/// A segment out of the middle of a JSON body, 1 KiB.
+pub(crate) fn json_body() -> Result<Vec<u8>> {
+    let mut text = String::new();
+    let mut id = 100_000;
+    while text.len() < KIB {
+        write!(
+            text,
+            r#"{{"id":{id},"name":"item {id}","tags":["a","b"],"price":12.50,"in_stock":true}},"#
+        )?;
+        id += 7;
+    }
+    frame(&text.as_bytes()[..KIB])
+}
+
+/// A segment of a text body with lines of 80 bytes, 1 KiB.
+pub(crate) fn text_body() -> Result<Vec<u8>> {
+    let line = "The quick brown fox jumps over the lazy dog, and the dog wonders what that was.\n";
+    frame(&line.repeat(13).as_bytes()[..KIB])
+}
+
+/// A segment of an incompressible body, 1 KiB.
+pub(crate) fn random_body() -> Result<Vec<u8>> {
+    frame(random("body", KIB))
+}
+
+/// An acknowledgment without payload.
+pub(crate) fn acknowledgment() -> Result<Vec<u8>> {
+    frame("")
+}
+
+/// The usual request to a port that is not protected.
+pub(crate) fn other_port() -> Result<Vec<u8>> {
+    let token = opaque("other port");
+    Frame::v4(format!(
+        "GET / HTTP/1.1\r\nAuthorization: Bearer {token}\r\n\r\n"
+    ))
+    .to_port(9)
+    .ethernet()
+}
+
+fn frame(payload: impl Into<Vec<u8>>) -> Result<Vec<u8>> {
+    Frame::v4(payload).tcp_options(3)?.ethernet()
+}

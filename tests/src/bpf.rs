@@ -1,0 +1,248 @@
+//! The real kernel programs on single packets, by `BPF_PROG_TEST_RUN`.
+
+pub mod dump;
+pub mod frame;
+
+use std::{collections::BTreeMap, time::Duration};
+
+use anyhow::{Context as _, Result, bail};
+use aya::{
+    Ebpf,
+    maps::{MapData, PerCpuArray, RingBuf},
+    programs::{TestRun as _, TestRunOptions},
+};
+use tokenblock::{
+    denylist::{Listed, Tier as _, TokenDigest},
+    kernel::{
+        Counts, KernelMap,
+        load::{Load, classifier, load},
+        map::{capacity_for, filter_mask_for},
+        object::programs,
+    },
+};
+use tokenblock_ebpf::{
+    digest::InstallationKey,
+    event::Event,
+    location::LocationKind,
+    rules::Rules,
+    verdict::{COUNTERS, Counter, PortSet, Settings},
+};
+
+use crate::fixtures::{LOCATIONS, MIN_TOKEN_LENGTH, listed};
+use frame::Frame;
+
+/// The installation key of the tests.
+pub const KEY: InstallationKey = InstallationKey(*b"kernel-tests-key");
+
+/// Most bytes of a frame: what a page holds besides the kernel's own.
+pub const MAX_FRAME: usize = 3600;
+
+const SHOT: u32 = 2;
+/// -1.
+const UNSPEC: u32 = u32::MAX;
+
+/// What the program wants done with the packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// `TC_ACT_SHOT`.
+    Dropped,
+    /// `TC_ACT_UNSPEC`.
+    Passed,
+}
+
+/// What the programs are loaded with.
+pub struct Setup {
+    /// Report and pass.
+    pub monitor: bool,
+    /// Protected ports.
+    pub ports: PortSet,
+    /// Room for so many entries.
+    pub entries: usize,
+}
+
+impl Default for Setup {
+    /// The port of [`Frame`], blocking, a small list.
+    fn default() -> Self {
+        let mut ports = PortSet::EMPTY;
+        ports.insert(Frame::SERVER_PORT);
+        Self {
+            monitor: false,
+            ports,
+            entries: 1000,
+        }
+    }
+}
+
+/// The rules of the fixtures.
+///
+/// # Errors
+/// Where the locations can't be.
+pub fn rules() -> Result<Rules> {
+    let locations: Vec<(LocationKind, &[u8])> = LOCATIONS
+        .iter()
+        .map(|(kind, name)| (*kind, name.as_bytes()))
+        .collect();
+    match Rules::new(&KEY, MIN_TOKEN_LENGTH, &locations) {
+        Ok(rules) => Ok(rules),
+        Err(error) => bail!("no rules: {error:?}"),
+    }
+}
+
+/// The loaded programs with their maps; not attached anywhere.
+pub struct Programs {
+    ebpf: Ebpf,
+    denylist: KernelMap,
+    events: RingBuf<MapData>,
+    counts: Counts,
+}
+
+impl Programs {
+    /// Loads the programs with an empty denylist.
+    ///
+    /// # Errors
+    /// Where the kernel refuses them.
+    pub fn load(setup: &Setup) -> Result<Self> {
+        let capacity = capacity_for(setup.entries);
+        let filter_mask = filter_mask_for(capacity);
+        let mut ebpf = load(&Load {
+            object: programs()?,
+            rules: &rules()?,
+            settings: Settings {
+                monitor: u32::from(setup.monitor),
+                filter_mask,
+                ..Settings::default()
+            },
+            ports: &setup.ports,
+            capacity,
+        })?;
+        let denylist = KernelMap::take(&mut ebpf, filter_mask)?;
+        let counts = PerCpuArray::try_from(ebpf.take_map("COUNTS").context("no COUNTS")?)?;
+        let events = RingBuf::try_from(ebpf.take_map("EVENTS").context("no EVENTS")?)?;
+        Ok(Self {
+            ebpf,
+            denylist,
+            events,
+            counts: Counts::new(counts),
+        })
+    }
+
+    /// Loads the programs with the fixtures' denylist.
+    ///
+    /// # Errors
+    /// Where the kernel refuses them.
+    pub fn with_fixtures(setup: &Setup) -> Result<Self> {
+        let mut programs = Self::load(setup)?;
+        programs.list(&listed(&KEY))?;
+        Ok(programs)
+    }
+
+    /// Adds to the denylist.
+    ///
+    /// # Errors
+    /// Where the map can't take them.
+    pub fn list(&mut self, entries: &[(TokenDigest, Listed)]) -> Result<()> {
+        Ok(self.denylist.add(entries)?)
+    }
+
+    /// Removes from the denylist.
+    ///
+    /// # Errors
+    /// Where the map can't let them go.
+    pub fn unlist(&mut self, digests: &[TokenDigest]) -> Result<()> {
+        Ok(self.denylist.remove(digests)?)
+    }
+
+    /// Runs a program, one of [`tokenblock::kernel::load::CLASSIFIERS`], once.
+    ///
+    /// # Errors
+    /// Where the kernel can't run it, or it gives an action that none should.
+    pub fn run(&mut self, program: &'static str, frame: &[u8]) -> Result<Fate> {
+        let (action, _) = self.repeat(program, frame, 1)?;
+        match action {
+            SHOT => Ok(Fate::Dropped),
+            UNSPEC => Ok(Fate::Passed),
+            other => bail!("{program} gave the action {other}"),
+        }
+    }
+
+    /// Runs a program `times` on one frame: the last action, and the mean time of a run.
+    ///
+    /// # Errors
+    /// Where the kernel can't run it.
+    pub fn repeat(
+        &mut self,
+        program: &'static str,
+        frame: &[u8],
+        times: u32,
+    ) -> Result<(u32, Duration)> {
+        let mut options = TestRunOptions::new();
+        options.data_in = Some(frame);
+        options.repeat = times;
+        let result = classifier(&mut self.ebpf, program)?
+            .test_run(options)
+            .with_context(|| format!("{program} on {} bytes", frame.len()))?;
+        Ok((result.return_value, result.duration))
+    }
+
+    /// Runs and says how each counter moved, those that stayed left out.
+    ///
+    /// # Errors
+    /// As [`Programs::run`].
+    pub fn counted(
+        &mut self,
+        program: &'static str,
+        frame: &[u8],
+    ) -> Result<(Fate, BTreeMap<&'static str, u64>)> {
+        let before = self.totals()?;
+        let fate = self.run(program, frame)?;
+        let mut moved = self.totals()?;
+        moved.retain(|name, count| {
+            *count -= before.get(name).copied().unwrap_or(0);
+            *count != 0
+        });
+        Ok((fate, moved))
+    }
+
+    /// The counters since the programs were loaded.
+    ///
+    /// # Errors
+    /// Where their map can't be read.
+    pub fn totals(&self) -> Result<BTreeMap<&'static str, u64>> {
+        let counts = self.counts.read()?.into_iter().map(|(_, count)| count);
+        Ok(COUNTERS.into_iter().zip(counts).collect())
+    }
+
+    /// The events since the last call.
+    pub fn events(&mut self) -> Vec<Event> {
+        let mut events = Vec::new();
+        while let Some(record) = self.events.next() {
+            events.extend(Event::from_bytes(&record));
+        }
+        events
+    }
+
+    /// What the verifier walked through to accept this program, and the size of its machine code in bytes.
+    ///
+    /// # Errors
+    /// Where the kernel doesn't say.
+    pub fn size(&mut self, program: &'static str) -> Result<(u32, u32)> {
+        let info = classifier(&mut self.ebpf, program)?.info()?;
+        let verified = info.verified_instruction_count();
+        Ok((verified.context("kernel before 5.16")?, info.size_jitted()))
+    }
+
+    /// Ids of all maps that this program uses.
+    ///
+    /// # Errors
+    /// Where the kernel doesn't say.
+    pub fn maps(&mut self, program: &'static str) -> Result<Vec<u32>> {
+        let ids = classifier(&mut self.ebpf, program)?.info()?.map_ids()?;
+        ids.context("kernel before 4.15")
+    }
+}
+
+/// The name under which a counter is read.
+#[must_use]
+pub fn name(counter: Counter) -> &'static str {
+    COUNTERS.get(counter as usize).copied().unwrap_or("?")
+}

@@ -1,0 +1,145 @@
+//! The flow engine on the host: the steps of the kernel program over plain maps.
+
+use std::collections::HashMap;
+
+use tokenblock_ebpf::{
+    digest::TokenDigest,
+    filter::NoFilter,
+    flow::{Conflict, Flow, FlowKey, Gap, GapKey, Left, Place},
+    packet::Address,
+    rules::Rules,
+    scan::{Scan, Step},
+};
+
+/// What becomes of a segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// Handed to the receiver.
+    Passed(Place),
+    /// Dropped; the sender may send it again.
+    Dropped(Place),
+    /// It bears a listed token; the flow is blocked from now on.
+    Blocked,
+    /// It could not be judged; the flow is reset.
+    Reset(Conflict),
+    /// The flow was blocked or reset before.
+    Dead,
+}
+
+/// One flow and its gaps.
+pub struct Engine<'a> {
+    rules: &'a Rules,
+    listed: &'a dyn Fn(&TokenDigest) -> bool,
+    flow: Flow,
+    gaps: HashMap<GapKey, Gap>,
+    dead: bool,
+}
+
+const KEY: FlowKey = FlowKey {
+    client: Address::UNSPECIFIED,
+    server: Address::UNSPECIFIED,
+    client_port: 1,
+    server_port: 80,
+    reserved: 0,
+};
+
+impl<'a> Engine<'a> {
+    /// An engine that knows nothing of the flow.
+    pub fn new(rules: &'a Rules, listed: &'a dyn Fn(&TokenDigest) -> bool) -> Self {
+        Self {
+            rules,
+            listed,
+            flow: Flow::new(rules),
+            gaps: HashMap::new(),
+            dead: false,
+        }
+    }
+
+    /// The receiver accepted the connection.
+    pub fn accept(&mut self, ack: u32) {
+        self.flow.accept(ack);
+    }
+
+    /// The receiver acknowledged all before `ack`.
+    pub fn settle(&mut self, ack: u32) {
+        self.flow.settle(ack);
+    }
+
+    /// A segment comes.
+    pub fn segment(&mut self, start: u32, bytes: &[u8], now: u64) -> Fate {
+        if self.dead {
+            return Fate::Dead;
+        }
+        let fate = self.judge(start, bytes, now);
+        self.dead = matches!(fate, Fate::Blocked | Fate::Reset(_));
+        fate
+    }
+
+    fn judge(&mut self, start: u32, bytes: &[u8], now: u64) -> Fate {
+        let end = start.wrapping_add(u32::try_from(bytes.len()).unwrap_or(u32::MAX));
+        let key = |at, epoch| GapKey {
+            flow: KEY,
+            at,
+            epoch,
+        };
+        let gap = self.gaps.get(&key(start, self.flow.epoch)).copied();
+        let place = self.flow.place(start, end, now, gap.as_ref());
+        match place {
+            Place::Settled => return Fate::Passed(place),
+            Place::TooEarly | Place::Duplicate | Place::OutOfWindow => return Fate::Dropped(place),
+            _ => {}
+        }
+        self.flow.open();
+        let mut first = None;
+        for step in 0..2 {
+            let mut scan = Scan::new(self.rules);
+            let left = gap.map_or(Left::Closed, |gap| gap.left);
+            let Some(begin) = self.flow.start(step, place, start, left, &mut scan) else {
+                continue;
+            };
+            let rest = &bytes[begin.offset as usize..];
+            match self.scan(&mut scan, rest, begin.first_line_only) {
+                Scanned::Hit => return Fate::Blocked,
+                Scanned::LeftLine => continue,
+                Scanned::End => {}
+            }
+            match self.flow.end(place, &scan, self.rules) {
+                Err(Conflict::Ambiguous) if place == Place::Ahead => {
+                    return Fate::Dropped(Place::TooEarly);
+                }
+                Err(conflict) => return Fate::Reset(conflict),
+                Ok(()) => {}
+            }
+            first.get_or_insert(scan);
+        }
+        let scan = first.unwrap_or_else(|| Scan::new(self.rules));
+        match self.flow.pass(place, start, end, now, gap.as_ref(), &scan) {
+            Ok(note) => {
+                if let Some((at, gap)) = note {
+                    self.gaps.insert(key(at, self.flow.epoch), gap);
+                }
+                Fate::Passed(place)
+            }
+            Err(conflict) => Fate::Reset(conflict),
+        }
+    }
+
+    fn scan(&self, scan: &mut Scan, bytes: &[u8], first_line_only: bool) -> Scanned {
+        loop {
+            match scan.step(self.rules, bytes, &NoFilter) {
+                Step::Lookup(digest) if (self.listed)(&digest) => return Scanned::Hit,
+                Step::More | Step::Lookup(_) => {}
+                Step::End => return Scanned::End,
+            }
+            if first_line_only && scan.left_line() {
+                return Scanned::LeftLine;
+            }
+        }
+    }
+}
+
+enum Scanned {
+    Hit,
+    LeftLine,
+    End,
+}

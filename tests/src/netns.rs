@@ -1,0 +1,165 @@
+//! Network namespaces of the tests' own, removed when dropped.
+
+use std::{
+    ffi::OsStr,
+    fs::File,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    os::fd::AsFd as _,
+    process::{self, Command},
+    sync::atomic::{AtomicUsize, Ordering},
+    thread,
+};
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+
+/// The interface that leads to the other namespace of a [`Pair`].
+pub const INTERFACE: &str = "eth0";
+/// The server's address in a [`Pair`].
+pub const SERVER_V4: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 77, 0, 1));
+/// The client's address in a [`Pair`].
+pub const CLIENT_V4: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 77, 0, 2));
+/// The server's IPv6 address in a [`Pair`].
+pub const SERVER_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 1));
+/// The client's IPv6 address in a [`Pair`].
+pub const CLIENT_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 2));
+
+static COUNT: AtomicUsize = AtomicUsize::new(0);
+
+/// A network namespace.
+#[derive(Debug)]
+pub struct Netns {
+    name: String,
+}
+
+impl Netns {
+    /// Makes a namespace with a unique name, its loopback interface up.
+    ///
+    /// # Errors
+    /// Where `ip` refuses, for instance for lack of privilege.
+    pub fn new() -> Result<Self> {
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("tokenblock-{}-{count}", process::id());
+        run(Command::new("ip").args(["netns", "add", &name]))?;
+        let netns = Self { name };
+        netns.ip("link set lo up")?;
+        Ok(netns)
+    }
+
+    /// Runs `ip` with `args` (separated by spaces) in this namespace; gives what it printed.
+    ///
+    /// # Errors
+    /// Where it fails, with what it said.
+    pub fn ip(&self, args: &str) -> Result<String> {
+        run(Command::new("ip")
+            .args(["-n", &self.name])
+            .args(args.split(' ')))
+    }
+
+    /// A command that will run `program` in this namespace. Mounts stay as they are.
+    #[must_use]
+    pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
+        let mut command = Command::new("nsenter");
+        command
+            .arg(format!("--net={}", self.path()))
+            .arg("--")
+            .arg(program);
+        command
+    }
+
+    /// Does `work` on a thread inside this namespace. Sockets that it opens stay inside wherever they go.
+    ///
+    /// # Errors
+    /// Where the namespace can't be entered, or `work` panics.
+    pub fn enter<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T> {
+        let file = File::open(self.path()).context("a namespace is gone")?;
+        thread::scope(|scope| {
+            let worker = scope.spawn(|| -> Result<T> {
+                move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network))
+                    .with_context(|| format!("entering {}", self.name))?;
+                Ok(work())
+            });
+            worker
+                .join()
+                .map_err(|_panic| anyhow!("a thread in {} panicked", self.name))?
+        })
+    }
+
+    fn path(&self) -> String {
+        format!("/run/netns/{}", self.name)
+    }
+}
+
+impl Drop for Netns {
+    fn drop(&mut self) {
+        // Also while a test unwinds; a failure here would hide its reason.
+        drop(run(Command::new("ip").args(["netns", "delete", &self.name])));
+    }
+}
+
+/// A client and a server, one veth link between them, IPv4 and IPv6 on it.
+#[derive(Debug)]
+pub struct Pair {
+    /// Where clients run.
+    pub client: Netns,
+    /// Where origins and the product run.
+    pub server: Netns,
+}
+
+impl Pair {
+    /// Makes both namespaces and the link.
+    ///
+    /// # Errors
+    /// As [`Netns::new`].
+    pub fn new() -> Result<Self> {
+        let pair = Self {
+            client: Netns::new()?,
+            server: Netns::new()?,
+        };
+        run(Command::new("ip").args([
+            "link",
+            "add",
+            INTERFACE,
+            "netns",
+            &pair.server.name,
+            "type",
+            "veth",
+            "peer",
+            "name",
+            INTERFACE,
+            "netns",
+            &pair.client.name,
+        ]))?;
+        for (netns, v4, v6) in [
+            (&pair.server, SERVER_V4, SERVER_V6),
+            (&pair.client, CLIENT_V4, CLIENT_V6),
+        ] {
+            netns.ip(&format!("address add {v4}/24 dev {INTERFACE}"))?;
+            // Without duplicate address detection the address can be used at once.
+            netns.ip(&format!("address add {v6}/64 dev {INTERFACE} nodad"))?;
+            netns.ip(&format!("link set {INTERFACE} up"))?;
+        }
+        Ok(pair)
+    }
+
+    /// The server's addresses of both families at `port`.
+    #[must_use]
+    pub fn server_addresses(&self, port: u16) -> [SocketAddr; 2] {
+        [SERVER_V4, SERVER_V6].map(|address| SocketAddr::new(address, port))
+    }
+}
+
+/// Runs a command to its end; gives its output.
+pub(crate) fn run(command: &mut Command) -> Result<String> {
+    let output = command
+        .output()
+        .with_context(|| format!("starting {command:?}"))?;
+    if !output.status.success() {
+        bail!(
+            "{command:?}: {}: {}",
+            output.status,
+            String::from_utf8_lossy(&output.stderr).trim()
+        );
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}

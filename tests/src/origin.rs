@@ -1,0 +1,198 @@
+//! A real HTTP server that takes what lax servers take and remembers every byte it saw.
+
+mod python;
+mod request;
+
+use std::{
+    io::{ErrorKind, Read as _, Write as _},
+    net::{Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result};
+
+pub use python::PythonServer;
+pub use request::Request;
+
+use crate::{netns::Netns, poll};
+
+/// How long a connection thread may take to see that the origin is gone.
+const TICK: Duration = Duration::from_millis(100);
+
+/// What one connection brought.
+#[derive(Clone, Debug)]
+pub struct Connection {
+    /// The client's end.
+    pub peer: SocketAddr,
+    /// All bytes that the application read.
+    pub bytes: Vec<u8>,
+    /// The complete requests among them.
+    pub requests: Vec<Request>,
+}
+
+/// The server; it ends when dropped.
+#[derive(Debug)]
+pub struct Origin {
+    listener: TcpListener,
+    port: u16,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    stop: AtomicBool,
+    connections: Mutex<Vec<Connection>>,
+}
+
+impl Origin {
+    /// Serves IPv4 and IPv6 at `port` of a namespace (0: any). Each request gets `200` with a short body.
+    ///
+    /// # Errors
+    /// Where the port can't be bound.
+    pub fn start(netns: &Netns, port: u16) -> Result<Self> {
+        let listener = netns
+            .enter(|| TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)))?
+            .with_context(|| format!("an origin at port {port}"))?;
+        let port = listener.local_addr()?.port();
+        let shared = Arc::new(Shared::default());
+        let (accepting, theirs) = (listener.try_clone()?, Arc::clone(&shared));
+        thread::spawn(move || accept(&accepting, &theirs));
+        Ok(Self {
+            listener,
+            port,
+            shared,
+        })
+    }
+
+    /// The port it listens at.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// What came so far.
+    #[must_use]
+    pub fn connections(&self) -> Vec<Connection> {
+        self.shared.lock().clone()
+    }
+
+    /// What the connection from `peer` brought; nothing where the application never read a byte of it.
+    #[must_use]
+    pub fn seen_from(&self, peer: SocketAddr) -> Vec<u8> {
+        let same = |connection: &&Connection| {
+            connection.peer.port() == peer.port()
+                && connection.peer.ip().to_canonical() == peer.ip().to_canonical()
+        };
+        self.shared
+            .lock()
+            .iter()
+            .find(same)
+            .map_or_else(Vec::new, |c| c.bytes.clone())
+    }
+
+    /// Waits until as many complete requests came; gives them all.
+    #[must_use]
+    pub fn wait_for_requests(&self, count: usize, limit: Duration) -> Vec<Request> {
+        let all = || -> Vec<Request> {
+            self.shared
+                .lock()
+                .iter()
+                .flat_map(|c| c.requests.iter().cloned())
+                .collect()
+        };
+        poll::until(limit, || {
+            Some(all()).filter(|requests| requests.len() >= count)
+        })
+        .unwrap_or_else(all)
+    }
+
+    /// Whether these bytes stand anywhere in what the application read.
+    #[must_use]
+    pub fn saw(&self, needle: &[u8]) -> bool {
+        self.shared
+            .lock()
+            .iter()
+            .any(|c| c.bytes.windows(needle.len()).any(|window| window == needle))
+    }
+
+    /// Forgets what came so far.
+    pub fn forget(&self) {
+        self.shared.lock().clear();
+    }
+}
+
+impl Drop for Origin {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::Relaxed);
+        // Wakes the thread that accepts.
+        let woken = rustix::net::shutdown(&self.listener, rustix::net::Shutdown::Both);
+        // It has ended by itself where that fails.
+        woken.unwrap_or_default();
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Vec<Connection>> {
+        self.connections
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn update(&self, peer: SocketAddr, change: impl FnOnce(&mut Connection)) {
+        let mut connections = self.lock();
+        // The last, in case a port was used again.
+        if let Some(connection) = connections.iter_mut().rfind(|c| c.peer == peer) {
+            change(connection);
+        } else {
+            let mut connection = Connection {
+                peer,
+                bytes: Vec::new(),
+                requests: Vec::new(),
+            };
+            change(&mut connection);
+            connections.push(connection);
+        }
+    }
+}
+
+fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
+    while let Ok((stream, peer)) = listener.accept() {
+        let shared = Arc::clone(shared);
+        thread::spawn(move || {
+            // A connection that breaks is the client's affair; what came of it is on record.
+            drop(serve(&stream, peer, &shared));
+        });
+    }
+}
+
+/// Answers requests until the client, or the origin, ends.
+fn serve(mut stream: &TcpStream, peer: SocketAddr, shared: &Shared) -> std::io::Result<()> {
+    stream.set_nodelay(true)?;
+    stream.set_read_timeout(Some(TICK))?;
+    let mut open = Vec::new();
+    let mut buffer = vec![0; 64 * 1024];
+    while !shared.stop.load(Ordering::Relaxed) {
+        let count = match stream.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(count) => count,
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
+        let fresh = buffer.get(..count).unwrap_or(&[]);
+        open.extend_from_slice(fresh);
+        shared.update(peer, |connection| connection.bytes.extend_from_slice(fresh));
+        while let Some((request, length)) = request::take(&open) {
+            open.drain(..length);
+            shared.update(peer, |connection| connection.requests.push(request));
+            stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello")?;
+        }
+    }
+    stream.shutdown(Shutdown::Both)
+}

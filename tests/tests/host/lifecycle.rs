@@ -1,0 +1,132 @@
+//! Signals, and what is left behind.
+
+use std::time::{Duration, Instant};
+
+use aya::programs::{SchedClassifier, TcAttachType};
+use rustix::process::Signal;
+use tokenblock_tests::{
+    fixtures::{OPAQUE, Token},
+    gate,
+    netns::{INTERFACE, Netns},
+    poll,
+};
+
+use crate::lab::{LIMIT, Lab, Tier};
+
+/// How long the product may take to end.
+const END: Duration = Duration::from_secs(1);
+
+/// Programs at the interface: by tcx, and by the filters of a clsact qdisc.
+pub(crate) fn attached(netns: &Netns) -> Vec<String> {
+    let programs = |direction| SchedClassifier::query_tcx(INTERFACE, direction);
+    let mut found: Vec<String> = netns
+        .enter(|| {
+            [TcAttachType::Ingress, TcAttachType::Egress]
+                .into_iter()
+                .filter_map(|direction| programs(direction).ok())
+                .flat_map(|(_, programs)| programs)
+                .map(|program| format!("tcx program {}", program.id()))
+                .collect()
+        })
+        .unwrap();
+    for direction in ["ingress", "egress"] {
+        let output = netns
+            .command("tc")
+            .args(["filter", "show", "dev", INTERFACE, direction])
+            .output()
+            .unwrap();
+        found.extend(
+            String::from_utf8_lossy(&output.stdout)
+                .lines()
+                .map(str::to_owned),
+        );
+    }
+    found
+}
+
+#[test]
+fn term_and_int_detach_within_a_second() {
+    let Some(binary) = gate::product("lifecycle::term_and_int_detach_within_a_second") else {
+        return;
+    };
+    for signal in [Signal::TERM, Signal::INT] {
+        for tier in [Tier::Kernel, Tier::Proxy] {
+            let mut lab = Lab::new(binary.clone(), tier);
+            let server = &lab.bench.pair.server;
+            assert_eq!(
+                attached(server).is_empty(),
+                tier == Tier::Proxy,
+                "{:?}",
+                attached(server)
+            );
+            assert!(lab.blocks(Token::Opaque));
+            let sent = Instant::now();
+            lab.product.signal(signal).unwrap();
+            let end = lab.product.wait(LIMIT).unwrap();
+            assert_eq!(end.code(), Some(0), "{signal:?} {tier:?}\n{}", end.log);
+            assert!(
+                sent.elapsed() <= END,
+                "{signal:?} {tier:?}: {:?}",
+                sent.elapsed()
+            );
+            assert_eq!(
+                attached(&lab.bench.pair.server),
+                [""; 0],
+                "{signal:?} {tier:?}"
+            );
+            if tier == Tier::Kernel {
+                assert!(
+                    !lab.blocks(Token::Opaque),
+                    "{signal:?}: nothing blocks any more"
+                );
+            }
+        }
+    }
+}
+
+/// Links die with the process that holds them: nothing is pinned yet, so nothing stays.
+#[test]
+fn a_killed_process_leaves_nothing_attached() {
+    let Some(binary) = gate::product("lifecycle::a_killed_process_leaves_nothing_attached") else {
+        return;
+    };
+    let mut lab = Lab::new(binary, Tier::Kernel);
+    lab.product.signal(Signal::KILL).unwrap();
+    let end = lab.product.wait(LIMIT).unwrap();
+    assert_eq!(end.signal(), Some(Signal::KILL.as_raw()));
+    let gone = poll::until(LIMIT, || {
+        attached(&lab.bench.pair.server).is_empty().then_some(())
+    });
+    assert!(gone.is_some(), "{:?}", attached(&lab.bench.pair.server));
+    assert!(!lab.blocks(Token::Opaque));
+}
+
+#[test]
+fn counters_are_shown_on_usr1_and_at_the_end() {
+    let Some(binary) = gate::product("lifecycle::counters_are_shown_on_usr1_and_at_the_end") else {
+        return;
+    };
+    for tier in [Tier::Kernel, Tier::Proxy] {
+        let mut lab = Lab::new(binary.clone(), tier);
+        assert!(lab.blocks(Token::Opaque));
+        lab.product.signal(Signal::USR1).unwrap();
+        lab.product.wait_for("counters", LIMIT).unwrap();
+        let shown = counter_lines(&lab.product.lines());
+        lab.product.signal(Signal::TERM).unwrap();
+        let end = lab.product.wait(LIMIT).unwrap();
+        let lines: Vec<String> = end.log.lines().map(str::to_owned).collect();
+        assert!(
+            counter_lines(&lines) > shown,
+            "{tier:?}: none at the end\n{}",
+            end.log
+        );
+        assert!(!end.log.contains(OPAQUE), "{}", end.log);
+    }
+}
+
+fn counter_lines(lines: &[String]) -> usize {
+    lines
+        .iter()
+        .filter(|line| line.contains("counters"))
+        .count()
+}

@@ -1,0 +1,15 @@
+//! The whole host: the real product in namespaces, between real clients and an origin that remembers what it saw.
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+
+mod harness;
+mod lab;
+mod lifecycle;
+mod list;
+mod modes;
+mod refused_starts;
+mod segments;
+mod verdicts;

@@ -1,0 +1,29 @@
+//! What the programs cost to load: the verifier gives up at a million instructions.
+
+use std::io::Write as _;
+
+use tokenblock::kernel::load::CLASSIFIERS;
+use tokenblock_tests::{
+    bpf::{Programs, Setup},
+    gate,
+};
+
+/// Most instructions that the verifier may walk through for one program: room for kernels that see less.
+const VERIFIED: u32 = 600_000;
+
+#[test]
+fn the_verifier_has_room_left() {
+    if !gate::programs("the_verifier_has_room_left") {
+        return;
+    }
+    let mut programs = Programs::load(&Setup::default()).unwrap();
+    for program in CLASSIFIERS {
+        let (verified, machine_code) = programs.size(program).unwrap();
+        let line = format!(
+            "{program}: {verified} instructions verified, {machine_code} bytes of machine code\n"
+        );
+        // Not by `eprintln!`, which the runner keeps to itself.
+        std::io::stderr().write_all(line.as_bytes()).unwrap();
+        assert!(verified < VERIFIED, "{program}: {verified}");
+    }
+}

@@ -1,0 +1,65 @@
+//! A tier over a plain map, which fails on demand; for tests.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use super::{Listed, Tier, TokenDigest};
+
+pub(crate) type Map = BTreeMap<TokenDigest, Listed>;
+
+/// Clones share the map.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Model(Arc<Mutex<State>>);
+
+#[derive(Debug, Default)]
+struct State {
+    map: Map,
+    fails: bool,
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("full")]
+pub(crate) struct Full;
+
+impl Model {
+    pub(crate) fn map(&self) -> Map {
+        self.state().map.clone()
+    }
+
+    pub(crate) fn fail(&self, fails: bool) {
+        self.state().fails = fails;
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Tier for Model {
+    type Error = Full;
+
+    /// As a map that is full takes some and not others.
+    fn add(&mut self, entries: &[(TokenDigest, Listed)]) -> Result<(), Full> {
+        let mut state = self.state();
+        let taken = if state.fails {
+            entries.len() / 2
+        } else {
+            entries.len()
+        };
+        state.map.extend(entries.iter().take(taken).copied());
+        if state.fails { Err(Full) } else { Ok(()) }
+    }
+
+    fn remove(&mut self, digests: &[TokenDigest]) -> Result<(), Full> {
+        let mut state = self.state();
+        if state.fails {
+            return Err(Full);
+        }
+        for digest in digests {
+            state.map.remove(digest);
+        }
+        Ok(())
+    }
+}

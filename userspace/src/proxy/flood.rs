@@ -1,0 +1,186 @@
+//! Bounds what a client may send in HTTP/2 frames that cost work and carry nothing.
+//!
+//! The frames are only counted here, by their heads (RFC 9113 section 4.1); the HTTP/2 library reads them.
+
+use tokio::time::{Duration, Instant};
+
+use super::{counters::Closed, settings::Limits};
+
+/// Over which time frames are counted.
+const WINDOW: Duration = Duration::from_secs(10);
+/// The first bytes of a client that speaks HTTP/2 (RFC 9113 section 3.4).
+const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+const HEAD: usize = 9;
+
+const DATA: u8 = 0;
+const PRIORITY: u8 = 2;
+const RST_STREAM: u8 = 3;
+const SETTINGS: u8 = 4;
+const PING: u8 = 6;
+const CONTINUATION: u8 = 9;
+const END_STREAM: u8 = 1;
+
+/// What a connection speaks, as far as its first bytes tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Speech {
+    /// So many bytes of the preface have come.
+    Preface(usize),
+    Http2,
+    Other,
+}
+
+/// Follows the frames of one connection.
+#[derive(Debug)]
+pub(super) struct Frames {
+    speech: Speech,
+    /// Bytes to pass over until the next frame's head.
+    skip: usize,
+    head: [u8; HEAD],
+    /// Bytes of `head` that have come.
+    have: usize,
+    window: Instant,
+    control: u32,
+    resets: u32,
+    max_control: u32,
+    max_resets: u32,
+}
+
+impl Frames {
+    /// A connection of which nothing has come yet.
+    pub(super) fn new(limits: &Limits) -> Self {
+        Self {
+            speech: Speech::Preface(0),
+            skip: 0,
+            head: [0; HEAD],
+            have: 0,
+            window: Instant::now(),
+            control: 0,
+            resets: 0,
+            max_control: limits.http2_control_frames,
+            max_resets: limits.http2_resets,
+        }
+    }
+
+    /// Whether the connection speaks HTTP/2.
+    pub(super) fn is_http2(&self) -> bool {
+        self.speech == Speech::Http2
+    }
+
+    /// Takes the next bytes from the client.
+    ///
+    /// # Errors
+    /// Which limit they go beyond.
+    pub(super) fn read(&mut self, bytes: &[u8]) -> Result<(), Closed> {
+        match self.speech {
+            Speech::Other => Ok(()),
+            Speech::Http2 => self.frames(bytes),
+            Speech::Preface(have) => {
+                let rest = PREFACE.get(have..).unwrap_or_default();
+                let n = rest.len().min(bytes.len());
+                if rest.get(..n) != bytes.get(..n) {
+                    self.speech = Speech::Other;
+                } else if n < rest.len() {
+                    self.speech = Speech::Preface(have + n);
+                } else {
+                    self.speech = Speech::Http2;
+                    return self.frames(bytes.get(n..).unwrap_or_default());
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn frames(&mut self, mut bytes: &[u8]) -> Result<(), Closed> {
+        while !bytes.is_empty() {
+            if self.skip > 0 {
+                let n = self.skip.min(bytes.len());
+                self.skip -= n;
+                bytes = bytes.get(n..).unwrap_or_default();
+                continue;
+            }
+            let missing = (HEAD - self.have).min(bytes.len());
+            let (next, rest) = bytes.split_at(missing);
+            if let Some(place) = self.head.get_mut(self.have..self.have + missing) {
+                place.copy_from_slice(next);
+            }
+            self.have += missing;
+            bytes = rest;
+            if self.have == HEAD {
+                self.have = 0;
+                self.frame()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn frame(&mut self) -> Result<(), Closed> {
+        let [a, b, c, kind, flags, ..] = self.head;
+        let len = u32::from_be_bytes([0, a, b, c]);
+        self.skip = usize::try_from(len).unwrap_or(usize::MAX);
+        match kind {
+            RST_STREAM => self.resets += 1,
+            PRIORITY | SETTINGS | PING | CONTINUATION => self.control += 1,
+            DATA if len == 0 && flags & END_STREAM == 0 => self.control += 1,
+            _ => return Ok(()),
+        }
+        if self.window.elapsed() > WINDOW {
+            self.window = Instant::now();
+            (self.control, self.resets) = (0, 0);
+        }
+        if self.resets > self.max_resets {
+            return Err(Closed::ResetFlood);
+        }
+        if self.control > self.max_control {
+            return Err(Closed::ControlFlood);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame(kind: u8, flags: u8, payload: &[u8]) -> Vec<u8> {
+        let len = u32::try_from(payload.len()).unwrap().to_be_bytes();
+        [&len[1..], &[kind, flags, 0, 0, 0, 1], payload].concat()
+    }
+
+    fn first_error(stream: &[u8], cut: usize) -> Option<Closed> {
+        let limits = Limits {
+            http2_control_frames: 2,
+            http2_resets: 2,
+            ..Limits::default()
+        };
+        let mut frames = Frames::new(&limits);
+        stream
+            .chunks(cut)
+            .find_map(|bytes| frames.read(bytes).err())
+    }
+
+    #[test]
+    fn frames_are_counted_however_they_are_cut() {
+        let with = |frames: &[Vec<u8>]| [&PREFACE[..], &frames.concat()].concat();
+        let ping = || frame(PING, 0, &[PING; 8]);
+        let reset = || frame(RST_STREAM, 0, &[0; 4]);
+        let harmless = [
+            frame(DATA, 0, &[PING; 300]),
+            frame(DATA, END_STREAM, &[]),
+            frame(1, 0, &[RST_STREAM; 40]),
+            ping(),
+            ping(),
+            reset(),
+            reset(),
+        ];
+        assert!(!Frames::new(&Limits::default()).is_http2());
+        let pings = [&harmless[..], &[ping()]].concat();
+        let resets = [&harmless[..], &[reset()]].concat();
+        let empty = [&harmless[..], &[frame(DATA, 0, &[])]].concat();
+        for cut in [1, 2, 7, 9, 64, 4096] {
+            assert_eq!(first_error(&with(&harmless), cut), None);
+            assert_eq!(first_error(&with(&pings), cut), Some(Closed::ControlFlood));
+            assert_eq!(first_error(&with(&resets), cut), Some(Closed::ResetFlood));
+            assert_eq!(first_error(&with(&empty), cut), Some(Closed::ControlFlood));
+        }
+    }
+}

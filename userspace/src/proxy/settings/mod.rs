@@ -1,0 +1,297 @@
+//! The proxy's settings, already checked.
+
+mod route;
+mod upstream;
+
+use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf, time::Duration};
+
+use bytes::Bytes;
+use http::{HeaderValue, StatusCode};
+
+pub(super) use self::upstream::Host;
+pub use self::{
+    route::{Route, RouteError},
+    upstream::{Upstream, UpstreamError},
+};
+
+/// How the proxy listens and forwards.
+#[derive(Clone, Debug)]
+pub struct ProxySettings {
+    /// Where clients connect to; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// Share the address with a predecessor that is about to stop, so that a restart refuses nobody.
+    /// Default: false, which makes a second process on the same address an error.
+    pub takeover: bool,
+    /// Certificate and key; without them the proxy listens in cleartext.
+    pub tls: Option<TlsFiles>,
+    /// Further certificates, for clients that ask for one of their names; `tls` is the default.
+    pub more_certificates: Vec<TlsFiles>,
+    /// The oldest version that clients can agree on. Default: TLS 1.2.
+    pub tls_min_version: TlsVersion,
+    /// Authorities, in PEM form, of which clients must show a certificate. Default: none is asked for.
+    pub client_ca: Option<PathBuf>,
+    /// Where requests go.
+    pub upstream: Upstream,
+    /// Further servers that can stand in for it. Default: none.
+    pub more_upstreams: Vec<Upstream>,
+    /// Requests that go elsewhere. Default: none.
+    pub routes: Vec<Route>,
+    /// How one of several servers is chosen. Default: least connections.
+    pub balance: Balance,
+    /// When a server among several is left out.
+    pub health: HealthSettings,
+    /// Which HTTP is spoken there. Default: HTTP/1.1.
+    pub upstream_http: UpstreamHttp,
+    /// How an `https` upstream is reached.
+    pub upstream_tls: UpstreamTlsSettings,
+    /// Threads, each with its own listener, event loop and upstream connections. Default: one a core.
+    pub workers: NonZeroUsize,
+    /// Report listed tokens, and let them pass. Default: false.
+    pub monitor: bool,
+    /// The answer to a request that bears a listed token.
+    pub refusal: Refusal,
+    /// How long things may take.
+    pub timeouts: Timeouts,
+    /// How large and how many things may be.
+    pub limits: Limits,
+}
+
+/// A certificate chain and its key, both in PEM form.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// The chain, leaf first.
+    pub cert: PathBuf,
+    /// The leaf's key (PKCS #8, PKCS #1 or SEC 1).
+    pub key: PathBuf,
+}
+
+/// A version of TLS.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TlsVersion {
+    /// RFC 5246.
+    #[default]
+    Tls12,
+    /// RFC 8446.
+    Tls13,
+}
+
+/// Which HTTP is spoken with an upstream.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum UpstreamHttp {
+    /// HTTP/1.1.
+    #[default]
+    Http1,
+    /// HTTP/2, over cleartext with prior knowledge.
+    Http2,
+    /// What an `https` upstream picks in the handshake; HTTP/1.1 over cleartext.
+    Negotiated,
+}
+
+/// The answer to a request that bears a listed token.
+#[derive(Clone, Debug)]
+pub struct Refusal {
+    /// Default: 403.
+    pub status: StatusCode,
+    /// Default: `application/json`.
+    pub content_type: HeaderValue,
+    /// Default: `{"error":"listed_token"}`.
+    pub body: Bytes,
+}
+
+/// How one of several servers is chosen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Balance {
+    /// The one with the fewest requests of this worker.
+    #[default]
+    LeastConnections,
+    /// One after the other.
+    RoundRobin,
+}
+
+/// When a server among several is left out, as far as a worker's own requests tell.
+#[derive(Clone, Debug)]
+pub struct HealthSettings {
+    /// Failures in a row (no connection, no response, a broken one) that eject a server. Default: 3.
+    pub failures: u32,
+    /// How long it is ejected, until one request may try it. Default: 10 s.
+    pub eject: Duration,
+}
+
+/// How an `https` upstream is reached.
+#[derive(Clone, Debug, Default)]
+pub struct UpstreamTlsSettings {
+    /// Authorities, in PEM form, that its certificate must come from. Default: the system's.
+    pub ca: Option<PathBuf>,
+    /// The name that it is asked for and that its certificate must be for. Default: the URL's host.
+    pub server_name: Option<String>,
+    /// The certificate and key to show to it. Default: none.
+    pub client: Option<TlsFiles>,
+}
+
+/// The settings of handshakes with clients.
+#[derive(Clone, Debug)]
+pub(super) struct ServerTlsSettings {
+    pub(super) default: TlsFiles,
+    pub(super) more: Vec<TlsFiles>,
+    pub(super) min_version: TlsVersion,
+    pub(super) client_ca: Option<PathBuf>,
+}
+
+/// How long things may take; each ends the connection or the request with a named reason.
+#[derive(Clone, Debug)]
+pub struct Timeouts {
+    /// A TLS handshake with a client. Default: 10 s.
+    pub handshake: Duration,
+    /// A request head, from its first byte (the first one: from the connection's start). Default: 15 s.
+    pub header: Duration,
+    /// A pause in a request body. Default: 30 s.
+    pub body: Duration,
+    /// A client that reads nothing of a response that waits for it. Default: 60 s.
+    pub write: Duration,
+    /// A connection without a request. Default: 75 s.
+    pub idle: Duration,
+    /// Name resolution, connection and TLS handshake with an upstream. Default: 5 s.
+    pub upstream_connect: Duration,
+    /// The head of an upstream's response, from the last byte that was sent to it. Default: 60 s.
+    pub upstream_response: Duration,
+    /// The `100 Continue` that a client asks for, until its body is sent without (RFC 9110 section 10.1.1).
+    /// Default: 1 s.
+    pub upstream_continue: Duration,
+    /// An upstream connection that is kept for the next request. Default: 30 s.
+    pub upstream_idle: Duration,
+    /// From the order to stop until what is still open is cut off. Default: 800 ms.
+    pub drain: Duration,
+}
+
+/// How large and how many things may be.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Client connections at a time. Default: 65,536.
+    pub connections: usize,
+    /// Client connections at a time from one IPv4 address or one IPv6 /64. Default: 16,384.
+    pub connections_per_source: usize,
+    /// Requests of one connection, which ends gracefully after them. Default: no limit.
+    pub requests_per_connection: Option<u64>,
+    /// Requests at a time on one HTTP/2 connection. Default: 128.
+    pub http2_streams: u32,
+    /// Streams that a client may reset within ten seconds. Default: 500.
+    pub http2_resets: u32,
+    /// HTTP/2 frames without use (SETTINGS, PING, PRIORITY, CONTINUATION, empty DATA) that a client may send
+    /// within ten seconds. Default: 1,000.
+    pub http2_control_frames: u32,
+    /// Bytes of a request head. Default: 64 KiB.
+    pub header_bytes: usize,
+    /// Fields of a request head. Default: 128.
+    pub header_fields: usize,
+    /// Bytes of the body of a refused HTTP/1.1 request that are read, so that its connection can stay open;
+    /// a longer one ends it. Default: 64 KiB.
+    pub discard_bytes: u64,
+    /// Requests at a time on one HTTP/2 connection to an upstream; one more opens another. Default: 100.
+    pub upstream_streams: usize,
+    /// Bytes of a form (`application/x-www-form-urlencoded`) that are judged like a query, while it passes.
+    /// Default: 0, which judges none.
+    pub form_bytes: u64,
+    /// Upstream connections that a worker keeps for the next request. Default: 512.
+    pub upstream_idle: usize,
+}
+
+impl ProxySettings {
+    /// Settings with every default; cleartext, until `tls` is set.
+    #[must_use]
+    pub fn new(listen: SocketAddr, upstream: Upstream) -> Self {
+        Self {
+            listen,
+            takeover: false,
+            tls: None,
+            more_certificates: Vec::new(),
+            tls_min_version: TlsVersion::default(),
+            client_ca: None,
+            upstream,
+            more_upstreams: Vec::new(),
+            routes: Vec::new(),
+            balance: Balance::default(),
+            health: HealthSettings::default(),
+            upstream_http: UpstreamHttp::default(),
+            upstream_tls: UpstreamTlsSettings::default(),
+            workers: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
+            monitor: false,
+            refusal: Refusal::default(),
+            timeouts: Timeouts::default(),
+            limits: Limits::default(),
+        }
+    }
+}
+
+impl ProxySettings {
+    /// The settings of handshakes, where clients come over TLS.
+    pub(super) fn server_tls(&self) -> Option<ServerTlsSettings> {
+        Some(ServerTlsSettings {
+            default: self.tls.clone()?,
+            more: self.more_certificates.clone(),
+            min_version: self.tls_min_version,
+            client_ca: self.client_ca.clone(),
+        })
+    }
+}
+
+impl ServerTlsSettings {
+    /// Every certificate, the default first.
+    pub(super) fn certificates(&self) -> impl Iterator<Item = &TlsFiles> {
+        std::iter::once(&self.default).chain(&self.more)
+    }
+}
+
+impl Default for Refusal {
+    fn default() -> Self {
+        Self {
+            status: StatusCode::FORBIDDEN,
+            content_type: HeaderValue::from_static("application/json"),
+            body: Bytes::from_static(b"{\"error\":\"listed_token\"}\n"),
+        }
+    }
+}
+
+impl Default for HealthSettings {
+    fn default() -> Self {
+        Self {
+            failures: 3,
+            eject: Duration::from_secs(10),
+        }
+    }
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            handshake: Duration::from_secs(10),
+            header: Duration::from_secs(15),
+            body: Duration::from_secs(30),
+            write: Duration::from_mins(1),
+            idle: Duration::from_secs(75),
+            upstream_connect: Duration::from_secs(5),
+            upstream_response: Duration::from_mins(1),
+            upstream_continue: Duration::from_secs(1),
+            upstream_idle: Duration::from_secs(30),
+            drain: Duration::from_millis(800),
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 65_536,
+            connections_per_source: 16_384,
+            requests_per_connection: None,
+            http2_streams: 128,
+            http2_resets: 500,
+            http2_control_frames: 1000,
+            header_bytes: 64 * 1024,
+            header_fields: 128,
+            form_bytes: 0,
+            discard_bytes: 64 * 1024,
+            upstream_streams: 100,
+            upstream_idle: 512,
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! The side that clients see; read again when its files change.
+
+use std::{
+    fs,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, SystemTime},
+};
+
+use arc_swap::ArcSwap;
+use rustls::{
+    RootCertStore, ServerConfig, SupportedProtocolVersion,
+    crypto::{CryptoProvider, aws_lc_rs},
+    server::{
+        ProducesTickets, ServerSessionMemoryCache, StoresServerSessions, WebPkiClientVerifier,
+        danger::ClientCertVerifier,
+    },
+    version::{TLS12, TLS13},
+};
+use tokio_rustls::TlsAcceptor;
+
+use super::{pem, sni::Certificates, staple_path};
+use crate::proxy::{
+    error::ProxyError,
+    settings::{ServerTlsSettings, TlsFiles, TlsVersion},
+};
+
+/// Sessions that are kept for clients of TLS 1.2 that resume by id, not by ticket.
+const SESSIONS: usize = 1024;
+/// How often the files are looked at. Looking beats being told: it needs no watch on folders that are swapped
+/// under it, and a look costs a few microseconds.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// The handshake settings in force.
+pub(in crate::proxy) struct ServerTls {
+    settings: ServerTlsSettings,
+    provider: Arc<CryptoProvider>,
+    /// Shared by all that is in force one after the other, so that clients resume across a reload.
+    tickets: Arc<dyn ProducesTickets>,
+    sessions: Arc<dyn StoresServerSessions>,
+    current: ArcSwap<ServerConfig>,
+    /// How the files looked when they were read last, well or badly.
+    seen: Mutex<Vec<Look>>,
+}
+
+/// What tells a file from its successor.
+type Look = Option<(SystemTime, u64, u64)>;
+
+impl ServerTls {
+    /// Reads the files.
+    ///
+    /// # Errors
+    /// Where one can't be used.
+    pub(in crate::proxy) fn new(settings: ServerTlsSettings) -> Result<Self, ProxyError> {
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let tickets = aws_lc_rs::Ticketer::new()?;
+        let sessions: Arc<dyn StoresServerSessions> = ServerSessionMemoryCache::new(SESSIONS);
+        let seen = look(&settings);
+        let first = configure(&settings, &provider, &tickets, &sessions)?;
+        Ok(Self {
+            settings,
+            provider,
+            tickets,
+            sessions,
+            current: ArcSwap::from_pointee(first),
+            seen: Mutex::new(seen),
+        })
+    }
+
+    /// For the next handshake.
+    pub(in crate::proxy) fn acceptor(&self) -> TlsAcceptor {
+        TlsAcceptor::from(self.current.load_full())
+    }
+
+    /// Looks at the files again and again; never returns. What can't be used is reported once, and what was
+    /// in force stays.
+    pub(in crate::proxy) async fn watch(self: Arc<Self>) {
+        let mut pause = tokio::time::interval(LOOK);
+        loop {
+            pause.tick().await;
+            let tls = Arc::clone(&self);
+            if let Err(error) = tokio::task::spawn_blocking(move || tls.refresh()).await {
+                tracing::error!(%error, "can't look at the certificates");
+            }
+        }
+    }
+
+    fn refresh(&self) {
+        let now = look(&self.settings);
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        if *seen == now {
+            return;
+        }
+        *seen = now;
+        match configure(
+            &self.settings,
+            &self.provider,
+            &self.tickets,
+            &self.sessions,
+        ) {
+            Ok(config) => {
+                self.current.store(Arc::new(config));
+                tracing::info!("new certificates are in force");
+            }
+            Err(error) => {
+                let error = anyhow::Error::new(error);
+                tracing::error!("the certificates stay as they were: {error:#}");
+            }
+        }
+    }
+}
+
+fn configure(
+    settings: &ServerTlsSettings,
+    provider: &Arc<CryptoProvider>,
+    tickets: &Arc<dyn ProducesTickets>,
+    sessions: &Arc<dyn StoresServerSessions>,
+) -> Result<ServerConfig, ProxyError> {
+    let certificates = settings
+        .certificates()
+        .map(|files| pem::certified_key(files, provider))
+        .collect::<Result<Vec<_>, _>>()?;
+    let versions: &[&'static SupportedProtocolVersion] = match settings.min_version {
+        TlsVersion::Tls12 => &[&TLS13, &TLS12],
+        TlsVersion::Tls13 => &[&TLS13],
+    };
+    let mut config = ServerConfig::builder_with_provider(Arc::clone(provider))
+        .with_protocol_versions(versions)?
+        .with_client_cert_verifier(client_verifier(settings, provider)?)
+        .with_cert_resolver(Arc::new(Certificates::new(certificates)?));
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    if settings.client_ca.is_none() {
+        // A resumed session isn't asked for its certificate again: with client certificates, every session
+        // is a new one.
+        config.session_storage = Arc::clone(sessions);
+        config.ticketer = Arc::clone(tickets);
+    }
+    Ok(config)
+}
+
+fn client_verifier(
+    settings: &ServerTlsSettings,
+    provider: &Arc<CryptoProvider>,
+) -> Result<Arc<dyn ClientCertVerifier>, ProxyError> {
+    let Some(path) = &settings.client_ca else {
+        return Ok(WebPkiClientVerifier::no_client_auth());
+    };
+    let unusable = |reason: String| ProxyError::Pem {
+        path: path.clone(),
+        reason,
+    };
+    let mut roots = RootCertStore::empty();
+    for certificate in pem::certificates(path)? {
+        let added = roots.add(certificate);
+        added.map_err(|error| unusable(error.to_string()))?;
+    }
+    WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider))
+        .build()
+        .map_err(|error| unusable(error.to_string()))
+}
+
+fn look(settings: &ServerTlsSettings) -> Vec<Look> {
+    let of_pair = |files: &TlsFiles| {
+        let staple = staple_path(&files.cert);
+        [files.cert.clone(), files.key.clone(), staple]
+    };
+    let paths = settings.certificates().flat_map(of_pair);
+    paths
+        .chain(settings.client_ca.clone())
+        .map(|path| look_at(&path))
+        .collect()
+}
+
+fn look_at(path: &PathBuf) -> Look {
+    use std::os::unix::fs::MetadataExt as _;
+    let metadata = fs::metadata(path).ok()?;
+    Some((metadata.modified().ok()?, metadata.ino(), metadata.len()))
+}

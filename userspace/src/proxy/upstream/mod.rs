@@ -1,0 +1,295 @@
+//! Connections to the upstream, kept for the next request of the same worker.
+
+mod connect;
+mod health;
+mod http1;
+mod http2;
+mod route;
+
+use std::{
+    cell::{Cell, RefCell},
+    io,
+    rc::Rc,
+    sync::Arc,
+    task::Context,
+    time::Duration,
+};
+
+use http::{Request, Response};
+use hyper::{body::Incoming, client::conn::TrySendError};
+use tokio::time::{Instant, timeout};
+
+pub(super) use self::route::{Group, RouteSeeds, Routes};
+use self::{health::Health, http1::Link};
+use super::{
+    body::RequestBody,
+    counters::{Counter, Counters},
+    refuse::Reason,
+    settings::{ProxySettings, Upstream, UpstreamHttp},
+    tls::UpstreamTls,
+};
+
+/// An upstream's connections that one worker keeps.
+pub(super) struct Pool {
+    upstream: Upstream,
+    health: Health,
+    /// Requests that are not over yet.
+    active: Cell<usize>,
+    settings: Arc<ProxySettings>,
+    tls: Option<UpstreamTls>,
+    counters: Arc<Counters>,
+    /// HTTP/1.1 connections that nobody uses. The one used last is on top, so that those not needed grow old.
+    idle: RefCell<Vec<Idle>>,
+    /// HTTP/2 connections.
+    shared: RefCell<Vec<http2::Shared>>,
+    /// Held while an HTTP/2 connection is made, so that a crowd of requests makes one.
+    connecting: tokio::sync::Mutex<()>,
+}
+
+struct Idle {
+    link: Box<Link>,
+    since: Instant,
+}
+
+/// A connection, or a place on one, that belongs to one request until it is given back. Dropped before, it is
+/// closed.
+pub(super) struct Lease {
+    connection: Connection,
+    share: Share,
+    /// Whether it served a request before, so that the upstream may have closed it by now.
+    reused: bool,
+}
+
+/// One request's share of an upstream's work.
+struct Share(Rc<Pool>);
+
+enum Connection {
+    Http1(Box<Link>),
+    Http2(http2::Stream),
+}
+
+impl Pool {
+    /// A pool without connections.
+    pub(super) fn new(
+        upstream: Upstream,
+        settings: Arc<ProxySettings>,
+        tls: Option<UpstreamTls>,
+        counters: Arc<Counters>,
+    ) -> Rc<Self> {
+        Rc::new(Self {
+            upstream,
+            health: Health::default(),
+            active: Cell::new(0),
+            settings,
+            tls,
+            counters,
+            idle: RefCell::default(),
+            shared: RefCell::default(),
+            connecting: tokio::sync::Mutex::default(),
+        })
+    }
+
+    /// A connection that was kept, or a new one. An upgrade takes one of HTTP/1.1, where there can be one.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub(super) async fn lease(self: &Rc<Self>, upgrade: bool) -> Result<Lease, Reason> {
+        if let Some(link) = self.take_idle() {
+            return Ok(self.leased(Connection::Http1(link), true));
+        }
+        if self.settings.upstream_http == UpstreamHttp::Http1 || upgrade {
+            return self.connect(upgrade).await;
+        }
+        if let Some(stream) = self.take_stream() {
+            return Ok(self.leased(Connection::Http2(stream), true));
+        }
+        let _alone = self.connecting.lock().await;
+        // Whoever was before us may have made one.
+        if let Some(stream) = self.take_stream() {
+            return Ok(self.leased(Connection::Http2(stream), true));
+        }
+        self.connect(upgrade).await
+    }
+
+    /// A new connection.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub(super) async fn connect(self: &Rc<Self>, upgrade: bool) -> Result<Lease, Reason> {
+        let upstream = &self.upstream;
+        let limit = self.settings.timeouts.upstream_connect;
+        let connection = match timeout(limit, self.open(upgrade)).await {
+            Ok(Ok(connection)) => connection,
+            Ok(Err(error)) => {
+                tracing::warn!(%upstream, %error, "can't connect to the upstream");
+                return Err(Reason::UpstreamConnect);
+            }
+            Err(_elapsed) => {
+                tracing::warn!(%upstream, ?limit, "the upstream takes no connection in time");
+                return Err(Reason::UpstreamConnectTimeout);
+            }
+        };
+        self.counters.add(Counter::UpstreamConnects);
+        Ok(self.leased(connection, false))
+    }
+
+    async fn open(&self, upgrade: bool) -> io::Result<Connection> {
+        let (settings, tls) = (&self.settings, self.tls.as_ref());
+        let http1_only = upgrade && settings.upstream_http != UpstreamHttp::Http2;
+        let stream = connect::connect(&self.upstream, tls, http1_only).await?;
+        let http2 = match settings.upstream_http {
+            UpstreamHttp::Http1 => false,
+            UpstreamHttp::Http2 => true,
+            UpstreamHttp::Negotiated => stream.alpn() == Some(b"h2"),
+        };
+        if !http2 {
+            return Ok(Connection::Http1(Box::new(Link::new(stream).await?)));
+        }
+        let shared = http2::Shared::new(stream, &settings.timeouts).await?;
+        let first = shared.stream(usize::MAX, tls.is_some());
+        self.shared.borrow_mut().push(shared);
+        first
+            .map(Connection::Http2)
+            .ok_or_else(|| io::Error::new(io::ErrorKind::ConnectionReset, "it was closed at once"))
+    }
+
+    fn leased(self: &Rc<Self>, connection: Connection, reused: bool) -> Lease {
+        self.active.set(self.active.get() + 1);
+        Lease {
+            connection,
+            share: Share(Rc::clone(self)),
+            reused,
+        }
+    }
+
+    /// Who it is.
+    pub(super) fn upstream(&self) -> &Upstream {
+        &self.upstream
+    }
+
+    /// Requests that are not over yet.
+    fn active(&self) -> usize {
+        self.active.get()
+    }
+
+    fn on_probe(&self) {
+        self.health.on_probe(&self.settings.health);
+    }
+
+    /// The upstream has answered.
+    pub(super) fn on_success(&self) {
+        if self.health.on_success() {
+            tracing::info!(upstream = %self.upstream, "an upstream is back");
+        }
+    }
+
+    /// The upstream has not answered.
+    pub(super) fn on_failure(&self) {
+        if self.health.on_failure(&self.settings.health) {
+            self.counters.add(Counter::UpstreamsEjected);
+            tracing::warn!(upstream = %self.upstream, "an upstream is left out for a while");
+        }
+    }
+
+    /// Takes the connection used last; those that were closed meanwhile, or are too old, go.
+    fn take_idle(&self) -> Option<Box<Link>> {
+        let mut idle = self.idle.borrow_mut();
+        while let Some(Idle { mut link, since }) = idle.pop() {
+            if since.elapsed() > self.settings.timeouts.upstream_idle {
+                // All below it are older.
+                idle.clear();
+                return None;
+            }
+            link.look();
+            if link.is_ready() {
+                return Some(link);
+            }
+        }
+        None
+    }
+
+    /// Takes a place on the first HTTP/2 connection that has one.
+    fn take_stream(&self) -> Option<http2::Stream> {
+        let mut shared = self.shared.borrow_mut();
+        shared.retain(http2::Shared::is_open);
+        let limit = self.settings.limits.upstream_streams;
+        let tls = self.tls.is_some();
+        shared.iter().find_map(|one| one.stream(limit, tls))
+    }
+
+    fn keep(&self, link: Box<Link>) {
+        let mut idle = self.idle.borrow_mut();
+        if !link.has_ended() && idle.len() < self.settings.limits.upstream_idle {
+            let since = Instant::now();
+            idle.push(Idle { link, since });
+        }
+    }
+
+    /// Closes kept connections that the upstream has closed or that are too old; never returns.
+    pub(super) async fn sweep(&self) {
+        let limit = self.settings.timeouts.upstream_idle;
+        let mut pause = tokio::time::interval((limit / 4).max(Duration::from_millis(100)));
+        loop {
+            pause.tick().await;
+            self.idle.borrow_mut().retain_mut(|kept| {
+                kept.link.look();
+                !kept.link.has_ended() && kept.since.elapsed() <= limit
+            });
+            self.shared.borrow_mut().retain(http2::Shared::is_open);
+        }
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        let active = &self.0.active;
+        active.set(active.get().saturating_sub(1));
+    }
+}
+
+impl Lease {
+    /// Whether the connection served a request before.
+    pub(super) fn is_reused(&self) -> bool {
+        self.reused
+    }
+
+    /// Sends a request; gives the response as soon as its head has come.
+    ///
+    /// # Errors
+    /// Where no response came; with the request, if nothing of it was sent.
+    pub(super) async fn send(
+        &mut self,
+        request: Request<RequestBody>,
+    ) -> Result<Response<Incoming>, TrySendError<Request<RequestBody>>> {
+        match &mut self.connection {
+            Connection::Http1(link) => link.send(request).await,
+            Connection::Http2(stream) => stream.send(request).await,
+        }
+    }
+
+    /// Lets a connection that has no task of its own read and write what it can; false where it has one.
+    pub(super) fn drive(&mut self, cx: &mut Context<'_>) -> bool {
+        match &mut self.connection {
+            Connection::Http1(link) => {
+                link.drive(cx);
+                true
+            }
+            Connection::Http2(_) => false,
+        }
+    }
+
+    /// Keeps the connection for the next request.
+    pub(super) fn give_back(self) {
+        if let Connection::Http1(link) = self.connection {
+            self.share.0.keep(link);
+        }
+    }
+
+    /// The bare connection, after a response that changed its protocol; HTTP/2 has no such responses.
+    pub(super) async fn into_parts(self) -> Option<http1::Parts> {
+        match self.connection {
+            Connection::Http1(link) => Some(link.into_parts().await),
+            Connection::Http2(_) => None,
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! Which upstream a request goes to: first the route, then one of the route's servers.
+
+use std::{cell::Cell, rc::Rc, sync::Arc};
+
+use http::{HeaderMap, Uri, header};
+
+use super::{Pool, health::State};
+use crate::proxy::{
+    counters::Counters,
+    error::ProxyError,
+    settings::{Balance, ProxySettings, Route, Upstream},
+    tls::UpstreamTls,
+};
+
+/// Routes whose files are read; every worker makes its own [`Routes`] of them.
+#[derive(Clone)]
+pub(in crate::proxy) struct RouteSeeds(Arc<[(Route, Vec<ServerSeed>)]>);
+
+type ServerSeed = (Upstream, Option<UpstreamTls>);
+
+/// The routes of one worker, those that say most first.
+pub(in crate::proxy) struct Routes(Vec<(Route, Rc<Group>)>);
+
+/// Servers that can stand in for each other.
+pub(in crate::proxy) struct Group {
+    servers: Vec<Rc<Pool>>,
+    balance: Balance,
+    next: Cell<usize>,
+}
+
+impl RouteSeeds {
+    /// The routes of the settings; requests that none is for go to `upstream`.
+    ///
+    /// # Errors
+    /// Where a file that an upstream needs can't be used.
+    pub(in crate::proxy) fn new(settings: &ProxySettings) -> Result<Self, ProxyError> {
+        let mut upstreams = vec![settings.upstream.clone()];
+        upstreams.extend(settings.more_upstreams.iter().cloned());
+        let rest = Route {
+            host: None,
+            path: "/".to_owned(),
+            upstreams,
+        };
+        let mut routes: Vec<&Route> = settings.routes.iter().chain([&rest]).collect();
+        routes.sort_by_key(|route| (route.host.is_none(), std::cmp::Reverse(route.path.len())));
+        let seed = |route: &Route| {
+            let servers = route.upstreams.iter().map(|u| server_seed(u, settings));
+            Ok((
+                route.clone(),
+                servers.collect::<Result<Vec<_>, ProxyError>>()?,
+            ))
+        };
+        let seeds = routes.into_iter().map(seed);
+        Ok(Self(seeds.collect::<Result<Vec<_>, ProxyError>>()?.into()))
+    }
+}
+
+fn server_seed(upstream: &Upstream, settings: &ProxySettings) -> Result<ServerSeed, ProxyError> {
+    let tls = if upstream.is_tls() {
+        let (tls, http) = (&settings.upstream_tls, settings.upstream_http);
+        Some(UpstreamTls::new(upstream, tls, http)?)
+    } else {
+        None
+    };
+    Ok((upstream.clone(), tls))
+}
+
+impl Routes {
+    /// One worker's routes, without connections yet.
+    pub(in crate::proxy) fn new(
+        seeds: &RouteSeeds,
+        settings: &Arc<ProxySettings>,
+        counters: &Arc<Counters>,
+    ) -> Self {
+        let group = |servers: &[ServerSeed]| {
+            let pool = |(upstream, tls): &ServerSeed| {
+                let (settings, counters) = (Arc::clone(settings), Arc::clone(counters));
+                Pool::new(upstream.clone(), settings, tls.clone(), counters)
+            };
+            Rc::new(Group {
+                servers: servers.iter().map(pool).collect(),
+                balance: settings.balance,
+                next: Cell::new(0),
+            })
+        };
+        let routes = seeds.0.iter();
+        Self(
+            routes
+                .map(|(route, servers)| (route.clone(), group(servers)))
+                .collect(),
+        )
+    }
+
+    /// Who serves this request; the last route is for all that no other is for.
+    pub(in crate::proxy) fn find(&self, uri: &Uri, headers: &HeaderMap) -> Option<&Rc<Group>> {
+        // The usual settings have one route: nothing to compare.
+        if let [(_, only)] = &self.0[..] {
+            return Some(only);
+        }
+        let host = headers.get(header::HOST).map_or(&b""[..], |h| h.as_bytes());
+        let found = self
+            .0
+            .iter()
+            .find(|(route, _)| route.is_for(host, uri.path()));
+        found.map(|(_, group)| group)
+    }
+
+    /// Every server's connections.
+    pub(in crate::proxy) fn pools(&self) -> impl Iterator<Item = &Rc<Pool>> {
+        self.0.iter().flat_map(|(_, group)| &group.servers)
+    }
+}
+
+impl Group {
+    /// How many servers can be tried.
+    pub(in crate::proxy) fn len(&self) -> usize {
+        self.servers.len()
+    }
+
+    /// The server to ask: one that is due for a probe, or one of those that are well. Where none is, any: a
+    /// request that fails costs no more than one that is refused.
+    pub(in crate::proxy) fn pick(&self) -> Option<&Rc<Pool>> {
+        if let [only] = &self.servers[..] {
+            return Some(only);
+        }
+        let turn = self.next.get();
+        self.next.set(turn.wrapping_add(1));
+        let states: Vec<State> = self.servers.iter().map(|s| s.health.state()).collect();
+        let with = |wanted| {
+            let servers = self.servers.iter().zip(&states);
+            servers
+                .filter(move |(_, state)| **state == wanted)
+                .map(|(server, _)| server)
+        };
+        if let Some(probed) = with(State::Probe).next() {
+            probed.on_probe();
+            return Some(probed);
+        }
+        let well: Vec<&Rc<Pool>> = with(State::Well).collect();
+        let candidates = if well.is_empty() {
+            self.servers.iter().collect()
+        } else {
+            well
+        };
+        // Equals take turns.
+        let start = turn.checked_rem(candidates.len())?;
+        let in_turn = candidates.iter().cycle().skip(start).take(candidates.len());
+        match self.balance {
+            Balance::RoundRobin => in_turn.copied().next(),
+            Balance::LeastConnections => in_turn.copied().min_by_key(|server| server.active()),
+        }
+    }
+}

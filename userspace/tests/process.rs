@@ -1,0 +1,387 @@
+//! The binary as its users start it: settings, messages, exit codes, life and end.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a helper that fails fails the test that calls it"
+)]
+
+use std::{
+    fs,
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    net::{TcpListener, TcpStream},
+    os::unix::net::UnixDatagram,
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+    sync::mpsc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use tempfile::TempDir;
+
+const TOKEN: &str = "sk_live_4eC39HqLyjWDarjtT1zdp7dc";
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A folder with a denylist, and the command to enforce it.
+struct Bench {
+    folder: TempDir,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(
+            folder.path().join("list"),
+            format!("{TOKEN}\nanother-token\n"),
+        )
+        .unwrap();
+        Self { folder }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        fs::write(self.path(name), text).unwrap();
+    }
+
+    /// `tokenblock run` with nothing from our own environment.
+    fn run(&self, flags: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tokenblock"));
+        command
+            .arg("run")
+            .args(flags)
+            .env_clear()
+            .env("HOME", self.folder.path())
+            .env("XDG_STATE_HOME", self.path("state"))
+            .current_dir(self.folder.path())
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// With a proxy that needs no privilege.
+    fn proxy(&self, flags: &[&str]) -> Command {
+        let proxy = [
+            "--denylist=list",
+            "--proxy-listen=127.0.0.1:0",
+            "--upstream=http://127.0.0.1:9",
+            "--state-dir=state",
+            "--log-format=json",
+        ];
+        self.run(&[&proxy, flags].concat())
+    }
+
+    fn fails(&self, flags: &[&str]) -> (i32, String) {
+        outcome(self.run(flags).output().unwrap())
+    }
+}
+
+fn outcome(output: Output) -> (i32, String) {
+    let text = String::from_utf8(output.stderr).unwrap();
+    (output.status.code().unwrap(), text)
+}
+
+/// A running process and the lines that it logs.
+struct Running {
+    child: Child,
+    lines: mpsc::Receiver<Value>,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may have ended.
+        let _ended = self.child.kill();
+        let _reaped = self.child.wait();
+    }
+}
+
+impl Running {
+    fn start(mut command: Command) -> Self {
+        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+        let stderr = BufReader::new(child.stderr.take().unwrap());
+        let (tell, lines) = mpsc::channel();
+        thread::spawn(move || {
+            for line in stderr.lines().map_while(Result::ok) {
+                let line = serde_json::from_str(&line).unwrap_or(Value::String(line));
+                if tell.send(line).is_err() {
+                    return;
+                }
+            }
+        });
+        Self { child, lines }
+    }
+
+    /// Waits for the line with this message; no line on the way may hold the token.
+    fn line(&self, message: &str) -> Value {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            let line = self.lines.recv_timeout(left).expect(message);
+            assert!(!line.to_string().contains(TOKEN), "{line}");
+            if line["message"]
+                .as_str()
+                .is_some_and(|text| text.contains(message))
+            {
+                return line;
+            }
+        }
+    }
+
+    fn signal(&self, signal: Signal) {
+        let pid = Pid::from_child(&self.child);
+        kill_process(pid, signal).unwrap();
+    }
+
+    fn exit_code(&mut self) -> (i32, Duration) {
+        let start = Instant::now();
+        let status = self.child.wait().unwrap();
+        (status.code().unwrap(), start.elapsed())
+    }
+}
+
+#[test]
+fn a_flag_comes_before_the_environment_and_that_before_the_file() {
+    let bench = Bench::new();
+    bench.write("settings.toml", "config_is_not_here = 1");
+    bench.write(
+        "good.toml",
+        "proxy_listen = 'of-the-file'\ndenylist = 'list'\nupstream = 'http://a'\n",
+    );
+    let wrong_address = |command: &mut Command| outcome(command.output().unwrap());
+
+    let file = ["--config=good.toml"];
+    let (code, text) = wrong_address(&mut bench.run(&file));
+    assert!(
+        code == 64 && text.contains("--proxy-listen \"of-the-file\""),
+        "{text}"
+    );
+    let variable = ("TOKENBLOCK_PROXY_LISTEN", "of-the-environment");
+    let (_, text) = wrong_address(bench.run(&file).env(variable.0, variable.1));
+    assert!(
+        text.contains("--proxy-listen \"of-the-environment\""),
+        "{text}"
+    );
+    let flags = ["--config=good.toml", "--proxy-listen=of-the-flag"];
+    let (_, text) = wrong_address(bench.run(&flags).env(variable.0, variable.1));
+    assert!(text.contains("--proxy-listen \"of-the-flag\""), "{text}");
+
+    // The file itself can be named by the environment.
+    let (code, text) = wrong_address(bench.run(&[]).env("TOKENBLOCK_CONFIG", "settings.toml"));
+    assert_eq!(code, 78);
+    assert!(
+        text.contains("settings.toml:1: there is no setting `config_is_not_here`"),
+        "{text}"
+    );
+}
+
+#[test]
+fn lists_in_the_environment_are_separated_by_commas() {
+    let bench = Bench::new();
+    let output = bench
+        .run(&["--denylist=list", "--interface=lo"])
+        .env("TOKENBLOCK_PORT", "80,http")
+        .output()
+        .unwrap();
+    let (code, text) = outcome(output);
+    assert!(code == 64 && text.contains("--port \"http\""), "{text}");
+}
+
+#[test]
+fn each_wrong_start_has_its_message_and_code() {
+    let bench = Bench::new();
+    bench.write("bad", &format!("{TOKEN}\n{TOKEN} nonsense\n"));
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = format!("--proxy-listen={}", taken.local_addr().unwrap());
+    let proxy = [
+        "--proxy-listen=127.0.0.1:0",
+        "--upstream=http://127.0.0.1:9",
+    ];
+    let state = bench.path("list").display().to_string();
+    for (flags, code, part) in [
+        (&["--no-such-flag"][..], 64, "unexpected argument"),
+        (&["--denylist=list"], 64, "no tier: give --interface"),
+        (&[proxy[0], proxy[1]], 64, "no denylist: give --denylist"),
+        (
+            &["--denylist=bad", proxy[0], proxy[1]],
+            65,
+            "bad:2: what follows the token is no attribute",
+        ),
+        (
+            &["--denylist=none", proxy[0], proxy[1]],
+            66,
+            "none: there is no such file",
+        ),
+        (
+            &["--denylist=.", proxy[0], proxy[1]],
+            66,
+            ".: is a directory",
+        ),
+        (&["--denylist=list", &taken, proxy[1]], 71, "in use"),
+        (
+            &["--denylist=list", proxy[0], proxy[1], "--state-dir", &state],
+            71,
+            "the installation key",
+        ),
+        (
+            &[
+                "--denylist=list",
+                proxy[0],
+                proxy[1],
+                "--tls-cert=list",
+                "--tls-key=list",
+            ],
+            65,
+            "holds no certificate",
+        ),
+    ] {
+        let (found, text) = bench.fails(flags);
+        assert_eq!(found, code, "{flags:?}: {text}");
+        assert!(text.contains(part), "{flags:?}: {text}");
+        assert!(!text.contains(TOKEN), "{flags:?}: {text}");
+    }
+}
+
+#[test]
+fn help_goes_to_standard_output_and_is_no_failure() {
+    let output = Bench::new().run(&["--help"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    assert!(
+        String::from_utf8(output.stdout)
+            .unwrap()
+            .contains("--denylist <FILE>")
+    );
+}
+
+#[test]
+fn it_says_when_it_is_in_force_counts_on_request_and_ends_when_told() {
+    let bench = Bench::new();
+    let socket = UnixDatagram::bind(bench.path("notify")).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut command = bench.proxy(&[]);
+    command.env("NOTIFY_SOCKET", bench.path("notify"));
+    let mut running = Running::start(command);
+
+    let line = running.line("in force");
+    assert_eq!(
+        (&line["tiers"], &line["entries"]),
+        (&"proxy".into(), &2.into())
+    );
+    assert!(line["proxy"].as_str().unwrap().starts_with("127.0.0.1:"));
+    let mut told = [0; 256];
+    let n = socket.recv(&mut told).unwrap();
+    assert!(
+        told[..n].starts_with(b"READY=1\n"),
+        "{:?}",
+        String::from_utf8_lossy(&told[..n])
+    );
+
+    running.signal(Signal::USR1);
+    let counters = running.line("counters");
+    let counters: Value = serde_json::from_str(counters["counters"].as_str().unwrap()).unwrap();
+    assert_eq!(counters["log"]["dropped_lines"], 0);
+    assert!(counters["proxy"].as_object().unwrap().len() > 3);
+
+    running.signal(Signal::TERM);
+    running.line("stopping on SIGTERM");
+    let (code, time) = running.exit_code();
+    assert_eq!(code, 0);
+    assert!(time < Duration::from_secs(1), "{time:?}");
+    running.line("counters");
+    let n = socket.recv(&mut told).unwrap();
+    assert_eq!(&told[..n], b"STOPPING=1\n");
+}
+
+#[test]
+fn a_blocked_request_is_one_structured_line() {
+    let bench = Bench::new();
+    let running = Running::start(bench.proxy(&["--header=Authorization"]));
+    let address = running.line("in force")["proxy"].clone();
+    let address = address.as_str().unwrap();
+    let mut client = TcpStream::connect(address).unwrap();
+    client.set_read_timeout(Some(PATIENCE)).unwrap();
+    write!(
+        client,
+        "GET / HTTP/1.1\r\nHost: a\r\nAuthorization: bearer  {TOKEN}\r\n\r\n"
+    )
+    .unwrap();
+    let mut answer = [0; 12];
+    client.read_exact(&mut answer).unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 403");
+
+    let line = running.line("compromised token");
+    let source = client.local_addr().unwrap().to_string();
+    // The first twelve digits of its SHA-256.
+    let token = "78a08441f431";
+    for (name, value) in [
+        ("level", "WARN"),
+        ("message", "compromised token blocked"),
+        ("tier", "proxy"),
+        ("source", &source),
+        ("destination", address),
+        ("location", "header authorization"),
+        ("token", token),
+        ("action", "blocked"),
+    ] {
+        assert_eq!(line[name], value, "{name} of {line}");
+    }
+    assert!(line["time"].as_str().unwrap().ends_with('Z'), "{line}");
+    running.signal(Signal::USR1);
+    let counters = running.line("");
+    assert_eq!(counters["message"], "counters", "a second line: {counters}");
+}
+
+#[test]
+fn the_api_firewalls_environment_works_as_it_is() {
+    let bench = Bench::new();
+    bench.write(
+        "old",
+        "Bearer old-token-one\n# just a token\nold-token-two\n",
+    );
+    let mut command = bench.proxy(&[]);
+    command
+        .env("APIFW_DENYLIST_TOKENS_FILE", "old")
+        .env("APIFW_DENYLIST_TOKENS_HEADER_NAME", "X-Old")
+        .env("APIFW_DENYLIST_TOKENS_COOKIE_NAME", "")
+        .env("APIFW_DENYLIST_TOKENS_TRIM_BEARER_PREFIX", "false");
+    let running = Running::start(command);
+    let skipped = running.line("old:2: skipped");
+    assert_eq!(skipped["level"], "WARN");
+    assert_eq!(running.line("in force")["entries"], 4);
+}
+
+#[test]
+fn no_token_reaches_the_log_or_the_state() {
+    let bench = Bench::new();
+    let mut running = Running::start(bench.proxy(&["--log-level=trace"]));
+    running.line("in force");
+    bench.write("list", &format!("{TOKEN}\n{TOKEN} oops\n"));
+    running.line("list:2: what follows the token is no attribute");
+    bench.write("list", &format!("{TOKEN}-new\n"));
+    running.line("denylist changed, in force");
+    running.signal(Signal::INT);
+    assert_eq!(running.exit_code().0, 0);
+    running.line("counters");
+    assert_holds_no(TOKEN, &bench.path("state"));
+}
+
+fn assert_holds_no(token: &str, folder: &Path) {
+    let mut files = 0;
+    for entry in fs::read_dir(folder).unwrap() {
+        let mut bytes = Vec::new();
+        fs::File::open(entry.unwrap().path())
+            .unwrap()
+            .read_to_end(&mut bytes)
+            .unwrap();
+        assert!(
+            !bytes
+                .windows(token.len())
+                .any(|window| window == token.as_bytes())
+        );
+        files += 1;
+    }
+    assert!(files > 0, "{} is empty", folder.display());
+}

@@ -1,0 +1,265 @@
+//! Limits, each with a client that goes beyond it and another that is served all the same.
+
+use std::{io::Write as _, net::TcpStream, time::Duration};
+
+use tokenblock::proxy::ProxySettings;
+
+use crate::support::{Origin, Raw, Tier, raw_origin};
+
+const SOON: Duration = Duration::from_millis(150);
+const REQUEST: &str = "GET / HTTP/1.1\r\nHost: h\r\n\r\n";
+
+/// A proxy before an echo, so adjusted.
+fn tier(origin: &Origin, adjust: impl FnOnce(&mut ProxySettings)) -> Tier {
+    Tier::plain(origin.address, adjust)
+}
+
+/// The counter has come to one, and another client is served.
+fn counted_and_served(tier: &Tier, counter: &str) {
+    tier.wait_for(counter, 1);
+    assert_eq!(tier.curl("/", &[]).status, 200);
+}
+
+#[test]
+fn connections_at_a_time() {
+    let origin = Origin::echo();
+    let tier = tier(&origin, |s| s.limits.connections = 2);
+    let mut first = tier.connect();
+    let second = tier.connect();
+    tier.wait_for("proxy_connections_total", 2);
+    assert_eq!(tier.connect().rest(), "");
+    assert_eq!(tier.count("proxy_closed_too_many_connections"), 1);
+    assert!(
+        first
+            .send(REQUEST)
+            .until("\n\n")
+            .starts_with("HTTP/1.1 200 ")
+    );
+    drop(second);
+    std::thread::sleep(SOON);
+    counted_and_served(&tier, "proxy_closed_too_many_connections");
+}
+
+#[test]
+fn connections_at_a_time_from_one_source() {
+    let origin = Origin::echo();
+    let tier = tier(&origin, |s| s.limits.connections_per_source = 1);
+    let mut first = tier.connect();
+    tier.wait_for("proxy_connections_total", 1);
+    assert_eq!(tier.connect().rest(), "");
+    assert_eq!(tier.count("proxy_closed_too_many_from_source"), 1);
+    assert!(
+        first
+            .send(REQUEST)
+            .until("\n\n")
+            .starts_with("HTTP/1.1 200 ")
+    );
+    let port = tier.address.port();
+    let other = tier.curl_at(
+        &format!("http://127.0.0.1:{port}/"),
+        &["--interface", "127.0.0.9"],
+    );
+    assert_eq!(other.status, 200, "{other:?}");
+}
+
+#[test]
+fn requests_of_one_connection() {
+    let origin = Origin::echo();
+    let tier = tier(&origin, |s| s.limits.requests_per_connection = Some(2));
+    let mut client = tier.connect();
+    let reply = client.send(REQUEST).until("tokenblock\n\n");
+    assert!(!reply.to_lowercase().contains("connection: close"));
+    let reply = client.send(REQUEST).rest();
+    assert!(
+        reply.to_lowercase().contains("connection: close"),
+        "{reply}"
+    );
+    assert!(reply.ends_with("tokenblock\n\n"), "{reply}");
+}
+
+#[test]
+fn heads_that_are_too_large() {
+    let origin = Origin::echo();
+    let tier = tier(&origin, |s| {
+        s.limits.header_bytes = 10_000;
+        s.limits.header_fields = 20;
+    });
+    let large = format!("X-Large: {}", "a".repeat(20_000));
+    let many: Vec<String> = (0..30).map(|n| format!("X-{n}: a")).collect();
+    let many: Vec<&str> = many.iter().flat_map(|field| ["-H", field]).collect();
+    for version in ["--http1.1", "--http2-prior-knowledge"] {
+        assert_eq!(tier.curl("/", &[version, "-H", &large]).status, 431);
+        let args = [&[version], &many[..]].concat();
+        assert_eq!(tier.curl("/", &args).status, 431);
+    }
+    assert_eq!(tier.count("proxy_closed_header_too_large"), 2);
+    counted_and_served(&tier, "proxy_refused_header_fields");
+    assert_eq!(origin.seen().len(), 1);
+}
+
+#[test]
+fn a_slow_handshake() {
+    let origin = Origin::echo();
+    let tier = Tier::tls(origin.address, |s| s.timeouts.handshake = SOON);
+    assert_eq!(Raw::new(tier.address).send("\u{16}\u{3}\u{1}").rest(), "");
+    counted_and_served(&tier, "proxy_closed_handshake_timeout");
+}
+
+#[test]
+fn a_slow_head() {
+    let origin = Origin::echo();
+    let tier = tier(&origin, |s| s.timeouts.header = SOON);
+    let mut silent = tier.connect();
+    let mut slow = tier.connect();
+    slow.send(REQUEST).until("tokenblock\n\n");
+    slow.send("GET / HTTP/1.1\r\nHost:");
+    silent.rest();
+    slow.rest();
+    tier.wait_for("proxy_closed_header_timeout", 2);
+    assert_eq!(tier.curl("/", &[]).status, 200);
+}
+
+#[test]
+fn a_slow_body() {
+    let origin = Origin::echo();
+    let tier = tier(&origin, |s| s.timeouts.body = SOON);
+    let mut client = tier.connect();
+    client.send("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\nhel");
+    client.rest();
+    counted_and_served(&tier, "proxy_closed_body_timeout");
+}
+
+#[test]
+fn an_idle_connection() {
+    let origin = Origin::echo();
+    let tier = tier(&origin, |s| s.timeouts.idle = SOON);
+    let mut client = tier.connect();
+    client.send(REQUEST).until("tokenblock\n\n");
+    assert_eq!(client.rest(), "");
+    counted_and_served(&tier, "proxy_closed_idle_timeout");
+}
+
+/// An upstream that sends more than all buffers on the way hold, and then nothing more.
+fn endless() -> std::net::SocketAddr {
+    raw_origin(|_, mut upstream| {
+        let head = upstream.until("\r\n\r\n");
+        if head.contains("/endless") {
+            upstream.send("HTTP/1.1 200 OK\r\nContent-Length: 999999999\r\n\r\n");
+            let zeros = vec![0; 1 << 16];
+            while upstream.0.write_all(&zeros).is_ok() {}
+        }
+        upstream.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+    })
+}
+
+#[test]
+fn a_client_that_does_not_read() {
+    let tier = Tier::plain(endless(), |s| s.timeouts.write = SOON);
+    let mut client = tier.connect();
+    client.send("GET /endless HTTP/1.1\r\nHost: h\r\n\r\n");
+    counted_and_served(&tier, "proxy_closed_write_timeout");
+}
+
+#[test]
+fn an_http_2_client_that_keeps_its_window_shut() {
+    let tier = Tier::plain(endless(), |s| s.timeouts.write = SOON);
+    let mut client = http2(&tier);
+    // SETTINGS_INITIAL_WINDOW_SIZE = 0
+    frame(&mut client, SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0]);
+    frame(
+        &mut client,
+        HEADERS,
+        END_STREAM | END_HEADERS,
+        1,
+        GET_ENDLESS,
+    );
+    counted_and_served(&tier, "proxy_closed_write_timeout");
+}
+
+#[test]
+fn streams_that_are_opened_and_reset() {
+    let origin = Origin::echo();
+    let tier = tier(&origin, |s| s.limits.http2_resets = 10);
+    let mut client = http2(&tier);
+    frame(&mut client, SETTINGS, 0, 0, &[]);
+    for stream in 0..20 {
+        let id = stream * 2 + 1;
+        let sent = try_frame(&mut client, HEADERS, END_STREAM | END_HEADERS, id, GET);
+        if sent
+            .and_then(|()| try_frame(&mut client, RST_STREAM, 0, id, &[0, 0, 0, 8]))
+            .is_err()
+        {
+            break;
+        }
+    }
+    counted_and_served(&tier, "proxy_closed_reset_flood");
+}
+
+#[test]
+fn frames_without_use() {
+    let origin = Origin::echo();
+    let tier = tier(&origin, |s| s.limits.http2_control_frames = 50);
+    let floods: [(u8, u32, &[u8]); 3] = [
+        (PING, 0, &[0; 8]),
+        (SETTINGS, 0, &[]),
+        (PRIORITY, 1, &[0, 0, 0, 0, 1]),
+    ];
+    for (count, (kind, stream, payload)) in (1..).zip(floods) {
+        let mut client = http2(&tier);
+        frame(&mut client, SETTINGS, 0, 0, &[]);
+        for _ in 0..100 {
+            if try_frame(&mut client, kind, 0, stream, payload).is_err() {
+                break;
+            }
+        }
+        tier.wait_for("proxy_closed_control_flood", count);
+    }
+    let mut client = http2(&tier);
+    frame(&mut client, SETTINGS, 0, 0, &[]);
+    frame(&mut client, HEADERS, END_STREAM, 1, GET);
+    for _ in 0..100 {
+        if try_frame(&mut client, CONTINUATION, 0, 1, &[]).is_err() {
+            break;
+        }
+    }
+    std::thread::sleep(SOON);
+    counted_and_served(&tier, "proxy_closed_control_flood");
+}
+
+const HEADERS: u8 = 1;
+const PRIORITY: u8 = 2;
+const RST_STREAM: u8 = 3;
+const SETTINGS: u8 = 4;
+const PING: u8 = 6;
+const CONTINUATION: u8 = 9;
+const END_STREAM: u8 = 1;
+const END_HEADERS: u8 = 4;
+/// `GET http://h/`, as HPACK (RFC 7541).
+const GET: &[u8] = b"\x82\x86\x84\x41\x01h";
+/// `GET http://h/endless`.
+const GET_ENDLESS: &[u8] = b"\x82\x86\x04\x08/endless\x41\x01h";
+
+/// A connection that has sent its preface.
+fn http2(tier: &Tier) -> TcpStream {
+    let mut stream = tier.connect().0;
+    stream
+        .write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+        .unwrap();
+    stream
+}
+
+fn frame(stream: &mut TcpStream, kind: u8, flags: u8, id: u32, payload: &[u8]) {
+    try_frame(stream, kind, flags, id, payload).unwrap();
+}
+
+fn try_frame(
+    stream: &mut TcpStream,
+    kind: u8,
+    flags: u8,
+    id: u32,
+    payload: &[u8],
+) -> std::io::Result<()> {
+    let len = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    let head = [&len[1..], &[kind, flags], &id.to_be_bytes()].concat();
+    stream.write_all(&[&head, payload].concat())
+}

@@ -1,0 +1,130 @@
+//! Several upstreams: which one is asked, and what if it is not there.
+
+use std::{
+    net::{SocketAddr, TcpListener},
+    os::unix::net::UnixListener,
+    thread,
+    time::{Duration, Instant},
+};
+
+use tokenblock::proxy::{Balance, ProxySettings};
+
+use crate::support::{Origin, Raw, Tier, raw_origin};
+
+/// An origin that says who it is.
+fn named(name: &'static str) -> SocketAddr {
+    raw_origin(move |_, mut upstream| {
+        loop {
+            upstream.until("\r\n\r\n");
+            upstream.send(&format!(
+                "HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n{name}"
+            ));
+        }
+    })
+}
+
+fn one_worker(settings: &mut ProxySettings) {
+    settings.workers = 1.try_into().unwrap();
+}
+
+#[test]
+fn requests_go_where_host_and_path_say() {
+    let (api, shop, rest) = (named("a"), named("s"), named("r"));
+    let tier = Tier::plain(rest, |s| {
+        s.routes = vec![
+            format!("/api=http://{api}").parse().unwrap(),
+            format!("shop.example=http://{shop}").parse().unwrap(),
+        ];
+    });
+    let who = |path: &str, host: &str| tier.curl(path, &["-H", &format!("Host: {host}")]).body;
+    assert_eq!(who("/", "h"), "r");
+    assert_eq!(who("/api/x?y", "h"), "a");
+    assert_eq!(who("/apix", "h"), "r");
+    assert_eq!(who("/api", "Shop.example:80"), "s");
+}
+
+#[test]
+fn servers_take_turns_or_the_least_busy_one_is_asked() {
+    let (one, two) = (Origin::echo(), Origin::echo());
+    let tier = Tier::plain(one.address, |s| {
+        one_worker(s);
+        s.balance = Balance::RoundRobin;
+        s.more_upstreams = vec![format!("http://{}", two.address).parse().unwrap()];
+    });
+    for _ in 0..10 {
+        assert_eq!(tier.curl("/", &[]).status, 200);
+    }
+    assert_eq!((one.seen().len(), two.seen().len()), (5, 5));
+    // One that holds its requests gets no more of them than it must.
+    let stuck = raw_origin(|_, mut upstream| drop(upstream.rest()));
+    let tier = Tier::plain(stuck, |s| {
+        one_worker(s);
+        s.more_upstreams = vec![format!("http://{}", two.address).parse().unwrap()];
+    });
+    let mut held = tier.connect();
+    while tier.count("proxy_forwarded_total") == two.seen().len() as u64 - 5 {
+        held = tier.connect();
+        held.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n");
+        thread::sleep(Duration::from_millis(50));
+    }
+    for _ in 0..5 {
+        assert_eq!(tier.curl("/", &["-m", "2"]).status, 200);
+    }
+    drop(held);
+}
+
+#[test]
+fn a_server_that_is_gone_is_left_out_until_it_is_back() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let gone = listener.local_addr().unwrap();
+    drop(listener);
+    let well = Origin::echo();
+    let tier = Tier::plain(gone, |s| {
+        one_worker(s);
+        s.balance = Balance::RoundRobin;
+        s.health.eject = Duration::from_millis(300);
+        s.more_upstreams = vec![format!("http://{}", well.address).parse().unwrap()];
+    });
+    for _ in 0..20 {
+        assert_eq!(tier.curl("/", &[]).status, 200, "the other one is asked");
+    }
+    assert_eq!(tier.count("proxy_upstreams_ejected_total"), 1);
+    let back = TcpListener::bind(gone).unwrap();
+    let (asked, was_asked) = std::sync::mpsc::channel();
+    thread::spawn(move || {
+        for stream in back.incoming() {
+            let mut upstream = Raw(stream.unwrap());
+            upstream.until("\r\n\r\n");
+            upstream.send("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok");
+            if asked.send(()).is_err() {
+                return;
+            }
+        }
+    });
+    let start = Instant::now();
+    while was_asked.try_recv().is_err() {
+        assert_eq!(tier.curl("/", &[]).status, 200);
+        assert!(start.elapsed() < Duration::from_secs(5), "not asked again");
+    }
+}
+
+#[test]
+fn a_socket_of_the_file_system_is_an_upstream() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("origin.sock");
+    let listener = UnixListener::bind(&path).unwrap();
+    thread::spawn(move || {
+        use std::io::{Read as _, Write as _};
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut head = [0; 4096];
+        let n = stream.read(&mut head).unwrap();
+        assert!(head[..n].starts_with(b"GET /x HTTP/1.1\r\n"));
+        stream
+            .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+            .unwrap();
+    });
+    let tier = Tier::plain("127.0.0.1:1".parse().unwrap(), |s| {
+        s.upstream = format!("unix:{}", path.display()).parse().unwrap();
+    });
+    assert_eq!(tier.curl("/x", &[]).body, "ok");
+}

@@ -1,0 +1,163 @@
+//! Handshakes with clients.
+
+use std::{
+    fs,
+    io::{Read as _, Write as _},
+    net::TcpStream,
+    path::Path,
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use rustls::{ClientConfig, ClientConnection, HandshakeKind, RootCertStore, StreamOwned};
+use rustls_pki_types::{CertificateDer, pem::PemObject as _};
+use tokenblock::proxy::TlsVersion;
+
+use crate::support::{Origin, Tier, certificate, certificate_of};
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+#[test]
+fn tls_1_2_and_1_3_and_no_older_than_is_allowed() {
+    let origin = Origin::echo();
+    let tier = Tier::tls(origin.address, |_| {});
+    for args in [&["--tls-max", "1.2"][..], &["--tlsv1.3"]] {
+        assert_eq!(tier.curl("/", args).status, 200, "{args:?}");
+    }
+    let strict = Tier::tls(origin.address, |s| s.tls_min_version = TlsVersion::Tls13);
+    assert_eq!(strict.curl("/", &["--tlsv1.3"]).status, 200);
+    let reply = strict.curl("/", &["--tls-max", "1.2"]);
+    assert_eq!(reply.status, 0, "{reply:?}");
+    assert_eq!(strict.count("proxy_closed_handshake"), 1);
+}
+
+#[test]
+fn the_certificate_is_chosen_by_name_and_by_kind_of_key() {
+    let origin = Origin::echo();
+    let folder = tempfile::tempdir().unwrap();
+    let shop = certificate(folder.path(), "shop", &["shop.example", "*.shop.example"]);
+    let names = &["both.example"];
+    let ecdsa = certificate(folder.path(), "ecdsa", names);
+    let rsa = certificate_of(&rcgen::PKCS_RSA_SHA256, folder.path(), "rsa", names);
+    let tier = Tier::tls(origin.address, |s| {
+        s.more_certificates = vec![shop.clone(), ecdsa.clone(), rsa.clone()];
+    });
+    let port = tier.address.port();
+    let status = |name: &str, ca: &Path, args: &[&str]| {
+        let url = format!("https://{name}:{port}/");
+        let args = [&["--cacert", text(ca)], args].concat();
+        tier.curl_at(&url, &args).status
+    };
+    assert_eq!(status("shop.example", &shop.cert, &[]), 200);
+    assert_eq!(status("a.shop.example", &shop.cert, &[]), 200);
+    assert_eq!(status("a.b.shop.example", &shop.cert, &[]), 0, "one label");
+    let old = |ciphers| ["--tls-max", "1.2", "--ciphers", ciphers];
+    let by_rsa = old("ECDHE-RSA-AES128-GCM-SHA256");
+    assert_eq!(status("both.example", &rsa.cert, &by_rsa), 200);
+    let by_ecdsa = old("ECDHE-ECDSA-AES128-GCM-SHA256");
+    assert_eq!(status("both.example", &ecdsa.cert, &by_ecdsa), 200);
+    // Who asks for another name gets the default.
+    assert_eq!(
+        status("other.example", &folder.path().join("shop.pem"), &[]),
+        0
+    );
+    assert_eq!(tier.curl("/", &[]).status, 200);
+}
+
+#[test]
+fn new_certificates_are_taken_up_and_broken_ones_are_not() {
+    let origin = Origin::echo();
+    let tier = Tier::tls(origin.address, |_| {});
+    let mut kept = client(&tier, &config(tier.ca.as_ref().unwrap()));
+    ask(&mut kept);
+    let old = tier.folder.join("old.pem");
+    fs::copy(tier.folder.join("server.pem"), &old).unwrap();
+    let fresh = certificate(&tier.folder, "fresh", &["localhost"]);
+    let accepted = |ca: &Path| {
+        let url = tier.url("/");
+        tier.curl_at(&url, &["--cacert", text(ca)]).status == 200
+    };
+    // Half of a pair is no pair; what is in force stays.
+    fs::rename(&fresh.cert, tier.folder.join("server.pem")).unwrap();
+    thread::sleep(Duration::from_millis(800));
+    assert!(accepted(&old));
+    fs::rename(&fresh.key, tier.folder.join("server.key")).unwrap();
+    let start = Instant::now();
+    while !accepted(&tier.folder.join("server.pem")) {
+        assert!(start.elapsed() < Duration::from_secs(5), "not taken up");
+    }
+    assert!(!accepted(&old));
+    // Whoever was connected hasn't noticed.
+    ask(&mut kept);
+    assert_eq!(tier.count("proxy_closed_protocol"), 0);
+}
+
+#[test]
+fn sessions_are_resumed() {
+    let origin = Origin::echo();
+    let tier = Tier::tls(origin.address, |_| {});
+    let config = config(tier.ca.as_ref().unwrap());
+    let mut first = client(&tier, &config);
+    ask(&mut first);
+    assert_eq!(first.conn.handshake_kind(), Some(HandshakeKind::Full));
+    let mut second = client(&tier, &config);
+    ask(&mut second);
+    assert_eq!(second.conn.handshake_kind(), Some(HandshakeKind::Resumed));
+}
+
+#[test]
+fn clients_show_a_certificate_where_one_is_asked_for() {
+    let origin = Origin::echo();
+    let folder = tempfile::tempdir().unwrap();
+    let known = certificate(folder.path(), "known", &["client.example"]);
+    let unknown = certificate(folder.path(), "unknown", &["client.example"]);
+    let tier = Tier::tls(origin.address, |s| s.client_ca = Some(known.cert.clone()));
+    let with = |files: &tokenblock::proxy::TlsFiles| {
+        let args = ["--cert", text(&files.cert), "--key", text(&files.key)];
+        tier.curl("/", &args).status
+    };
+    assert_eq!(with(&known), 200);
+    assert_eq!(with(&unknown), 0);
+    assert_eq!(tier.curl("/", &[]).status, 0);
+    assert_eq!(origin.seen().len(), 1);
+}
+
+type Client = StreamOwned<ClientConnection, TcpStream>;
+
+fn config(ca: &Path) -> Arc<ClientConfig> {
+    let mut roots = RootCertStore::empty();
+    roots
+        .add(CertificateDer::from_pem_file(ca).unwrap())
+        .unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Arc::new(config)
+}
+
+fn client(tier: &Tier, config: &Arc<ClientConfig>) -> Client {
+    let name = "localhost".try_into().unwrap();
+    let connection = ClientConnection::new(Arc::clone(config), name).unwrap();
+    StreamOwned::new(connection, TcpStream::connect(tier.address).unwrap())
+}
+
+/// One request over a kept connection.
+fn ask(client: &mut Client) {
+    client
+        .write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        .unwrap();
+    let mut got = Vec::new();
+    while !got.ends_with(b"tokenblock\n\n") {
+        let mut buffer = [0; 4096];
+        let n = client.read(&mut buffer).unwrap();
+        assert!(n > 0, "closed after {:?}", String::from_utf8_lossy(&got));
+        got.extend_from_slice(&buffer[..n]);
+    }
+    assert!(got.starts_with(b"HTTP/1.1 200 "));
+}
