@@ -7,6 +7,7 @@
 #![cfg_attr(target_arch = "bpf", no_builtins)]
 #![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
+pub mod ban;
 pub mod blocked;
 pub mod candidate;
 pub mod digest;

@@ -126,7 +126,7 @@ impl Address {
     /// The same bytes as four words, each in network byte order.
     #[inline(always)]
     #[must_use]
-    pub(crate) fn words(&self) -> [u32; 4] {
+    pub fn words(&self) -> [u32; 4] {
         let halves = |word: u64| {
             let [a, b, c, d, e, f, g, h] = word.to_ne_bytes();
             (

@@ -1,5 +1,7 @@
 //! What the kernel tier decides of a packet, why, and how it is counted.
 
+use crate::ban::BanRule;
+
 /// Every way in which a packet can leave the programs, each with a counter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u32)]
@@ -44,10 +46,18 @@ pub enum Counter {
     Forbidden,
     /// Blocked requests that could not be answered; their packets are dropped.
     AnswerFailed,
+    /// Frames of a blocked flow that were dropped by XDP.
+    XdpBlocked,
+    /// Sources that were banned.
+    Bans,
+    /// Packets of a banned source; they are dropped.
+    Banned,
+    /// Frames of a banned source that were dropped by XDP.
+    XdpBanned,
 }
 
 /// The names of all [`Counter`]s, in order.
-pub const COUNTERS: [&str; 20] = [
+pub const COUNTERS: [&str; 24] = [
     "not_ip",
     "not_tcp",
     "other_port",
@@ -68,9 +78,13 @@ pub const COUNTERS: [&str; 20] = [
     "reset",
     "forbidden",
     "answer_failed",
+    "xdp_blocked",
+    "bans",
+    "banned",
+    "xdp_banned",
 ];
 
-const _: () = assert!(COUNTERS.len() == Counter::AnswerFailed as usize + 1);
+const _: () = assert!(COUNTERS.len() == Counter::XdpBanned as usize + 1);
 
 /// The action of a denylist entry, as the map holds it.
 pub const ACTION_BLOCK: u8 = 0;
@@ -126,6 +140,8 @@ pub struct Settings {
     pub on_hit: u32,
     /// Zero.
     pub reserved: u32,
+    /// When a source is banned.
+    pub ban: BanRule,
 }
 
 /// The protected ports, a bit each.

@@ -114,6 +114,7 @@ impl Programs {
             },
             ports: &setup.ports,
             capacity,
+            exempt: &[],
         })?;
         let denylist = KernelMap::take(&mut ebpf, filter_mask)?;
         let counts = PerCpuArray::try_from(ebpf.take_map("COUNTS").context("no COUNTS")?)?;

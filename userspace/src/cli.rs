@@ -135,6 +135,27 @@ pub struct RunArgs {
     #[arg(default_value_t = OnHit::Forbid, help_heading = "Kernel tier (cleartext HTTP)")]
     pub on_hit: OnHit,
 
+    /// Whether packets of blocked flows and banned sources are dropped by XDP, before the kernel takes them in
+    #[arg(long, value_name = "MODE", env = "TOKENBLOCK_XDP", value_enum)]
+    #[arg(default_value_t = Xdp::Auto, help_heading = "Kernel tier (cleartext HTTP)")]
+    pub xdp: Xdp,
+
+    /// Ban a source after N blocked requests within T seconds, for D seconds: nothing from it reaches a
+    /// protected port. Many clients may stand behind one address
+    #[arg(long, value_name = "N/T/D", env = "TOKENBLOCK_BAN")]
+    #[arg(help_heading = "Kernel tier (cleartext HTTP)")]
+    pub ban: Option<String>,
+
+    /// Network or address that is never banned, for instance 10.0.0.0/8 [repeatable]
+    #[arg(
+        long,
+        value_name = "CIDR",
+        env = "TOKENBLOCK_BAN_EXEMPT",
+        value_delimiter = ','
+    )]
+    #[arg(help_heading = "Kernel tier (cleartext HTTP)")]
+    pub ban_exempt: Vec<String>,
+
     /// Address to listen on, for instance 0.0.0.0:8443 or [::]:8443
     #[arg(long, value_name = "ADDR:PORT", env = "TOKENBLOCK_PROXY_LISTEN")]
     #[arg(help_heading = "Proxy tier (HTTPS)")]
@@ -270,6 +291,20 @@ pub enum OnHit {
     /// under way
     #[default]
     Forbid,
+}
+
+/// How the XDP program is attached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Xdp {
+    /// In the driver where it can, else as `generic`
+    #[default]
+    Auto,
+    /// In the driver; not at all where it can't
+    Native,
+    /// In the kernel's network stack; works everywhere, and saves less
+    Generic,
+    /// Not at all
+    Off,
 }
 
 /// The form of log lines.

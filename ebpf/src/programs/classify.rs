@@ -13,7 +13,7 @@ use tokenblock_ebpf::{
     packet::{HEAD, Link, parse},
     rules::Rules,
     scan::Step,
-    verdict::{ACTION_ALERT, Counter, OnHit, Settings},
+    verdict::{ACTION_ALERT, Counter, Settings},
 };
 
 use super::{
@@ -59,9 +59,11 @@ pub fn classify(ctx: &TcContext, link: Link, direction: Direction) -> i32 {
     };
     counts.count(reason);
     match reason {
-        Counter::Blocked => respond(packet, work, STANDING, on_hit(), counts),
+        Counter::Blocked => maps::settings().map_or(TC_ACT_SHOT, |settings| {
+            respond(packet, work, STANDING, settings, counts)
+        }),
         Counter::BlockedAgain => respond_again(packet, work),
-        Counter::ScanUnfinished | Counter::ReadFailed => TC_ACT_SHOT,
+        Counter::Banned | Counter::ScanUnfinished | Counter::ReadFailed => TC_ACT_SHOT,
         _ => TC_ACT_UNSPEC,
     }
 }
@@ -71,11 +73,6 @@ const STANDING: Standing = Standing {
     may_forbid: true,
     plausible: true,
 };
-
-#[inline(always)]
-fn on_hit() -> OnHit {
-    OnHit::of(maps::settings().map_or(OnHit::Drop as u32, |settings| settings.on_hit))
-}
 
 #[inline(always)]
 fn judge(
@@ -97,6 +94,9 @@ fn judge(
     };
     if !ports.contains(work.segment.destination_port) {
         return Err(Counter::OtherPort);
+    }
+    if maps::is_banned(&work.segment) {
+        return Err(Counter::Banned);
     }
     if let Some((again, flow)) = maps::blocked(&work.segment) {
         if again == Again::Pass {

@@ -15,12 +15,13 @@ use tokenblock_ebpf::{
         Timestamps, To, Words,
     },
     swar,
-    verdict::{Counter, OnHit},
+    verdict::{Counter, OnHit, Settings},
 };
 
 use super::{
     classify::Direction,
     maps::{self, Counts, Replies, Work},
+    report::report_ban,
     skb,
 };
 
@@ -53,13 +54,21 @@ pub fn respond(
     packet: Packet,
     work: &mut Work,
     standing: Standing,
-    on_hit: OnHit,
+    settings: &Settings,
     counts: &mut Counts,
 ) -> i32 {
-    let segment = &work.segment;
     if !standing.plausible {
         return TC_ACT_SHOT;
     }
+    if maps::offend(work, settings) {
+        counts.count(Counter::Bans);
+        // SAFETY: the program's context.
+        if !report_ban(&work.segment, unsafe { (*packet.skb).ifindex }) {
+            counts.count(Counter::EventLost);
+        }
+    }
+    let segment = &work.segment;
+    let on_hit = OnHit::of(settings.on_hit);
     let on_hit = match on_hit {
         OnHit::Forbid if !standing.may_forbid || segment.flags & (SYN | ACK) != ACK => OnHit::Reset,
         chosen => chosen,
