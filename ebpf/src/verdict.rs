@@ -1,5 +1,7 @@
 //! What the kernel tier decides of a packet, why, and how it is counted.
 
+use crate::ban::BanRule;
+
 /// Every way in which a packet can leave the programs, each with a counter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u32)]
@@ -36,10 +38,26 @@ pub enum Counter {
     ReadFailed,
     /// An event could not be reported: the ring buffer is full.
     EventLost,
+    /// A segment of a flow of which a request was blocked; it is dropped.
+    BlockedAgain,
+    /// Blocked requests that were answered by RST.
+    Reset,
+    /// Blocked requests that were answered by 403.
+    Forbidden,
+    /// Blocked requests that could not be answered; their packets are dropped.
+    AnswerFailed,
+    /// Frames of a blocked flow that were dropped by XDP.
+    XdpBlocked,
+    /// Sources that were banned.
+    Bans,
+    /// Packets of a banned source; they are dropped.
+    Banned,
+    /// Frames of a banned source that were dropped by XDP.
+    XdpBanned,
 }
 
 /// The names of all [`Counter`]s, in order.
-pub const COUNTERS: [&str; 16] = [
+pub const COUNTERS: [&str; 24] = [
     "not_ip",
     "not_tcp",
     "other_port",
@@ -56,9 +74,17 @@ pub const COUNTERS: [&str; 16] = [
     "scan_unfinished",
     "read_failed",
     "event_lost",
+    "blocked_again",
+    "reset",
+    "forbidden",
+    "answer_failed",
+    "xdp_blocked",
+    "bans",
+    "banned",
+    "xdp_banned",
 ];
 
-const _: () = assert!(COUNTERS.len() == Counter::EventLost as usize + 1);
+const _: () = assert!(COUNTERS.len() == Counter::XdpBanned as usize + 1);
 
 /// The action of a denylist entry, as the map holds it.
 pub const ACTION_BLOCK: u8 = 0;
@@ -77,6 +103,31 @@ pub struct MapEntry {
     pub reserved: u8,
 }
 
+/// What is done when a request is blocked; its packet is dropped in any case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum OnHit {
+    /// No more.
+    Drop = 0,
+    /// Both ends get RST.
+    Reset = 1,
+    /// The client gets a 403 and the end of its connection, the server RST.
+    Forbid = 2,
+}
+
+impl OnHit {
+    /// The one of this number; what has none drops.
+    #[inline(always)]
+    #[must_use]
+    pub fn of(number: u32) -> Self {
+        match number {
+            1 => Self::Reset,
+            2 => Self::Forbid,
+            _ => Self::Drop,
+        }
+    }
+}
+
 /// Settings of the programs that are no rules.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
@@ -85,6 +136,12 @@ pub struct Settings {
     pub monitor: u32,
     /// Number of blocks of the filter less one; 0 where there is none.
     pub filter_mask: u32,
+    /// An [`OnHit`].
+    pub on_hit: u32,
+    /// Zero.
+    pub reserved: u32,
+    /// When a source is banned.
+    pub ban: BanRule,
 }
 
 /// The protected ports, a bit each.

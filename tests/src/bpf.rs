@@ -110,9 +110,11 @@ impl Programs {
             settings: Settings {
                 monitor: u32::from(setup.monitor),
                 filter_mask,
+                ..Settings::default()
             },
             ports: &setup.ports,
             capacity,
+            exempt: &[],
         })?;
         let denylist = KernelMap::take(&mut ebpf, filter_mask)?;
         let counts = PerCpuArray::try_from(ebpf.take_map("COUNTS").context("no COUNTS")?)?;

@@ -9,6 +9,7 @@ use aya_ebpf::{
     programs::TcContext,
 };
 use tokenblock_ebpf::{
+    blocked::Again,
     packet::{HEAD, Link, parse},
     rules::Rules,
     scan::Step,
@@ -18,6 +19,7 @@ use tokenblock_ebpf::{
 use super::{
     maps::{self, Counts, MapFilter, Work},
     report::report,
+    respond::{Packet, Standing, respond, respond_again},
     skb,
 };
 
@@ -25,7 +27,7 @@ use super::{
 const MAX_UNITS: u32 = 1 << 18;
 
 /// Which way a packet goes.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Direction {
     /// Into the host.
     Ingress = 0,
@@ -46,20 +48,31 @@ pub fn classify(ctx: &TcContext, link: Link, direction: Direction) -> i32 {
     // The first bytes of a frame hold the first of its payload, where the query of a request stands.
     // SAFETY: `head` holds HEAD bytes and more.
     unsafe { skb::clear::<{ HEAD as u32 }>(skb, work.head.as_mut_ptr(), HEAD as u32) };
-    match judged {
-        Ok(()) => {
-            counts.count(Counter::Clean);
-            TC_ACT_UNSPEC
-        }
-        Err(reason) => {
-            counts.count(reason);
-            match reason {
-                Counter::Blocked | Counter::ScanUnfinished | Counter::ReadFailed => TC_ACT_SHOT,
-                _ => TC_ACT_UNSPEC,
-            }
-        }
+    let packet = Packet {
+        skb,
+        link,
+        direction,
+    };
+    let reason = match judged {
+        Ok(()) => Counter::Clean,
+        Err(reason) => reason,
+    };
+    counts.count(reason);
+    match reason {
+        Counter::Blocked => maps::settings().map_or(TC_ACT_SHOT, |settings| {
+            respond(packet, work, STANDING, settings, counts)
+        }),
+        Counter::BlockedAgain => respond_again(packet, work),
+        Counter::Banned | Counter::ScanUnfinished | Counter::ReadFailed => TC_ACT_SHOT,
+        _ => TC_ACT_UNSPEC,
     }
 }
+
+/// Nothing is known of the flow but the packet.
+const STANDING: Standing = Standing {
+    may_forbid: true,
+    plausible: true,
+};
 
 #[inline(always)]
 fn judge(
@@ -81,6 +94,17 @@ fn judge(
     };
     if !ports.contains(work.segment.destination_port) {
         return Err(Counter::OtherPort);
+    }
+    if maps::is_banned(&work.segment) {
+        return Err(Counter::Banned);
+    }
+    if let Some((again, flow)) = maps::blocked(&work.segment) {
+        if again == Again::Pass {
+            return Err(Counter::NoPayload);
+        }
+        work.again = again;
+        work.blocked = *flow;
+        return Err(Counter::BlockedAgain);
     }
     if work.segment.payload_len == 0 {
         return Err(Counter::NoPayload);
