@@ -15,6 +15,7 @@ use tokenblock::{
     denylist::{Listed, Tier as _, TokenDigest},
     kernel::{
         Counts, KernelMap,
+        flows::Flows,
         load::{Load, classifier, load},
         map::{capacity_for, filter_mask_for},
         object::programs,
@@ -104,9 +105,10 @@ impl Programs {
     pub fn load(setup: &Setup) -> Result<Self> {
         let capacity = capacity_for(setup.entries);
         let filter_mask = filter_mask_for(capacity);
+        let rules = rules()?;
         let mut ebpf = load(&Load {
             object: programs()?,
-            rules: &rules()?,
+            rules: &rules,
             settings: Settings {
                 monitor: u32::from(setup.monitor),
                 filter_mask,
@@ -115,8 +117,11 @@ impl Programs {
             },
             ports: &setup.ports,
             capacity,
+            // Each frame is judged by itself.
+            flows: 0,
             exempt: &[],
         })?;
+        Flows::take(&mut ebpf, &rules)?;
         let denylist = KernelMap::take(&mut ebpf, filter_mask)?;
         let counts = PerCpuArray::try_from(ebpf.take_map("COUNTS").context("no COUNTS")?)?;
         let events = RingBuf::try_from(ebpf.take_map("EVENTS").context("no EVENTS")?)?;
