@@ -39,19 +39,15 @@ fn kernel() {
 fn kernel_blocks(lab: &Lab, server: SocketAddr, fixture: &Fixture, location: usize, token: Token) {
     let name = format!("{} to {server}", fixture.name);
     let request = fixture.bytes(Certificate::HOST);
-    let exchange = lab.exchange(server, &request, SILENCE);
+    let exchange = lab.exchange(server, &request, LIMIT);
     assert_eq!(
         exchange.answer.status(),
-        None,
+        Some(403),
         "{name}: {:?}\n{}",
         exchange.answer,
         lab.product.log()
     );
-    let event = if request.len() <= SEGMENT {
-        lab.only_event(&exchange, &name)
-    } else {
-        lab.same_event(&exchange, &name)
-    };
+    let event = lab.only_event(&exchange, &name);
     check_event(&event, "kernel", location, token, &name);
     assert_not_received(lab, request.len(), &name);
 }
@@ -287,10 +283,10 @@ fn kernel_before_python() {
     let [server, _] = lab.bench.pair.server_addresses(8000);
     let mut blocked = 0;
     for fixture in all().iter().filter(|fixture| fixture.is_blocked()) {
-        let exchange = lab.exchange(server, &fixture.bytes(Certificate::HOST), SILENCE);
+        let exchange = lab.exchange(server, &fixture.bytes(Certificate::HOST), LIMIT);
         assert_eq!(
             exchange.answer.status(),
-            None,
+            Some(403),
             "{}: {:?}",
             fixture.name,
             exchange.answer
