@@ -156,6 +156,9 @@ pub struct Flow {
     body: u64,
     /// The length that the header block declares which is being read.
     length: u64,
+    /// `body` and `length` behind the segment under judgement.
+    next_body: u64,
+    next_length: u64,
     /// When a segment was last passed, in nanoseconds of the monotonic clock.
     pub passed_at: u64,
     /// How the state was left at `tip`.
@@ -166,7 +169,8 @@ pub struct Flow {
     held_at: u32,
     /// The sequence number of the last open state that was given up.
     gave_up_at: u32,
-    reserved: u32,
+    /// Bits [`SAW_HEADER`], [`ENDED_HEADERS`] of the segment under judgement.
+    next_signs: u32,
     /// Part of the key of the flow's gaps.
     pub epoch: u32,
     /// The state at `tip`, where it was left open.
@@ -176,6 +180,9 @@ pub struct Flow {
     /// The last open state that is not settled yet.
     held: Scan,
 }
+
+const SAW_HEADER: u32 = 1;
+const ENDED_HEADERS: u32 = 2;
 
 const KNOWS_SETTLED: u32 = 1;
 const KNOWS_TIP: u32 = 2;
@@ -209,12 +216,14 @@ impl Flow {
             quiet: 0,
             body: 0,
             length: 0,
+            next_body: 0,
+            next_length: 0,
             passed_at: 0,
             left: Left::Closed,
             next_left: Left::Closed,
             held_at: 0,
             gave_up_at: 0,
-            reserved: 0,
+            next_signs: 0,
             epoch: 0,
             state: scan,
             next: scan,
@@ -304,7 +313,8 @@ impl Flow {
         ahead <= self.body || self.flags & DECLARED == 0 && self.quiet >= BULK
     }
 
-    /// The `step`th scan (0 or 1) that the segment needs, with its state in `scan`; `None` where none.
+    /// The `step`th scan (0 or 1) that the segment needs, with its state in `scan`; `None` where none. For step 1
+    /// `scan` is the first scan at its end.
     #[inline(always)]
     pub fn start(
         &self,
@@ -328,6 +338,13 @@ impl Flow {
         let held = self.holds(at) && place as u32 != Place::Next as u32;
         let exact = matches!(place, Place::Next | Place::Filler) || held;
         if step == 1 {
+            if let Some(fork) = scan.fork_at() {
+                scan.restart();
+                return Some(Start {
+                    offset: fork,
+                    first_line_only: false,
+                });
+            }
             // What is in front is unknown: it may also be a request target.
             if exact {
                 return None;
@@ -341,6 +358,8 @@ impl Flow {
         match left {
             Left::Open if place as u32 == Place::Next as u32 => scan.resume(&self.state),
             _ if held => scan.resume(&self.held),
+            // A message may begin with the segment, though what is before it did not end its line.
+            Left::Closed if place as u32 == Place::Next as u32 => scan.restart_anywhere(),
             _ if !exact => scan.restart_anywhere(),
             Left::Target => scan.restart_in_target(),
             Left::Method => scan.restart_in_method(),
@@ -348,7 +367,9 @@ impl Flow {
             // An open state is held, or the segment was not placed here.
             Left::Closed | Left::Open => scan.restart_in_line(),
         }
-        scan.length = self.length;
+        if matches!(place, Place::Next) {
+            scan.continue_message(offset, self.length, self.body);
+        }
         Some(Start {
             offset,
             first_line_only: false,
@@ -364,6 +385,9 @@ impl Flow {
     #[inline(always)]
     pub fn open(&mut self) {
         self.next_left = Left::Closed;
+        self.next_signs = 0;
+        self.next_body = 0;
+        self.next_length = 0;
     }
 
     /// A scan of the segment came to its end in this state.
@@ -372,7 +396,16 @@ impl Flow {
     /// Where another scan of it ended in a candidate, and differently. A segment ahead of a gap is then dropped:
     /// it comes again when more is known. Of the first segment that was seen of a flow the line is believed.
     #[inline(always)]
-    pub fn end(&mut self, place: Place, scan: &Scan, rules: &Rules) -> Result<(), Conflict> {
+    pub fn end(
+        &mut self,
+        place: Place,
+        begun: Start,
+        scan: &Scan,
+        rules: &Rules,
+    ) -> Result<(), Conflict> {
+        if !begun.first_line_only {
+            self.note_message(scan);
+        }
         let left = Left::of(scan, rules);
         if left as u32 == Left::Closed as u32 {
             return Ok(());
@@ -380,11 +413,10 @@ impl Flow {
         if self.next_left as u32 != Left::Closed as u32 {
             let same = self.next_left as u32 == left as u32
                 && (left.is_light() || self.next.signature() == scan.signature());
-            return if same || place as u32 == Place::First as u32 {
-                Ok(())
-            } else {
-                Err(Conflict::Ambiguous)
-            };
+            if same || place as u32 == Place::First as u32 {
+                return Ok(());
+            }
+            return Err(Conflict::Ambiguous);
         }
         self.next_left = left;
         if !left.is_light() {
@@ -395,7 +427,6 @@ impl Flow {
 
     /// Whether the segment `start..end` may be passed, now that it is scanned; if so it counts as passed.
     /// `gap` is what is noted under `start`; what is to be noted instead is given back, with its left end.
-    /// `scan` is the first scan of the segment, at its end.
     ///
     /// # Errors
     /// Where it ends inside a candidate that goes on in what was passed before.
@@ -407,7 +438,6 @@ impl Flow {
         end: u32,
         now: u64,
         gap: Option<&Gap>,
-        scan: &Scan,
     ) -> Result<Option<(u32, Gap)>, Conflict> {
         let left = self.next_left;
         let mut note = None;
@@ -460,30 +490,38 @@ impl Flow {
                 return Err(Conflict::Gap);
             }
         }
-        self.count_body(end, scan);
+        self.count_body(place, end);
         self.commit(end, left, now);
         Ok(note)
     }
 
-    /// `scan` came to `end`, behind the tip.
+    /// What the scan of the whole segment saw of its messages' framing.
     #[inline(always)]
-    fn count_body(&mut self, end: u32, scan: &Scan) {
-        let len = end.wrapping_sub(self.tip);
-        self.length = scan.length;
-        self.body = self.body.saturating_sub(u64::from(len));
-        if scan.saw_header() {
-            self.quiet = 0;
-            self.body = 0;
-        } else {
-            self.quiet = self.quiet.saturating_add(len);
+    fn note_message(&mut self, scan: &Scan) {
+        self.next_body = scan.body_left();
+        self.next_length = scan.length;
+        self.next_signs = u32::from(scan.saw_header()) | u32::from(scan.ended_headers()) << 1;
+    }
+
+    /// The segment was passed up to `end`, behind the tip.
+    #[inline(always)]
+    fn count_body(&mut self, place: Place, end: u32) {
+        if place as u32 == Place::Ahead as u32 {
+            let len = u64::from(end.wrapping_sub(self.tip));
+            self.body = self.body.saturating_sub(len);
+            return;
         }
-        if scan.ended_headers() && self.length > 0 {
-            // As if the body had begun with the segment: rather too short than too long.
-            self.body = self.length.saturating_sub(u64::from(len));
+        self.body = self.next_body;
+        self.length = self.next_length;
+        if self.next_signs & SAW_HEADER != 0 {
+            self.quiet = 0;
+            self.flags &= !DECLARED;
+        } else {
+            self.quiet = self.quiet.saturating_add(end.wrapping_sub(self.tip));
+        }
+        if self.next_signs & ENDED_HEADERS != 0 {
             self.length = 0;
             self.flags |= DECLARED;
-        } else if scan.saw_header() {
-            self.flags &= !DECLARED;
         }
     }
 
