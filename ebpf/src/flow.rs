@@ -144,6 +144,15 @@ pub struct Flow {
     /// Held by the program that judges a segment; the programs' own affair.
     pub lock: u32,
     flags: u32,
+    knows_settled: u32,
+    knows_sent: u32,
+    /// Behind the last byte that the server sent.
+    sent: u32,
+    /// Segments with payload that the server sent.
+    answers: u32,
+    /// Whether a whole header block was passed, and `answers` at that time.
+    asked: u32,
+    asked_at: u32,
     /// All before this sequence number is taken by the receiver.
     settled: u32,
     /// Behind the last byte that was passed.
@@ -169,7 +178,7 @@ pub struct Flow {
     held_at: u32,
     /// The sequence number of the last open state that was given up.
     gave_up_at: u32,
-    /// Bits [`SAW_HEADER`], [`ENDED_HEADERS`] of the segment under judgement.
+    /// Bits [`SAW_HEADER`], [`ENDED_HEADERS`], [`SAW_BLANK`] of the segment under judgement.
     next_signs: u32,
     /// Part of the key of the flow's gaps.
     pub epoch: u32,
@@ -183,9 +192,11 @@ pub struct Flow {
 
 const SAW_HEADER: u32 = 1;
 const ENDED_HEADERS: u32 = 2;
+const SAW_BLANK: u32 = 4;
 
-const KNOWS_SETTLED: u32 = 1;
-const KNOWS_TIP: u32 = 2;
+const KNOWS_TIP: u32 = 1;
+/// A gap was noted.
+const GAPS: u32 = 2;
 /// `high` is set.
 const RECOVERING: u32 = 4;
 /// `held` is set.
@@ -210,6 +221,12 @@ impl Flow {
         Self {
             lock: 0,
             flags: 0,
+            knows_settled: 0,
+            knows_sent: 0,
+            sent: 0,
+            answers: 0,
+            asked: 0,
+            asked_at: 0,
             settled: 0,
             tip: 0,
             high: 0,
@@ -231,13 +248,62 @@ impl Flow {
         }
     }
 
-    /// The receiver acknowledges all before `ack`: what its own packets say, so no decoy moves it.
+    /// Forgets all.
+    #[inline(always)]
+    pub fn forget(&mut self) {
+        self.flags = 0;
+        self.knows_settled = 0;
+        self.knows_sent = 0;
+        self.asked = 0;
+        self.body = 0;
+        self.length = 0;
+        self.quiet = 0;
+    }
+
+    /// How the segment under judgement leaves the flow.
+    #[inline(always)]
+    #[must_use]
+    pub fn leaves(&self) -> Left {
+        self.next_left
+    }
+
+    /// The receiver acknowledges all before `ack`: what its own packets say, so no decoy moves it. May run while
+    /// another CPU judges a segment, so it writes nothing that judging writes.
     #[inline(always)]
     pub fn settle(&mut self, ack: u32) {
-        if self.flags & KNOWS_SETTLED == 0 || before(self.settled, ack) {
+        if self.knows_settled == 0 || before(self.settled, ack) {
             self.settled = ack;
-            self.flags |= KNOWS_SETTLED;
+            self.knows_settled = 1;
         }
+    }
+
+    /// The receiver sends `len` bytes from sequence number `start` on. As [`Flow::settle`].
+    #[inline(always)]
+    pub fn answer(&mut self, start: u32, len: u32) {
+        let end = start.wrapping_add(len);
+        if len > 0 {
+            self.answers = self.answers.wrapping_add(1);
+        }
+        if self.knows_sent == 0 || before(self.sent, end) {
+            self.sent = end;
+            self.knows_sent = 1;
+        }
+    }
+
+    /// Whether the server owes the client nothing, so that an answer in its place is understood as one to the
+    /// segment that acknowledges `acknowledgment`.
+    #[inline(always)]
+    #[must_use]
+    pub fn owes_nothing(&self, acknowledgment: u32) -> bool {
+        let answered = self.asked == 0 || self.asked_at != self.answers;
+        answered && (self.knows_sent == 0 || self.sent == acknowledgment)
+    }
+
+    /// Whether a gap may be noted for the flow.
+    #[inline(always)]
+    #[must_use]
+    pub fn has_gaps(&self) -> bool {
+        self.flags & GAPS != 0
     }
 
     /// The receiver accepts a connection, and has taken all before `ack`. What is known of an older connection
@@ -247,11 +313,15 @@ impl Flow {
         self.epoch = self.epoch.wrapping_add(1);
         let taken = self.flags & KNOWS_TIP != 0 && self.tip == ack;
         self.settled = ack;
+        self.knows_settled = 1;
         if taken {
-            self.flags |= KNOWS_SETTLED;
             return;
         }
-        self.flags = KNOWS_SETTLED | KNOWS_TIP;
+        self.flags = KNOWS_TIP;
+        self.knows_sent = 0;
+        self.asked = 0;
+        self.body = 0;
+        self.length = 0;
         self.tip = ack;
         self.left = Left::Line;
         self.quiet = 0;
@@ -260,7 +330,7 @@ impl Flow {
     /// Places the segment of the bytes `start..end` (sequence numbers). `gap` is what is noted under `start`.
     #[inline(always)]
     pub fn place(&mut self, start: u32, end: u32, now: u64, gap: Option<&Gap>) -> Place {
-        let knows_settled = self.flags & KNOWS_SETTLED != 0;
+        let knows_settled = self.knows_settled != 0;
         if knows_settled && !before(self.settled, end) {
             return Place::Settled;
         }
@@ -469,6 +539,7 @@ impl Flow {
                     },
                 ));
                 self.leave_tip();
+                self.flags |= GAPS;
             }
             (Place::Recovery, _) => {
                 if self.flags & GAVE_UP != 0 && !self.holds(self.settled) {
@@ -500,7 +571,9 @@ impl Flow {
     fn note_message(&mut self, scan: &Scan) {
         self.next_body = scan.body_left();
         self.next_length = scan.length;
-        self.next_signs = u32::from(scan.saw_header()) | u32::from(scan.ended_headers()) << 1;
+        self.next_signs = u32::from(scan.saw_header())
+            | u32::from(scan.ended_headers()) << 1
+            | u32::from(scan.saw_blank()) << 2;
     }
 
     /// The segment was passed up to `end`, behind the tip.
@@ -518,6 +591,10 @@ impl Flow {
             self.flags &= !DECLARED;
         } else {
             self.quiet = self.quiet.saturating_add(end.wrapping_sub(self.tip));
+        }
+        if self.next_signs & SAW_BLANK != 0 {
+            self.asked = 1;
+            self.asked_at = self.answers;
         }
         if self.next_signs & ENDED_HEADERS != 0 {
             self.length = 0;
@@ -555,8 +632,7 @@ impl Flow {
     /// Whether nothing is held that is needed still.
     #[inline(always)]
     fn can_hold(&self) -> bool {
-        self.flags & HOLDS == 0
-            || self.flags & KNOWS_SETTLED != 0 && before(self.held_at, self.settled)
+        self.flags & HOLDS == 0 || self.knows_settled != 0 && before(self.held_at, self.settled)
     }
 
     /// Keeps the state at the left end of what is left of a gap.
@@ -578,7 +654,7 @@ impl Flow {
     /// stand inside a candidate.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        let known = KNOWS_SETTLED | KNOWS_TIP;
-        self.flags & known == known && !before(self.settled, self.tip) && self.left != Left::Open
+        let settled = self.knows_settled != 0 && !before(self.settled, self.tip);
+        settled && self.flags & KNOWS_TIP != 0 && self.left != Left::Open
     }
 }

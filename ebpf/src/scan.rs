@@ -81,6 +81,10 @@ pub enum Step {
 pub const WIDEST: u32 = 128;
 
 const WIDEST_WORDS: u32 = WIDEST / 8;
+/// A request line or a location was seen.
+const SIGN: u32 = 1;
+/// An empty line was seen.
+const BLANK: u32 = 2;
 /// No end of a body is known.
 const NO_END: u32 = u32::MAX;
 /// Longest declared length that is believed.
@@ -112,7 +116,7 @@ pub struct Scan {
     dots: u32,
     /// Bytes of the next word that are looked at already.
     passed: u32,
-    /// Signs of a header seen.
+    /// Bits [`SIGN`], [`BLANK`].
     headers: u32,
     /// The `Content-Length` of the header block that was read last.
     pub length: u64,
@@ -330,7 +334,7 @@ impl Scan {
     #[inline(always)]
     #[must_use]
     pub fn saw_header(&self) -> bool {
-        self.headers != 0
+        self.headers & SIGN != 0
     }
 
     /// Bytes of the declared body that are still to come behind the position.
@@ -353,6 +357,13 @@ impl Scan {
     #[must_use]
     pub fn ended_headers(&self) -> bool {
         self.blank_at != 0
+    }
+
+    /// Whether an empty line was read.
+    #[inline(always)]
+    #[must_use]
+    pub fn saw_blank(&self) -> bool {
+        self.headers & BLANK != 0
     }
 
     /// Where the message begins that must be read as well, counted from the start of the segment.
@@ -579,6 +590,7 @@ impl Scan {
     /// An empty line begins at the position: after it comes the body, if one was declared.
     #[inline(always)]
     fn end_headers(&mut self) {
+        self.headers |= BLANK;
         if self.length == 0 || self.body_end != NO_END || self.blank_at != 0 {
             return;
         }
@@ -654,10 +666,10 @@ impl Scan {
             self.length = 0;
             self.mode = Mode::Length;
         } else if location == COOKIE_HEADER {
-            self.headers = 1;
+            self.headers |= SIGN;
             self.enter_cookie(rules);
         } else {
-            self.headers = 1;
+            self.headers |= SIGN;
             self.mode = Mode::Value;
             self.value.begin(rules, Context::Header, location);
         }
@@ -855,7 +867,7 @@ impl Scan {
             return;
         }
         if self.mode as u32 == Mode::BeforeTarget as u32 && chunk.word(0) as u8 == b'/' {
-            self.headers = 1;
+            self.headers |= SIGN;
             self.length = 0;
         }
         self.mode = Mode::Target;

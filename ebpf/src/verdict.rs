@@ -54,10 +54,30 @@ pub enum Counter {
     Banned,
     /// Frames of a banned source that were dropped by XDP.
     XdpBanned,
+    /// A packet of a server, read for what it acknowledges.
+    Answer,
+    /// A retransmission of what the receiver has: passed unread.
+    Settled,
+    /// The first segment that was seen of a flow whose beginning was not: passed if it bears no listed token.
+    MidStream,
+    /// A segment ahead of a gap inside a body, passed.
+    Ahead,
+    /// A segment ahead of a gap while a header block may be open; it is dropped, and comes again.
+    TooEarly,
+    /// A second copy of bytes that are not acknowledged; it is dropped.
+    Duplicate,
+    /// A segment outside any window; it is dropped.
+    OutOfWindow,
+    /// A segment of a flow that another CPU judges at this moment; it is dropped, and comes again.
+    FlowBusy,
+    /// No room for another flow; what does not end between two lines is dropped.
+    FlowTableFull,
+    /// A segment that ends inside a candidate which goes on in what was passed before; the flow is reset.
+    GapConflict,
 }
 
 /// The names of all [`Counter`]s, in order.
-pub const COUNTERS: [&str; 24] = [
+pub const COUNTERS: [&str; 34] = [
     "not_ip",
     "not_tcp",
     "other_port",
@@ -82,9 +102,19 @@ pub const COUNTERS: [&str; 24] = [
     "bans",
     "banned",
     "xdp_banned",
+    "answer",
+    "settled",
+    "mid_stream",
+    "ahead",
+    "too_early",
+    "duplicate",
+    "out_of_window",
+    "flow_busy",
+    "flow_table_full",
+    "gap_conflict",
 ];
 
-const _: () = assert!(COUNTERS.len() == Counter::XdpBanned as usize + 1);
+const _: () = assert!(COUNTERS.len() == Counter::GapConflict as usize + 1);
 
 /// The action of a denylist entry, as the map holds it.
 pub const ACTION_BLOCK: u8 = 0;
@@ -138,11 +168,16 @@ pub struct Settings {
     pub filter_mask: u32,
     /// An [`OnHit`].
     pub on_hit: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// Bit 0: requests are judged where they come in; bit 1: where they go out.
+    pub judged: u32,
     /// When a source is banned.
     pub ban: BanRule,
 }
+
+/// Bit of [`Settings::judged`]: requests that come in.
+pub const JUDGE_INGRESS: u32 = 1;
+/// Bit of [`Settings::judged`]: requests that go out.
+pub const JUDGE_EGRESS: u32 = 2;
 
 /// The protected ports, a bit each.
 #[derive(Clone, Copy)]

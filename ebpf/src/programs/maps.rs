@@ -1,6 +1,7 @@
 //! The maps, and safe ways to their values.
 
 use aya_ebpf::{
+    bindings::BPF_NOEXIST,
     helpers::bpf_ktime_get_ns,
     macros::map,
     maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf, lpm_trie::Key},
@@ -10,7 +11,7 @@ use tokenblock_ebpf::{
     blocked::{Again, Blocked, flow_of},
     digest::TokenDigest,
     filter::{Filter, Fingerprint},
-    flow::FlowKey,
+    flow::{Flow, FlowKey, Gap, GapKey},
     packet::{Address, Head, Segment},
     reply::Reply,
     rules::Rules,
@@ -32,6 +33,11 @@ pub struct Work {
     pub blocked: Blocked,
     /// The sender, as [`EXEMPT`] knows it.
     exempt: Key<[u32; 4]>,
+    pub gap_key: GapKey,
+    /// What is noted under `gap_key`.
+    pub gap: Option<Gap>,
+    /// Stands in for a flow for which there is no room.
+    pub untracked: Flow,
     pub window: Window,
 }
 
@@ -71,6 +77,20 @@ static OFFENDERS: LruHashMap<Address, Offender> = LruHashMap::with_max_entries(6
 /// Networks that are never banned; sized by the loader.
 #[map]
 static EXEMPT: LpmTrie<[u32; 4], u32> = LpmTrie::with_max_entries(1, 0);
+/// Flows with requests; sized by the loader. What is idle is swept by userspace, and nothing is evicted: a flow
+/// that stands inside a candidate must not be forgotten.
+#[map]
+static FLOWS: HashMap<FlowKey, Flow> =
+    HashMap::with_max_entries(65_536, aya_ebpf::bindings::BPF_F_NO_PREALLOC);
+/// A flow of which nothing is known: zeros, never written.
+#[map]
+static NEW_FLOW: Array<Flow> = Array::with_max_entries(1, 0);
+/// Gaps inside bodies; one that is forgotten costs its flow the connection, no more.
+#[map]
+static GAPS: LruHashMap<GapKey, Gap> = LruHashMap::with_max_entries(65_536, 0);
+/// What servers acknowledged with their SYN, until the client sends data.
+#[map]
+static HANDSHAKES: LruHashMap<FlowKey, u32> = LruHashMap::with_max_entries(65_536, 0);
 /// One slot a hook, as [`WORK`].
 #[map]
 static REPLIES: PerCpuArray<Replies> = PerCpuArray::with_max_entries(2, 0);
@@ -133,6 +153,47 @@ pub fn counts() -> Option<&'static mut Counts> {
 #[inline(always)]
 pub fn work(slot: u32) -> Option<*mut Work> {
     WORK.get_ptr_mut(slot)
+}
+
+/// What is known of a flow.
+#[inline(always)]
+pub fn flow(key: &FlowKey) -> Option<*mut Flow> {
+    FLOWS.get_ptr_mut(key)
+}
+
+/// What is known of a flow, from now on; `None` where there is no room for it.
+#[inline(always)]
+pub fn new_flow(key: &FlowKey) -> Option<*mut Flow> {
+    // Where another CPU is faster, its flow is taken.
+    let _exists = FLOWS.insert(key, NEW_FLOW.get(0)?, u64::from(BPF_NOEXIST));
+    FLOWS.get_ptr_mut(key)
+}
+
+/// What the server acknowledged with its SYN.
+#[inline(always)]
+pub fn handshake(key: &FlowKey) -> Option<u32> {
+    // SAFETY: an entry that is reused meanwhile is another connection's of the same hash at worst, and what is
+    // read of it is checked against the segment's place.
+    unsafe { HANDSHAKES.get(key) }.copied()
+}
+
+/// Keeps what the server acknowledged with its SYN.
+#[inline(always)]
+pub fn keep_handshake(key: &FlowKey, ack: u32) {
+    let _full = HANDSHAKES.insert(key, ack, 0);
+}
+
+/// What is noted of a gap.
+#[inline(always)]
+pub fn gap(key: &GapKey) -> Option<Gap> {
+    // SAFETY: as in `handshake`.
+    unsafe { GAPS.get(key) }.copied()
+}
+
+/// Notes a gap.
+#[inline(always)]
+pub fn note_gap(key: &GapKey, gap: &Gap) {
+    let _full = GAPS.insert(key, gap, 0);
 }
 
 /// This CPU's replies for a hook.

@@ -1,6 +1,8 @@
 //! The hooks, and the order in which a packet is judged.
 
 mod classify;
+mod flow;
+mod judge;
 mod maps;
 mod report;
 mod respond;

@@ -54,6 +54,7 @@ pub fn respond(
     packet: Packet,
     work: &mut Work,
     standing: Standing,
+    on_hit: OnHit,
     settings: &Settings,
     counts: &mut Counts,
 ) -> i32 {
@@ -68,7 +69,6 @@ pub fn respond(
         }
     }
     let segment = &work.segment;
-    let on_hit = OnHit::of(settings.on_hit);
     let on_hit = match on_hit {
         OnHit::Forbid if !standing.may_forbid || segment.flags & (SYN | ACK) != ACK => OnHit::Reset,
         chosen => chosen,

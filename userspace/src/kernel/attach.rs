@@ -30,13 +30,8 @@ enum Hook {
 }
 
 impl Hook {
-    fn of(direction: Direction) -> &'static [Self] {
-        match direction {
-            Direction::Ingress => &[Self::Ingress],
-            Direction::Egress => &[Self::Egress],
-            Direction::Both => &[Self::Ingress, Self::Egress],
-        }
-    }
+    /// Requests pass one of them, what their servers acknowledge the other.
+    const ALL: [Self; 2] = [Self::Ingress, Self::Egress];
 
     fn program(self, link: Link) -> &'static str {
         match (self, link) {
@@ -58,7 +53,6 @@ impl Hook {
 /// The links that hold the programs to interfaces; dropped, they detach.
 pub struct Attachments {
     patterns: Patterns,
-    hooks: &'static [Hook],
     tcx: bool,
     xdp: &'static [XdpMode],
     links: BTreeMap<u32, Attached>,
@@ -80,7 +74,6 @@ impl Attachments {
         let tcx = system::kernel_at_least(6, 6);
         Self {
             patterns,
-            hooks: Hook::of(direction),
             tcx,
             // XDP sees what comes in.
             xdp: match direction {
@@ -158,9 +151,9 @@ impl Attachments {
                 name: interface.name.clone(),
             });
         };
-        let mut links = Vec::with_capacity(self.hooks.len());
-        for hook in self.hooks {
-            links.push(self.attach_hook(ebpf, &interface.name, *hook, link)?);
+        let mut links = Vec::with_capacity(Hook::ALL.len());
+        for hook in Hook::ALL {
+            links.push(self.attach_hook(ebpf, &interface.name, hook, link)?);
         }
         let xdp = self.attach_xdp(ebpf, &interface.name, link);
         debug!(

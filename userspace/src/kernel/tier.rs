@@ -9,7 +9,7 @@ use aya::{
 use tokenblock_ebpf::{
     ban::BanRule,
     rules::Rules,
-    verdict::{OnHit, PortSet, Settings},
+    verdict::{JUDGE_EGRESS, JUDGE_INGRESS, OnHit, PortSet, Settings},
 };
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::warn;
@@ -66,7 +66,7 @@ impl KernelTier {
                 monitor: u32::from(settings.monitor),
                 filter_mask,
                 on_hit: on_hit(settings.on_hit) as u32,
-                reserved: 0,
+                judged: judged(settings.direction),
                 ban: settings.ban.as_ref().map(ban_rule).unwrap_or_default(),
             },
             exempt: settings.ban.as_ref().map_or(&[], |ban| &ban.exempt),
@@ -186,5 +186,14 @@ fn port_set(ports: &Ports) -> PortSet {
             }
             set
         }
+    }
+}
+
+/// Where requests are judged, in the programs' terms.
+fn judged(direction: cli::Direction) -> u32 {
+    match direction {
+        cli::Direction::Ingress => JUDGE_INGRESS,
+        cli::Direction::Egress => JUDGE_EGRESS,
+        cli::Direction::Both => JUDGE_INGRESS | JUDGE_EGRESS,
     }
 }
