@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, time::Duration};
 use anyhow::{Context as _, Result, bail};
 use aya::{
     Ebpf,
-    maps::{MapData, PerCpuArray, RingBuf},
+    maps::{HashMap, MapData, PerCpuArray, RingBuf},
     programs::{TestRun as _, TestRunOptions},
 };
 use tokenblock::{
@@ -22,7 +22,9 @@ use tokenblock::{
 };
 use tokenblock_ebpf::{
     digest::InstallationKey,
+    blocked::Blocked,
     event::Event,
+    flow::{Flow, FlowKey, Gap, GapKey},
     location::LocationKind,
     rules::Rules,
     verdict::{COUNTERS, Counter, JUDGE_EGRESS, JUDGE_INGRESS, PortSet, Settings},
@@ -154,11 +156,21 @@ impl Programs {
         Ok(self.denylist.remove(digests)?)
     }
 
-    /// Runs a program, one of [`tokenblock::kernel::load::CLASSIFIERS`], once.
+    /// Forgets all flows, so that the next frame is the first of its own.
+    fn forget_flows(&mut self) -> Result<()> {
+        const KEY: usize = size_of::<FlowKey>();
+        clear::<KEY, { size_of::<Blocked>() }>(&mut self.ebpf, "BLOCKED")?;
+        clear::<KEY, { size_of::<Flow>() }>(&mut self.ebpf, "FLOWS")?;
+        clear::<KEY, { size_of::<u32>() }>(&mut self.ebpf, "HANDSHAKES")?;
+        clear::<{ size_of::<GapKey>() }, { size_of::<Gap>() }>(&mut self.ebpf, "GAPS")
+    }
+
+    /// Runs a program, one of [`tokenblock::kernel::load::CLASSIFIERS`], once, on the first frame of a flow.
     ///
     /// # Errors
     /// Where the kernel can't run it, or it gives an action that none should.
     pub fn run(&mut self, program: &'static str, frame: &[u8]) -> Result<Fate> {
+        self.forget_flows()?;
         let (action, _) = self.repeat(program, frame, 1)?;
         match action {
             SHOT => Ok(Fate::Dropped),
@@ -241,6 +253,17 @@ impl Programs {
         let ids = classifier(&mut self.ebpf, program)?.info()?.map_ids()?;
         ids.context("kernel before 4.15")
     }
+}
+
+/// Empties a hash map whose keys and values have so many bytes.
+fn clear<const KEY: usize, const VALUE: usize>(ebpf: &mut Ebpf, name: &str) -> Result<()> {
+    let map = ebpf.map_mut(name).with_context(|| format!("no {name}"))?;
+    let mut map: HashMap<&mut MapData, [u8; KEY], [u8; VALUE]> = HashMap::try_from(map)?;
+    let keys = map.keys().collect::<Result<Vec<_>, _>>()?;
+    for key in keys {
+        map.remove(&key)?;
+    }
+    Ok(())
 }
 
 /// The name under which a counter is read.
