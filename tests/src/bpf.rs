@@ -21,13 +21,13 @@ use tokenblock::{
     },
 };
 use tokenblock_ebpf::{
-    digest::InstallationKey,
     blocked::Blocked,
+    digest::InstallationKey,
     event::Event,
     flow::{Flow, FlowKey, Gap, GapKey},
     location::LocationKind,
     rules::Rules,
-    verdict::{COUNTERS, Counter, JUDGE_EGRESS, JUDGE_INGRESS, PortSet, Settings},
+    verdict::{COUNTERS, Counter, JUDGE_EGRESS, JUDGE_INGRESS, OnHit, PortSet, Settings},
 };
 
 use crate::fixtures::{LOCATIONS, MIN_TOKEN_LENGTH, listed};
@@ -39,9 +39,11 @@ pub const KEY: InstallationKey = InstallationKey(*b"kernel-tests-key");
 /// Most bytes of a frame: what a page holds besides the kernel's own.
 pub const MAX_FRAME: usize = 3600;
 
+/// `TC_ACT_REDIRECT`.
+pub const REDIRECT: u32 = 7;
+/// `TC_ACT_UNSPEC`.
+pub const UNSPEC: u32 = u32::MAX;
 const SHOT: u32 = 2;
-/// -1.
-const UNSPEC: u32 = u32::MAX;
 
 /// What the program wants done with the packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +62,8 @@ pub struct Setup {
     pub ports: PortSet,
     /// Room for so many entries.
     pub entries: usize,
+    /// What is done when a request is blocked.
+    pub on_hit: OnHit,
 }
 
 impl Default for Setup {
@@ -71,6 +75,7 @@ impl Default for Setup {
             monitor: false,
             ports,
             entries: 1000,
+            on_hit: OnHit::Drop,
         }
     }
 }
@@ -112,6 +117,7 @@ impl Programs {
             settings: Settings {
                 monitor: u32::from(setup.monitor),
                 filter_mask,
+                on_hit: setup.on_hit as u32,
                 judged: JUDGE_INGRESS | JUDGE_EGRESS,
                 ..Settings::default()
             },
@@ -157,7 +163,10 @@ impl Programs {
     }
 
     /// Forgets all flows, so that the next frame is the first of its own.
-    fn forget_flows(&mut self) -> Result<()> {
+    ///
+    /// # Errors
+    /// Where a map can't be emptied.
+    pub fn forget_flows(&mut self) -> Result<()> {
         const KEY: usize = size_of::<FlowKey>();
         clear::<KEY, { size_of::<Blocked>() }>(&mut self.ebpf, "BLOCKED")?;
         clear::<KEY, { size_of::<Flow>() }>(&mut self.ebpf, "FLOWS")?;
@@ -177,6 +186,22 @@ impl Programs {
             UNSPEC => Ok(Fate::Passed),
             other => bail!("{program} gave the action {other}"),
         }
+    }
+
+    /// Runs a program once, its flows as they are: the action, and what became of the frame.
+    ///
+    /// # Errors
+    /// Where the kernel can't run it.
+    pub fn rewrite(&mut self, program: &'static str, frame: &[u8]) -> Result<(u32, Vec<u8>)> {
+        let mut out = vec![0; MAX_FRAME];
+        let mut options = TestRunOptions::new();
+        options.data_in = Some(frame);
+        options.data_out = Some(&mut out);
+        let result = classifier(&mut self.ebpf, program)?
+            .test_run(options)
+            .with_context(|| format!("{program} on {} bytes", frame.len()))?;
+        out.truncate(result.data_size_out as usize);
+        Ok((result.return_value, out))
     }
 
     /// Runs a program `times` on one frame: the last action, and the mean time of a run.
