@@ -11,6 +11,7 @@ pub mod object;
 pub mod patterns;
 mod system;
 mod tier;
+pub mod xdp;
 
 pub use counts::Counts;
 pub use error::KernelError;
