@@ -136,6 +136,8 @@ fn retransmissions_are_no_hits() {
         ("off", "blocked_again"),
         ("generic", "xdp_blocked"),
         ("native", "xdp_blocked"),
+        // Attached by the first hit.
+        ("auto", "xdp_blocked"),
     ] {
         let lab = lab(binary.clone(), &["--on-hit", "drop", "--xdp", xdp]);
         for server in lab.servers() {
