@@ -306,7 +306,7 @@ pub enum OnHit {
 /// How the XDP program is attached.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Xdp {
-    /// In the driver where it can, else as `generic`
+    /// In the driver of hardware; on other interfaces as `generic`, while flows are blocked
     #[default]
     Auto,
     /// In the driver; not at all where it can't

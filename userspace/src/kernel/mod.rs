@@ -12,6 +12,7 @@ pub mod object;
 pub mod patterns;
 mod system;
 mod tier;
+pub mod xdp;
 
 pub use counts::Counts;
 pub use error::KernelError;

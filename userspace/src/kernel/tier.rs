@@ -8,10 +8,11 @@ use aya::{
 };
 use tokenblock_ebpf::{
     ban::BanRule,
+    blocked::MEMORY_NS,
     rules::Rules,
     verdict::{JUDGE_EGRESS, JUDGE_INGRESS, OnHit, PortSet, Settings},
 };
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tracing::warn;
 
 use super::{
@@ -36,6 +37,9 @@ use crate::{
 /// How often all interfaces are looked at again, should a change have been missed.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
+/// How long a blocked flow is remembered.
+const FLOW_MEMORY: Duration = Duration::from_nanos(MEMORY_NS);
+
 /// The kernel tier; dropped, it detaches its programs and leaves nothing behind.
 pub struct KernelTier {
     attachments: Attachments,
@@ -44,6 +48,10 @@ pub struct KernelTier {
     counts: Counts,
     flows: Flows,
     ebpf: Ebpf,
+    /// How long the programs remember what they blocked.
+    memory: Duration,
+    /// When all of it is forgotten.
+    idle_at: Instant,
 }
 
 impl KernelTier {
@@ -91,6 +99,11 @@ impl KernelTier {
                 counts,
                 flows,
                 ebpf,
+                memory: settings
+                    .ban
+                    .as_ref()
+                    .map_or(FLOW_MEMORY, |ban| FLOW_MEMORY.max(ban.duration)),
+                idle_at: Instant::now(),
             },
             map,
         ))
@@ -129,9 +142,17 @@ impl KernelTier {
         again.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                done = self.events.forward() => if let Err(error) = done {
-                    return error;
+                done = self.events.forward() => match done {
+                    Ok(true) => {
+                        self.idle_at = Instant::now() + self.memory;
+                        self.attachments.busy(&mut self.ebpf);
+                    }
+                    Ok(false) => {}
+                    Err(error) => return error,
                 },
+                () = sleep_until(self.idle_at), if self.attachments.is_busy() => {
+                    self.attachments.idle();
+                }
                 Some(change) = self.interfaces.change() => {
                     self.attachments.follow(&mut self.ebpf, &change);
                 }
