@@ -65,6 +65,9 @@ pub struct Setup {
     pub entries: usize,
     /// What is done when a request is blocked.
     pub on_hit: OnHit,
+    /// Flows that are kept on record; with none, each frame is judged as the first of its flow, however often it
+    /// is repeated.
+    pub flows: u32,
 }
 
 impl Default for Setup {
@@ -77,6 +80,7 @@ impl Default for Setup {
             ports,
             entries: 1000,
             on_hit: OnHit::Drop,
+            flows: 64,
         }
     }
 }
@@ -125,11 +129,12 @@ impl Programs {
             },
             ports: &setup.ports,
             capacity,
-            // Each frame is judged by itself.
-            flows: 0,
+            flows: setup.flows,
             exempt: &[],
         })?;
-        Flows::take(&mut ebpf, &rules)?;
+        if setup.flows == 0 {
+            Flows::take(&mut ebpf, &rules)?;
+        }
         let denylist = KernelMap::take(&mut ebpf, filter_mask)?;
         let counts = PerCpuArray::try_from(ebpf.take_map("COUNTS").context("no COUNTS")?)?;
         let events = RingBuf::try_from(ebpf.take_map("EVENTS").context("no EVENTS")?)?;
