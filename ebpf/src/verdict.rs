@@ -217,4 +217,6 @@ mod user {
     unsafe impl aya::Pod for super::PortSet {}
     // SAFETY: as above.
     unsafe impl aya::Pod for crate::digest::TokenDigest {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for crate::flow::FlowKey {}
 }

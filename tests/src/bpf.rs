@@ -21,11 +21,12 @@ use tokenblock::{
     },
 };
 use tokenblock_ebpf::{
-    blocked::Blocked,
+    blocked::{Blocked, flow_of},
     digest::InstallationKey,
     event::Event,
     flow::{Flow, FlowKey, Gap, GapKey},
     location::LocationKind,
+    packet::{Head, Link, Segment, parse},
     rules::Rules,
     verdict::{COUNTERS, Counter, JUDGE_EGRESS, JUDGE_INGRESS, OnHit, PortSet, Settings},
 };
@@ -39,6 +40,8 @@ pub const KEY: InstallationKey = InstallationKey(*b"kernel-tests-key");
 /// Most bytes of a frame: what a page holds besides the kernel's own.
 pub const MAX_FRAME: usize = 3600;
 
+/// The index of the loopback interface, which test runs pretend to.
+pub const LOOPBACK: u32 = 1;
 /// `TC_ACT_REDIRECT`.
 pub const REDIRECT: u32 = 7;
 /// `TC_ACT_UNSPEC`.
@@ -174,12 +177,36 @@ impl Programs {
         clear::<{ size_of::<GapKey>() }, { size_of::<Gap>() }>(&mut self.ebpf, "GAPS")
     }
 
+    /// Has the flow of this frame accepted by its server, as the program sees it from the other hook: its
+    /// requests begin with the frame's first byte.
+    fn accept(&mut self, program: &str, frame: &[u8]) -> Result<()> {
+        let link = if program.ends_with("_ip") {
+            Link::Ip
+        } else {
+            Link::Ethernet
+        };
+        let mut segment = Segment::default();
+        let len = u32::try_from(frame.len())?;
+        if parse(&Head::of(frame), len, link, &mut segment).is_err() {
+            return Ok(());
+        }
+        let hook = u32::from(program.starts_with("egress"));
+        let key = FlowKey {
+            reserved: LOOPBACK << 1 | hook,
+            ..flow_of(&segment)
+        };
+        let map = self.ebpf.map_mut("HANDSHAKES").context("no HANDSHAKES")?;
+        let mut handshakes: HashMap<&mut MapData, FlowKey, u32> = HashMap::try_from(map)?;
+        Ok(handshakes.insert(key, segment.sequence, 0)?)
+    }
+
     /// Runs a program, one of [`tokenblock::kernel::load::CLASSIFIERS`], once, on the first frame of a flow.
     ///
     /// # Errors
     /// Where the kernel can't run it, or it gives an action that none should.
     pub fn run(&mut self, program: &'static str, frame: &[u8]) -> Result<Fate> {
         self.forget_flows()?;
+        self.accept(program, frame)?;
         let (action, _) = self.repeat(program, frame, 1)?;
         match action {
             SHOT => Ok(Fate::Dropped),
