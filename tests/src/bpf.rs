@@ -8,13 +8,14 @@ use std::{collections::BTreeMap, time::Duration};
 use anyhow::{Context as _, Result, bail};
 use aya::{
     Ebpf,
-    maps::{HashMap, MapData, PerCpuArray, RingBuf},
+    maps::{HashMap, Map, MapData, PerCpuArray, RingBuf},
     programs::{TestRun as _, TestRunOptions},
 };
 use tokenblock::{
     denylist::{Listed, Tier as _, TokenDigest},
     kernel::{
         Counts, KernelMap,
+        flows::Flows,
         load::{Load, classifier, load},
         map::{capacity_for, filter_mask_for},
         object::programs,
@@ -40,6 +41,8 @@ pub const KEY: InstallationKey = InstallationKey(*b"kernel-tests-key");
 /// Most bytes of a frame: what a page holds besides the kernel's own.
 pub const MAX_FRAME: usize = 3600;
 
+/// Room for flows: one is judged at a time.
+const FLOWS: u32 = 64;
 /// The index of the loopback interface, which test runs pretend to.
 pub const LOOPBACK: u32 = 1;
 /// `TC_ACT_REDIRECT`.
@@ -101,6 +104,7 @@ pub fn rules() -> Result<Rules> {
 /// The loaded programs with their maps; not attached anywhere.
 pub struct Programs {
     ebpf: Ebpf,
+    flows: HashMap<MapData, FlowKey, Flow>,
     denylist: KernelMap,
     events: RingBuf<MapData>,
     counts: Counts,
@@ -114,9 +118,10 @@ impl Programs {
     pub fn load(setup: &Setup) -> Result<Self> {
         let capacity = capacity_for(setup.entries);
         let filter_mask = filter_mask_for(capacity);
+        let rules = rules()?;
         let mut ebpf = load(&Load {
             object: programs()?,
-            rules: &rules()?,
+            rules: &rules,
             settings: Settings {
                 monitor: u32::from(setup.monitor),
                 filter_mask,
@@ -126,13 +131,17 @@ impl Programs {
             },
             ports: &setup.ports,
             capacity,
+            flows: FLOWS,
             exempt: &[],
         })?;
+        let flows = flows_of(&ebpf)?;
+        Flows::take(&mut ebpf, &rules)?;
         let denylist = KernelMap::take(&mut ebpf, filter_mask)?;
         let counts = PerCpuArray::try_from(ebpf.take_map("COUNTS").context("no COUNTS")?)?;
         let events = RingBuf::try_from(ebpf.take_map("EVENTS").context("no EVENTS")?)?;
         Ok(Self {
             ebpf,
+            flows,
             denylist,
             events,
             counts: Counts::new(counts),
@@ -172,13 +181,12 @@ impl Programs {
     pub fn forget_flows(&mut self) -> Result<()> {
         const KEY: usize = size_of::<FlowKey>();
         clear::<KEY, { size_of::<Blocked>() }>(&mut self.ebpf, "BLOCKED")?;
-        clear::<KEY, { size_of::<Flow>() }>(&mut self.ebpf, "FLOWS")?;
         clear::<KEY, { size_of::<u32>() }>(&mut self.ebpf, "HANDSHAKES")?;
         clear::<{ size_of::<GapKey>() }, { size_of::<Gap>() }>(&mut self.ebpf, "GAPS")
     }
 
-    /// Has the flow of this frame accepted by its server, as the program sees it from the other hook: its
-    /// requests begin with the frame's first byte.
+    /// Forgets the flow of this frame, and has it accepted by its server, as the program sees it from the other
+    /// hook: its requests begin with the frame's first byte.
     fn accept(&mut self, program: &str, frame: &[u8]) -> Result<()> {
         let link = if program.ends_with("_ip") {
             Link::Ip
@@ -195,6 +203,9 @@ impl Programs {
             reserved: LOOPBACK << 1 | hook,
             ..flow_of(&segment)
         };
+        if self.flows.get(&key, 0).is_ok() {
+            self.flows.remove(&key)?;
+        }
         let map = self.ebpf.map_mut("HANDSHAKES").context("no HANDSHAKES")?;
         let mut handshakes: HashMap<&mut MapData, FlowKey, u32> = HashMap::try_from(map)?;
         Ok(handshakes.insert(key, segment.sequence, 0)?)
@@ -305,6 +316,15 @@ impl Programs {
         let ids = classifier(&mut self.ebpf, program)?.info()?.map_ids()?;
         ids.context("kernel before 4.15")
     }
+}
+
+/// Another way to the table of flows, which the product takes for itself.
+fn flows_of(ebpf: &Ebpf) -> Result<HashMap<MapData, FlowKey, Flow>> {
+    let Some(Map::HashMap(map)) = ebpf.map("FLOWS") else {
+        bail!("no FLOWS");
+    };
+    let map = MapData::from_id(map.info()?.id())?;
+    Ok(HashMap::try_from(Map::HashMap(map))?)
 }
 
 /// Empties a hash map whose keys and values have so many bytes.

@@ -4,6 +4,7 @@ pub mod attach;
 pub mod counts;
 pub mod error;
 pub mod events;
+pub mod flows;
 pub mod interfaces;
 pub mod load;
 pub mod map;

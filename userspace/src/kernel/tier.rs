@@ -20,6 +20,7 @@ use super::{
     counts::Counts,
     error::KernelError,
     events::Events,
+    flows::Flows,
     interfaces::{Change, Interfaces},
     load::{Load, load},
     map::{KernelMap, capacity_for, filter_mask_for},
@@ -45,6 +46,7 @@ pub struct KernelTier {
     interfaces: Interfaces,
     events: Events,
     counts: Counts,
+    flows: Flows,
     ebpf: Ebpf,
     /// How long the programs remember what they blocked.
     memory: Duration,
@@ -80,8 +82,10 @@ impl KernelTier {
             exempt: settings.ban.as_ref().map_or(&[], |ban| &ban.exempt),
             ports: &port_set(&settings.ports),
             capacity,
+            flows: settings.flows,
         })?;
         let map = KernelMap::take(&mut ebpf, filter_mask)?;
+        let flows = Flows::take(&mut ebpf, rules)?;
         let mut take = |what| ebpf.take_map(what).ok_or(KernelError::BadObject { what });
         let counts = Counts::new(PerCpuArray::try_from(take("COUNTS")?)?);
         let events = Events::new(RingBuf::try_from(take("EVENTS")?)?, locations, sink)?;
@@ -93,6 +97,7 @@ impl KernelTier {
                 interfaces,
                 events,
                 counts,
+                flows,
                 ebpf,
                 memory: settings
                     .ban
@@ -151,7 +156,10 @@ impl KernelTier {
                 Some(change) = self.interfaces.change() => {
                     self.attachments.follow(&mut self.ebpf, &change);
                 }
-                _ = again.tick() => self.look_again().await,
+                _ = again.tick() => {
+                    self.look_again().await;
+                    self.sweep();
+                }
             }
         }
     }
@@ -160,6 +168,15 @@ impl KernelTier {
     pub fn detach(&mut self) {
         self.attachments.clear();
         self.events.drain();
+    }
+
+    fn sweep(&mut self) {
+        if let Err(error) = self.flows.sweep() {
+            warn!(
+                error = &error as &dyn std::error::Error,
+                "idle flows can't be forgotten"
+            );
+        }
     }
 
     async fn look_again(&mut self) {
