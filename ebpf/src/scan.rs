@@ -344,11 +344,11 @@ impl Scan {
         self.mode as u32 == Mode::Line as u32 && self.fold as u32 == Mode::Skip as u32
     }
 
-    /// Whether the line in which the scan began is over.
+    /// Whether the line in which the scan began is over, and no candidate of it waits to be looked up.
     #[inline(always)]
     #[must_use]
     pub fn left_line(&self) -> bool {
-        matches!(self.mode, Mode::Skip | Mode::Line)
+        matches!(self.mode, Mode::Skip | Mode::Line) && !self.value.has_pending()
     }
 
     /// Whether a sign of a header (a request line, a location) was seen since [`Scan::restart`].

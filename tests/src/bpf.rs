@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, time::Duration};
 use anyhow::{Context as _, Result, bail};
 use aya::{
     Ebpf,
-    maps::{HashMap, Map, MapData, PerCpuArray, RingBuf},
+    maps::{HashMap, MapData, PerCpuArray, RingBuf},
     programs::{TestRun as _, TestRunOptions},
 };
 use tokenblock::{
@@ -22,12 +22,11 @@ use tokenblock::{
     },
 };
 use tokenblock_ebpf::{
-    blocked::{Blocked, flow_of},
+    blocked::Blocked,
     digest::InstallationKey,
     event::Event,
     flow::{Flow, FlowKey, Gap, GapKey},
     location::LocationKind,
-    packet::{Head, Link, Segment, parse},
     rules::Rules,
     verdict::{COUNTERS, Counter, JUDGE_EGRESS, JUDGE_INGRESS, OnHit, PortSet, Settings},
 };
@@ -41,10 +40,6 @@ pub const KEY: InstallationKey = InstallationKey(*b"kernel-tests-key");
 /// Most bytes of a frame: what a page holds besides the kernel's own.
 pub const MAX_FRAME: usize = 3600;
 
-/// Room for flows: one is judged at a time.
-const FLOWS: u32 = 64;
-/// The index of the loopback interface, which test runs pretend to.
-pub const LOOPBACK: u32 = 1;
 /// `TC_ACT_REDIRECT`.
 pub const REDIRECT: u32 = 7;
 /// `TC_ACT_UNSPEC`.
@@ -70,6 +65,9 @@ pub struct Setup {
     pub entries: usize,
     /// What is done when a request is blocked.
     pub on_hit: OnHit,
+    /// Flows that are kept on record; with none, each frame is judged as the first of its flow, however often it
+    /// is repeated.
+    pub flows: u32,
 }
 
 impl Default for Setup {
@@ -82,6 +80,7 @@ impl Default for Setup {
             ports,
             entries: 1000,
             on_hit: OnHit::Drop,
+            flows: 64,
         }
     }
 }
@@ -104,7 +103,6 @@ pub fn rules() -> Result<Rules> {
 /// The loaded programs with their maps; not attached anywhere.
 pub struct Programs {
     ebpf: Ebpf,
-    flows: HashMap<MapData, FlowKey, Flow>,
     denylist: KernelMap,
     events: RingBuf<MapData>,
     counts: Counts,
@@ -131,17 +129,17 @@ impl Programs {
             },
             ports: &setup.ports,
             capacity,
-            flows: FLOWS,
+            flows: setup.flows,
             exempt: &[],
         })?;
-        let flows = flows_of(&ebpf)?;
-        Flows::take(&mut ebpf, &rules)?;
+        if setup.flows == 0 {
+            Flows::take(&mut ebpf, &rules)?;
+        }
         let denylist = KernelMap::take(&mut ebpf, filter_mask)?;
         let counts = PerCpuArray::try_from(ebpf.take_map("COUNTS").context("no COUNTS")?)?;
         let events = RingBuf::try_from(ebpf.take_map("EVENTS").context("no EVENTS")?)?;
         Ok(Self {
             ebpf,
-            flows,
             denylist,
             events,
             counts: Counts::new(counts),
@@ -181,34 +179,9 @@ impl Programs {
     pub fn forget_flows(&mut self) -> Result<()> {
         const KEY: usize = size_of::<FlowKey>();
         clear::<KEY, { size_of::<Blocked>() }>(&mut self.ebpf, "BLOCKED")?;
+        clear::<KEY, { size_of::<Flow>() }>(&mut self.ebpf, "FLOWS")?;
         clear::<KEY, { size_of::<u32>() }>(&mut self.ebpf, "HANDSHAKES")?;
         clear::<{ size_of::<GapKey>() }, { size_of::<Gap>() }>(&mut self.ebpf, "GAPS")
-    }
-
-    /// Forgets the flow of this frame, and has it accepted by its server, as the program sees it from the other
-    /// hook: its requests begin with the frame's first byte.
-    fn accept(&mut self, program: &str, frame: &[u8]) -> Result<()> {
-        let link = if program.ends_with("_ip") {
-            Link::Ip
-        } else {
-            Link::Ethernet
-        };
-        let mut segment = Segment::default();
-        let len = u32::try_from(frame.len())?;
-        if parse(&Head::of(frame), len, link, &mut segment).is_err() {
-            return Ok(());
-        }
-        let hook = u32::from(program.starts_with("egress"));
-        let key = FlowKey {
-            reserved: LOOPBACK << 1 | hook,
-            ..flow_of(&segment)
-        };
-        if self.flows.get(&key, 0).is_ok() {
-            self.flows.remove(&key)?;
-        }
-        let map = self.ebpf.map_mut("HANDSHAKES").context("no HANDSHAKES")?;
-        let mut handshakes: HashMap<&mut MapData, FlowKey, u32> = HashMap::try_from(map)?;
-        Ok(handshakes.insert(key, segment.sequence, 0)?)
     }
 
     /// Runs a program, one of [`tokenblock::kernel::load::CLASSIFIERS`], once, on the first frame of a flow.
@@ -217,7 +190,6 @@ impl Programs {
     /// Where the kernel can't run it, or it gives an action that none should.
     pub fn run(&mut self, program: &'static str, frame: &[u8]) -> Result<Fate> {
         self.forget_flows()?;
-        self.accept(program, frame)?;
         let (action, _) = self.repeat(program, frame, 1)?;
         match action {
             SHOT => Ok(Fate::Dropped),
@@ -316,15 +288,6 @@ impl Programs {
         let ids = classifier(&mut self.ebpf, program)?.info()?.map_ids()?;
         ids.context("kernel before 4.15")
     }
-}
-
-/// Another way to the table of flows, which the product takes for itself.
-fn flows_of(ebpf: &Ebpf) -> Result<HashMap<MapData, FlowKey, Flow>> {
-    let Some(Map::HashMap(map)) = ebpf.map("FLOWS") else {
-        bail!("no FLOWS");
-    };
-    let map = MapData::from_id(map.info()?.id())?;
-    Ok(HashMap::try_from(Map::HashMap(map))?)
 }
 
 /// Empties a hash map whose keys and values have so many bytes.

@@ -4,7 +4,7 @@ use etherparse::IpNumber;
 use tokenblock_ebpf::{event::Event, verdict::Counter};
 use tokenblock_tests::{
     bpf::{
-        Fate, KEY, LOOPBACK,
+        Fate, KEY,
         frame::{CUSTOMER_TAG, Frame, PROVIDER_TAG},
         name,
     },
@@ -12,6 +12,9 @@ use tokenblock_tests::{
 };
 
 use crate::{compromised, fixtures_listed, for_each_program, in_one_frame};
+
+/// The index of the loopback interface, which test runs pretend to.
+const LOOPBACK: u32 = 1;
 
 fn short_id(token: Token) -> [u8; 6] {
     let index = TOKENS.iter().position(|known| *known == token).unwrap();
