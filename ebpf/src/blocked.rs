@@ -185,12 +185,13 @@ mod tests {
 
     /// A segment of the flow at `sequence`.
     fn segment(sequence: u32, payload_len: u32, flags: u8) -> Segment {
-        let mut segment = Segment::default();
-        segment.sequence = sequence;
-        segment.acknowledgment = 500;
-        segment.payload_len = payload_len;
-        segment.flags = flags;
-        segment
+        Segment {
+            sequence,
+            acknowledgment: 500,
+            payload_len,
+            flags,
+            ..Segment::default()
+        }
     }
 
     fn blocked(on_hit: OnHit) -> Blocked {
