@@ -74,6 +74,22 @@ impl Snapshot {
         }
     }
 
+    /// How many entries are listed.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        let changed = |(digest, listed): &(TokenDigest, Option<Listed>)| {
+            isize::from(listed.is_some()) - isize::from(self.base.get(digest).is_some())
+        };
+        let changed = self.overlay.iter().map(changed).sum();
+        self.base.len().saturating_add_signed(changed)
+    }
+
+    /// Whether nothing is listed.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     /// All entries, in the order of their digests.
     pub fn iter(&self) -> impl Iterator<Item = (TokenDigest, Listed)> {
         layered(self.base.entries(), &self.overlay)
@@ -188,6 +204,7 @@ mod tests {
                     set.remove(&gone).unwrap();
                     model.retain(|digest, _| !gone.contains(digest));
                 }
+                prop_assert_eq!(set.snapshot().len(), model.len());
                 prop_assert!(set.snapshot().iter().eq(model.iter().map(|(d, l)| (*d, *l))));
                 for probe in &probes {
                     prop_assert_eq!(reader.get(probe), model.get(probe).copied());
