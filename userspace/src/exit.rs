@@ -147,7 +147,7 @@ impl From<StateError> for Failure {
     fn from(error: StateError) -> Self {
         let exit = match &error {
             StateError::Locked(_) => Exit::Os,
-            StateError::Io { error, .. } => of_io(error),
+            StateError::Folder { error, .. } | StateError::Io { error, .. } => of_io(error),
             StateError::Corrupt { .. } | StateError::Newer { .. } | StateError::OtherKey(_) => {
                 Exit::Data
             }

@@ -1,5 +1,7 @@
 //! Keeps the denylist in force what its sources say: `sources -> denylist -> tiers`.
 
+#[cfg(test)]
+mod properties;
 mod requests;
 
 use std::{
@@ -55,7 +57,11 @@ pub struct Keeper<K> {
     read: SystemTime,
     /// ... and why one of them was refused.
     refused: Option<String>,
+    /// What time it is; a test's own in tests.
+    clock: Clock,
 }
+
+type Clock = Box<dyn Fn() -> SystemTime + Send>;
 
 /// The sources as they were read at start.
 pub struct Loaded {
@@ -74,11 +80,11 @@ struct Gathered<'a> {
 }
 
 impl Sources {
-    /// Reads all files, to be in force with the additions; warns of the lines that are left out.
+    /// Reads all files, to be in force with the additions from `now` on; warns of the lines that are left out.
     ///
     /// # Errors
     /// The first file that is refused.
-    pub fn read(&self, mut additions: Additions) -> Result<Loaded, FileError> {
+    pub fn read(&self, mut additions: Additions, now: SystemTime) -> Result<Loaded, FileError> {
         let gathered = self.read_each();
         gathered.report();
         let files = gathered.files(&self.files);
@@ -87,7 +93,7 @@ impl Sources {
         }
         let records = additions.merged(gathered.records);
         Ok(Loaded {
-            list: List::merge(records, SystemTime::now()),
+            list: List::merge(records, now),
             additions,
             files,
         })
@@ -161,6 +167,7 @@ impl<K: Tier + 'static> Keeper<K> {
             files: loaded.files,
             read: SystemTime::now(),
             refused: None,
+            clock: Box::new(SystemTime::now),
         })
     }
 
@@ -226,7 +233,7 @@ impl<K: Tier + 'static> Keeper<K> {
     }
 
     fn tick(&mut self) {
-        let now = SystemTime::now();
+        let now = (self.clock)();
         let mut changed = self.additions.expire(now);
         let of_additions = changed.len();
         changed.extend(self.owed.drain());
@@ -263,7 +270,7 @@ impl<K: Tier + 'static> Keeper<K> {
             gathered.records.extend(kept);
         }
         let records = self.additions.merged(gathered.records);
-        let list = List::merge(records, SystemTime::now());
+        let list = List::merge(records, (self.clock)());
         match self.denylist.apply(&list) {
             Ok(changed) => {
                 self.missed = None;
@@ -344,7 +351,9 @@ mod tests {
                 key: StoredKey::load_or_create(folder.path()).unwrap(),
                 min_token_length: 8,
             };
-            let loaded = sources.read(additions(folder.path())).unwrap();
+            let loaded = sources
+                .read(additions(folder.path()), SystemTime::now())
+                .unwrap();
             let keeper = Keeper::<ProxySet>::start(sources, loaded, None).unwrap();
             let (requests, requested) = mpsc::channel(1);
             Self {
@@ -471,7 +480,9 @@ mod tests {
             key: StoredKey::load_or_create(folder.path()).unwrap(),
             min_token_length: 8,
         };
-        let loaded = sources.read(additions(folder.path())).unwrap();
+        let loaded = sources
+            .read(additions(folder.path()), SystemTime::now())
+            .unwrap();
         let kernel = Model::default();
         let mut keeper = Keeper::start(sources, loaded, Some(kernel.clone())).unwrap();
         assert_eq!(kernel.map().len(), 1);

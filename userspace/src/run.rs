@@ -99,10 +99,11 @@ impl Tiers {
     /// The list is in the tiers before a program is attached or a connection accepted, so that there is no
     /// moment without enforcement.
     async fn start(settings: Settings, log: &Log) -> Result<Self, Failure> {
+        let now = SystemTime::now();
         let state = StateFolder::lock(&settings.state_dir)?;
         let key = StoredKey::load_or_create(&settings.state_dir)?;
         let additions = Store::open(&settings.state_dir, key.get())
-            .and_then(|store| Additions::open(store, SystemTime::now()))?;
+            .and_then(|store| Additions::open(store, now))?;
         let rules = Arc::new(
             settings
                 .locations
@@ -122,7 +123,7 @@ impl Tiers {
             key,
             min_token_length: settings.min_token_length,
         };
-        let loaded = sources.read(additions)?;
+        let loaded = sources.read(additions, now)?;
         let entries = loaded.list.records().len();
         let (tier, map) = match &settings.kernel {
             Some(kernel) => {

@@ -148,15 +148,18 @@ impl<K: Tier + 'static> Keeper<K> {
             let of_target = entries.by_ref().take(target.keys().len());
             let gone: Vec<TokenDigest> = of_target.flatten().map(|e| e.identity.digest).collect();
             let in_files = match target {
-                Target::Token(token) if gone.is_empty() => self.denylist.get(&token.digest),
-                Target::Token(_) | Target::Id(_) => gone
-                    .iter()
-                    .find_map(|digest| self.additions.file_record(digest).copied()),
+                Target::Token(token) if gone.is_empty() => {
+                    self.denylist.get(&token.digest).is_some()
+                }
+                Target::Token(_) | Target::Id(_) => {
+                    let now = (self.clock)();
+                    gone.iter().any(|d| self.additions.in_files(d, now))
+                }
             };
             removed.push(Removed {
                 id: target.id(),
                 removed: !gone.is_empty(),
-                in_files: in_files.is_some(),
+                in_files,
             });
             digests.extend(gone);
         }
@@ -165,11 +168,12 @@ impl<K: Tier + 'static> Keeper<K> {
     }
 
     fn check(&mut self, tokens: &[Identity]) -> Result<Vec<Checked>, ChangeError> {
+        let now = (self.clock)();
         let check = |token: &Identity| {
             let in_force = self.denylist.get(&token.digest);
             let added = self.additions.find(&EntryKey::from(token))?;
             let in_files = match &added {
-                Some(_) => self.additions.file_record(&token.digest).is_some(),
+                Some(_) => self.additions.in_files(&token.digest, now),
                 None => in_force.is_some(),
             };
             Ok(Checked {
@@ -196,7 +200,7 @@ impl<K: Tier + 'static> Keeper<K> {
 
     /// Brings into force what the additions and the files say of these tokens, which were added at some time.
     pub(super) fn settle(&mut self, digests: Vec<TokenDigest>) -> Result<(), ChangeError> {
-        let now = SystemTime::now();
+        let now = (self.clock)();
         let (mut listed, mut gone) = (Vec::new(), Vec::new());
         for digest in &digests {
             match self.additions.effective(digest, now) {

@@ -208,10 +208,11 @@ impl Additions {
         self.records.contains_key(digest)
     }
 
-    /// What the files say of a token that was added here.
+    /// Whether the files list a token that was added here.
     #[must_use]
-    pub fn file_record(&self, digest: &TokenDigest) -> Option<&Record> {
-        self.files.get(digest)
+    pub fn in_files(&self, digest: &TokenDigest, now: SystemTime) -> bool {
+        let record = self.files.get(digest);
+        record.is_some_and(|record| !record.expires.is_past(now))
     }
 
     /// How many there are.

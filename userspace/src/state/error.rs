@@ -11,7 +11,18 @@ pub enum StateError {
         .0.display()
     )]
     Locked(PathBuf),
-    /// The folder or a file in it can't be read, made or written.
+    /// The folder can't be used.
+    #[error(
+        "the state folder {}: {error}; is it full or read-only? give another with --state-dir",
+        folder.display()
+    )]
+    Folder {
+        /// The folder.
+        folder: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+    /// A file in it can't be read, made or written.
     #[error("{}: {error}; is the state folder's disk full or read-only?", path.display())]
     Io {
         /// The file.

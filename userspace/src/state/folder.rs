@@ -20,11 +20,11 @@ impl StateFolder {
     /// Takes the folder; makes it where there is none.
     ///
     /// # Errors
-    /// [`StateError::Locked`] where another process has it, [`StateError::Io`] where it can't be written to.
+    /// [`StateError::Locked`] where another process has it, [`StateError::Folder`] where it can't be written to.
     pub fn lock(folder: &Path) -> Result<Self, StateError> {
         let path = folder.join(FILE);
-        let failed = |error| StateError::Io {
-            path: path.clone(),
+        let failed = |error| StateError::Folder {
+            folder: folder.to_owned(),
             error,
         };
         DirBuilder::new()

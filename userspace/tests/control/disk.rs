@@ -79,7 +79,7 @@ fn a_read_only_state_folder_is_refused_with_a_reason() {
         code == 71 && error.contains("Read-only file system"),
         "{code} {error}"
     );
-    assert!(error.contains("full or read-only?"), "{error}");
+    assert!(error.contains("is it full or read-only?"), "{error}");
 }
 
 #[test]
