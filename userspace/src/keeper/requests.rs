@@ -119,6 +119,7 @@ impl<K: Tier + 'static> Keeper<K> {
             }
             Request::Status(reply) => drop(reply.send(Ok(self.status()))),
         }
+        self.denylist.tidy();
     }
 
     fn add(&mut self, entries: Vec<StoredEntry>) -> Result<Vec<Addition>, ChangeError> {
