@@ -122,6 +122,20 @@ impl Address {
         octets[8..].copy_from_slice(&self.low.to_ne_bytes());
         octets
     }
+
+    /// The same bytes as four words, each in network byte order.
+    #[inline(always)]
+    #[must_use]
+    pub fn words(&self) -> [u32; 4] {
+        // First in memory is what is least significant on a little-endian machine.
+        let halves = |word: u64| {
+            let word = word.to_le();
+            ((word as u32).to_le(), ((word >> 32) as u32).to_le())
+        };
+        let (first, second) = halves(self.high);
+        let (third, fourth) = halves(self.low);
+        [first, second, third, fourth]
+    }
 }
 
 /// How frames of an interface begin.

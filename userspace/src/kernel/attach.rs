@@ -18,8 +18,9 @@ use super::{
     load::classifier,
     patterns::Patterns,
     system,
+    xdp::{Hold, Plan},
 };
-use crate::cli::Direction;
+use crate::cli::{Direction, Xdp};
 
 /// One way through an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -29,13 +30,8 @@ enum Hook {
 }
 
 impl Hook {
-    fn of(direction: Direction) -> &'static [Self] {
-        match direction {
-            Direction::Ingress => &[Self::Ingress],
-            Direction::Egress => &[Self::Egress],
-            Direction::Both => &[Self::Ingress, Self::Egress],
-        }
-    }
+    /// Requests pass one of them, what their servers acknowledge the other.
+    const ALL: [Self; 2] = [Self::Ingress, Self::Egress];
 
     fn program(self, link: Link) -> &'static str {
         match (self, link) {
@@ -57,8 +53,9 @@ impl Hook {
 /// The links that hold the programs to interfaces; dropped, they detach.
 pub struct Attachments {
     patterns: Patterns,
-    hooks: &'static [Hook],
     tcx: bool,
+    xdp: Plan,
+    busy: bool,
     links: BTreeMap<u32, Attached>,
 }
 
@@ -66,18 +63,20 @@ struct Attached {
     name: String,
     #[expect(dead_code, reason = "held: dropping a link detaches its program")]
     links: Vec<SchedClassifierLink>,
+    xdp: Hold,
 }
 
 impl Attachments {
     /// Nothing attached yet.
     #[must_use]
-    pub fn new(patterns: Patterns, direction: Direction) -> Self {
+    pub fn new(patterns: Patterns, direction: Direction, xdp: Xdp) -> Self {
         // tcx came with Linux 6.6 (kernel commit e420bed02507).
         let tcx = system::kernel_at_least(6, 6);
         Self {
             patterns,
-            hooks: Hook::of(direction),
             tcx,
+            xdp: Plan::new(xdp, direction),
+            busy: false,
             links: BTreeMap::new(),
         }
     }
@@ -126,6 +125,30 @@ impl Attachments {
         }
     }
 
+    /// There is something for XDP to drop.
+    pub fn busy(&mut self, ebpf: &mut Ebpf) {
+        if !self.busy {
+            self.busy = true;
+            for attached in self.links.values_mut() {
+                attached.xdp.busy(ebpf);
+            }
+        }
+    }
+
+    /// Whether there is something for XDP to drop.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        self.busy
+    }
+
+    /// There is nothing for XDP to drop any more.
+    pub fn idle(&mut self) {
+        self.busy = false;
+        for attached in self.links.values_mut() {
+            attached.xdp.idle();
+        }
+    }
+
     /// Detaches from all interfaces.
     pub fn clear(&mut self) {
         self.links.clear();
@@ -149,13 +172,18 @@ impl Attachments {
                 name: interface.name.clone(),
             });
         };
-        let mut links = Vec::with_capacity(self.hooks.len());
-        for hook in self.hooks {
-            links.push(self.attach_hook(ebpf, &interface.name, *hook, link)?);
+        let mut links = Vec::with_capacity(Hook::ALL.len());
+        for hook in Hook::ALL {
+            links.push(self.attach_hook(ebpf, &interface.name, hook, link)?);
+        }
+        let mut xdp = Hold::new(self.xdp, ebpf, interface);
+        if self.busy {
+            xdp.busy(ebpf);
         }
         debug!(interface = interface.name, tcx = self.tcx, "attached");
         let name = interface.name.clone();
-        self.links.insert(interface.index, Attached { name, links });
+        self.links
+            .insert(interface.index, Attached { name, links, xdp });
         Ok(())
     }
 

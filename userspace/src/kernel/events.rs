@@ -9,6 +9,7 @@ use std::{
 use aya::maps::{MapData, RingBuf};
 use tokenblock_ebpf::{event::Event, packet::Address};
 use tokio::io::{Interest, unix::AsyncFd};
+use tracing::warn;
 
 use super::error::KernelError;
 use crate::{
@@ -43,32 +44,43 @@ impl Events {
         })
     }
 
-    /// Waits for events and reports all that are there.
+    /// Waits for events and reports all that are there. Says whether a request was blocked.
     ///
     /// # Errors
     /// Where the runtime can't wait.
-    pub async fn forward(&mut self) -> Result<(), KernelError> {
+    pub async fn forward(&mut self) -> Result<bool, KernelError> {
         let mut ready = self
             .buffer
             .readable_mut()
             .await
             .map_err(KernelError::Watch)?;
+        let mut blocked = false;
         while let Some(record) = ready.get_inner_mut().next() {
             if let Some(event) = Event::from_bytes(&record) {
-                self.sink.report(seen(&event, &self.locations));
+                blocked |= event.blocked != 0;
+                report(&event, &self.locations, &self.sink);
             }
         }
         ready.clear_ready();
-        Ok(())
+        Ok(blocked)
     }
 
     /// Reports what is there without waiting.
     pub fn drain(&mut self) {
         while let Some(record) = self.buffer.get_mut().next() {
             if let Some(event) = Event::from_bytes(&record) {
-                self.sink.report(seen(&event, &self.locations));
+                report(&event, &self.locations, &self.sink);
             }
         }
+    }
+}
+
+fn report(event: &Event, locations: &[Arc<str>], sink: &EventSink) {
+    if event.banned == 0 {
+        sink.report(seen(event, locations));
+    } else {
+        let source = address(&event.source, event.source_port).ip();
+        warn!(%source, "source banned: it goes on to send compromised tokens");
     }
 }
 

@@ -7,10 +7,12 @@ use aya::{
     maps::{PerCpuArray, RingBuf},
 };
 use tokenblock_ebpf::{
+    ban::BanRule,
+    blocked::MEMORY_NS,
     rules::Rules,
-    verdict::{PortSet, Settings},
+    verdict::{JUDGE_EGRESS, JUDGE_INGRESS, OnHit, PortSet, Settings},
 };
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tracing::warn;
 
 use super::{
@@ -18,6 +20,7 @@ use super::{
     counts::Counts,
     error::KernelError,
     events::Events,
+    flows::Flows,
     interfaces::{Change, Interfaces},
     load::{Load, load},
     map::{KernelMap, capacity_for, filter_mask_for},
@@ -25,13 +28,17 @@ use super::{
     patterns::Patterns,
 };
 use crate::{
+    cli,
     counters::Counted,
     event::EventSink,
-    settings::{KernelSettings, Ports},
+    settings::{Ban, KernelSettings, Ports},
 };
 
 /// How often all interfaces are looked at again, should a change have been missed.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
+
+/// How long a blocked flow is remembered.
+const FLOW_MEMORY: Duration = Duration::from_nanos(MEMORY_NS);
 
 /// The kernel tier; dropped, it detaches its programs and leaves nothing behind.
 pub struct KernelTier {
@@ -39,7 +46,12 @@ pub struct KernelTier {
     interfaces: Interfaces,
     events: Events,
     counts: Counts,
+    flows: Flows,
     ebpf: Ebpf,
+    /// How long the programs remember what they blocked.
+    memory: Duration,
+    /// When all of it is forgotten.
+    idle_at: Instant,
 }
 
 impl KernelTier {
@@ -63,15 +75,21 @@ impl KernelTier {
             settings: Settings {
                 monitor: u32::from(settings.monitor),
                 filter_mask,
+                on_hit: on_hit(settings.on_hit) as u32,
+                judged: judged(settings.direction),
+                ban: settings.ban.as_ref().map(ban_rule).unwrap_or_default(),
             },
+            exempt: settings.ban.as_ref().map_or(&[], |ban| &ban.exempt),
             ports: &port_set(&settings.ports),
             capacity,
+            flows: settings.flows,
         })?;
         let map = KernelMap::take(&mut ebpf, filter_mask)?;
+        let flows = Flows::take(&mut ebpf, rules)?;
         let mut take = |what| ebpf.take_map(what).ok_or(KernelError::BadObject { what });
         let counts = Counts::new(PerCpuArray::try_from(take("COUNTS")?)?);
         let events = Events::new(RingBuf::try_from(take("EVENTS")?)?, locations, sink)?;
-        let attachments = Attachments::new(patterns, settings.direction);
+        let attachments = Attachments::new(patterns, settings.direction, settings.xdp);
         let interfaces = Interfaces::open()?;
         Ok((
             Self {
@@ -79,7 +97,13 @@ impl KernelTier {
                 interfaces,
                 events,
                 counts,
+                flows,
                 ebpf,
+                memory: settings
+                    .ban
+                    .as_ref()
+                    .map_or(FLOW_MEMORY, |ban| FLOW_MEMORY.max(ban.duration)),
+                idle_at: Instant::now(),
             },
             map,
         ))
@@ -118,13 +142,24 @@ impl KernelTier {
         again.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                done = self.events.forward() => if let Err(error) = done {
-                    return error;
+                done = self.events.forward() => match done {
+                    Ok(true) => {
+                        self.idle_at = Instant::now() + self.memory;
+                        self.attachments.busy(&mut self.ebpf);
+                    }
+                    Ok(false) => {}
+                    Err(error) => return error,
                 },
+                () = sleep_until(self.idle_at), if self.attachments.is_busy() => {
+                    self.attachments.idle();
+                }
                 Some(change) = self.interfaces.change() => {
                     self.attachments.follow(&mut self.ebpf, &change);
                 }
-                _ = again.tick() => self.look_again().await,
+                _ = again.tick() => {
+                    self.look_again().await;
+                    self.sweep();
+                }
             }
         }
     }
@@ -133,6 +168,15 @@ impl KernelTier {
     pub fn detach(&mut self) {
         self.attachments.clear();
         self.events.drain();
+    }
+
+    fn sweep(&mut self) {
+        if let Err(error) = self.flows.sweep() {
+            warn!(
+                error = &error as &dyn std::error::Error,
+                "idle flows can't be forgotten"
+            );
+        }
     }
 
     async fn look_again(&mut self) {
@@ -151,6 +195,25 @@ impl KernelTier {
     }
 }
 
+fn on_hit(chosen: cli::OnHit) -> OnHit {
+    match chosen {
+        cli::OnHit::Drop => OnHit::Drop,
+        cli::OnHit::Reset => OnHit::Reset,
+        cli::OnHit::Forbid => OnHit::Forbid,
+    }
+}
+
+fn ban_rule(ban: &Ban) -> BanRule {
+    // Seconds of 32 bits: far below u64 nanoseconds.
+    let nanoseconds = |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+    BanRule {
+        hits: ban.hits.get(),
+        reserved: 0,
+        window: nanoseconds(ban.window),
+        duration: nanoseconds(ban.duration),
+    }
+}
+
 fn port_set(ports: &Ports) -> PortSet {
     match ports {
         Ports::All => PortSet::ALL,
@@ -161,5 +224,14 @@ fn port_set(ports: &Ports) -> PortSet {
             }
             set
         }
+    }
+}
+
+/// Where requests are judged, in the programs' terms.
+fn judged(direction: cli::Direction) -> u32 {
+    match direction {
+        cli::Direction::Ingress => JUDGE_INGRESS,
+        cli::Direction::Egress => JUDGE_EGRESS,
+        cli::Direction::Both => JUDGE_INGRESS | JUDGE_EGRESS,
     }
 }

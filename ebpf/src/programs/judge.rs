@@ -1,0 +1,301 @@
+//! One segment of a request: placed in its flow, scanned, passed or not.
+
+use core::ffi::c_void;
+
+use aya_ebpf::{bindings::__sk_buff, helpers::generated::bpf_loop};
+use tokenblock_ebpf::{
+    flow::{Conflict, Flow, Gap, Left, Place, Start},
+    reply::SYN,
+    rules::Rules,
+    scan::Step,
+    swar::forget_registers,
+    verdict::{ACTION_ALERT, Counter, Settings},
+};
+
+use super::{
+    classify::Direction,
+    flow::{lock, of_request, unlock},
+    maps::{self, Counts, MapFilter, Work},
+    report::report,
+};
+
+/// Bounds the loop; a payload of 64 KiB takes at most three units a byte (read, look up twice).
+const MAX_UNITS: u32 = 1 << 18;
+/// Scans that a segment may need.
+const STEPS: u32 = 2;
+
+/// Judges the segment in `work`.
+#[inline(always)]
+pub fn judge(
+    skb: *mut __sk_buff,
+    work: &mut Work,
+    counts: &mut Counts,
+    rules: &'static Rules,
+    settings: &'static Settings,
+    direction: Direction,
+) -> Result<(), Counter> {
+    // SAFETY: the program's context.
+    let interface = unsafe { (*skb).ifindex };
+    let Some((flow, tracked)) =
+        of_request(&work.segment, interface, direction, &mut work.gap_key.flow)
+    else {
+        return Err(Counter::FlowTableFull);
+    };
+    work.tracked = u32::from(tracked);
+    if !lock(flow) {
+        return Err(Counter::FlowBusy);
+    }
+    let judged = judge_in_flow(skb, work, counts, rules, settings, flow);
+    unlock(flow);
+    judged
+}
+
+#[inline(always)]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "inlined; a struct would lie on the stack"
+)]
+fn judge_in_flow(
+    skb: *mut __sk_buff,
+    work: &mut Work,
+    counts: &mut Counts,
+    rules: &'static Rules,
+    settings: &'static Settings,
+    flow: &mut Flow,
+) -> Result<(), Counter> {
+    // The SYN takes a sequence number of its own (RFC 9293 section 3.4).
+    let start = work
+        .segment
+        .sequence
+        .wrapping_add(u32::from(work.segment.flags & SYN != 0));
+    let end = start.wrapping_add(work.segment.payload_len);
+    let now = maps::now();
+    work.now = now;
+    work.gap_key.at = start;
+    work.gap_key.epoch = flow.epoch;
+    work.has_gap = 0;
+    work.gap.left = Left::Closed;
+    if flow.has_gaps()
+        && let Some(gap) = maps::gap(&work.gap_key)
+    {
+        work.gap = *gap;
+        work.has_gap = 1;
+    }
+    let place = flow.place(start, end, now, gap_of(work));
+    match place {
+        Place::Settled => return Err(Counter::Settled),
+        Place::TooEarly => return Err(Counter::TooEarly),
+        Place::Duplicate => return Err(Counter::Duplicate),
+        Place::OutOfWindow => return Err(Counter::OutOfWindow),
+        Place::First => counts.count(Counter::MidStream),
+        Place::Ahead => counts.count(Counter::Ahead),
+        Place::Next | Place::Filler | Place::Recovery => {}
+    }
+    work.place = place;
+    work.start = start;
+    work.may_forbid = u32::from(flow.owes_nothing(work.segment.acknowledgment));
+    flow.open();
+    scan(skb, work, counts, rules, settings, flow)?;
+    let place = work.place;
+    if work.tracked == 0 {
+        return if matches!(flow.leaves(), Left::Closed | Left::Line) {
+            Ok(())
+        } else {
+            Err(Counter::FlowTableFull)
+        };
+    }
+    let (start, now) = (work.start, work.now);
+    let end = start.wrapping_add(work.segment.payload_len);
+    match flow.pass(place, start, end, now, gap_of(work)) {
+        Ok(None) => Ok(()),
+        Ok(Some((at, gap))) => {
+            work.gap_key.at = at;
+            work.gap_key.epoch = flow.epoch;
+            maps::note_gap(&work.gap_key, &gap);
+            Ok(())
+        }
+        Err(_) => Err(Counter::GapConflict),
+    }
+}
+
+#[inline(always)]
+fn gap_of(work: &Work) -> Option<&Gap> {
+    if work.has_gap == 0 {
+        None
+    } else {
+        Some(&work.gap)
+    }
+}
+
+/// What the units of one packet share; lies on the stack, so that the pointers stay typed for the verifier. What
+/// changes from unit to unit lies in `work`: here each value of it would be one more walk through all units.
+struct Shared<'a> {
+    skb: *mut __sk_buff,
+    work: &'a mut Work,
+    counts: &'a mut Counts,
+    rules: &'static Rules,
+    settings: &'static Settings,
+    flow: &'a mut Flow,
+    outcome: Outcome,
+}
+
+/// How the scan of a payload ended.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+enum Outcome {
+    Unfinished = 0,
+    Clean = 1,
+    Blocked = 2,
+    ReadFailed = 3,
+    Ambiguous = 4,
+}
+
+#[inline(always)]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "inlined; a struct would lie on the stack"
+)]
+fn scan(
+    skb: *mut __sk_buff,
+    work: &mut Work,
+    counts: &mut Counts,
+    rules: &'static Rules,
+    settings: &'static Settings,
+    flow: &mut Flow,
+) -> Result<(), Counter> {
+    let payload_at = work.segment.payload_at;
+    // Each constant that is alive here, in a register or on the stack, would be one more walk through all units.
+    forget_registers();
+    work.window.open(
+        payload_at,
+        payload_at.wrapping_add(work.segment.payload_len),
+    );
+    let left = work.gap.left;
+    let Some(begun) = flow.start(0, work.place, work.start, left, &mut work.scan) else {
+        return Err(Counter::ScanUnfinished);
+    };
+    work.window.reopen(payload_at.wrapping_add(begun.offset));
+    work.step = 0;
+    work.begun = begun;
+    let mut shared = Shared {
+        skb,
+        work,
+        counts,
+        rules,
+        settings,
+        flow,
+        outcome: Outcome::Unfinished,
+    };
+    let context: *mut Shared<'_> = &raw mut shared;
+    // SAFETY: the callback gets the context back, and it outlives the call.
+    unsafe { bpf_loop(MAX_UNITS, unit as *mut c_void, context.cast(), 0) };
+    shared.work.window.close(skb);
+    match shared.outcome {
+        Outcome::Clean => Ok(()),
+        Outcome::Blocked => Err(Counter::Blocked),
+        Outcome::ReadFailed => Err(Counter::ReadFailed),
+        Outcome::Unfinished => Err(Counter::ScanUnfinished),
+        Outcome::Ambiguous if matches!(shared.work.place, Place::Ahead) => Err(Counter::TooEarly),
+        Outcome::Ambiguous => Err(Counter::GapConflict),
+    }
+}
+
+const CONTINUE: i64 = 0;
+const STOP: i64 = 1;
+
+/// One unit of work under `bpf_loop`: refills the window or does one step of the scanner.
+extern "C" fn unit(_index: u64, context: *mut Shared<'_>) -> i64 {
+    // SAFETY: `scan` passes its own.
+    let shared = unsafe { &mut *context };
+    if shared.work.begun.first_line_only && shared.work.scan.left_line() {
+        return next_scan(shared);
+    }
+    forget_registers();
+    let work = &mut *shared.work;
+    if !work.window.covers(work.scan.reads_at()) && !advance(shared.skb, work) {
+        shared.outcome = Outcome::ReadFailed;
+        return STOP;
+    }
+    forget_registers();
+    let filter = MapFilter {
+        mask: shared.settings.filter_mask,
+    };
+    match work.scan.step(shared.rules, &work.window, &filter) {
+        Step::More => CONTINUE,
+        Step::End => end_scan(shared),
+        Step::Lookup(digest) => {
+            shared.counts.count(Counter::Candidates);
+            let Some(entry) = maps::listed(&digest) else {
+                return CONTINUE;
+            };
+            let blocked = entry.action != ACTION_ALERT && shared.settings.monitor == 0;
+            // SAFETY: the program's context.
+            let interface = unsafe { (*shared.skb).ifindex };
+            let location = shared.work.scan.location();
+            if !report(&shared.work.segment, interface, location, &entry, blocked) {
+                shared.counts.count(Counter::EventLost);
+            }
+            if !blocked {
+                shared.counts.count(Counter::Alerted);
+                return CONTINUE;
+            }
+            shared.outcome = Outcome::Blocked;
+            STOP
+        }
+    }
+}
+
+/// A scan came to the end of the payload.
+#[inline(always)]
+fn end_scan(shared: &mut Shared<'_>) -> i64 {
+    let ended = shared.flow.end(
+        shared.work.place,
+        shared.work.begun,
+        &shared.work.scan,
+        shared.rules,
+    );
+    if let Err(Conflict::Ambiguous | Conflict::Gap) = ended {
+        shared.outcome = Outcome::Ambiguous;
+        return STOP;
+    }
+    next_scan(shared)
+}
+
+/// Begins the next scan that the segment needs.
+#[inline(always)]
+fn next_scan(shared: &mut Shared<'_>) -> i64 {
+    shared.work.step += 1;
+    let begun = if shared.work.step < STEPS {
+        let (step, place, start) = (shared.work.step, shared.work.place, shared.work.start);
+        shared
+            .flow
+            .start(step, place, start, Left::Closed, &mut shared.work.scan)
+    } else {
+        None
+    };
+    let Some(begun) = begun else {
+        shared.outcome = Outcome::Clean;
+        return STOP;
+    };
+    shared.work.begun = begun;
+    let payload_at = shared.work.segment.payload_at;
+    shared
+        .work
+        .window
+        .reopen(payload_at.wrapping_add(begun.offset));
+    CONTINUE
+}
+
+/// Moves the window on to the scanner's position.
+#[inline(always)]
+fn advance(skb: *mut __sk_buff, work: &mut Work) -> bool {
+    if !work.window.advance(skb, work.scan.pos) {
+        return false;
+    }
+    work.scan.rebase();
+    if !work.window.covers(work.scan.reads_at()) {
+        // A candidate longer than the window.
+        work.scan.stop_glancing();
+    }
+    true
+}
