@@ -9,7 +9,11 @@ use clap::{
     builder::BoolishValueParser,
 };
 
-use crate::{config_file::ConfigError, exit::Exit};
+use crate::{
+    config_file::ConfigError,
+    control::{DenyCommand, StatusArgs},
+    exit::Exit,
+};
 
 /// Blocks requests that bear a compromised token, in the kernel and in a TLS proxy.
 #[derive(Debug, Parser)]
@@ -32,6 +36,11 @@ pub enum Command {
     /// else from its default. Where a setting can be given more than once, its values can also be separated
     /// by commas.
     Run(Box<RunArgs>),
+    /// Changes or shows the denylist of a running tokenblock
+    #[command(subcommand)]
+    Deny(DenyCommand),
+    /// Says how a running tokenblock is; succeeds only where all that is configured is enforced
+    Status(StatusArgs),
 }
 
 /// The settings of `tokenblock run`, as given.
@@ -191,7 +200,7 @@ pub struct RunArgs {
     #[arg(help_heading = "Proxy tier (HTTPS)")]
     pub workers: Option<NonZeroUsize>,
 
-    /// Folder of the installation key [default: /var/lib/tokenblock for root, else
+    /// Folder of the installation key and of what is added at run time [default: /var/lib/tokenblock for root, else
     /// `$XDG_STATE_HOME/tokenblock` or `~/.local/state/tokenblock`]
     #[arg(
         long,
@@ -200,6 +209,29 @@ pub struct RunArgs {
         help_heading = "Process"
     )]
     pub state_dir: Option<PathBuf>,
+
+    /// Socket for `tokenblock deny` and `tokenblock status` [default: control.sock in the state folder]
+    #[arg(
+        long,
+        value_name = "PATH",
+        env = "TOKENBLOCK_CONTROL_SOCKET",
+        help_heading = "Control"
+    )]
+    pub control_socket: Option<PathBuf>,
+
+    /// Permission bits of the control socket
+    #[arg(long, value_name = "MODE", env = "TOKENBLOCK_CONTROL_MODE")]
+    #[arg(default_value = "600", help_heading = "Control")]
+    pub control_mode: String,
+
+    /// Group whose members may use the control socket too, with --control-mode 660; by name or number
+    #[arg(
+        long,
+        value_name = "GROUP",
+        env = "TOKENBLOCK_CONTROL_GROUP",
+        help_heading = "Control"
+    )]
+    pub control_group: Option<String>,
 
     /// Form of the log lines on standard error
     #[arg(long, value_name = "FORM", env = "TOKENBLOCK_LOG_FORMAT", value_enum)]
@@ -357,7 +389,11 @@ pub enum CliError {
 /// The whole command, for parsing and for help.
 #[must_use]
 pub fn command() -> clap::Command {
-    Cli::command().mut_subcommand("run", |run| run.after_help(Exit::help()))
+    let mut command = Cli::command();
+    for name in ["run", "deny", "status"] {
+        command = command.mut_subcommand(name, |sub| sub.after_help(Exit::help()));
+    }
+    command
 }
 
 impl Cli {
@@ -372,8 +408,11 @@ impl Cli {
     {
         let arguments: Vec<std::ffi::OsString> = arguments.into_iter().map(Into::into).collect();
         let cli = Self::from_arg_matches(&command().try_get_matches_from(&arguments)?)?;
-        let Command::Run(run) = &cli.command;
-        let Some(file) = &run.config else {
+        let file = match &cli.command {
+            Command::Run(run) => run.config.as_ref(),
+            Command::Deny(_) | Command::Status(_) => None,
+        };
+        let Some(file) = file else {
             return Ok(cli);
         };
         // Once more, now with the file's values as the defaults, so that flags and environment come first.

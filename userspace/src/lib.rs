@@ -5,6 +5,7 @@
 
 pub mod cli;
 pub mod config_file;
+pub mod control;
 pub mod counters;
 pub mod denylist;
 pub mod event;
@@ -17,3 +18,4 @@ pub mod proxy;
 pub mod run;
 pub mod settings;
 pub mod sources;
+pub mod state;

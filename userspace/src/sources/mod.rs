@@ -8,6 +8,7 @@ mod lines;
 mod watch;
 
 pub use file::{FileError, SkippedLine, Source, Summary, read};
+pub(crate) use line::expires;
 pub use line::{Grammar, LineError};
 pub use watch::{Change, Watch};
 
