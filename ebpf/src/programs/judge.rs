@@ -166,7 +166,8 @@ fn scan(
     let Some(begun) = flow.start(0, work.place, work.start, left, &mut work.scan) else {
         return Err(Counter::ScanUnfinished);
     };
-    work.window.reopen(payload_at.wrapping_add(begun.offset));
+    work.window
+        .reopen(payload_at.wrapping_add(begun.offset), begun.first_line_only);
     work.step = 0;
     work.begun = begun;
     let mut shared = Shared {
@@ -274,7 +275,7 @@ fn next_scan(shared: &mut Shared<'_>) -> i64 {
     shared
         .work
         .window
-        .reopen(payload_at.wrapping_add(begun.offset));
+        .reopen(payload_at.wrapping_add(begun.offset), begun.first_line_only);
     CONTINUE
 }
 

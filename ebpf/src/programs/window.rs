@@ -1,7 +1,10 @@
 //! The part of a payload that is being scanned, copied from the packet piece by piece.
 
 use aya_ebpf::bindings::__sk_buff;
-use tokenblock_ebpf::scan::{Source, WIDEST};
+use tokenblock_ebpf::{
+    scan::{Source, WIDEST},
+    swar::least,
+};
 
 use super::skb;
 
@@ -19,6 +22,9 @@ pub struct Window {
     payload_end: u32,
     /// Most bytes ever held since [`Window::open`].
     used: u32,
+    /// Most bytes that are copied at once.
+    step: u32,
+    reserved: u32,
     bytes: [u8; (CAPACITY + WIDEST) as usize],
 }
 
@@ -30,13 +36,20 @@ impl Window {
         self.len = 0;
         self.payload_end = end;
         self.used = 0;
+        self.step = CAPACITY;
     }
 
     /// Looks at the payload from another place on, without forgetting what is to be cleared.
     #[inline(always)]
-    pub fn reopen(&mut self, at: u32) {
+    pub fn reopen(&mut self, at: u32, first_line_only: bool) {
         self.base = at;
         self.len = 0;
+        // A line is seldom longer than a few units, and a copy of all the payload would cost more than its scan.
+        self.step = if first_line_only {
+            4 * WIDEST
+        } else {
+            CAPACITY
+        };
     }
 
     /// Whether a unit that reads [`WIDEST`] bytes from `at` on finds all that the payload has.
@@ -51,7 +64,7 @@ impl Window {
     pub fn advance(&mut self, skb: *mut __sk_buff, pos: u32) -> bool {
         self.base = self.base.wrapping_add(pos);
         let left = self.payload_end.wrapping_sub(self.base);
-        let n = if left < CAPACITY { left } else { CAPACITY };
+        let n = least(left, self.step);
         self.len = n;
         if n > self.used {
             self.used = n;

@@ -63,24 +63,17 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// The programs with a denylist of tokens that nobody sends, but for the one of the hit.
+/// The programs with a denylist of tokens that nobody sends. Each frame is judged as the first of a flow that is not
+/// on record, which costs rather more than one that is: it is scanned in two ways, and room for it is sought.
 fn filled(entries: usize) -> Result<Programs> {
     let mut programs = Programs::load(&Setup {
         entries,
         flows: 0,
         ..Setup::default()
     })?;
-    let made_up: Vec<_> = (1..entries).map(|i| entry(&format!("token-{i}"))).collect();
+    let made_up: Vec<_> = (0..entries).map(|i| entry(&format!("token-{i}"))).collect();
     programs.list(&made_up)?;
-    if entries > 0 {
-        programs.list(&[entry(&hit())])?;
-    }
     Ok(programs)
-}
-
-/// The one token that is sent and listed.
-fn hit() -> String {
-    packets::opaque("hit")
 }
 
 fn entry(token: &str) -> (TokenDigest, Listed) {
@@ -118,12 +111,6 @@ fn requests(programs: &mut Programs, size: &str) -> Result<()> {
                 median: less(request.median),
                 worst: less(request.worst),
             },
-        );
-    }
-    if size != "0" {
-        figure(
-            &format!("hit_{size}_ns"),
-            warm(programs, &packets::request(&hit())?)?,
         );
     }
     Ok(())
