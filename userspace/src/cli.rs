@@ -41,10 +41,11 @@ pub struct RunArgs {
     #[arg(long, value_name = "FILE", env = "TOKENBLOCK_CONFIG")]
     pub config: Option<PathBuf>,
 
-    /// File of compromised tokens, one a line; watched for changes [repeatable]
+    /// File of compromised tokens, one a line, or folder of such files (`*.list`, `*.list.gz`); watched for
+    /// changes [repeatable]
     #[arg(
         long,
-        value_name = "FILE",
+        value_name = "FILE|DIR",
         env = "TOKENBLOCK_DENYLIST",
         value_delimiter = ','
     )]

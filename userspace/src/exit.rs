@@ -105,11 +105,12 @@ impl From<ConfigError> for Failure {
 impl From<FileError> for Failure {
     fn from(error: FileError) -> Self {
         let exit = match error {
-            FileError::Line { .. } => Exit::Data,
+            FileError::Line { .. } | FileError::Gzip { .. } | FileError::Expands(_) => Exit::Data,
             FileError::NotFound(_)
             | FileError::Denied(_)
             | FileError::NotAFile { .. }
             | FileError::TooLarge { .. }
+            | FileError::NoLists(_)
             | FileError::Io { .. } => Exit::NoInput,
         };
         Self::new(exit, error)

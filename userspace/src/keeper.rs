@@ -24,7 +24,7 @@ const CLOCK: Duration = Duration::from_secs(5);
 
 /// The files that entries come from, and what their text is read with.
 pub struct Sources {
-    /// The files.
+    /// The files, and folders of files.
     pub files: Vec<Source>,
     /// For the digests.
     pub key: StoredKey,
@@ -42,43 +42,53 @@ pub struct Keeper<K> {
 
 /// What all files together gave.
 #[derive(Default)]
-struct Gathered<'a> {
+struct Gathered {
     records: Vec<Record>,
-    read: Vec<(&'a Source, Summary)>,
+    read: Vec<(Source, Summary)>,
     refused: Vec<FileError>,
 }
 
 impl Sources {
-    /// Reads all files; warns of the lines that are left out.
+    /// Reads all files, for the start; warns of the lines that are left out.
     ///
     /// # Errors
-    /// The first file that is refused.
+    /// The first file that is refused. A folder without lists is none: nothing is in force that it could
+    /// release.
     pub fn read(&self) -> Result<List, FileError> {
         let gathered = self.read_each();
         gathered.report();
-        match gathered.refused.into_iter().next() {
-            None => Ok(List::merge(gathered.records, SystemTime::now())),
-            Some(error) => Err(error),
+        for error in gathered.refused {
+            match error {
+                FileError::NoLists(_) => tracing::warn!("{error}"),
+                error => return Err(error),
+            }
         }
+        Ok(List::merge(gathered.records, SystemTime::now()))
     }
 
-    fn read_each(&self) -> Gathered<'_> {
+    fn read_each(&self) -> Gathered {
         let reading = Reading {
             key: self.key.get(),
             min_token_length: self.min_token_length,
         };
         let mut gathered = Gathered::default();
-        for file in &self.files {
-            match read(file, reading, &mut gathered.records) {
-                Ok(summary) => gathered.read.push((file, summary)),
-                Err(error) => gathered.refused.push(error),
+        for source in &self.files {
+            let files = source.files().unwrap_or_else(|error| {
+                gathered.refused.push(error);
+                Vec::new()
+            });
+            for file in files {
+                match read(&file, reading, &mut gathered.records) {
+                    Ok(summary) => gathered.read.push((file, summary)),
+                    Err(error) => gathered.refused.push(error),
+                }
             }
         }
         gathered
     }
 }
 
-impl Gathered<'_> {
+impl Gathered {
     /// Warns of what was left out.
     fn report(&self) {
         for (file, summary) in &self.read {
@@ -244,14 +254,16 @@ mod tests {
     }
 
     impl Kept {
-        fn new(files: &[(&str, &str)]) -> Self {
+        /// `given` are the sources, `files` what is written before.
+        fn new(given: &[&str], files: &[(&str, &str)]) -> Self {
             let folder = tempfile::tempdir().unwrap();
             let key = StoredKey::load_or_create(folder.path()).unwrap();
             let path = |name: &str| folder.path().join(name);
             for (name, text) in files {
+                fs::create_dir_all(path(name).parent().unwrap()).unwrap();
                 fs::write(path(name), text).unwrap();
             }
-            let paths: Vec<PathBuf> = files.iter().map(|(name, _)| path(name)).collect();
+            let paths: Vec<PathBuf> = given.iter().map(|name| path(name)).collect();
             let watch = Watch::new(paths.clone());
             let grammar = Grammar::Entries;
             let sources = Sources {
@@ -311,7 +323,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_rewritten_and_a_replaced_file_are_in_force_within_a_second() {
-        let kept = Kept::new(&[("list", "token-one\ntoken-two\n")]);
+        let kept = Kept::new(&["list"], &[("list", "token-one\ntoken-two\n")]);
         assert!(kept.is_listed("token-one") && kept.is_listed("token-two"));
         kept.write("list", "token-two\ntoken-three\n");
         kept.becomes("token-one", false).await;
@@ -323,7 +335,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_broken_or_missing_file_unblocks_nothing_and_holds_up_no_addition() {
-        let kept = Kept::new(&[("a", "token-one\n"), ("b", "token-two\n")]);
+        let kept = Kept::new(&["a", "b"], &[("a", "token-one\n"), ("b", "token-two\n")]);
         kept.write("a", "token-new\ntoken-one oops\n");
         kept.settles().await;
         assert!(kept.is_listed("token-one") && !kept.is_listed("token-new"));
@@ -346,8 +358,28 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn the_lists_of_a_folder_come_and_go_and_a_folder_that_is_gone_unblocks_nothing() {
+        let kept = Kept::new(&["lists"], &[("lists/a.list", "token-one\n")]);
+        kept.write("lists/b.list", "token-two\n");
+        kept.becomes("token-two", true).await;
+        kept.write("lists/other", "token-three\n");
+
+        fs::remove_file(kept.path("lists/a.list")).unwrap();
+        kept.becomes("token-one", false).await;
+        assert!(kept.is_listed("token-two") && !kept.is_listed("token-three"));
+
+        // As where a volume is no longer mounted.
+        fs::remove_file(kept.path("lists/b.list")).unwrap();
+        kept.settles().await;
+        assert!(kept.is_listed("token-two"));
+        fs::remove_dir_all(kept.path("lists")).unwrap();
+        kept.settles().await;
+        assert!(kept.is_listed("token-two"));
+    }
+
+    #[tokio::test]
     async fn a_half_written_file_unblocks_nothing_until_it_is_closed() {
-        let kept = Kept::new(&[("list", "token-one\ntoken-two\n")]);
+        let kept = Kept::new(&["list"], &[("list", "token-one\ntoken-two\n")]);
         let mut file = File::create(kept.path("list")).unwrap();
         kept.settles().await;
         assert!(kept.is_listed("token-one") && kept.is_listed("token-two"));
@@ -363,7 +395,7 @@ mod tests {
 
     #[tokio::test]
     async fn appended_lines_are_in_force_while_the_file_stays_open() {
-        let kept = Kept::new(&[("list", "token-one\n")]);
+        let kept = Kept::new(&["list"], &[("list", "token-one\n")]);
         let mut file = OpenOptions::new()
             .append(true)
             .open(kept.path("list"))
@@ -414,7 +446,10 @@ mod tests {
     async fn an_entry_leaves_at_its_second() {
         let expires = SystemTime::now() + Duration::from_millis(1_200);
         let text = jiff::Timestamp::try_from(expires).unwrap().to_string();
-        let kept = Kept::new(&[("list", &format!("token-one expires={text}\ntoken-two\n"))]);
+        let kept = Kept::new(
+            &["list"],
+            &[("list", &format!("token-one expires={text}\ntoken-two\n"))],
+        );
         while SystemTime::now() < expires {
             assert!(kept.is_listed("token-one"));
             sleep(Duration::from_millis(20)).await;

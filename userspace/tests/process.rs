@@ -193,6 +193,7 @@ fn lists_in_the_environment_are_separated_by_commas() {
 #[test]
 fn each_wrong_start_has_its_message_and_code() {
     let bench = Bench::new();
+    fs::write(bench.path("broken.list.gz"), b"\x1f\x8b\x08").unwrap();
     bench.write("bad", &format!("{TOKEN}\n{TOKEN} nonsense\n"));
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let taken = format!("--proxy-listen={}", taken.local_addr().unwrap());
@@ -217,8 +218,8 @@ fn each_wrong_start_has_its_message_and_code() {
         ),
         (
             &["--denylist=.", proxy[0], proxy[1]],
-            66,
-            ".: is a directory",
+            65,
+            "./broken.list.gz: a gzip file that is damaged",
         ),
         (&["--denylist=list", &taken, proxy[1]], 71, "in use"),
         (
@@ -252,7 +253,7 @@ fn help_goes_to_standard_output_and_is_no_failure() {
     assert!(
         String::from_utf8(output.stdout)
             .unwrap()
-            .contains("--denylist <FILE>")
+            .contains("--denylist <FILE|DIR>")
     );
 }
 

@@ -2,13 +2,13 @@
 
 use std::{
     fs::File,
-    io::{self, ErrorKind},
+    io::{self, ErrorKind, Read},
     path::{Path, PathBuf},
     time::SystemTime,
 };
 
 use super::{
-    Reading,
+    Reading, folder, gzip,
     line::{self, Grammar, Line, LineError},
     lines::{Lines, LinesError},
 };
@@ -20,13 +20,40 @@ const MAX_FILE: u64 = 16 << 30;
 const MAX_NAMED: usize = 20;
 const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
-/// A file of entries.
+/// A file of entries, or a folder of such files.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Source {
     /// Where it is.
     pub path: PathBuf,
     /// How its lines are read.
     pub grammar: Grammar,
+}
+
+impl Source {
+    /// The files that this source is now: itself, or the lists in the folder that it is.
+    ///
+    /// # Errors
+    /// Where it is a folder that can't be read, or one without any list: an unmounted volume looks like that.
+    pub fn files(&self) -> Result<Vec<Self>, FileError> {
+        let lists = match self.grammar {
+            Grammar::Entries => {
+                folder::lists(&self.path).map_err(|error| failed(&self.path, error))?
+            }
+            // Its folder would be read by names that its lists don't have.
+            Grammar::Wallarm => None,
+        };
+        match lists {
+            None => Ok(vec![self.clone()]),
+            Some(lists) if lists.is_empty() => Err(FileError::NoLists(self.path.clone())),
+            Some(lists) => Ok(lists
+                .into_iter()
+                .map(|path| Self {
+                    path,
+                    grammar: self.grammar,
+                })
+                .collect()),
+        }
+    }
 }
 
 /// What a file held besides its records.
@@ -82,6 +109,22 @@ pub enum FileError {
         /// Why.
         error: io::Error,
     },
+    /// A folder without lists.
+    #[error(
+        "{}: there is no *.list or *.list.gz in this folder; an empty list is an empty file", .0.display()
+    )]
+    NoLists(PathBuf),
+    /// A gzip file that is broken, or isn't whole.
+    #[error("{}: a gzip file that is damaged or cut short ({error})", path.display())]
+    Gzip {
+        /// What was given.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+    /// A gzip file that expands to more than a list does.
+    #[error("{}: a gzip file that expands to far more than a list of tokens does", .0.display())]
+    Expands(PathBuf),
     /// A line is malformed.
     #[error("{}:{number}: {error}", path.display())]
     Line {
@@ -113,18 +156,23 @@ pub fn read(
     result
 }
 
-/// The file and when it was last written.
-fn open(path: &Path) -> Result<(File, SystemTime), FileError> {
-    let failed = |error: io::Error| {
-        let (kind, path) = (error.kind(), path.to_owned());
-        if matches!(kind, ErrorKind::NotFound | ErrorKind::NotADirectory) {
-            FileError::NotFound(path)
-        } else if kind == ErrorKind::PermissionDenied {
-            FileError::Denied(path)
-        } else {
-            FileError::Io { path, error }
+fn failed(path: &Path, error: io::Error) -> FileError {
+    let (kind, path) = (error.kind(), path.to_owned());
+    match kind {
+        ErrorKind::NotFound | ErrorKind::NotADirectory => FileError::NotFound(path),
+        ErrorKind::PermissionDenied => FileError::Denied(path),
+        ErrorKind::FileTooLarge => FileError::Expands(path),
+        // Reading a file as it is gives none of these.
+        ErrorKind::InvalidInput | ErrorKind::InvalidData | ErrorKind::UnexpectedEof => {
+            FileError::Gzip { path, error }
         }
-    };
+        _ => FileError::Io { path, error },
+    }
+}
+
+/// What the file holds, and when it was last written.
+fn open(path: &Path) -> Result<(Box<dyn Read>, SystemTime), FileError> {
+    let failed = |error| failed(path, error);
     // Asked before opening: to open a named pipe would wait for its writer.
     check_kind(path, &path.metadata().map_err(failed)?)?;
     let file = File::open(path).map_err(failed)?;
@@ -137,7 +185,8 @@ fn open(path: &Path) -> Result<(File, SystemTime), FileError> {
         });
     }
     let written = metadata.modified().map_err(failed)?;
-    Ok((file, written))
+    let contents = gzip::expanded(file, metadata.len()).map_err(failed)?;
+    Ok((contents, written))
 }
 
 fn check_kind(path: &Path, metadata: &std::fs::Metadata) -> Result<(), FileError> {
@@ -158,7 +207,7 @@ fn read_lines(
     source: &Source,
     reading: Reading<'_>,
     written: SystemTime,
-    mut lines: Lines<File>,
+    mut lines: Lines<Box<dyn Read>>,
     records: &mut Vec<Record>,
 ) -> Result<Summary, FileError> {
     let mut summary = Summary::default();
@@ -172,12 +221,7 @@ fn read_lines(
             Ok(Some(line)) => line,
             Ok(None) => return Ok(summary),
             Err(LinesError::TooLong(number)) => return Err(refused(number, LineError::TooLong)),
-            Err(LinesError::Io(error)) => {
-                return Err(FileError::Io {
-                    path: source.path.clone(),
-                    error,
-                });
-            }
+            Err(LinesError::Io(error)) => return Err(failed(&source.path, error)),
         };
         if number == 1 {
             text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text);
@@ -205,8 +249,9 @@ impl Summary {
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, os::unix::fs::PermissionsExt as _};
+    use std::{fs, io::Write as _, os::unix::fs::PermissionsExt as _};
 
+    use flate2::{Compression, write::GzEncoder};
     use tokenblock_ebpf::digest::InstallationKey;
 
     use super::*;
@@ -289,6 +334,49 @@ mod tests {
         if !rustix::process::geteuid().is_root() {
             assert!(text(&path("mine")).contains("may not be read by this user"));
         }
+    }
+
+    fn gzip(text: &[u8]) -> Vec<u8> {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
+        encoder.write_all(text).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    #[test]
+    fn a_gzip_file_is_read_as_what_it_expands_to() {
+        let text: &[u8] = b"first-token\n# comment\nsecond-token action=alert\n";
+        let (plain, _) = read_text(text).unwrap();
+        assert_eq!(read_text(&gzip(text)).unwrap().0, plain);
+        let (one, two) = text.split_at(16);
+        let members = [gzip(one), gzip(two)].concat();
+        assert_eq!(read_text(&members).unwrap().0, plain);
+
+        let error = read_text(&gzip(b"first-token\nsecond oops\n")).expect_err("refused");
+        assert!(error.to_string().contains("list:2: "), "{error}");
+    }
+
+    #[test]
+    fn a_gzip_file_that_is_cut_or_damaged_gives_nothing() {
+        let whole = gzip("some-token\n".repeat(1_000).as_bytes());
+        for cut in 2..whole.len() {
+            let error = read_text(&whole[..cut]).expect_err("refused");
+            assert!(matches!(error, FileError::Gzip { .. }), "{cut}: {error}");
+        }
+        let mut damaged = whole.clone();
+        let checksum = damaged.len() - 8;
+        damaged[checksum] ^= 1;
+        let error = read_text(&damaged).expect_err("refused");
+        assert!(matches!(error, FileError::Gzip { .. }), "{error}");
+    }
+
+    #[test]
+    fn what_expands_without_end_is_refused() {
+        let bomb = gzip(&vec![b'\n'; (16 << 20) + 1]);
+        let error = read_text(&bomb).expect_err("refused");
+        assert!(matches!(error, FileError::Expands(_)), "{error}");
+        // Blank lines are no harm up to there.
+        let (records, _) = read_text(&gzip(&vec![b'\n'; 16 << 20])).unwrap();
+        assert!(records.is_empty());
     }
 
     #[test]

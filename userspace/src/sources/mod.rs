@@ -1,8 +1,10 @@
 //! Where entries come from: denylist files, read line by line and watched for changes.
 //!
-//! `watch -> file -> lines -> line -> denylist`
+//! `watch -> folder -> file -> gzip -> lines -> line -> denylist`
 
 mod file;
+mod folder;
+mod gzip;
 mod line;
 mod lines;
 mod watch;
