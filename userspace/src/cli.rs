@@ -9,7 +9,7 @@ use clap::{
     builder::BoolishValueParser,
 };
 
-use crate::{config_file::ConfigError, exit::Exit};
+use crate::{config_file::ConfigError, exit::Exit, import::ImportArgs};
 
 /// Blocks requests that bear a compromised token, in the kernel and in a TLS proxy.
 #[derive(Debug, Parser)]
@@ -32,6 +32,15 @@ pub enum Command {
     /// else from its default. Where a setting can be given more than once, its values can also be separated
     /// by commas.
     Run(Box<RunArgs>),
+
+    /// Makes a denylist of what finders of leaked secrets report
+    ///
+    /// Reads reports of gitleaks, trufflehog, GitHub's and GitLab's secret scanning, ggshield and kingfisher,
+    /// Postman collections and environments, HTTP archives and .env files, and writes the lines of a denylist
+    /// file. Of the last three only values are taken whose names say that they are credentials. Redacted values
+    /// are refused, placeholders and values that can be guessed as well. If a report is malformed, nothing is
+    /// imported.
+    Import(ImportArgs),
 }
 
 /// The settings of `tokenblock run`, as given.
@@ -307,8 +316,11 @@ impl Cli {
     {
         let arguments: Vec<std::ffi::OsString> = arguments.into_iter().map(Into::into).collect();
         let cli = Self::from_arg_matches(&command().try_get_matches_from(&arguments)?)?;
-        let Command::Run(run) = &cli.command;
-        let Some(file) = &run.config else {
+        let file = match &cli.command {
+            Command::Run(run) => run.config.as_ref(),
+            Command::Import(_) => None,
+        };
+        let Some(file) = file else {
             return Ok(cli);
         };
         // Once more, now with the file's values as the defaults, so that flags and environment come first.

@@ -3,8 +3,8 @@
 use std::{fmt::Write as _, io, process::ExitCode};
 
 use crate::{
-    config_file::ConfigError, kernel::error::KernelError, key::KeyError, proxy::ProxyError,
-    settings::SettingsError, sources::FileError,
+    config_file::ConfigError, import::ImportError, kernel::error::KernelError, key::KeyError,
+    proxy::ProxyError, settings::SettingsError, sources::FileError,
 };
 
 /// Why the process ends.
@@ -56,7 +56,7 @@ impl Exit {
         (Self::Usage, "a flag or an environment setting is wrong"),
         (
             Self::Data,
-            "a denylist, a certificate or a key is malformed",
+            "a denylist, a report, a certificate or a key is malformed",
         ),
         (Self::NoInput, "a file is missing or can't be read"),
         (
@@ -112,6 +112,18 @@ impl From<FileError> for Failure {
             | FileError::TooLarge { .. }
             | FileError::NoLists(_)
             | FileError::Io { .. } => Exit::NoInput,
+        };
+        Self::new(exit, error)
+    }
+}
+
+impl From<ImportError> for Failure {
+    fn from(error: ImportError) -> Self {
+        let exit = match &error {
+            ImportError::Read { .. } | ImportError::TooLarge(_) => Exit::NoInput,
+            ImportError::Report { .. } => Exit::Data,
+            ImportError::Terminal => Exit::Usage,
+            ImportError::Write { error, .. } => of_io(error),
         };
         Self::new(exit, error)
     }

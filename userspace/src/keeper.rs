@@ -58,10 +58,10 @@ impl Sources {
         let gathered = self.read_each();
         gathered.report();
         for error in gathered.refused {
-            match error {
-                FileError::NoLists(_) => tracing::warn!("{error}"),
-                error => return Err(error),
+            if !matches!(error, FileError::NoLists(_)) {
+                return Err(error);
             }
+            tracing::warn!("{error}");
         }
         Ok(List::merge(gathered.records, SystemTime::now()))
     }

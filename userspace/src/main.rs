@@ -9,6 +9,7 @@ use std::{
 use tokenblock::{
     cli::{Cli, CliError, Command},
     exit::{Exit, Failure},
+    import,
     run::run,
 };
 
@@ -16,6 +17,7 @@ fn main() -> ExitCode {
     let result = match Cli::read(env::args_os()) {
         Ok(cli) => match cli.command {
             Command::Run(args) => run(*args),
+            Command::Import(args) => import::run(&args).map_err(Failure::from),
         },
         Err(CliError::Config(error)) => Err(error.into()),
         Err(CliError::Clap(error)) => {

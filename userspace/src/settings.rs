@@ -450,7 +450,9 @@ mod tests {
         let line = ["tokenblock", "run"]
             .into_iter()
             .chain(flags.iter().copied());
-        let Command::Run(args) = Cli::read(line).unwrap().command;
+        let Command::Run(args) = Cli::read(line).unwrap().command else {
+            panic!("not run")
+        };
         *args
     }
 

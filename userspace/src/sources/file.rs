@@ -158,15 +158,16 @@ pub fn read(
 
 fn failed(path: &Path, error: io::Error) -> FileError {
     let (kind, path) = (error.kind(), path.to_owned());
-    match kind {
-        ErrorKind::NotFound | ErrorKind::NotADirectory => FileError::NotFound(path),
-        ErrorKind::PermissionDenied => FileError::Denied(path),
-        ErrorKind::FileTooLarge => FileError::Expands(path),
-        // Reading a file as it is gives none of these.
-        ErrorKind::InvalidInput | ErrorKind::InvalidData | ErrorKind::UnexpectedEof => {
-            FileError::Gzip { path, error }
-        }
-        _ => FileError::Io { path, error },
+    if matches!(kind, ErrorKind::NotFound | ErrorKind::NotADirectory) {
+        FileError::NotFound(path)
+    } else if kind == ErrorKind::PermissionDenied {
+        FileError::Denied(path)
+    } else if kind == ErrorKind::FileTooLarge {
+        FileError::Expands(path)
+    } else if gzip::is_damage(kind) {
+        FileError::Gzip { path, error }
+    } else {
+        FileError::Io { path, error }
     }
 }
 

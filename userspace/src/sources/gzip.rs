@@ -34,6 +34,15 @@ pub(super) fn expanded(mut file: File, bytes: u64) -> io::Result<Box<dyn Read>> 
     }))
 }
 
+/// Whether an error while reading means that the file is no whole gzip file; reading a file as it is gives none of
+/// these.
+pub(super) fn is_damage(error: ErrorKind) -> bool {
+    matches!(
+        error,
+        ErrorKind::InvalidInput | ErrorKind::InvalidData | ErrorKind::UnexpectedEof
+    )
+}
+
 /// Fails, and doesn't just end, where there is more than may be.
 struct Bounded<R> {
     input: R,

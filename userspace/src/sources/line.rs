@@ -108,7 +108,8 @@ pub(super) fn parse<'a>(
     }
 }
 
-fn is_hash(token: &str) -> bool {
+/// Whether a token's place holds `sha256:`.
+pub(super) fn is_hash(token: &str) -> bool {
     token
         .get(..7)
         .is_some_and(|prefix| prefix.eq_ignore_ascii_case("sha256:"))
@@ -236,6 +237,7 @@ mod tests {
     use tokenblock_ebpf::digest::InstallationKey;
 
     use super::*;
+    use crate::sources::write_token;
 
     const READING: Reading<'_> = Reading {
         key: &InstallationKey([5; 16]),
@@ -375,6 +377,24 @@ mod tests {
     }
 
     proptest! {
+        /// What is written is read back, whatever the token and its attributes are.
+        #[test]
+        fn a_written_line_reads_as_what_was_written(
+            token in "(#|SHA256:)?[!#-~]{12,80}", reason in proptest::option::of(any::<String>()), source in "[a-z ]{0,9}",
+        ) {
+            let identity = identify(READING.key, READING.min_token_length, &token);
+            prop_assume!(identity.is_ok());
+            let mut list = String::new();
+            write_token(&mut list, &token, reason.as_deref(), Some(&source));
+            prop_assert_eq!(list.matches('\n').count(), 1);
+            let read = entry(list.trim_end_matches('\n'));
+            prop_assert_eq!(Ok(read.identity), identity);
+            prop_assert_eq!(read.source.unwrap_or_default(), source.trim());
+            if let Some(reason) = reason.filter(|text| !text.contains(|c: char| c == '"' || c.is_control()) && text.len() < 500) {
+                prop_assert_eq!(read.reason.unwrap_or_default(), reason.trim());
+            }
+        }
+
         #[test]
         fn any_bytes_are_answered(line: Vec<u8>) {
             for grammar in [Grammar::Entries, Grammar::Wallarm] {

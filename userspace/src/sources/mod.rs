@@ -8,10 +8,12 @@ mod gzip;
 mod line;
 mod lines;
 mod watch;
+mod write;
 
 pub use file::{FileError, SkippedLine, Source, Summary, read};
 pub use line::{Grammar, LineError};
 pub use watch::{Change, Watch};
+pub use write::write_token;
 
 use tokenblock_ebpf::digest::InstallationKey;
 

@@ -179,10 +179,10 @@ impl Watch {
         let mut folders = HashMap::<WatchDescriptor, Folder>::new();
         let named = self.given.iter().chain(files).flat_map(|file| steps(file));
         let of_lists = self.given.iter().filter(|path| path.is_dir());
-        let watched = named
+        let to_watch = named
             .map(|(path, name)| (path, Some(name)))
             .chain(of_lists.map(|path| (path.clone(), None)));
-        for (path, name) in watched {
+        for (path, name) in to_watch {
             // A folder that isn't there is found by the poll when it comes.
             let Ok(descriptor) = watches.add(&path, mask()) else {
                 continue;
@@ -253,7 +253,8 @@ impl Folder {
     /// Whether the event concerns a watched name, and whether a writer has that file open.
     fn note(&self, mask: EventMask, name: Option<&OsStr>, writing: &mut HashSet<PathBuf>) -> bool {
         let Some(name) = name else { return true };
-        if !self.names.contains(name) && !(self.of_lists && is_list(name)) {
+        let is_watched = self.names.contains(name) || (self.of_lists && is_list(name));
+        if !is_watched {
             return false;
         }
         let path = self.path.join(name);
