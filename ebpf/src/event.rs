@@ -21,8 +21,8 @@ pub struct Event {
     pub location: LocationId,
     /// 1: the packet was dropped; 0: it passed.
     pub blocked: u8,
-    /// Zero.
-    pub reserved: u8,
+    /// 1: the source is banned from now on, and no location or token is named; 0: a token was seen.
+    pub banned: u8,
     /// The first bytes of the `TokenId`.
     pub token: [u8; 6],
     /// Zero.
@@ -48,7 +48,7 @@ impl Event {
             destination_port: segment.destination_port,
             location: 0,
             blocked: 0,
-            reserved: 0,
+            banned: 0,
             token: [0; 6],
             padding: [0; 2],
             interface: 0,

@@ -144,6 +144,15 @@ pub struct Flow {
     /// Held by the program that judges a segment; the programs' own affair.
     pub lock: u32,
     flags: u32,
+    knows_settled: u32,
+    knows_sent: u32,
+    /// Behind the last byte that the server sent.
+    sent: u32,
+    /// Segments with payload that the server sent.
+    answers: u32,
+    /// Whether a whole header block was passed, and `answers` at that time.
+    asked: u32,
+    asked_at: u32,
     /// All before this sequence number is taken by the receiver.
     settled: u32,
     /// Behind the last byte that was passed.
@@ -156,6 +165,9 @@ pub struct Flow {
     body: u64,
     /// The length that the header block declares which is being read.
     length: u64,
+    /// `body` and `length` behind the segment under judgement.
+    next_body: u64,
+    next_length: u64,
     /// When a segment was last passed, in nanoseconds of the monotonic clock.
     pub passed_at: u64,
     /// How the state was left at `tip`.
@@ -166,7 +178,8 @@ pub struct Flow {
     held_at: u32,
     /// The sequence number of the last open state that was given up.
     gave_up_at: u32,
-    reserved: u32,
+    /// Bits [`SAW_HEADER`], [`ENDED_HEADERS`], [`SAW_BLANK`] of the segment under judgement.
+    next_signs: u32,
     /// Part of the key of the flow's gaps.
     pub epoch: u32,
     /// The state at `tip`, where it was left open.
@@ -177,8 +190,13 @@ pub struct Flow {
     held: Scan,
 }
 
-const KNOWS_SETTLED: u32 = 1;
-const KNOWS_TIP: u32 = 2;
+const SAW_HEADER: u32 = 1;
+const ENDED_HEADERS: u32 = 2;
+const SAW_BLANK: u32 = 4;
+
+const KNOWS_TIP: u32 = 1;
+/// A gap was noted.
+const GAPS: u32 = 2;
 /// `high` is set.
 const RECOVERING: u32 = 4;
 /// `held` is set.
@@ -203,18 +221,26 @@ impl Flow {
         Self {
             lock: 0,
             flags: 0,
+            knows_settled: 0,
+            knows_sent: 0,
+            sent: 0,
+            answers: 0,
+            asked: 0,
+            asked_at: 0,
             settled: 0,
             tip: 0,
             high: 0,
             quiet: 0,
             body: 0,
             length: 0,
+            next_body: 0,
+            next_length: 0,
             passed_at: 0,
             left: Left::Closed,
             next_left: Left::Closed,
             held_at: 0,
             gave_up_at: 0,
-            reserved: 0,
+            next_signs: 0,
             epoch: 0,
             state: scan,
             next: scan,
@@ -222,13 +248,62 @@ impl Flow {
         }
     }
 
-    /// The receiver acknowledges all before `ack`: what its own packets say, so no decoy moves it.
+    /// Forgets all.
+    #[inline(always)]
+    pub fn forget(&mut self) {
+        self.flags = 0;
+        self.knows_settled = 0;
+        self.knows_sent = 0;
+        self.asked = 0;
+        self.body = 0;
+        self.length = 0;
+        self.quiet = 0;
+    }
+
+    /// How the segment under judgement leaves the flow.
+    #[inline(always)]
+    #[must_use]
+    pub fn leaves(&self) -> Left {
+        self.next_left
+    }
+
+    /// The receiver acknowledges all before `ack`: what its own packets say, so no decoy moves it. May run while
+    /// another CPU judges a segment, so it writes nothing that judging writes.
     #[inline(always)]
     pub fn settle(&mut self, ack: u32) {
-        if self.flags & KNOWS_SETTLED == 0 || before(self.settled, ack) {
+        if self.knows_settled == 0 || before(self.settled, ack) {
             self.settled = ack;
-            self.flags |= KNOWS_SETTLED;
+            self.knows_settled = 1;
         }
+    }
+
+    /// The receiver sends `len` bytes from sequence number `start` on. As [`Flow::settle`].
+    #[inline(always)]
+    pub fn answer(&mut self, start: u32, len: u32) {
+        let end = start.wrapping_add(len);
+        if len > 0 {
+            self.answers = self.answers.wrapping_add(1);
+        }
+        if self.knows_sent == 0 || before(self.sent, end) {
+            self.sent = end;
+            self.knows_sent = 1;
+        }
+    }
+
+    /// Whether the server owes the client nothing, so that an answer in its place is understood as one to the
+    /// segment that acknowledges `acknowledgment`.
+    #[inline(always)]
+    #[must_use]
+    pub fn owes_nothing(&self, acknowledgment: u32) -> bool {
+        let answered = self.asked == 0 || self.asked_at != self.answers;
+        answered && (self.knows_sent == 0 || self.sent == acknowledgment)
+    }
+
+    /// Whether a gap may be noted for the flow.
+    #[inline(always)]
+    #[must_use]
+    pub fn has_gaps(&self) -> bool {
+        self.flags & GAPS != 0
     }
 
     /// The receiver accepts a connection, and has taken all before `ack`. What is known of an older connection
@@ -238,11 +313,15 @@ impl Flow {
         self.epoch = self.epoch.wrapping_add(1);
         let taken = self.flags & KNOWS_TIP != 0 && self.tip == ack;
         self.settled = ack;
+        self.knows_settled = 1;
         if taken {
-            self.flags |= KNOWS_SETTLED;
             return;
         }
-        self.flags = KNOWS_SETTLED | KNOWS_TIP;
+        self.flags = KNOWS_TIP;
+        self.knows_sent = 0;
+        self.asked = 0;
+        self.body = 0;
+        self.length = 0;
         self.tip = ack;
         self.left = Left::Line;
         self.quiet = 0;
@@ -251,7 +330,7 @@ impl Flow {
     /// Places the segment of the bytes `start..end` (sequence numbers). `gap` is what is noted under `start`.
     #[inline(always)]
     pub fn place(&mut self, start: u32, end: u32, now: u64, gap: Option<&Gap>) -> Place {
-        let knows_settled = self.flags & KNOWS_SETTLED != 0;
+        let knows_settled = self.knows_settled != 0;
         if knows_settled && !before(self.settled, end) {
             return Place::Settled;
         }
@@ -304,7 +383,8 @@ impl Flow {
         ahead <= self.body || self.flags & DECLARED == 0 && self.quiet >= BULK
     }
 
-    /// The `step`th scan (0 or 1) that the segment needs, with its state in `scan`; `None` where none.
+    /// The `step`th scan (0 or 1) that the segment needs, with its state in `scan`; `None` where none. For step 1
+    /// `scan` is the first scan at its end.
     #[inline(always)]
     pub fn start(
         &self,
@@ -328,6 +408,13 @@ impl Flow {
         let held = self.holds(at) && place as u32 != Place::Next as u32;
         let exact = matches!(place, Place::Next | Place::Filler) || held;
         if step == 1 {
+            if let Some(fork) = scan.fork_at() {
+                scan.restart();
+                return Some(Start {
+                    offset: fork,
+                    first_line_only: false,
+                });
+            }
             // What is in front is unknown: it may also be a request target.
             if exact {
                 return None;
@@ -341,6 +428,8 @@ impl Flow {
         match left {
             Left::Open if place as u32 == Place::Next as u32 => scan.resume(&self.state),
             _ if held => scan.resume(&self.held),
+            // A message may begin with the segment, though what is before it did not end its line.
+            Left::Closed if place as u32 == Place::Next as u32 => scan.restart_anywhere(),
             _ if !exact => scan.restart_anywhere(),
             Left::Target => scan.restart_in_target(),
             Left::Method => scan.restart_in_method(),
@@ -348,7 +437,9 @@ impl Flow {
             // An open state is held, or the segment was not placed here.
             Left::Closed | Left::Open => scan.restart_in_line(),
         }
-        scan.length = self.length;
+        if matches!(place, Place::Next) {
+            scan.continue_message(offset, self.length, self.body);
+        }
         Some(Start {
             offset,
             first_line_only: false,
@@ -364,6 +455,9 @@ impl Flow {
     #[inline(always)]
     pub fn open(&mut self) {
         self.next_left = Left::Closed;
+        self.next_signs = 0;
+        self.next_body = 0;
+        self.next_length = 0;
     }
 
     /// A scan of the segment came to its end in this state.
@@ -372,7 +466,16 @@ impl Flow {
     /// Where another scan of it ended in a candidate, and differently. A segment ahead of a gap is then dropped:
     /// it comes again when more is known. Of the first segment that was seen of a flow the line is believed.
     #[inline(always)]
-    pub fn end(&mut self, place: Place, scan: &Scan, rules: &Rules) -> Result<(), Conflict> {
+    pub fn end(
+        &mut self,
+        place: Place,
+        begun: Start,
+        scan: &Scan,
+        rules: &Rules,
+    ) -> Result<(), Conflict> {
+        if !begun.first_line_only {
+            self.note_message(scan);
+        }
         let left = Left::of(scan, rules);
         if left as u32 == Left::Closed as u32 {
             return Ok(());
@@ -380,11 +483,10 @@ impl Flow {
         if self.next_left as u32 != Left::Closed as u32 {
             let same = self.next_left as u32 == left as u32
                 && (left.is_light() || self.next.signature() == scan.signature());
-            return if same || place as u32 == Place::First as u32 {
-                Ok(())
-            } else {
-                Err(Conflict::Ambiguous)
-            };
+            if same || place as u32 == Place::First as u32 {
+                return Ok(());
+            }
+            return Err(Conflict::Ambiguous);
         }
         self.next_left = left;
         if !left.is_light() {
@@ -395,7 +497,6 @@ impl Flow {
 
     /// Whether the segment `start..end` may be passed, now that it is scanned; if so it counts as passed.
     /// `gap` is what is noted under `start`; what is to be noted instead is given back, with its left end.
-    /// `scan` is the first scan of the segment, at its end.
     ///
     /// # Errors
     /// Where it ends inside a candidate that goes on in what was passed before.
@@ -407,7 +508,6 @@ impl Flow {
         end: u32,
         now: u64,
         gap: Option<&Gap>,
-        scan: &Scan,
     ) -> Result<Option<(u32, Gap)>, Conflict> {
         let left = self.next_left;
         let mut note = None;
@@ -439,6 +539,7 @@ impl Flow {
                     },
                 ));
                 self.leave_tip();
+                self.flags |= GAPS;
             }
             (Place::Recovery, _) => {
                 if self.flags & GAVE_UP != 0 && !self.holds(self.settled) {
@@ -460,30 +561,44 @@ impl Flow {
                 return Err(Conflict::Gap);
             }
         }
-        self.count_body(end, scan);
+        self.count_body(place, end);
         self.commit(end, left, now);
         Ok(note)
     }
 
-    /// `scan` came to `end`, behind the tip.
+    /// What the scan of the whole segment saw of its messages' framing.
     #[inline(always)]
-    fn count_body(&mut self, end: u32, scan: &Scan) {
-        let len = end.wrapping_sub(self.tip);
-        self.length = scan.length;
-        self.body = self.body.saturating_sub(u64::from(len));
-        if scan.saw_header() {
-            self.quiet = 0;
-            self.body = 0;
-        } else {
-            self.quiet = self.quiet.saturating_add(len);
+    fn note_message(&mut self, scan: &Scan) {
+        self.next_body = scan.body_left();
+        self.next_length = scan.length;
+        self.next_signs = u32::from(scan.saw_header())
+            | u32::from(scan.ended_headers()) << 1
+            | u32::from(scan.saw_blank()) << 2;
+    }
+
+    /// The segment was passed up to `end`, behind the tip.
+    #[inline(always)]
+    fn count_body(&mut self, place: Place, end: u32) {
+        if place as u32 == Place::Ahead as u32 {
+            let len = u64::from(end.wrapping_sub(self.tip));
+            self.body = self.body.saturating_sub(len);
+            return;
         }
-        if scan.ended_headers() && self.length > 0 {
-            // As if the body had begun with the segment: rather too short than too long.
-            self.body = self.length.saturating_sub(u64::from(len));
+        self.body = self.next_body;
+        self.length = self.next_length;
+        if self.next_signs & SAW_HEADER != 0 {
+            self.quiet = 0;
+            self.flags &= !DECLARED;
+        } else {
+            self.quiet = self.quiet.saturating_add(end.wrapping_sub(self.tip));
+        }
+        if self.next_signs & SAW_BLANK != 0 {
+            self.asked = 1;
+            self.asked_at = self.answers;
+        }
+        if self.next_signs & ENDED_HEADERS != 0 {
             self.length = 0;
             self.flags |= DECLARED;
-        } else if scan.saw_header() {
-            self.flags &= !DECLARED;
         }
     }
 
@@ -517,8 +632,7 @@ impl Flow {
     /// Whether nothing is held that is needed still.
     #[inline(always)]
     fn can_hold(&self) -> bool {
-        self.flags & HOLDS == 0
-            || self.flags & KNOWS_SETTLED != 0 && before(self.held_at, self.settled)
+        self.flags & HOLDS == 0 || self.knows_settled != 0 && before(self.held_at, self.settled)
     }
 
     /// Keeps the state at the left end of what is left of a gap.
@@ -540,7 +654,7 @@ impl Flow {
     /// stand inside a candidate.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        let known = KNOWS_SETTLED | KNOWS_TIP;
-        self.flags & known == known && !before(self.settled, self.tip) && self.left != Left::Open
+        let settled = self.knows_settled != 0 && !before(self.settled, self.tip);
+        settled && self.flags & KNOWS_TIP != 0 && self.left != Left::Open
     }
 }

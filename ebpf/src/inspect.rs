@@ -51,7 +51,7 @@ pub fn stream(
     listed: &mut impl FnMut(LocationId, &TokenDigest) -> bool,
 ) -> Option<Hit> {
     let hit = run(scan, rules, bytes, listed);
-    scan.pos = 0;
+    scan.rebase();
     hit
 }
 

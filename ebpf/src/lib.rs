@@ -7,6 +7,8 @@
 #![cfg_attr(target_arch = "bpf", no_builtins)]
 #![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
+pub mod ban;
+pub mod blocked;
 pub mod candidate;
 pub mod digest;
 pub mod event;
@@ -15,6 +17,7 @@ pub mod flow;
 pub mod inspect;
 pub mod location;
 pub mod packet;
+pub mod reply;
 pub mod rules;
 pub mod scan;
 pub mod swar;

@@ -122,6 +122,22 @@ impl Address {
         octets[8..].copy_from_slice(&self.low.to_ne_bytes());
         octets
     }
+
+    /// The same bytes as four words, each in network byte order.
+    #[inline(always)]
+    #[must_use]
+    pub fn words(&self) -> [u32; 4] {
+        let halves = |word: u64| {
+            let [a, b, c, d, e, f, g, h] = word.to_ne_bytes();
+            (
+                u32::from_ne_bytes([a, b, c, d]),
+                u32::from_ne_bytes([e, f, g, h]),
+            )
+        };
+        let (first, second) = halves(self.high);
+        let (third, fourth) = halves(self.low);
+        [first, second, third, fourth]
+    }
 }
 
 /// How frames of an interface begin.

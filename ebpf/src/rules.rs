@@ -97,6 +97,7 @@ impl Rules {
             }; SLOTS];
             if rules.fill(locations) {
                 rules.note_beginnings(b"cookie");
+                rules.note_beginnings(b"content-length");
                 for (kind, name) in locations {
                     if *kind == LocationKind::Header {
                         rules.note_beginnings(name);

@@ -81,6 +81,12 @@ pub enum Step {
 pub const WIDEST: u32 = 128;
 
 const WIDEST_WORDS: u32 = WIDEST / 8;
+/// A request line or a location was seen.
+const SIGN: u32 = 1;
+/// An empty line was seen.
+const BLANK: u32 = 2;
+/// No end of a body is known.
+const NO_END: u32 = u32::MAX;
 /// Longest declared length that is believed.
 const MAX_LENGTH: u64 = (1 << 48) - 1;
 /// Words of a request target that a unit reads.
@@ -110,12 +116,18 @@ pub struct Scan {
     dots: u32,
     /// Bytes of the next word that are looked at already.
     passed: u32,
-    /// Signs of a header seen.
+    /// Bits [`SIGN`], [`BLANK`].
     headers: u32,
     /// The `Content-Length` of the header block that was read last.
     pub length: u64,
-    /// Whether an empty line has ended a header block.
-    blank: u64,
+    /// Position at which the declared body ends; [`NO_END`] where none is known.
+    body_end: u32,
+    /// Bytes that were scanned before position 0.
+    base: u32,
+    /// Behind the empty line that ended a header block, counted as `base`; 0 where none has.
+    blank_at: u32,
+    /// Where a message may begin in the middle of what was read as a line; 0 where nowhere.
+    fork_at: u32,
     fingerprint: u64,
     name: NameHash,
     value: Value,
@@ -139,7 +151,10 @@ impl Scan {
             passed: 0,
             headers: 0,
             length: 0,
-            blank: 0,
+            body_end: NO_END,
+            base: 0,
+            blank_at: 0,
+            fork_at: 0,
             fingerprint: 0,
             name: NameHash::new(LocationKind::Header, rules.name_seed),
             value: Value::new(rules),
@@ -155,8 +170,7 @@ impl Scan {
         self.fold = Mode::Skip;
         self.after_cr = 0;
         self.glanced = 0;
-        self.headers = 0;
-        self.blank = 0;
+        self.forget_message();
         self.value.rest();
     }
 
@@ -217,15 +231,74 @@ impl Scan {
     pub fn resume(&mut self, saved: &Self) {
         *self = *saved;
         self.pos = 0;
+        self.forget_message();
+    }
+
+    #[inline(always)]
+    fn forget_message(&mut self) {
         self.headers = 0;
-        self.blank = 0;
+        self.length = 0;
+        self.body_end = NO_END;
+        self.base = 0;
+        self.blank_at = 0;
+        self.fork_at = 0;
+    }
+
+    /// Tells of the message in which the scan begins, `offset` bytes behind what `base` counts from: the length
+    /// that its header block declares so far, and how much of a declared body is still to come.
+    #[inline(always)]
+    pub fn continue_message(&mut self, offset: u32, length: u64, body: u64) {
+        self.base = offset;
+        self.length = length;
+        if body > 0 && body < u64::from(NO_END) {
+            self.body_end = body as u32;
+        }
+    }
+
+    /// The source moves on: its next byte will have position 0.
+    #[inline(always)]
+    pub fn rebase(&mut self) {
+        self.base = self.base.wrapping_add(self.pos);
+        if self.body_end != NO_END {
+            self.body_end = self.body_end.wrapping_sub(self.pos);
+        }
+        self.pos = 0;
+    }
+
+    /// Where to stop: the end of the source or of the declared body.
+    #[inline(always)]
+    fn end<S: Source + ?Sized>(&self, source: &S) -> u32 {
+        let end = source.end();
+        if self.body_end < end {
+            self.body_end
+        } else {
+            end
+        }
+    }
+
+    /// A declared body is over, so a message begins, though perhaps not at the start of a line. Framing may
+    /// lie: what is being read goes on being read, and the message is read from its first byte as well.
+    #[inline(always)]
+    fn end_body(&mut self) {
+        self.body_end = NO_END;
+        self.blank_at = 0;
+        self.length = 0;
+        if self.is_closed() {
+            self.mode = Mode::Line;
+            self.fold = Mode::Skip;
+            self.after_cr = 0;
+        } else if self.fork_at == 0 {
+            self.fork_at = self.base.wrapping_add(self.pos);
+        } else {
+            self.fork_at = NO_END;
+        }
     }
 
     /// Whether nothing of what was read can be part of a candidate, up to the next line end.
     #[inline(always)]
     #[must_use]
     pub fn is_closed(&self) -> bool {
-        matches!(self.mode, Mode::Skip | Mode::Length)
+        self.mode as u32 == Mode::Skip as u32
     }
 
     /// Whether what is read can't become a location's name, but may be a method.
@@ -261,14 +334,47 @@ impl Scan {
     #[inline(always)]
     #[must_use]
     pub fn saw_header(&self) -> bool {
-        self.headers != 0
+        self.headers & SIGN != 0
     }
 
-    /// Whether an empty line has ended a header block since [`Scan::restart`].
+    /// Bytes of the declared body that are still to come behind the position.
+    #[inline(always)]
+    #[must_use]
+    pub fn body_left(&self) -> u64 {
+        if self.blank_at == 0 {
+            return if self.body_end == NO_END {
+                0
+            } else {
+                u64::from(self.body_end - self.pos)
+            };
+        }
+        let read = self.base.wrapping_add(self.pos).wrapping_sub(self.blank_at);
+        self.length.saturating_sub(u64::from(read))
+    }
+
+    /// Whether an empty line has ended a header block, and no body since.
     #[inline(always)]
     #[must_use]
     pub fn ended_headers(&self) -> bool {
-        self.blank != 0
+        self.blank_at != 0
+    }
+
+    /// Whether an empty line was read.
+    #[inline(always)]
+    #[must_use]
+    pub fn saw_blank(&self) -> bool {
+        self.headers & BLANK != 0
+    }
+
+    /// Where the message begins that must be read as well, counted from the start of the segment.
+    #[inline(always)]
+    #[must_use]
+    pub fn fork_at(&self) -> Option<u32> {
+        if self.fork_at == 0 {
+            None
+        } else {
+            Some(self.fork_at)
+        }
     }
 
     /// A hash of all that decides how reading goes on.
@@ -321,6 +427,9 @@ impl Scan {
         if self.pos >= source.end() {
             return Step::End;
         }
+        if self.pos >= self.body_end {
+            self.end_body();
+        }
         match self.mode {
             Mode::Line => self.line_unit(rules, source),
             Mode::Value => self.value_unit(rules, source, filter.is_on()),
@@ -334,17 +443,20 @@ impl Scan {
             }
         }
         // What follows most units is done in the same one: a unit costs some ten nanoseconds, whatever it does.
-        if matches!(self.mode, Mode::BeforeTarget | Mode::Target) && self.pos < source.end() {
+        if matches!(self.mode, Mode::BeforeTarget | Mode::Target) && self.pos < self.end(source) {
             self.target_unit(rules, source);
         }
-        if self.pos < source.end() {
+        if self.pos < self.end(source) {
             match self.mode {
                 Mode::Skip => self.skip_unit(source),
                 Mode::QuerySkip | Mode::CookieSkip => self.part_skip_unit(rules, source),
                 _ => {}
             }
         }
-        if self.after_cr != 0 && self.mode as u32 == Mode::Line as u32 && self.pos < source.end() {
+        if self.after_cr != 0
+            && self.mode as u32 == Mode::Line as u32
+            && self.pos < self.end(source)
+        {
             self.end_of_crlf(source);
         }
         Step::More
@@ -382,7 +494,7 @@ impl Scan {
 
     #[inline(always)]
     fn skip_unit<S: Source + ?Sized>(&mut self, source: &S) {
-        let left = source.end() - self.pos;
+        let left = self.end(source) - self.pos;
         let chunk = source.chunk(self.pos);
         let mut i = 0;
         while i < WIDEST_WORDS {
@@ -426,7 +538,7 @@ impl Scan {
         if !self.begin_line(rules, words[0] as u8) {
             return;
         }
-        let left = source.end() - self.pos;
+        let left = self.end(source) - self.pos;
         let (mut whole, mut word) = (0, words[0]);
         let mut stop = swar::first(name_end(word));
         if stop == 8 {
@@ -457,7 +569,7 @@ impl Scan {
     #[inline(always)]
     fn name_unit<S: Source + ?Sized>(&mut self, rules: &Rules, source: &S) {
         let word = source.chunk(self.pos).word(0);
-        let left = source.end() - self.pos;
+        let left = self.end(source) - self.pos;
         let stop = swar::first(name_end(word));
         let n = if stop < left { stop } else { left };
         self.name.absorb(word, n);
@@ -475,10 +587,25 @@ impl Scan {
         }
     }
 
+    /// An empty line begins at the position: after it comes the body, if one was declared.
+    #[inline(always)]
+    fn end_headers(&mut self) {
+        self.headers |= BLANK;
+        if self.length == 0 || self.body_end != NO_END || self.blank_at != 0 {
+            return;
+        }
+        // The LF of a CR LF is taken for granted: a byte more or less costs a fork at the most.
+        let body = self.pos + 1 + self.after_cr;
+        self.blank_at = self.base.wrapping_add(body);
+        if self.length < u64::from(NO_END >> 1) {
+            self.body_end = body + self.length as u32;
+        }
+    }
+
     #[inline(always)]
     fn method_unit<S: Source + ?Sized>(&mut self, source: &S) {
         let word = source.chunk(self.pos).word(0);
-        let left = source.end() - self.pos;
+        let left = self.end(source) - self.pos;
         let stop = swar::first(name_end(word));
         self.pos += if stop < left { stop } else { left };
         if stop < 8 && stop < left {
@@ -497,9 +624,9 @@ impl Scan {
         match byte {
             b'\n' if self.after_cr != 0 => self.after_cr = 0,
             b'\n' | b'\r' => {
-                self.blank = 1;
                 self.fold = Mode::Skip;
                 self.after_cr = u32::from(byte == b'\r');
+                self.end_headers();
             }
             // Left to be read there: to a value or a cookie name it is white space like any other.
             b' ' | b'\t' => {
@@ -539,10 +666,10 @@ impl Scan {
             self.length = 0;
             self.mode = Mode::Length;
         } else if location == COOKIE_HEADER {
-            self.headers = 1;
+            self.headers |= SIGN;
             self.enter_cookie(rules);
         } else {
-            self.headers = 1;
+            self.headers |= SIGN;
             self.mode = Mode::Value;
             self.value.begin(rules, Context::Header, location);
         }
@@ -566,7 +693,7 @@ impl Scan {
     /// Reads up to eight bytes of a declared length; it decides what is convenient, never what is blocked.
     #[inline(always)]
     fn length_unit<S: Source + ?Sized>(&mut self, source: &S) {
-        let left = source.end() - self.pos;
+        let left = self.end(source) - self.pos;
         let word = source.chunk(self.pos).word(0);
         let stop = swar::first(swar::line_end(word));
         let n = if stop < left { stop } else { left };
@@ -586,7 +713,7 @@ impl Scan {
 
     #[inline(always)]
     fn value_unit<S: Source + ?Sized>(&mut self, rules: &Rules, source: &S, glance: bool) {
-        let left = source.end() - self.pos;
+        let left = self.end(source) - self.pos;
         let mut word = source.chunk(self.pos).word(0);
         let mut bytes = 8;
         if word as u8 == b' ' && left > 1 && self.value.is_empty() && !self.value.is_query() {
@@ -595,7 +722,7 @@ impl Scan {
             bytes = 7;
             self.pos += 1;
         }
-        let left = source.end() - self.pos;
+        let left = self.end(source) - self.pos;
         let cookie = self.value.is_cookie();
         let stop = swar::first(specials(word, cookie));
         if stop == 0 || !self.value.takes_words() {
@@ -627,7 +754,7 @@ impl Scan {
         source: &S,
         filter: &F,
     ) {
-        let left = source.end() - self.pos;
+        let left = self.end(source) - self.pos;
         let chunk = source.chunk(self.pos + self.glanced);
         let cookie = self.value.is_cookie();
         let mut state = self.fingerprint;
@@ -730,7 +857,7 @@ impl Scan {
 
     #[inline(always)]
     fn target_unit<S: Source + ?Sized>(&mut self, rules: &Rules, source: &S) {
-        let left = source.end() - self.pos;
+        let left = self.end(source) - self.pos;
         let chunk = source.chunk(self.pos);
         // Several servers take more than one space here.
         if self.mode as u32 == Mode::BeforeTarget as u32
@@ -740,7 +867,7 @@ impl Scan {
             return;
         }
         if self.mode as u32 == Mode::BeforeTarget as u32 && chunk.word(0) as u8 == b'/' {
-            self.headers = 1;
+            self.headers |= SIGN;
             self.length = 0;
         }
         self.mode = Mode::Target;
@@ -776,7 +903,7 @@ impl Scan {
     /// Skips the rest of a cookie or query parameter that is no location.
     #[inline(always)]
     fn part_skip_unit<S: Source + ?Sized>(&mut self, rules: &Rules, source: &S) {
-        let left = source.end() - self.pos;
+        let left = self.end(source) - self.pos;
         let word = source.chunk(self.pos).word(0);
         let cookie = self.mode as u32 == Mode::CookieSkip as u32;
         let separators = if cookie {
@@ -862,7 +989,7 @@ impl Scan {
 
     #[inline(always)]
     fn query_name_unit<S: Source + ?Sized>(&mut self, rules: &Rules, source: &S) {
-        let left = source.end() - self.pos;
+        let left = self.end(source) - self.pos;
         let word = source.chunk(self.pos).word(0);
         // Everything below `-` that may be special: `%`, `&`, `+`, white space.
         let stop = swar::first(

@@ -1,5 +1,7 @@
 //! What the kernel tier decides of a packet, why, and how it is counted.
 
+use crate::ban::BanRule;
+
 /// Every way in which a packet can leave the programs, each with a counter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u32)]
@@ -36,10 +38,46 @@ pub enum Counter {
     ReadFailed,
     /// An event could not be reported: the ring buffer is full.
     EventLost,
+    /// A segment of a flow of which a request was blocked; it is dropped.
+    BlockedAgain,
+    /// Blocked requests that were answered by RST.
+    Reset,
+    /// Blocked requests that were answered by 403.
+    Forbidden,
+    /// Blocked requests that could not be answered; their packets are dropped.
+    AnswerFailed,
+    /// Frames of a blocked flow that were dropped by XDP.
+    XdpBlocked,
+    /// Sources that were banned.
+    Bans,
+    /// Packets of a banned source; they are dropped.
+    Banned,
+    /// Frames of a banned source that were dropped by XDP.
+    XdpBanned,
+    /// A packet of a server, read for what it acknowledges.
+    Answer,
+    /// A retransmission of what the receiver has: passed unread.
+    Settled,
+    /// The first segment that was seen of a flow whose beginning was not: passed if it bears no listed token.
+    MidStream,
+    /// A segment ahead of a gap inside a body, passed.
+    Ahead,
+    /// A segment ahead of a gap while a header block may be open; it is dropped, and comes again.
+    TooEarly,
+    /// A second copy of bytes that are not acknowledged; it is dropped.
+    Duplicate,
+    /// A segment outside any window; it is dropped.
+    OutOfWindow,
+    /// A segment of a flow that another CPU judges at this moment; it is dropped, and comes again.
+    FlowBusy,
+    /// No room for another flow; what does not end between two lines is dropped.
+    FlowTableFull,
+    /// A segment that ends inside a candidate which goes on in what was passed before; the flow is reset.
+    GapConflict,
 }
 
 /// The names of all [`Counter`]s, in order.
-pub const COUNTERS: [&str; 16] = [
+pub const COUNTERS: [&str; 34] = [
     "not_ip",
     "not_tcp",
     "other_port",
@@ -56,9 +94,27 @@ pub const COUNTERS: [&str; 16] = [
     "scan_unfinished",
     "read_failed",
     "event_lost",
+    "blocked_again",
+    "reset",
+    "forbidden",
+    "answer_failed",
+    "xdp_blocked",
+    "bans",
+    "banned",
+    "xdp_banned",
+    "answer",
+    "settled",
+    "mid_stream",
+    "ahead",
+    "too_early",
+    "duplicate",
+    "out_of_window",
+    "flow_busy",
+    "flow_table_full",
+    "gap_conflict",
 ];
 
-const _: () = assert!(COUNTERS.len() == Counter::EventLost as usize + 1);
+const _: () = assert!(COUNTERS.len() == Counter::GapConflict as usize + 1);
 
 /// The action of a denylist entry, as the map holds it.
 pub const ACTION_BLOCK: u8 = 0;
@@ -77,6 +133,31 @@ pub struct MapEntry {
     pub reserved: u8,
 }
 
+/// What is done when a request is blocked; its packet is dropped in any case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum OnHit {
+    /// No more.
+    Drop = 0,
+    /// Both ends get RST.
+    Reset = 1,
+    /// The client gets a 403 and the end of its connection, the server RST.
+    Forbid = 2,
+}
+
+impl OnHit {
+    /// The one of this number; what has none drops.
+    #[inline(always)]
+    #[must_use]
+    pub fn of(number: u32) -> Self {
+        match number {
+            1 => Self::Reset,
+            2 => Self::Forbid,
+            _ => Self::Drop,
+        }
+    }
+}
+
 /// Settings of the programs that are no rules.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
@@ -85,7 +166,18 @@ pub struct Settings {
     pub monitor: u32,
     /// Number of blocks of the filter less one; 0 where there is none.
     pub filter_mask: u32,
+    /// An [`OnHit`].
+    pub on_hit: u32,
+    /// Bit 0: requests are judged where they come in; bit 1: where they go out.
+    pub judged: u32,
+    /// When a source is banned.
+    pub ban: BanRule,
 }
+
+/// Bit of [`Settings::judged`]: requests that come in.
+pub const JUDGE_INGRESS: u32 = 1;
+/// Bit of [`Settings::judged`]: requests that go out.
+pub const JUDGE_EGRESS: u32 = 2;
 
 /// The protected ports, a bit each.
 #[derive(Clone, Copy)]

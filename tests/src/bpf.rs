@@ -25,7 +25,7 @@ use tokenblock_ebpf::{
     event::Event,
     location::LocationKind,
     rules::Rules,
-    verdict::{COUNTERS, Counter, PortSet, Settings},
+    verdict::{COUNTERS, Counter, JUDGE_EGRESS, JUDGE_INGRESS, PortSet, Settings},
 };
 
 use crate::fixtures::{LOCATIONS, MIN_TOKEN_LENGTH, listed};
@@ -110,9 +110,12 @@ impl Programs {
             settings: Settings {
                 monitor: u32::from(setup.monitor),
                 filter_mask,
+                judged: JUDGE_INGRESS | JUDGE_EGRESS,
+                ..Settings::default()
             },
             ports: &setup.ports,
             capacity,
+            exempt: &[],
         })?;
         let denylist = KernelMap::take(&mut ebpf, filter_mask)?;
         let counts = PerCpuArray::try_from(ebpf.take_map("COUNTS").context("no COUNTS")?)?;

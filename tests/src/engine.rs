@@ -90,30 +90,27 @@ impl<'a> Engine<'a> {
             _ => {}
         }
         self.flow.open();
-        let mut first = None;
+        let mut scan = Scan::new(self.rules);
         for step in 0..2 {
-            let mut scan = Scan::new(self.rules);
             let left = gap.map_or(Left::Closed, |gap| gap.left);
-            let Some(begin) = self.flow.start(step, place, start, left, &mut scan) else {
+            let Some(begun) = self.flow.start(step, place, start, left, &mut scan) else {
                 continue;
             };
-            let rest = &bytes[begin.offset as usize..];
-            match self.scan(&mut scan, rest, begin.first_line_only) {
+            let rest = bytes.get(begun.offset as usize..).unwrap_or_default();
+            match self.scan(&mut scan, rest, begun.first_line_only) {
                 Scanned::Hit => return Fate::Blocked,
                 Scanned::LeftLine => continue,
                 Scanned::End => {}
             }
-            match self.flow.end(place, &scan, self.rules) {
+            match self.flow.end(place, begun, &scan, self.rules) {
                 Err(Conflict::Ambiguous) if place == Place::Ahead => {
                     return Fate::Dropped(Place::TooEarly);
                 }
                 Err(conflict) => return Fate::Reset(conflict),
                 Ok(()) => {}
             }
-            first.get_or_insert(scan);
         }
-        let scan = first.unwrap_or_else(|| Scan::new(self.rules));
-        match self.flow.pass(place, start, end, now, gap.as_ref(), &scan) {
+        match self.flow.pass(place, start, end, now, gap.as_ref()) {
             Ok(note) => {
                 if let Some((at, gap)) = note {
                     self.gaps.insert(key(at, self.flow.epoch), gap);

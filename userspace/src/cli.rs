@@ -140,6 +140,32 @@ pub struct RunArgs {
     #[arg(default_values = ["80", "8080"], help_heading = "Kernel tier (cleartext HTTP)")]
     pub port: Vec<String>,
 
+    /// What is done when a request is blocked; its packet is dropped in any case
+    #[arg(long, value_name = "WHAT", env = "TOKENBLOCK_ON_HIT", value_enum)]
+    #[arg(default_value_t = OnHit::Forbid, help_heading = "Kernel tier (cleartext HTTP)")]
+    pub on_hit: OnHit,
+
+    /// Whether packets of blocked flows and banned sources are dropped by XDP, before the kernel takes them in
+    #[arg(long, value_name = "MODE", env = "TOKENBLOCK_XDP", value_enum)]
+    #[arg(default_value_t = Xdp::Auto, help_heading = "Kernel tier (cleartext HTTP)")]
+    pub xdp: Xdp,
+
+    /// Ban a source after N blocked requests within T seconds, for D seconds: nothing from it reaches a
+    /// protected port. Many clients may stand behind one address
+    #[arg(long, value_name = "N/T/D", env = "TOKENBLOCK_BAN")]
+    #[arg(help_heading = "Kernel tier (cleartext HTTP)")]
+    pub ban: Option<String>,
+
+    /// Network or address that is never banned, for instance 10.0.0.0/8 [repeatable]
+    #[arg(
+        long,
+        value_name = "CIDR",
+        env = "TOKENBLOCK_BAN_EXEMPT",
+        value_delimiter = ','
+    )]
+    #[arg(help_heading = "Kernel tier (cleartext HTTP)")]
+    pub ban_exempt: Vec<String>,
+
     /// Address to listen on, for instance 0.0.0.0:8443 or [::]:8443
     #[arg(long, value_name = "ADDR:PORT", env = "TOKENBLOCK_PROXY_LISTEN")]
     #[arg(help_heading = "Proxy tier (HTTPS)")]
@@ -259,6 +285,36 @@ pub enum Direction {
     Egress,
     /// Both
     Both,
+}
+
+/// What is done when the kernel tier blocks a request.
+///
+/// A 403 is the default: clients say it in their own logs and don't try again, as they do after a reset or a
+/// silence, and neither end keeps a connection open.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum OnHit {
+    /// No more; client and server wait until they give up
+    Drop,
+    /// Both ends get a TCP reset
+    Reset,
+    /// The client gets `403 Forbidden`, the server a TCP reset; a reset for both where a response is still
+    /// under way
+    #[default]
+    Forbid,
+}
+
+/// How the XDP program is attached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Xdp {
+    /// In the driver where it can, else as `generic`
+    #[default]
+    Auto,
+    /// In the driver; not at all where it can't
+    Native,
+    /// In the kernel's network stack; works everywhere, and saves less
+    Generic,
+    /// Not at all
+    Off,
 }
 
 /// The form of log lines.

@@ -3,11 +3,14 @@
 use std::{
     env,
     fmt::{self, Display},
-    num::NonZeroU16,
+    net::IpAddr,
+    num::{NonZeroU16, NonZeroU32},
     path::PathBuf,
     sync::Arc,
+    time::Duration,
 };
 
+use ipnet::IpNet;
 use tokenblock_ebpf::{
     digest::InstallationKey,
     location::LocationKind,
@@ -15,7 +18,7 @@ use tokenblock_ebpf::{
 };
 
 use crate::{
-    cli::{Direction, LogFormat, LogLevel, RunArgs},
+    cli::{Direction, LogFormat, LogLevel, OnHit, RunArgs, Xdp},
     proxy::{ProxySettings, TlsFiles, Upstream, UpstreamError},
     sources::{Grammar, Source},
 };
@@ -52,6 +55,25 @@ pub struct KernelSettings {
     pub ports: Ports,
     /// Report listed tokens, and let them pass.
     pub monitor: bool,
+    /// What is done when a request is blocked.
+    pub on_hit: OnHit,
+    /// How the XDP program is attached.
+    pub xdp: Xdp,
+    /// When a source is banned, where any can be.
+    pub ban: Option<Ban>,
+}
+
+/// When a source is banned.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ban {
+    /// Blocked requests that it takes.
+    pub hits: NonZeroU32,
+    /// In which they must fall.
+    pub window: Duration,
+    /// For how long it is banned.
+    pub duration: Duration,
+    /// Networks that are never banned.
+    pub exempt: Vec<IpNet>,
 }
 
 /// TCP ports.
@@ -105,6 +127,15 @@ pub enum SettingsError {
     /// `all` with numbers.
     #[error("--port all takes every port; leave out the others")]
     PortAllAndMore,
+    /// Not a rule for bans.
+    #[error(
+        "--ban {0:?}: N/T/D reads, for instance, 5/60/600: after 5 blocked requests within 60 seconds, for 600 \
+         seconds"
+    )]
+    Ban(String),
+    /// Not a network.
+    #[error("--ban-exempt {0:?}: a network reads 10.0.0.0/8 or 2001:db8::/32, an address 10.0.0.1")]
+    BanExempt(String),
     /// Not an interface.
     #[error(
         "--interface {0:?}: an interface has no blanks and no `/` in its name, and at most 15 bytes"
@@ -268,7 +299,52 @@ fn kernel(args: &RunArgs) -> Result<Option<KernelSettings>, SettingsError> {
         direction: args.direction,
         ports: Ports::check(&args.port)?,
         monitor: args.monitor,
+        on_hit: args.on_hit,
+        xdp: args.xdp,
+        ban: Ban::check(args)?,
     }))
+}
+
+impl Ban {
+    fn check(args: &RunArgs) -> Result<Option<Self>, SettingsError> {
+        let Some(text) = &args.ban else {
+            return if args.ban_exempt.is_empty() {
+                Ok(None)
+            } else {
+                Err(SettingsError::Needed {
+                    needed: "--ban",
+                    by: "--ban-exempt",
+                })
+            };
+        };
+        let wrong = || SettingsError::Ban(text.clone());
+        let parts: Vec<NonZeroU32> = text
+            .split('/')
+            .map(|part| part.trim().parse().map_err(|_no_number| wrong()))
+            .collect::<Result<_, _>>()?;
+        let [hits, window, duration] = parts[..] else {
+            return Err(wrong());
+        };
+        let seconds = |n: NonZeroU32| Duration::from_secs(n.get().into());
+        Ok(Some(Self {
+            hits,
+            window: seconds(window),
+            duration: seconds(duration),
+            exempt: args
+                .ban_exempt
+                .iter()
+                .map(|text| network(text))
+                .collect::<Result<_, _>>()?,
+        }))
+    }
+}
+
+/// A network, or a single address.
+fn network(text: &str) -> Result<IpNet, SettingsError> {
+    let text = text.trim();
+    text.parse()
+        .or_else(|_no_network| text.parse::<IpAddr>().map(IpNet::from))
+        .map_err(|_no_address| SettingsError::BanExempt(text.to_owned()))
 }
 
 impl Ports {
@@ -490,6 +566,7 @@ mod tests {
         let kernel = settings.kernel.unwrap();
         assert_eq!(kernel.ports.to_string(), "80,8080");
         assert_eq!(kernel.direction, Direction::Ingress);
+        assert_eq!(kernel.on_hit, OnHit::Forbid);
         assert_eq!(settings.min_token_length, 8);
         assert_eq!(
             settings.state_dir,
@@ -588,6 +665,41 @@ mod tests {
             upstream.to_string(),
             "--upstream \"a:1\" does not start with http:// or https://"
         );
+    }
+
+    #[test]
+    fn bans_are_off_or_whole() {
+        assert_eq!(kernel(&[]).unwrap().kernel.unwrap().ban, None);
+        let settings = kernel(&[
+            "--ban=5/60/600",
+            "--ban-exempt=10.0.0.0/8,::1",
+            "--ban-exempt=192.0.2.1",
+        ]);
+        let ban = settings.unwrap().kernel.unwrap().ban.unwrap();
+        let seconds = (ban.window.as_secs(), ban.duration.as_secs());
+        assert_eq!((ban.hits.get(), seconds), (5, (60, 600)));
+        let exempt: Vec<_> = ban.exempt.iter().map(ToString::to_string).collect();
+        assert_eq!(exempt, ["10.0.0.0/8", "::1/128", "192.0.2.1/32"]);
+        for text in [
+            "",
+            "5",
+            "5/60",
+            "0/1/1",
+            "5/60/600/1",
+            "a/b/c",
+            "5/0/1",
+            "5/1/-1",
+        ] {
+            let error = kernel(&[&format!("--ban={text}")]).unwrap_err();
+            assert_eq!(error, SettingsError::Ban(text.to_owned()));
+        }
+        let error = kernel(&["--ban=1/1/1", "--ban-exempt=10.0.0.0/33"]).unwrap_err();
+        assert_eq!(error, SettingsError::BanExempt("10.0.0.0/33".to_owned()));
+        let needed = SettingsError::Needed {
+            needed: "--ban",
+            by: "--ban-exempt",
+        };
+        assert_eq!(kernel(&["--ban-exempt=::1"]).unwrap_err(), needed);
     }
 
     #[test]

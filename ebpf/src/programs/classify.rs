@@ -1,31 +1,26 @@
 //! One packet, from the frame to the verdict.
 
-use core::ffi::c_void;
-
 use aya_ebpf::{
     EbpfContext as _,
     bindings::{__sk_buff, TC_ACT_SHOT, TC_ACT_UNSPEC},
-    helpers::generated::bpf_loop,
     programs::TcContext,
 };
 use tokenblock_ebpf::{
+    blocked::Again,
     packet::{HEAD, Link, parse},
-    rules::Rules,
-    scan::Step,
-    verdict::{ACTION_ALERT, Counter, Settings},
+    verdict::{Counter, OnHit, Settings},
 };
 
 use super::{
-    maps::{self, Counts, MapFilter, Work},
-    report::report,
+    flow,
+    judge::judge,
+    maps::{self, Counts, Work},
+    respond::{Packet, Standing, respond, respond_again},
     skb,
 };
 
-/// Bounds the loop; a payload of 64 KiB takes at most three units a byte (read, look up twice).
-const MAX_UNITS: u32 = 1 << 18;
-
 /// Which way a packet goes.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Direction {
     /// Into the host.
     Ingress = 0,
@@ -42,32 +37,73 @@ pub fn classify(ctx: &TcContext, link: Link, direction: Direction) -> i32 {
     };
     // SAFETY: this CPU's and this hook's own.
     let work = unsafe { &mut *work };
-    let judged = judge(skb, ctx.len(), work, counts, link);
+    let mut standing = Standing {
+        may_forbid: true,
+        plausible: true,
+    };
+    let judged = read(skb, ctx.len(), work, counts, link, direction, &mut standing);
     // The first bytes of a frame hold the first of its payload, where the query of a request stands.
     // SAFETY: `head` holds HEAD bytes and more.
     unsafe { skb::clear::<{ HEAD as u32 }>(skb, work.head.as_mut_ptr(), HEAD as u32) };
-    match judged {
-        Ok(()) => {
-            counts.count(Counter::Clean);
-            TC_ACT_UNSPEC
+    let reason = match judged {
+        Ok(()) => Counter::Clean,
+        Err(reason) => reason,
+    };
+    counts.count(reason);
+    let Some(settings) = maps::settings() else {
+        return TC_ACT_UNSPEC;
+    };
+    let on_hit = match reason {
+        Counter::Blocked => OnHit::of(settings.on_hit),
+        // Neither end can go on.
+        Counter::GapConflict if settings.monitor == 0 => OnHit::Reset,
+        Counter::BlockedAgain => {
+            return respond_again(
+                Packet {
+                    skb,
+                    link,
+                    direction,
+                },
+                work,
+            );
         }
-        Err(reason) => {
-            counts.count(reason);
-            match reason {
-                Counter::Blocked | Counter::ScanUnfinished | Counter::ReadFailed => TC_ACT_SHOT,
-                _ => TC_ACT_UNSPEC,
-            }
-        }
+        _ => return drop_or_pass(reason, settings),
+    };
+    let packet = Packet {
+        skb,
+        link,
+        direction,
+    };
+    respond(packet, work, standing, on_hit, settings, counts)
+}
+
+/// What becomes of a packet that is not answered.
+#[inline(always)]
+fn drop_or_pass(reason: Counter, settings: &Settings) -> i32 {
+    match reason {
+        Counter::Banned => TC_ACT_SHOT,
+        // Where tokens only are reported, nothing is dropped to keep the stream exact either.
+        _ if settings.monitor != 0 => TC_ACT_UNSPEC,
+        Counter::ScanUnfinished
+        | Counter::ReadFailed
+        | Counter::TooEarly
+        | Counter::Duplicate
+        | Counter::OutOfWindow
+        | Counter::FlowBusy
+        | Counter::FlowTableFull => TC_ACT_SHOT,
+        _ => TC_ACT_UNSPEC,
     }
 }
 
 #[inline(always)]
-fn judge(
+fn read(
     skb: *mut __sk_buff,
     len: u32,
     work: &mut Work,
     counts: &mut Counts,
     link: Link,
+    direction: Direction,
+    standing: &mut Standing,
 ) -> Result<(), Counter> {
     // SAFETY: `head` holds HEAD bytes and more.
     if !unsafe { skb::load::<{ HEAD as u32 }>(skb, 0, work.head.as_mut_ptr(), len) } {
@@ -79,123 +115,30 @@ fn judge(
     else {
         return Err(Counter::OtherPort);
     };
-    if !ports.contains(work.segment.destination_port) {
+    // SAFETY: the program's context.
+    let interface = unsafe { (*skb).ifindex };
+    let hook = direction as u32;
+    if settings.judged >> hook & 1 == 0 || !ports.contains(work.segment.destination_port) {
+        if settings.judged >> (hook ^ 1) & 1 != 0 && ports.contains(work.segment.source_port) {
+            flow::hear_answer(&work.segment, interface, direction, &mut work.gap_key.flow);
+            return Err(Counter::Answer);
+        }
         return Err(Counter::OtherPort);
+    }
+    if maps::is_banned(&work.segment) {
+        return Err(Counter::Banned);
+    }
+    if let Some((again, flow)) = maps::blocked(&work.segment) {
+        if again == Again::Pass {
+            return Err(Counter::NoPayload);
+        }
+        work.again = again;
+        work.blocked = *flow;
+        return Err(Counter::BlockedAgain);
     }
     if work.segment.payload_len == 0 {
         return Err(Counter::NoPayload);
     }
     counts.add(Counter::ScannedBytes, u64::from(work.segment.payload_len));
-    scan(skb, work, counts, rules, settings)
-}
-
-/// What the units of one packet share; lies on the stack, so that the pointers stay typed for the verifier.
-struct Shared<'a> {
-    skb: *mut __sk_buff,
-    work: &'a mut Work,
-    counts: &'a mut Counts,
-    rules: &'static Rules,
-    settings: &'static Settings,
-    outcome: Outcome,
-}
-
-/// How the scan of a payload ended.
-#[derive(Clone, Copy, PartialEq, Eq)]
-#[repr(u32)]
-enum Outcome {
-    Unfinished = 0,
-    Clean = 1,
-    Blocked = 2,
-    ReadFailed = 3,
-}
-
-#[inline(always)]
-fn scan(
-    skb: *mut __sk_buff,
-    work: &mut Work,
-    counts: &mut Counts,
-    rules: &'static Rules,
-    settings: &'static Settings,
-) -> Result<(), Counter> {
-    let payload_at = work.segment.payload_at;
-    work.window.open(
-        payload_at,
-        payload_at.wrapping_add(work.segment.payload_len),
-    );
-    work.scan.restart();
-    let mut shared = Shared {
-        skb,
-        work,
-        counts,
-        rules,
-        settings,
-        outcome: Outcome::Unfinished,
-    };
-    let context: *mut Shared<'_> = &raw mut shared;
-    // SAFETY: the callback gets the context back, and it outlives the call.
-    unsafe { bpf_loop(MAX_UNITS, unit as *mut c_void, context.cast(), 0) };
-    shared.work.window.close(skb);
-    match shared.outcome {
-        Outcome::Clean => Ok(()),
-        Outcome::Blocked => Err(Counter::Blocked),
-        Outcome::ReadFailed => Err(Counter::ReadFailed),
-        Outcome::Unfinished => Err(Counter::ScanUnfinished),
-    }
-}
-
-const CONTINUE: i64 = 0;
-const STOP: i64 = 1;
-
-/// One unit of work under `bpf_loop`: refills the window or does one step of the scanner.
-extern "C" fn unit(_index: u64, context: *mut Shared<'_>) -> i64 {
-    // SAFETY: `scan` passes its own.
-    let shared = unsafe { &mut *context };
-    let work = &mut *shared.work;
-    if !work.window.covers(work.scan.reads_at()) && !advance(shared.skb, work) {
-        shared.outcome = Outcome::ReadFailed;
-        return STOP;
-    }
-    let filter = MapFilter {
-        mask: shared.settings.filter_mask,
-    };
-    match work.scan.step(shared.rules, &work.window, &filter) {
-        Step::More => CONTINUE,
-        Step::End => {
-            shared.outcome = Outcome::Clean;
-            STOP
-        }
-        Step::Lookup(digest) => {
-            shared.counts.count(Counter::Candidates);
-            let Some(entry) = maps::listed(&digest) else {
-                return CONTINUE;
-            };
-            let blocked = entry.action != ACTION_ALERT && shared.settings.monitor == 0;
-            // SAFETY: the program's context.
-            let interface = unsafe { (*shared.skb).ifindex };
-            let location = shared.work.scan.location();
-            if !report(&shared.work.segment, interface, location, &entry, blocked) {
-                shared.counts.count(Counter::EventLost);
-            }
-            if !blocked {
-                shared.counts.count(Counter::Alerted);
-                return CONTINUE;
-            }
-            shared.outcome = Outcome::Blocked;
-            STOP
-        }
-    }
-}
-
-/// Moves the window on to the scanner's position.
-#[inline(always)]
-fn advance(skb: *mut __sk_buff, work: &mut Work) -> bool {
-    if !work.window.advance(skb, work.scan.pos) {
-        return false;
-    }
-    work.scan.pos = 0;
-    if !work.window.covers(work.scan.reads_at()) {
-        // A candidate longer than the window.
-        work.scan.stop_glancing();
-    }
-    true
+    judge(skb, work, counts, rules, settings, direction, standing)
 }

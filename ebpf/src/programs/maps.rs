@@ -1,13 +1,19 @@
 //! The maps, and safe ways to their values.
 
 use aya_ebpf::{
+    bindings::BPF_NOEXIST,
+    helpers::bpf_ktime_get_ns,
     macros::map,
-    maps::{Array, HashMap, PerCpuArray, RingBuf},
+    maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf, lpm_trie::Key},
 };
 use tokenblock_ebpf::{
+    ban::Offender,
+    blocked::{Again, Blocked, flow_of},
     digest::TokenDigest,
     filter::{Filter, Fingerprint},
-    packet::{Head, Segment},
+    flow::{Flow, FlowKey, Gap, GapKey},
+    packet::{Address, Head, Segment},
+    reply::Reply,
     rules::Rules,
     scan::Scan,
     verdict::{COUNTERS, Counter, MapEntry, PortSet, Settings},
@@ -22,7 +28,24 @@ pub struct Work {
     pub scan: Scan,
     pub segment: Segment,
     pub head: Head,
+    /// What is done with a segment of a blocked flow, and what is remembered of it.
+    pub again: Again,
+    pub blocked: Blocked,
+    /// The sender, as [`EXEMPT`] knows it.
+    exempt: Key<[u32; 4]>,
+    pub gap_key: GapKey,
+    /// What is noted under `gap_key`.
+    pub gap: Option<Gap>,
+    /// Stands in for a flow for which there is no room.
+    pub untracked: Flow,
     pub window: Window,
+}
+
+/// The replies to both ends.
+#[repr(C)]
+pub struct Replies {
+    pub client: Reply,
+    pub server: Reply,
 }
 
 #[map]
@@ -45,6 +68,32 @@ static COUNTS: PerCpuArray<[u64; COUNTERS.len()]> = PerCpuArray::with_max_entrie
 /// One slot a hook: an outgoing packet may be judged while an incoming one is.
 #[map]
 static WORK: PerCpuArray<Work> = PerCpuArray::with_max_entries(2, 0);
+/// Flows of which a request was blocked; those that were quiet the longest are forgotten where it is full.
+#[map]
+static BLOCKED: LruHashMap<FlowKey, Blocked> = LruHashMap::with_max_entries(65_536, 0);
+/// Sources of blocked requests; filled only where sources are banned.
+#[map]
+static OFFENDERS: LruHashMap<Address, Offender> = LruHashMap::with_max_entries(65_536, 0);
+/// Networks that are never banned; sized by the loader.
+#[map]
+static EXEMPT: LpmTrie<[u32; 4], u32> = LpmTrie::with_max_entries(1, 0);
+/// Flows with requests; sized by the loader. What is idle is swept by userspace, and nothing is evicted: a flow
+/// that stands inside a candidate must not be forgotten.
+#[map]
+static FLOWS: HashMap<FlowKey, Flow> =
+    HashMap::with_max_entries(65_536, aya_ebpf::bindings::BPF_F_NO_PREALLOC);
+/// A flow of which nothing is known: zeros, never written.
+#[map]
+static NEW_FLOW: Array<Flow> = Array::with_max_entries(1, 0);
+/// Gaps inside bodies; one that is forgotten costs its flow the connection, no more.
+#[map]
+static GAPS: LruHashMap<GapKey, Gap> = LruHashMap::with_max_entries(65_536, 0);
+/// What servers acknowledged with their SYN, until the client sends data.
+#[map]
+static HANDSHAKES: LruHashMap<FlowKey, u32> = LruHashMap::with_max_entries(65_536, 0);
+/// One slot a hook, as [`WORK`].
+#[map]
+static REPLIES: PerCpuArray<Replies> = PerCpuArray::with_max_entries(2, 0);
 
 /// The rules.
 #[inline(always)]
@@ -104,6 +153,125 @@ pub fn counts() -> Option<&'static mut Counts> {
 #[inline(always)]
 pub fn work(slot: u32) -> Option<*mut Work> {
     WORK.get_ptr_mut(slot)
+}
+
+/// What is known of a flow.
+#[inline(always)]
+pub fn flow(key: &FlowKey) -> Option<*mut Flow> {
+    FLOWS.get_ptr_mut(key)
+}
+
+/// What is known of a flow, from now on; `None` where there is no room for it.
+#[inline(always)]
+pub fn new_flow(key: &FlowKey) -> Option<*mut Flow> {
+    // Where another CPU is faster, its flow is taken.
+    let _exists = FLOWS.insert(key, NEW_FLOW.get(0)?, u64::from(BPF_NOEXIST));
+    FLOWS.get_ptr_mut(key)
+}
+
+/// What the server acknowledged with its SYN.
+#[inline(always)]
+pub fn handshake(key: &FlowKey) -> Option<u32> {
+    // SAFETY: an entry that is reused meanwhile is another connection's of the same hash at worst, and what is
+    // read of it is checked against the segment's place.
+    unsafe { HANDSHAKES.get(key) }.copied()
+}
+
+/// Keeps what the server acknowledged with its SYN.
+#[inline(always)]
+pub fn keep_handshake(key: &FlowKey, ack: u32) {
+    let _full = HANDSHAKES.insert(key, ack, 0);
+}
+
+/// What is noted of a gap.
+#[inline(always)]
+pub fn gap(key: &GapKey) -> Option<Gap> {
+    // SAFETY: as in `handshake`.
+    unsafe { GAPS.get(key) }.copied()
+}
+
+/// Notes a gap.
+#[inline(always)]
+pub fn note_gap(key: &GapKey, gap: &Gap) {
+    let _full = GAPS.insert(key, gap, 0);
+}
+
+/// This CPU's replies for a hook.
+#[inline(always)]
+pub fn replies(slot: u32) -> Option<*mut Replies> {
+    REPLIES.get_ptr_mut(slot)
+}
+
+/// Nanoseconds since boot.
+#[inline(always)]
+pub fn now() -> u64 {
+    // SAFETY: no arguments.
+    unsafe { bpf_ktime_get_ns() }
+}
+
+/// Remembers that a request of this flow was blocked.
+#[inline(always)]
+pub fn block(segment: &Segment, blocked: &Blocked) {
+    // Full is not possible, and out of memory leaves a flow whose segments are judged again.
+    let _forgotten = BLOCKED.insert(flow_of(segment), blocked, 0);
+}
+
+/// What is done with a segment of a flow of which a request was blocked; `None` for all others.
+#[inline(always)]
+pub fn blocked(segment: &Segment) -> Option<(Again, &'static Blocked)> {
+    let key = flow_of(segment);
+    let flow = BLOCKED.get_ptr_mut(key)?;
+    // SAFETY: an entry that is evicted meanwhile may be reused for another flow: one segment of it is
+    // then dropped, and its sender sends it again.
+    let flow = unsafe { &mut *flow };
+    match flow.again(segment, now()) {
+        Again::Forget => {
+            // Gone already is as good.
+            let _gone = BLOCKED.remove(key);
+            None
+        }
+        again => Some((again, flow)),
+    }
+}
+
+/// Whether nobody waits for an answer to this segment of a blocked flow.
+#[inline(always)]
+pub fn is_dead(segment: &Segment) -> bool {
+    BLOCKED
+        .get_ptr(flow_of(segment))
+        // SAFETY: as in `blocked`.
+        .is_some_and(|flow| unsafe { &*flow }.is_dead(segment, now()))
+}
+
+/// Whether the sender of this segment is banned.
+#[inline(always)]
+pub fn is_banned(segment: &Segment) -> bool {
+    settings().is_some_and(|settings| settings.ban.is_on())
+        && OFFENDERS
+            .get_ptr(segment.source)
+            // SAFETY: an entry that is reused meanwhile gives the answer of an instant later.
+            .is_some_and(|source| unsafe { &*source }.is_banned(now()))
+}
+
+/// Counts a blocked request against its sender; true where it is banned from now on.
+#[inline(always)]
+pub fn offend(work: &mut Work, settings: &Settings) -> bool {
+    if !settings.ban.is_on() {
+        return false;
+    }
+    work.exempt = Key::new(128, work.segment.source.words());
+    if EXEMPT.get(&work.exempt).is_some() {
+        return false;
+    }
+    let source = work.segment.source;
+    if OFFENDERS.get_ptr(source).is_none() {
+        // Full is not possible; out of memory, this hit does not count.
+        let _inserted = OFFENDERS.insert(source, Offender::default(), 0);
+    }
+    OFFENDERS
+        .get_ptr_mut(source)
+        // SAFETY: two CPUs may count at once, and lose one hit.
+        .is_some_and(|source| unsafe { &mut *source }.hit(&settings.ban, now()))
 }
 
 /// One CPU's counters.

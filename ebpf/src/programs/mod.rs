@@ -1,12 +1,19 @@
 //! The hooks, and the order in which a packet is judged.
 
 mod classify;
+mod flow;
+mod judge;
 mod maps;
 mod report;
+mod respond;
 mod skb;
 mod window;
+mod xdp;
 
-use aya_ebpf::{macros::classifier, programs::TcContext};
+use aya_ebpf::{
+    macros::{classifier, xdp},
+    programs::{TcContext, XdpContext},
+};
 use classify::{Direction, classify};
 use tokenblock_ebpf::packet::Link;
 
@@ -32,6 +39,12 @@ pub fn ingress_ip(ctx: TcContext) -> i32 {
 #[classifier]
 pub fn egress_ip(ctx: TcContext) -> i32 {
     classify(&ctx, Link::Ip, Direction::Egress)
+}
+
+/// Frames of an interface with Ethernet headers, as they come in.
+#[xdp]
+pub fn xdp_ethernet(ctx: XdpContext) -> u32 {
+    xdp::cut(&ctx)
 }
 
 /// A reachable panic would be an endless loop, which the verifier refuses.

@@ -25,3 +25,17 @@ pub fn report(
     slot.submit(0);
     true
 }
+
+/// Reports that the sender of this segment is banned from now on; false where the ring buffer is full.
+#[inline(always)]
+pub fn report_ban(segment: &Segment, interface: u32) -> bool {
+    let Some(mut slot) = EVENTS.reserve::<Event>(0) else {
+        return false;
+    };
+    let mut event = Event::of(segment);
+    event.banned = 1;
+    event.interface = interface;
+    slot.write(event);
+    slot.submit(0);
+    true
+}

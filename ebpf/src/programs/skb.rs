@@ -34,6 +34,16 @@ pub unsafe fn load<const N: u32>(skb: *mut __sk_buff, at: u32, to: *mut u8, n: u
     }
 }
 
+/// Copies `N` bytes of the packet from `at` to `to`; false where the packet is shorter.
+///
+/// # Safety
+/// As [`load`].
+#[inline(always)]
+pub unsafe fn read<const N: u32>(skb: *mut __sk_buff, at: u32, to: *mut u8) -> bool {
+    // SAFETY: the caller's promise.
+    unsafe { bpf_skb_load_bytes(skb.cast(), at, to.cast(), N) == 0 }
+}
+
 /// Clears `n` bytes at `to`, as [`load`] counts them: a read far outside the packet fails, and a failed read
 /// clears its target at the speed of the kernel's own memset.
 ///

@@ -32,6 +32,13 @@ impl Window {
         self.used = 0;
     }
 
+    /// Looks at the payload from another place on, without forgetting what is to be cleared.
+    #[inline(always)]
+    pub fn reopen(&mut self, at: u32) {
+        self.base = at;
+        self.len = 0;
+    }
+
     /// Whether a unit that reads [`WIDEST`] bytes from `at` on finds all that the payload has.
     #[inline(always)]
     pub fn covers(&self, at: u32) -> bool {

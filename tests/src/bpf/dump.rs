@@ -20,11 +20,15 @@ pub fn contents(id: u32) -> Result<Vec<u8>> {
         return Ok(Vec::new());
     }
     let value_size = info.value_size() as usize;
-    let slots = match kind {
-        MapType::PerCpuArray | MapType::PerCpuHash | MapType::LruPerCpuHash => {
-            aya::util::nr_cpus().map_err(|(_, error)| error)?
-        }
-        _ => 1,
+    let per_cpu = [
+        MapType::PerCpuArray,
+        MapType::PerCpuHash,
+        MapType::LruPerCpuHash,
+    ];
+    let slots = if per_cpu.contains(&kind) {
+        aya::util::nr_cpus().map_err(|(_, error)| error)?
+    } else {
+        1
     };
     let fd = info.fd()?;
     let fd = fd.as_fd().as_raw_fd();

@@ -214,9 +214,10 @@ proptest! {
             random % 100
         };
         let mut rounds = 0;
+        let mut history = Vec::new();
         while receiver.next() < clean.len() {
             rounds += 1;
-            prop_assert!(rounds < 2_000, "stuck at {} of {}", receiver.next(), clean.len());
+            prop_assert!(rounds < 40_000, "stuck at {} of {}", receiver.next(), clean.len());
             // A window of segments, each perhaps lost, perhaps late.
             let unsettled = segments.iter().filter(|(_, end)| *end > receiver.next()).take(20);
             let mut flight: Vec<_> = unsettled.copied().collect();
@@ -230,10 +231,12 @@ proptest! {
                 if percent() < 5 {
                     continue;
                 }
-                match engine.segment(at(5, start), &clean[start..end], now) {
+                let fate = engine.segment(at(5, start), &clean[start..end], now);
+                history.push((start, end, fate));
+                match fate {
                     Fate::Passed(_) => receiver.take(start, &clean[start..end]),
                     Fate::Dropped(_) => {}
-                    fate => prop_assert!(false, "{fate:?} at {start}..{end} of {}", clean.len()),
+                    _ => prop_assert!(false, "{:?} of {}", history.rchunks(30).next(), clean.len()),
                 }
                 engine.settle(at(5, receiver.next()));
             }

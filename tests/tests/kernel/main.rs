@@ -1,9 +1,5 @@
 //! The real kernel programs on single packets.
-#![expect(
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "a test fails by panicking"
-)]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod agreement;
 mod budget;

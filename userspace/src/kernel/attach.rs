@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use aya::{
     Ebpf,
     programs::{
-        LinkOrder, ProgramError, TcAttachType,
+        LinkOrder, ProgramError, TcAttachType, XdpMode,
         tc::{NlOptions, SchedClassifierLink, TcAttachOptions, TcError, qdisc_add_clsact},
+        xdp::XdpLink,
     },
 };
 use tokenblock_ebpf::packet::Link;
@@ -15,11 +16,11 @@ use tracing::{debug, info, warn};
 use super::{
     error::KernelError,
     interfaces::{Change, Interface},
-    load::classifier,
+    load::{classifier, xdp},
     patterns::Patterns,
     system,
 };
-use crate::cli::Direction;
+use crate::cli::{Direction, Xdp};
 
 /// One way through an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -29,13 +30,8 @@ enum Hook {
 }
 
 impl Hook {
-    fn of(direction: Direction) -> &'static [Self] {
-        match direction {
-            Direction::Ingress => &[Self::Ingress],
-            Direction::Egress => &[Self::Egress],
-            Direction::Both => &[Self::Ingress, Self::Egress],
-        }
-    }
+    /// Requests pass one of them, what their servers acknowledge the other.
+    const ALL: [Self; 2] = [Self::Ingress, Self::Egress];
 
     fn program(self, link: Link) -> &'static str {
         match (self, link) {
@@ -57,8 +53,8 @@ impl Hook {
 /// The links that hold the programs to interfaces; dropped, they detach.
 pub struct Attachments {
     patterns: Patterns,
-    hooks: &'static [Hook],
     tcx: bool,
+    xdp: &'static [XdpMode],
     links: BTreeMap<u32, Attached>,
 }
 
@@ -66,18 +62,24 @@ struct Attached {
     name: String,
     #[expect(dead_code, reason = "held: dropping a link detaches its program")]
     links: Vec<SchedClassifierLink>,
+    #[expect(dead_code, reason = "held: dropping a link detaches its program")]
+    xdp: Option<XdpLink>,
 }
 
 impl Attachments {
     /// Nothing attached yet.
     #[must_use]
-    pub fn new(patterns: Patterns, direction: Direction) -> Self {
+    pub fn new(patterns: Patterns, direction: Direction, xdp: Xdp) -> Self {
         // tcx came with Linux 6.6 (kernel commit e420bed02507).
         let tcx = system::kernel_at_least(6, 6);
         Self {
             patterns,
-            hooks: Hook::of(direction),
             tcx,
+            // XDP sees what comes in.
+            xdp: match direction {
+                Direction::Egress => &[],
+                Direction::Ingress | Direction::Both => modes(xdp),
+            },
             links: BTreeMap::new(),
         }
     }
@@ -149,14 +151,55 @@ impl Attachments {
                 name: interface.name.clone(),
             });
         };
-        let mut links = Vec::with_capacity(self.hooks.len());
-        for hook in self.hooks {
-            links.push(self.attach_hook(ebpf, &interface.name, *hook, link)?);
+        let mut links = Vec::with_capacity(Hook::ALL.len());
+        for hook in Hook::ALL {
+            links.push(self.attach_hook(ebpf, &interface.name, hook, link)?);
         }
-        debug!(interface = interface.name, tcx = self.tcx, "attached");
+        let xdp = self.attach_xdp(ebpf, &interface.name, link);
+        debug!(
+            interface = interface.name,
+            tcx = self.tcx,
+            xdp = xdp.is_some(),
+            "attached"
+        );
         let name = interface.name.clone();
-        self.links.insert(interface.index, Attached { name, links });
+        self.links
+            .insert(interface.index, Attached { name, links, xdp });
         Ok(())
+    }
+
+    /// Attaches the XDP program by the first mode that works. It only saves work, so that none works is no
+    /// error.
+    fn attach_xdp(&self, ebpf: &mut Ebpf, name: &str, link: Link) -> Option<XdpLink> {
+        if link == Link::Ip {
+            return None;
+        }
+        let (last, first) = self.xdp.split_last()?;
+        let program = match xdp(ebpf) {
+            Ok(program) => program,
+            Err(error) => {
+                warn!(error = &error as &dyn std::error::Error, "XDP can't help");
+                return None;
+            }
+        };
+        let mut attach = |mode| {
+            let id = program.attach(name, mode)?;
+            program.take_link(id)
+        };
+        first
+            .iter()
+            .find_map(|mode| attach(*mode).ok())
+            .or_else(|| match attach(*last) {
+                Ok(link) => Some(link),
+                Err(error) => {
+                    warn!(
+                        interface = name,
+                        error = &error as &dyn std::error::Error,
+                        "XDP can't help on this interface; it is protected all the same"
+                    );
+                    None
+                }
+            })
     }
 
     fn attach_hook(
@@ -181,6 +224,16 @@ impl Attachments {
             .attach_with_options(name, hook.attach_type(), options)
             .map_err(failed)?;
         program.take_link(id).map_err(failed)
+    }
+}
+
+/// The modes to try, in this order.
+fn modes(xdp: Xdp) -> &'static [XdpMode] {
+    match xdp {
+        Xdp::Auto => &[XdpMode::Driver, XdpMode::Skb],
+        Xdp::Native => &[XdpMode::Driver],
+        Xdp::Generic => &[XdpMode::Skb],
+        Xdp::Off => &[],
     }
 }
 

@@ -9,6 +9,7 @@ use std::{
 use aya::maps::{MapData, RingBuf};
 use tokenblock_ebpf::{event::Event, packet::Address};
 use tokio::io::{Interest, unix::AsyncFd};
+use tracing::warn;
 
 use super::error::KernelError;
 use crate::{
@@ -55,7 +56,7 @@ impl Events {
             .map_err(KernelError::Watch)?;
         while let Some(record) = ready.get_inner_mut().next() {
             if let Some(event) = Event::from_bytes(&record) {
-                self.sink.report(seen(&event, &self.locations));
+                report(&event, &self.locations, &self.sink);
             }
         }
         ready.clear_ready();
@@ -66,9 +67,18 @@ impl Events {
     pub fn drain(&mut self) {
         while let Some(record) = self.buffer.get_mut().next() {
             if let Some(event) = Event::from_bytes(&record) {
-                self.sink.report(seen(&event, &self.locations));
+                report(&event, &self.locations, &self.sink);
             }
         }
+    }
+}
+
+fn report(event: &Event, locations: &[Arc<str>], sink: &EventSink) {
+    if event.banned == 0 {
+        sink.report(seen(event, locations));
+    } else {
+        let source = address(&event.source, event.source_port).ip();
+        warn!(%source, "source banned: it goes on to send compromised tokens");
     }
 }
 

@@ -1,10 +1,16 @@
 //! Loading the programs and giving them what they need.
 
+use std::net::IpAddr;
+
 use aya::{
     Ebpf, EbpfLoader,
-    maps::{Array, MapData},
-    programs::{Program, SchedClassifier},
+    maps::{
+        Array, MapData,
+        lpm_trie::{Key, LpmTrie},
+    },
+    programs::{Program, ProgramError, SchedClassifier, Xdp},
 };
+use ipnet::IpNet;
 use tokenblock_ebpf::{
     rules::Rules,
     verdict::{PortSet, Settings},
@@ -24,6 +30,8 @@ pub struct Load<'a> {
     pub ports: &'a PortSet,
     /// Most entries that the denylist map can hold.
     pub capacity: u32,
+    /// Networks that are never banned.
+    pub exempt: &'a [IpNet],
 }
 
 /// The hooks of the object, by the way a packet goes and the way its frame begins.
@@ -42,11 +50,13 @@ pub fn load(request: &Load<'_>) -> Result<Ebpf, KernelError> {
     let mut ebpf = EbpfLoader::new()
         .map_max_entries("DENYLIST", request.capacity)
         .map_max_entries("FILTER", request.settings.filter_mask + 1)
+        .map_max_entries("EXEMPT", len_of(request.exempt))
         .load(request.object)
         .map_err(KernelError::from_load)?;
     set(&mut ebpf, "RULES", *request.rules)?;
     set(&mut ebpf, "SETTINGS", request.settings)?;
     set(&mut ebpf, "PORTS", *request.ports)?;
+    exempt(&mut ebpf, request.exempt)?;
     for name in CLASSIFIERS {
         classifier(&mut ebpf, name)?
             .load()
@@ -67,6 +77,43 @@ pub fn classifier<'a>(
         Ok(program)
     } else {
         Err(KernelError::BadObject { what: name })
+    }
+}
+
+/// Room for that many entries; a map has one at least.
+fn len_of(networks: &[IpNet]) -> u32 {
+    u32::try_from(networks.len()).unwrap_or(u32::MAX).max(1)
+}
+
+/// Exempts networks from bans; IPv4 ones are mapped into IPv6, as addresses in packets are.
+fn exempt(ebpf: &mut Ebpf, networks: &[IpNet]) -> Result<(), KernelError> {
+    let what = "EXEMPT";
+    let map = ebpf.map_mut(what).ok_or(KernelError::BadObject { what })?;
+    let mut trie: LpmTrie<&mut MapData, [u8; 16], u32> = LpmTrie::try_from(map)?;
+    for network in networks {
+        let (address, mapped_bits) = match network.network() {
+            IpAddr::V4(address) => (address.to_ipv6_mapped(), 96),
+            IpAddr::V6(address) => (address, 0),
+        };
+        let bits = mapped_bits + u32::from(network.prefix_len());
+        trie.insert(&Key::new(bits, address.octets()), 1, 0)?;
+    }
+    Ok(())
+}
+
+/// The program that drops frames of blocked flows, loaded on its first use: it needs Linux 5.18
+/// (`bpf_xdp_load_bytes`), a version more than the others.
+///
+/// # Errors
+/// [`KernelError`] where the object has none, or the kernel refuses it.
+pub fn xdp(ebpf: &mut Ebpf) -> Result<&mut Xdp, KernelError> {
+    let what = "xdp_ethernet";
+    let Some(Program::Xdp(program)) = ebpf.program_mut(what) else {
+        return Err(KernelError::BadObject { what });
+    };
+    match program.load() {
+        Ok(()) | Err(ProgramError::AlreadyLoaded) => Ok(program),
+        Err(error) => Err(KernelError::from_program(error)),
     }
 }
 

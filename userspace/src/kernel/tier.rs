@@ -7,8 +7,9 @@ use aya::{
     maps::{PerCpuArray, RingBuf},
 };
 use tokenblock_ebpf::{
+    ban::BanRule,
     rules::Rules,
-    verdict::{PortSet, Settings},
+    verdict::{JUDGE_EGRESS, JUDGE_INGRESS, OnHit, PortSet, Settings},
 };
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::warn;
@@ -25,9 +26,10 @@ use super::{
     patterns::Patterns,
 };
 use crate::{
+    cli,
     counters::Counted,
     event::EventSink,
-    settings::{KernelSettings, Ports},
+    settings::{Ban, KernelSettings, Ports},
 };
 
 /// How often all interfaces are looked at again, should a change have been missed.
@@ -63,7 +65,11 @@ impl KernelTier {
             settings: Settings {
                 monitor: u32::from(settings.monitor),
                 filter_mask,
+                on_hit: on_hit(settings.on_hit) as u32,
+                judged: judged(settings.direction),
+                ban: settings.ban.as_ref().map(ban_rule).unwrap_or_default(),
             },
+            exempt: settings.ban.as_ref().map_or(&[], |ban| &ban.exempt),
             ports: &port_set(&settings.ports),
             capacity,
         })?;
@@ -71,7 +77,7 @@ impl KernelTier {
         let mut take = |what| ebpf.take_map(what).ok_or(KernelError::BadObject { what });
         let counts = Counts::new(PerCpuArray::try_from(take("COUNTS")?)?);
         let events = Events::new(RingBuf::try_from(take("EVENTS")?)?, locations, sink)?;
-        let attachments = Attachments::new(patterns, settings.direction);
+        let attachments = Attachments::new(patterns, settings.direction, settings.xdp);
         let interfaces = Interfaces::open()?;
         Ok((
             Self {
@@ -151,6 +157,25 @@ impl KernelTier {
     }
 }
 
+fn on_hit(chosen: cli::OnHit) -> OnHit {
+    match chosen {
+        cli::OnHit::Drop => OnHit::Drop,
+        cli::OnHit::Reset => OnHit::Reset,
+        cli::OnHit::Forbid => OnHit::Forbid,
+    }
+}
+
+fn ban_rule(ban: &Ban) -> BanRule {
+    // Seconds of 32 bits: far below u64 nanoseconds.
+    let nanoseconds = |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+    BanRule {
+        hits: ban.hits.get(),
+        reserved: 0,
+        window: nanoseconds(ban.window),
+        duration: nanoseconds(ban.duration),
+    }
+}
+
 fn port_set(ports: &Ports) -> PortSet {
     match ports {
         Ports::All => PortSet::ALL,
@@ -161,5 +186,14 @@ fn port_set(ports: &Ports) -> PortSet {
             }
             set
         }
+    }
+}
+
+/// Where requests are judged, in the programs' terms.
+fn judged(direction: cli::Direction) -> u32 {
+    match direction {
+        cli::Direction::Ingress => JUDGE_INGRESS,
+        cli::Direction::Egress => JUDGE_EGRESS,
+        cli::Direction::Both => JUDGE_INGRESS | JUDGE_EGRESS,
     }
 }

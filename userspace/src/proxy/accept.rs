@@ -1,6 +1,6 @@
 //! Workers: each takes connections from its own listener and keeps them on its own thread.
 
-use std::{future::poll_fn, net::SocketAddr, rc::Rc, sync::Arc, task::Poll, time::Duration};
+use std::{net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 
 use http::HeaderValue;
 use tokio::{
@@ -110,15 +110,23 @@ async fn accept(worker: &Rc<Worker>, listener: TcpListener) -> JoinSet<()> {
             _ = drain.wait_for(|draining| *draining) => break,
         }
     }
-    // Who has connected already is not turned away.
-    poll_fn(|cx| {
-        while let Poll::Ready(Ok((stream, client))) = listener.poll_accept(cx) {
-            take(worker, &mut connections, stream, client);
-        }
-        Poll::Ready(())
-    })
-    .await;
+    take_waiting(worker, &mut connections, listener);
     connections
+}
+
+/// Takes who has connected already, so that nobody is turned away.
+fn take_waiting(worker: &Rc<Worker>, connections: &mut JoinSet<()>, listener: TcpListener) {
+    // The system is asked itself: the event loop may not have heard of the last ones yet.
+    let Ok(listener) = listener.into_std() else {
+        return;
+    };
+    while let Ok((stream, client)) = listener.accept() {
+        let ready = stream.set_nonblocking(true);
+        match ready.and_then(|()| TcpStream::from_std(stream)) {
+            Ok(stream) => take(worker, connections, stream, client),
+            Err(_gone) => worker.counters.close(Closed::AcceptFailed),
+        }
+    }
 }
 
 fn take(worker: &Rc<Worker>, tasks: &mut JoinSet<()>, stream: TcpStream, client: SocketAddr) {

@@ -169,6 +169,11 @@ impl Activity {
         }
     }
 
+    /// When the connection was made.
+    pub(super) fn start(&self) -> Instant {
+        self.base
+    }
+
     /// Milliseconds since the connection was made; at least 1, as 0 stands for "not".
     pub(super) fn now(&self) -> u64 {
         u64::try_from(self.base.elapsed().as_millis())

@@ -10,7 +10,11 @@ use hyper_util::{
     rt::{TokioIo, TokioTimer},
     server::conn::auto,
 };
-use tokio::{net::TcpStream, sync::Notify, time::timeout};
+use tokio::{
+    net::TcpStream,
+    sync::Notify,
+    time::{Duration, sleep_until, timeout},
+};
 
 use super::{
     accept::Worker,
@@ -21,6 +25,7 @@ use super::{
     forward,
     hop::Provenance,
     inspect::{Ends, Form, Verdict},
+    preamble,
     refuse::{self, Reason},
     settings::ProxySettings,
     stalls::{Stall, Stalls},
@@ -32,6 +37,9 @@ const STREAM_WINDOW: u32 = 256 * 1024;
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
 /// Bytes of a response that are held for one HTTP/2 stream.
 const SEND_BUFFER: usize = 64 * 1024;
+
+/// How long a new connection is left to send its first request although the worker stops.
+const FIRST_REQUEST: Duration = Duration::from_millis(100);
 
 /// Who is at the other end of a connection, and what the connection is doing.
 pub(super) struct Peer {
@@ -106,11 +114,24 @@ enum Protocol {
 }
 
 /// Serves one connection to its end.
-pub(super) async fn run(worker: Rc<Worker>, stream: TcpStream, client: SocketAddr, _place: Place) {
+pub(super) async fn run(
+    worker: Rc<Worker>,
+    mut stream: TcpStream,
+    client: SocketAddr,
+    _place: Place,
+) {
     let Ok(local) = stream.local_addr() else {
         // The client is gone already.
         worker.counters.close(Closed::Protocol);
         return;
+    };
+    let client = match preamble(&worker, &mut stream, client).await {
+        Ok(client) => client,
+        Err(why) => {
+            tracing::debug!(source = %client, ?why, "no PROXY protocol header");
+            worker.counters.close(why);
+            return;
+        }
     };
     let (transport, protocol) = match handshake(&worker, stream).await {
         Ok(ready) => ready,
@@ -120,10 +141,11 @@ pub(super) async fn run(worker: Rc<Worker>, stream: TcpStream, client: SocketAdd
             return;
         }
     };
+    let (tls, trusted) = (worker.tls.is_some(), worker.settings.trusts(client.ip()));
     let peer = Rc::new(Peer {
         activity: Arc::new(Activity::new()),
         stalls: Stalls::default(),
-        provenance: Provenance::new(client, worker.tls.is_some()),
+        provenance: Provenance::new(client, tls, trusted),
         ends: Ends {
             source: client,
             destination: local,
@@ -136,6 +158,22 @@ pub(super) async fn run(worker: Rc<Worker>, stream: TcpStream, client: SocketAdd
         tracing::debug!(%client, ?why, "a connection was closed");
         peer.worker.counters.close(why);
     }
+}
+
+/// Who the client is: the other end, or whom a balancer there speaks for.
+async fn preamble(
+    worker: &Worker,
+    stream: &mut TcpStream,
+    source: SocketAddr,
+) -> Result<SocketAddr, Closed> {
+    if !worker.settings.has_preamble(source.ip()) {
+        return Ok(source);
+    }
+    let limit = worker.settings.timeouts.handshake;
+    let told = timeout(limit, preamble::read(stream)).await;
+    Ok(told
+        .map_err(|_elapsed| Closed::PreambleTimeout)??
+        .unwrap_or(source))
 }
 
 async fn handshake(worker: &Worker, stream: TcpStream) -> Result<(Transport, Protocol), Closed> {
@@ -168,7 +206,7 @@ async fn serve(peer: &Rc<Peer>, transport: Transport, protocol: Protocol) -> Res
     let mut connection = pin!(http.serve_connection_with_upgrades(stream, service));
     let timeouts = &worker.settings.timeouts;
     let mut overdue = pin!(peer.activity.overdue(timeouts, &peer.stalls));
-    let mut drain = worker.drain.clone();
+    let mut draining = pin!(draining(peer));
     let counts_requests = limits.requests_per_connection.is_some();
     let mut ending = false;
     loop {
@@ -184,7 +222,7 @@ async fn serve(peer: &Rc<Peer>, transport: Transport, protocol: Protocol) -> Res
                 drop(timeout(timeouts.header, connection).await);
                 return Err(why);
             }
-            _ = drain.wait_for(|draining| *draining), if !ending => {
+            () = &mut draining, if !ending => {
                 ending = true;
                 connection.as_mut().graceful_shutdown();
             }
@@ -193,6 +231,17 @@ async fn serve(peer: &Rc<Peer>, transport: Transport, protocol: Protocol) -> Res
                 connection.as_mut().graceful_shutdown();
             }
         }
+    }
+}
+
+/// Runs until the connection is to end because the worker stops. The first request of one that was just made is
+/// on its way, and is waited for.
+async fn draining(peer: &Peer) {
+    let mut drain = peer.worker.drain.clone();
+    // An error says that nobody is left to give the order.
+    let _ordered = drain.wait_for(|draining| *draining).await.is_ok();
+    if peer.requests.get() == 0 {
+        sleep_until(peer.activity.start() + FIRST_REQUEST).await;
     }
 }
 

@@ -50,6 +50,10 @@ pub(super) enum Closed {
     ResetFlood,
     /// More HTTP/2 frames that carry nothing came than allowed.
     ControlFlood,
+    /// A source that must send a PROXY protocol header sent something else, or broke off.
+    Preamble,
+    /// That header took too long.
+    PreambleTimeout,
     /// The TLS handshake failed.
     Handshake,
     /// The TLS handshake took too long.

@@ -30,11 +30,14 @@ pub(super) struct Provenance {
     address: HeaderValue,
     protocol: HeaderValue,
     forwarded: HeaderValue,
+    /// Whether what the client says of where a request comes from is kept.
+    trusted: bool,
 }
 
 impl Provenance {
-    /// Of requests that `client` sends over TLS or in cleartext.
-    pub(super) fn new(client: SocketAddr, tls: bool) -> Self {
+    /// Of requests that `client` sends over TLS or in cleartext. A trusted client is a proxy that says whose
+    /// requests they are.
+    pub(super) fn new(client: SocketAddr, tls: bool, trusted: bool) -> Self {
         let protocol = if tls { "https" } else { "http" };
         let address = client.ip().to_canonical();
         let node = match address {
@@ -45,17 +48,34 @@ impl Provenance {
             address: visible(&address.to_string()),
             protocol: HeaderValue::from_static(protocol),
             forwarded: visible(&format!("for={node};proto={protocol}")),
+            trusted,
         }
     }
 
-    /// Says where a request comes from. What the client claims of that is replaced.
+    /// Says where a request comes from. What a client that isn't trusted claims of that is replaced.
     pub(super) fn stamp(&self, headers: &mut HeaderMap, via: Version) {
-        headers.insert(X_FORWARDED_FOR, self.address.clone());
-        headers.insert(X_FORWARDED_PROTO, self.protocol.clone());
-        if let Some(host) = headers.get(header::HOST).cloned() {
-            headers.insert(X_FORWARDED_HOST, host);
+        if !self.trusted {
+            for name in [
+                X_FORWARDED_FOR,
+                X_FORWARDED_PROTO,
+                X_FORWARDED_HOST,
+                header::FORWARDED,
+            ] {
+                headers.remove(name);
+            }
         }
-        headers.insert(header::FORWARDED, self.forwarded.clone());
+        headers.append(X_FORWARDED_FOR, self.address.clone());
+        headers.append(header::FORWARDED, self.forwarded.clone());
+        if self.trusted {
+            join(headers, &X_FORWARDED_FOR, b", ");
+            join(headers, &header::FORWARDED, b", ");
+        }
+        headers
+            .entry(X_FORWARDED_PROTO)
+            .or_insert_with(|| self.protocol.clone());
+        if let Some(host) = headers.get(header::HOST).cloned() {
+            headers.entry(X_FORWARDED_HOST).or_insert(host);
+        }
         let via = HeaderValue::from_static(match via {
             Version::HTTP_2 => "2.0 tokenblock",
             Version::HTTP_10 => "1.0 tokenblock",
@@ -119,17 +139,22 @@ pub(super) fn set_takes_trailers(headers: &mut HeaderMap, version: Version) {
 
 /// Joins the crumbs of an HTTP/2 cookie into the one field of HTTP/1.1 (RFC 9113 section 8.2.3).
 pub(super) fn join_cookies(headers: &mut HeaderMap) {
-    let mut crumbs = headers.get_all(header::COOKIE).iter();
-    let (Some(first), Some(second)) = (crumbs.next(), crumbs.next()) else {
+    join(headers, &header::COOKIE, b"; ");
+}
+
+/// Makes one field of all of this name.
+fn join(headers: &mut HeaderMap, name: &HeaderName, separator: &[u8]) {
+    let mut values = headers.get_all(name).iter();
+    let (Some(first), Some(second)) = (values.next(), values.next()) else {
         return;
     };
     let mut joined = first.as_bytes().to_vec();
-    for crumb in std::iter::once(second).chain(crumbs) {
-        joined.extend_from_slice(b"; ");
-        joined.extend_from_slice(crumb.as_bytes());
+    for value in std::iter::once(second).chain(values) {
+        joined.extend_from_slice(separator);
+        joined.extend_from_slice(value.as_bytes());
     }
-    if let Ok(cookie) = HeaderValue::from_maybe_shared(bytes::Bytes::from(joined)) {
-        headers.insert(header::COOKIE, cookie);
+    if let Ok(joined) = HeaderValue::from_maybe_shared(bytes::Bytes::from(joined)) {
+        headers.insert(name, joined);
     }
 }
 
@@ -182,7 +207,7 @@ mod tests {
     fn the_client_cannot_say_who_it_is() {
         let mut map = headers(&[("x-forwarded-for", "10.0.0.1"), ("host", "h")]);
         let client = "[::ffff:192.0.2.1]:7".parse().unwrap();
-        Provenance::new(client, true).stamp(&mut map, Version::HTTP_2);
+        Provenance::new(client, true, false).stamp(&mut map, Version::HTTP_2);
         let want = headers(&[
             ("x-forwarded-for", "192.0.2.1"),
             ("x-forwarded-proto", "https"),
@@ -190,6 +215,27 @@ mod tests {
             ("forwarded", "for=192.0.2.1;proto=https"),
             ("via", "2.0 tokenblock"),
             ("host", "h"),
+        ]);
+        assert_eq!(map, want);
+    }
+
+    #[test]
+    fn a_trusted_proxy_says_for_whom_it_asks() {
+        let mut map = headers(&[
+            ("x-forwarded-for", "192.0.2.9"),
+            ("x-forwarded-proto", "https"),
+            ("forwarded", "for=192.0.2.9"),
+        ]);
+        let client = "[2001:db8::1]:7".parse().unwrap();
+        Provenance::new(client, false, true).stamp(&mut map, Version::HTTP_11);
+        let want = headers(&[
+            ("x-forwarded-for", "192.0.2.9, 2001:db8::1"),
+            ("x-forwarded-proto", "https"),
+            (
+                "forwarded",
+                "for=192.0.2.9, for=\"[2001:db8::1]\";proto=http",
+            ),
+            ("via", "1.1 tokenblock"),
         ]);
         assert_eq!(map, want);
     }

@@ -15,6 +15,7 @@ mod forward;
 mod hop;
 mod inspect;
 mod listen;
+mod preamble;
 mod refuse;
 mod settings;
 mod stalls;

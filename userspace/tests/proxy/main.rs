@@ -11,6 +11,7 @@ mod inspection;
 mod lifecycle;
 mod limits;
 mod messages;
+mod preamble;
 mod routes;
 mod support;
 mod tls;

@@ -3,10 +3,16 @@
 mod route;
 mod upstream;
 
-use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    num::NonZeroUsize,
+    path::PathBuf,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode};
+use ipnet::IpNet;
 
 pub(super) use self::upstream::Host;
 pub use self::{
@@ -19,9 +25,16 @@ pub use self::{
 pub struct ProxySettings {
     /// Where clients connect to; port 0 takes a free one.
     pub listen: SocketAddr,
-    /// Share the address with a predecessor that is about to stop, so that a restart refuses nobody.
+    /// Share the address with a predecessor that is about to stop. Whoever connects in the moment in which the
+    /// predecessor closes its socket is reset, unless `net.ipv4.tcp_migrate_req` is 1; a socket that is passed on
+    /// ([`super::Proxy::with_listener`]) loses nobody.
     /// Default: false, which makes a second process on the same address an error.
     pub takeover: bool,
+    /// Sources (load balancers) whose connections start with a PROXY protocol header, and must. Default: none.
+    pub proxy_protocol_from: Vec<IpNet>,
+    /// Proxies in front whose `X-Forwarded-*` and `Forwarded` fields are kept and added to; those of others are
+    /// replaced. Default: none.
+    pub trusted_proxies: Vec<IpNet>,
     /// Certificate and key; without them the proxy listens in cleartext.
     pub tls: Option<TlsFiles>,
     /// Further certificates, for clients that ask for one of their names; `tls` is the default.
@@ -202,6 +215,8 @@ impl ProxySettings {
         Self {
             listen,
             takeover: false,
+            proxy_protocol_from: Vec::new(),
+            trusted_proxies: Vec::new(),
             tls: None,
             more_certificates: Vec::new(),
             tls_min_version: TlsVersion::default(),
@@ -223,6 +238,16 @@ impl ProxySettings {
 }
 
 impl ProxySettings {
+    /// Whether a connection from this address starts with a PROXY protocol header.
+    pub(super) fn has_preamble(&self, source: IpAddr) -> bool {
+        is_in(source, &self.proxy_protocol_from)
+    }
+
+    /// Whether a client at this address is a proxy that says whose requests it sends.
+    pub(super) fn trusts(&self, client: IpAddr) -> bool {
+        is_in(client, &self.trusted_proxies)
+    }
+
     /// The settings of handshakes, where clients come over TLS.
     pub(super) fn server_tls(&self) -> Option<ServerTlsSettings> {
         Some(ServerTlsSettings {
@@ -232,6 +257,11 @@ impl ProxySettings {
             client_ca: self.client_ca.clone(),
         })
     }
+}
+
+fn is_in(address: IpAddr, nets: &[IpNet]) -> bool {
+    let address = address.to_canonical();
+    nets.iter().any(|net| net.contains(&address))
 }
 
 impl ServerTlsSettings {

@@ -1,0 +1,110 @@
+//! The flow that a packet is of: found, locked, told of what its server says.
+
+use tokenblock_ebpf::{
+    flow::{Flow, FlowKey},
+    packet::Segment,
+    reply::{ACK, SYN},
+};
+
+use super::{classify::Direction, maps};
+
+/// The flow of a request that passes this hook of this interface. Another hook or interface that the same
+/// segment passes keeps its own books.
+#[inline(always)]
+fn key_of_request(segment: &Segment, interface: u32, hook: Direction, key: &mut FlowKey) {
+    key.client = segment.source;
+    key.server = segment.destination;
+    key.client_port = segment.source_port;
+    key.server_port = segment.destination_port;
+    key.reserved = interface << 1 | hook as u32;
+}
+
+/// The flow of the requests that this packet of a server answers, which pass the other hook.
+#[inline(always)]
+fn key_of_answer(segment: &Segment, interface: u32, hook: Direction, key: &mut FlowKey) {
+    key.client = segment.destination;
+    key.server = segment.source;
+    key.client_port = segment.destination_port;
+    key.server_port = segment.source_port;
+    key.reserved = interface << 1 | (hook as u32 ^ 1);
+}
+
+/// The flow of a request segment, and whether it could be kept on record.
+#[inline(always)]
+pub fn of_request<'a>(
+    segment: &Segment,
+    interface: u32,
+    hook: Direction,
+    key: &mut FlowKey,
+    untracked: &'a mut Flow,
+) -> (&'a mut Flow, bool) {
+    key_of_request(segment, interface, hook, key);
+    if let Some(flow) = maps::flow(key) {
+        // SAFETY: an entry lives while its program runs; what is written is guarded by `lock`.
+        return (unsafe { &mut *flow }, true);
+    }
+    let Some(flow) = maps::new_flow(key) else {
+        untracked.forget();
+        return (untracked, false);
+    };
+    // SAFETY: as above.
+    let flow = unsafe { &mut *flow };
+    if let Some(ack) = maps::handshake(key) {
+        flow.accept(ack);
+    }
+    (flow, true)
+}
+
+/// Takes the flow for this CPU; false where another has it.
+#[inline(always)]
+pub fn lock(flow: &mut Flow) -> bool {
+    let lock: *mut u32 = &raw mut flow.lock;
+    let held: u64;
+    // `core` has no compare-and-exchange for this target; the instruction is there since v3 (kernel commit
+    // 5ffa25502b5a) and orders memory fully.
+    // SAFETY: the lock is aligned and alive as long as the flow.
+    unsafe {
+        core::arch::asm!(
+            "w0 = cmpxchg32_32(r1 + 0, w0, w2)",
+            in("r1") lock,
+            in("r2") 1_u64,
+            inout("r0") 0_u64 => held,
+        );
+    }
+    held == 0
+}
+
+/// Gives the flow back.
+#[inline(always)]
+pub fn unlock(flow: &mut Flow) {
+    let lock: *mut u32 = &raw mut flow.lock;
+    // SAFETY: as in `lock`.
+    unsafe {
+        core::arch::asm!("w2 = xchg32_32(r1 + 0, w2)", in("r1") lock, inout("r2") 0_u64 => _);
+    }
+}
+
+/// Tells the flow of a server's packet what the server has taken and sent.
+#[inline(always)]
+pub fn hear_answer(segment: &Segment, interface: u32, hook: Direction, key: &mut FlowKey) {
+    if segment.flags & ACK == 0 {
+        return;
+    }
+    key_of_answer(segment, interface, hook, key);
+    let accepts = segment.flags & SYN != 0;
+    let Some(flow) = maps::flow(key) else {
+        if accepts {
+            maps::keep_handshake(key, segment.acknowledgment);
+        }
+        return;
+    };
+    // SAFETY: as in `of_request`.
+    let flow = unsafe { &mut *flow };
+    if !accepts {
+        flow.settle(segment.acknowledgment);
+        flow.answer(segment.sequence, segment.payload_len);
+    } else if lock(flow) {
+        flow.accept(segment.acknowledgment);
+        unlock(flow);
+    }
+}

@@ -1,0 +1,73 @@
+//! Who the client is: the PROXY protocol in front of its bytes, proxies that speak for it.
+
+use std::{io::Write as _, time::Duration};
+
+use crate::support::{LISTED, Origin, Tier};
+
+#[test]
+fn the_client_that_a_balancer_names_is_the_client() {
+    let origin = Origin::echo();
+    let tier = Tier::plain(origin.address, |s| {
+        s.proxy_protocol_from = vec!["127.0.0.1/32".parse().unwrap()];
+    });
+    let mut client = tier.connect();
+    let header = "PROXY TCP4 192.0.2.7 192.0.2.8 4711 443\r\n";
+    let (start, end) = header.split_at(10);
+    client.send(start);
+    std::thread::sleep(Duration::from_millis(30));
+    client.send(end).send("GET / HTTP/1.1\r\nHost: h\r\n\r\n");
+    assert!(
+        client
+            .until("tokenblock\n\n")
+            .contains("x-forwarded-for: 192.0.2.7\n")
+    );
+    // Version 2, over IPv6.
+    let mut client = tier.connect();
+    let ends = [
+        [0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9],
+        [0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 8],
+    ];
+    let head = [
+        &b"\r\n\r\n\0\r\nQUIT\n\x21\x21\0\x24"[..],
+        &ends.concat(),
+        &[0x12, 0x67, 1, 0xbb],
+    ];
+    client.0.write_all(&head.concat()).unwrap();
+    client.send(&format!(
+        "GET / HTTP/1.1\r\nHost: h\r\nX-API-Key: {LISTED}\r\n\r\n"
+    ));
+    assert!(client.until("}\n").starts_with("HTTP/1.1 403 "));
+    let event = &tier.events()[0];
+    assert_eq!(event.source, "[2001:db8::9]:4711".parse().unwrap());
+}
+
+#[test]
+fn a_trusted_proxy_is_added_to_and_others_are_replaced() {
+    let origin = Origin::echo();
+    let tier = Tier::plain(origin.address, |s| {
+        s.trusted_proxies = vec!["127.0.0.1/32".parse().unwrap()];
+    });
+    let claim = ["-H", "X-Forwarded-For: 192.0.2.7", "--interface"];
+    let from = |source| tier.curl("/", &[&claim[..], &[source]].concat()).body;
+    assert!(from("127.0.0.1").contains("x-forwarded-for: 192.0.2.7, 127.0.0.1\n"));
+    let other = from("127.0.0.9");
+    assert!(other.contains("x-forwarded-for: 127.0.0.9\n"), "{other}");
+}
+
+#[test]
+fn it_is_read_before_tls_and_from_its_sources_alone() {
+    let origin = Origin::echo();
+    let tier = Tier::tls(origin.address, |s| {
+        s.proxy_protocol_from = vec!["127.0.0.1/32".parse().unwrap()];
+        s.timeouts.handshake = Duration::from_millis(300);
+    });
+    assert_eq!(tier.curl("/", &["--haproxy-protocol"]).status, 200);
+    assert_eq!(tier.curl("/", &[]).status, 0, "it must come");
+    assert_eq!(tier.count("proxy_closed_preamble"), 1);
+    assert_eq!(tier.connect().rest(), "");
+    assert_eq!(tier.count("proxy_closed_preamble_timeout"), 1);
+    let other = ["--interface", "127.0.0.9"];
+    assert_eq!(tier.curl("/", &other).status, 200);
+    let claims = [&other[..], &["--haproxy-protocol"]].concat();
+    assert_eq!(tier.curl("/", &claims).status, 0, "nobody else may claim");
+}
