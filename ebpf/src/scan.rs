@@ -4,7 +4,7 @@
 //! program calls it under `bpf_loop`, the host in a plain loop. Between two units the whole state lies in
 //! [`Scan`], so a stream may be cut at any byte.
 
-use crate::{
+use super::{
     candidate::{Context, Next, Value, hex_value, specials},
     digest::{Domain, TokenDigest},
     filter::Filter,

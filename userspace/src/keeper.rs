@@ -12,9 +12,9 @@ use tokio::{
 };
 
 use crate::{
-    denylist::{Denylist, List, Record, SetReader, Tier},
+    denylist::{Denylist, HashedSet, List, SetReader, Tier},
     key::StoredKey,
-    sources::{Change, FileError, Reading, Source, Summary, Watch, read},
+    sources::{Change, FileError, Reading, Records, Source, Summary, Watch, read},
 };
 
 /// A tier that could not take a change is tried again after this long.
@@ -43,7 +43,7 @@ pub struct Keeper<K> {
 /// What all files together gave.
 #[derive(Default)]
 struct Gathered {
-    records: Vec<Record>,
+    records: Records,
     read: Vec<(Source, Summary)>,
     refused: Vec<FileError>,
 }
@@ -63,7 +63,7 @@ impl Sources {
             }
             tracing::warn!("{error}");
         }
-        Ok(List::merge(gathered.records, SystemTime::now()))
+        Ok(merged(gathered.records))
     }
 
     fn read_each(&self) -> Gathered {
@@ -97,6 +97,11 @@ impl Gathered {
     }
 }
 
+fn merged(records: Records) -> List {
+    let now = SystemTime::now();
+    List::merge(records.tokens, now).with_hashed(HashedSet::merge(records.hashed, now))
+}
+
 fn report(file: &Source, summary: &Summary) {
     let path = file.path.display();
     for line in &summary.named {
@@ -105,6 +110,13 @@ fn report(file: &Source, summary: &Summary) {
     let unnamed = summary.skipped.saturating_sub(summary.named.len() as u64);
     if unnamed > 0 {
         tracing::warn!("{path}: {unnamed} more lines skipped");
+    }
+    if summary.hashed > 0 {
+        tracing::warn!(
+            "{path}: {} entries are known by their SHA-256 alone: the proxy tier enforces them, the kernel tier \
+             doesn't",
+            summary.hashed
+        );
     }
     if summary.entries == 0 {
         tracing::warn!("{path}: the list is empty");
@@ -198,9 +210,10 @@ impl<K: Tier + 'static> Keeper<K> {
             }
         }
         if change == Change::Unsettled || !gathered.refused.is_empty() {
-            gathered.records.extend(self.denylist.records());
+            gathered.records.tokens.extend(self.denylist.records());
+            gathered.records.hashed.extend(self.denylist.hashed());
         }
-        let list = List::merge(gathered.records, SystemTime::now());
+        let list = merged(gathered.records);
         match self.denylist.apply(&list) {
             Ok(changed) => {
                 self.missed = None;

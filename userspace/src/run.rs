@@ -68,6 +68,8 @@ struct Tiers {
     proxy: Option<RunningProxy>,
     keeping: JoinHandle<Result<Infallible, JoinError>>,
     entries: usize,
+    /// Entries besides that are known by their SHA-256 alone.
+    hashed: usize,
 }
 
 struct RunningKernel {
@@ -136,6 +138,7 @@ impl Tiers {
             proxy: proxy.map(RunningProxy::start),
             keeping: tokio::spawn(keeper.keep(watch)),
             entries: list.records().len(),
+            hashed: list.hashed().records().len(),
         })
     }
 
@@ -149,15 +152,20 @@ impl Tiers {
             (None, _) => "proxy",
         };
         let entries = self.entries;
+        let proxy_only = (self.hashed > 0).then_some(self.hashed);
         tracing::info!(
             tiers,
             entries,
+            proxy_only,
             interfaces = kernel.map(|kernel| &*kernel.interfaces),
             ports = kernel.map(|kernel| &*kernel.ports),
             proxy = proxy.map(|proxy| &*proxy.address),
             "in force"
         );
-        let status = format!("in force: {tiers}; {entries} entries");
+        let more = proxy_only.map_or_else(String::new, |more| {
+            format!(", {more} more in the proxy only")
+        });
+        let status = format!("in force: {tiers}; {entries} entries{more}");
         notify(&[NotifyState::Ready, NotifyState::Status(&status)]);
     }
 

@@ -11,13 +11,14 @@ use tempfile::NamedTempFile;
 use zeroize::Zeroizing;
 
 use super::{Detected, Finding, Format, Plan, ReportError, detect, findings};
-use crate::sources::write_token;
+use crate::sources::{write_hash, write_token};
 
 /// Largest report in bytes.
 const MAX_REPORT: u64 = 1 << 30;
 
 /// The settings of `tokenblock import`, as given.
 #[derive(Args, Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "one a flag")]
 pub struct ImportArgs {
     /// Reports; `-` for standard input
     #[arg(value_name = "FILE", required = true)]
@@ -38,6 +39,10 @@ pub struct ImportArgs {
     /// Write the tokens to standard output even if it is a terminal
     #[arg(long)]
     pub show: bool,
+
+    /// Write SHA-256 hashes in place of the tokens; the kernel tier can't enforce such a list
+    #[arg(long, conflicts_with = "dry_run")]
+    pub hashed: bool,
 
     /// Take placeholders and values of little entropy too
     #[arg(long)]
@@ -73,7 +78,7 @@ pub enum ImportError {
     },
     /// Tokens would be shown.
     #[error(
-        "standard output is a terminal, and the list holds tokens; give --output FILE, --dry-run or --show"
+        "standard output is a terminal, and the list holds tokens; give --output FILE, --hashed, --dry-run or --show"
     )]
     Terminal,
     /// The list can't be written.
@@ -91,7 +96,7 @@ pub enum ImportError {
 /// # Errors
 /// [`ImportError`]
 pub fn run(args: &ImportArgs) -> Result<(), ImportError> {
-    let shows = args.output.is_none() && !args.dry_run && !args.show;
+    let shows = args.output.is_none() && !args.dry_run && !args.hashed && !args.show;
     if shows && io::stdout().is_terminal() {
         return Err(ImportError::Terminal);
     }
@@ -103,7 +108,7 @@ pub fn run(args: &ImportArgs) -> Result<(), ImportError> {
     if args.dry_run {
         to_stdout(&dry_run(&plan))?;
     } else {
-        let list = list(&plan);
+        let list = list(&plan, args.hashed);
         match &args.output {
             Some(path) => to_file(path, &list)?,
             None => to_stdout(&list)?,
@@ -160,16 +165,16 @@ fn contents(path: &Path) -> Result<Zeroizing<Vec<u8>>, ImportError> {
     Ok(contents)
 }
 
-fn list(plan: &Plan) -> Zeroizing<String> {
+fn list(plan: &Plan, hashed: bool) -> Zeroizing<String> {
     let mut list = Zeroizing::new(String::new());
     for addition in &plan.additions {
         let (reason, source) = (addition.reason(), addition.tools.join(","));
-        write_token(
-            &mut list,
-            &addition.secret,
-            reason.as_deref(),
-            Some(&source),
-        );
+        let (reason, source) = (reason.as_deref(), Some(source.as_str()));
+        if hashed {
+            write_hash(&mut list, &addition.identity, reason, source);
+        } else {
+            write_token(&mut list, &addition.secret, reason, source);
+        }
     }
     list
 }

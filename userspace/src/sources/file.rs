@@ -12,7 +12,7 @@ use super::{
     line::{self, Grammar, Line, LineError},
     lines::{Lines, LinesError},
 };
-use crate::denylist::{Record, Skipped};
+use crate::denylist::{HashedRecord, Record, Skipped};
 
 /// Largest file in bytes; ten million long tokens fit.
 const MAX_FILE: u64 = 16 << 30;
@@ -61,6 +61,8 @@ impl Source {
 pub struct Summary {
     /// Entries, before those that are given twice are merged.
     pub entries: u64,
+    /// Those of them that are known by their SHA-256 alone.
+    pub hashed: u64,
     /// Lines that were left out.
     pub skipped: u64,
     /// The first of them.
@@ -137,6 +139,15 @@ pub enum FileError {
     },
 }
 
+/// The entries of files.
+#[derive(Debug, Default)]
+pub struct Records {
+    /// Of tokens.
+    pub tokens: Vec<Record>,
+    /// Those that are known by their SHA-256 alone.
+    pub hashed: Vec<HashedRecord>,
+}
+
 /// Appends the records of a file to `records`.
 ///
 /// # Errors
@@ -144,14 +155,15 @@ pub enum FileError {
 pub fn read(
     source: &Source,
     reading: Reading<'_>,
-    records: &mut Vec<Record>,
+    records: &mut Records,
 ) -> Result<Summary, FileError> {
-    let held = records.len();
+    let held = (records.tokens.len(), records.hashed.len());
     let result = open(&source.path).and_then(|(file, written)| {
         read_lines(source, reading, written, Lines::new(file), records)
     });
     if result.is_err() {
-        records.truncate(held);
+        records.tokens.truncate(held.0);
+        records.hashed.truncate(held.1);
     }
     result
 }
@@ -209,7 +221,7 @@ fn read_lines(
     reading: Reading<'_>,
     written: SystemTime,
     mut lines: Lines<Box<dyn Read>>,
-    records: &mut Vec<Record>,
+    records: &mut Records,
 ) -> Result<Summary, FileError> {
     let mut summary = Summary::default();
     let refused = |number, error| FileError::Line {
@@ -230,7 +242,12 @@ fn read_lines(
         match line::parse(source.grammar, reading, written, text) {
             Ok(Line::Entry(entry)) => {
                 summary.entries += 1;
-                records.push(Record::from(&entry));
+                records.tokens.push(Record::from(&entry));
+            }
+            Ok(Line::Hashed(record)) => {
+                summary.entries += 1;
+                summary.hashed += 1;
+                records.hashed.push(record);
             }
             Ok(Line::Skipped(why)) => summary.skip(SkippedLine { number, why }),
             Ok(Line::Blank) => {}
@@ -267,8 +284,8 @@ mod tests {
             path: path.to_owned(),
             grammar: Grammar::Entries,
         };
-        let mut records = Vec::new();
-        read(&source, READING, &mut records).map(|summary| (records, summary))
+        let mut records = Records::default();
+        read(&source, READING, &mut records).map(|summary| (records.tokens, summary))
     }
 
     fn with_file<T>(text: &[u8], job: impl FnOnce(&Path) -> T) -> T {

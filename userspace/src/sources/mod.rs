@@ -10,10 +10,10 @@ mod lines;
 mod watch;
 mod write;
 
-pub use file::{FileError, SkippedLine, Source, Summary, read};
+pub use file::{FileError, Records, SkippedLine, Source, Summary, read};
 pub use line::{Grammar, LineError};
 pub use watch::{Change, Watch};
-pub use write::write_token;
+pub use write::{write_hash, write_token};
 
 use tokenblock_ebpf::digest::InstallationKey;
 

@@ -2,7 +2,10 @@
 
 use std::borrow::Cow;
 
+use tokenblock_ebpf::digest::Domain;
+
 use super::line::is_hash;
+use crate::denylist::Identity;
 
 /// Longest value of an attribute in bytes.
 const LONGEST: usize = 512;
@@ -16,6 +19,23 @@ pub fn write_token(list: &mut String, token: &str, reason: Option<&str>, source:
     } else {
         list.push_str(token);
     }
+    attribute(list, "reason", reason);
+    attribute(list, "source", source);
+    list.push('\n');
+}
+
+/// Appends the line of a token's SHA-256, from which the token can't be told.
+pub fn write_hash(
+    list: &mut String,
+    identity: &Identity,
+    reason: Option<&str>,
+    source: Option<&str>,
+) {
+    let kind = match identity.domain {
+        Domain::Exact => "exact",
+        Domain::Jws => "jws",
+    };
+    list.extend(["sha256:", &identity.id.to_string(), " kind=", kind]);
     attribute(list, "reason", reason);
     attribute(list, "source", source);
     list.push('\n');

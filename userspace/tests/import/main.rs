@@ -195,6 +195,21 @@ fn sha256(token: &str) -> String {
 }
 
 #[test]
+fn a_list_of_hashes_holds_no_token() {
+    let output = import(&["--hashed"], &["gitleaks.json", "postman_collection.json"]);
+    let list = text(&output.stdout);
+    assert!(
+        list.starts_with(&format!(
+            "sha256:{:x} kind=exact reason=\"stripe-access-token in config/payment.toml:12\"",
+            Sha256::digest(STRIPE)
+        )),
+        "{list}"
+    );
+    assert_eq!(list.matches(" kind=jws ").count(), 1, "{list}");
+    assert!(!list.contains(STRIPE) && !list.contains("eyJ"), "{list}");
+}
+
+#[test]
 fn placeholders_are_listed_where_that_is_forced_and_redacted_values_never() {
     let output = import(&["--force"], &["gitleaks.json"]);
     let list = text(&output.stdout);
@@ -334,6 +349,7 @@ fn no_token_is_shown_on_a_terminal_unless_asked_for() {
     };
     assert_eq!(outcome(&[]), Some(64));
     assert_eq!(outcome(&["--show"]), Some(0));
+    assert_eq!(outcome(&["--hashed"]), Some(0));
     assert_eq!(outcome(&["--dry-run"]), Some(0));
 }
 
