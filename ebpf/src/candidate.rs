@@ -61,6 +61,8 @@ enum Escape {
     TwoOctal = 5,
 }
 
+const UNDECODED: u32 = 0x100;
+
 const RAW_MARK: u32 = 1;
 const DECODED_MARK: u32 = 2;
 const RAW_END: u32 = 4;
@@ -126,6 +128,9 @@ pub struct Value {
     begun: u32,
     /// Whether the candidate must be digested: the filter could not rule it out, or was not asked.
     exact: u32,
+    /// [`UNDECODED`] and the byte that the second reading has still to take; 0 where none.
+    undecoded: u32,
+    reserved: u32,
 }
 
 impl Value {
@@ -154,6 +159,8 @@ impl Value {
             location: NO_LOCATION as u32,
             begun: 0,
             exact: 0,
+            undecoded: 0,
+            reserved: 0,
         }
     }
 
@@ -196,6 +203,7 @@ impl Value {
     #[inline(always)]
     pub fn rest(&mut self) {
         self.pending = 0;
+        self.undecoded = 0;
     }
 
     /// Whether this is a value of the query.
@@ -266,6 +274,25 @@ impl Value {
         self.pending != 0
     }
 
+    /// Whether the second reading waits for the byte that the first one took.
+    #[inline(always)]
+    #[must_use]
+    pub fn has_undecoded(&self) -> bool {
+        self.undecoded != 0
+    }
+
+    /// Takes that byte into the second reading.
+    #[inline(always)]
+    pub fn decode(&mut self, rules: &Rules) {
+        let byte = self.undecoded as u8;
+        self.undecoded = 0;
+        if self.decoder as u32 == Decoder::Escapes as u32 {
+            self.unescape(rules, byte);
+        } else if self.decoder as u32 == Decoder::Basic as u32 {
+            self.unbase64(rules, byte);
+        }
+    }
+
     /// The next digest to look up. Nothing may be read while one is pending.
     #[inline(always)]
     pub fn take_pending(&mut self, rules: &Rules) -> TokenDigest {
@@ -295,7 +322,7 @@ impl Value {
     /// Takes `n` bytes of which none is [special](specials).
     #[inline(always)]
     pub fn plain(&mut self, word: u64, n: u32) {
-        self.begun = 1;
+        self.begun |= u32::from(n != 0);
         self.raw.sip.absorb(word, n);
     }
 
@@ -328,14 +355,13 @@ impl Value {
             b'\\' if cookie => self.fork(),
             _ => {}
         }
+        swar::forget_registers();
         self.begun = 1;
         if self.raw.byte(byte, rules.min_len) {
             self.pending |= RAW_MARK;
         }
-        if self.decoder as u32 == Decoder::Escapes as u32 {
-            self.unescape(rules, byte);
-        } else if self.decoder as u32 == Decoder::Basic as u32 {
-            self.unbase64(rules, byte);
+        if !self.takes_words() {
+            self.undecoded = u32::from(byte) | UNDECODED;
         }
         Next::Value
     }
@@ -415,6 +441,7 @@ impl Value {
         } else {
             self.raw.reset(rules);
         }
+        swar::forget_registers();
         if self.decoder as u32 != Decoder::None as u32 {
             self.flush_escape();
             if self.decoded.sip.len() >= rules.min_len {
@@ -496,6 +523,7 @@ impl Value {
             }
             _ => self.flush_escape(),
         }
+        swar::forget_registers();
         match byte {
             b'%' => self.escape = Escape::Percent,
             b'\\' if self.context as u32 == Context::Cookie as u32 => {

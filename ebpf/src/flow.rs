@@ -30,6 +30,21 @@ pub struct FlowKey {
     pub reserved: u32,
 }
 
+impl FlowKey {
+    /// The key of the flow that stands in on a CPU for those for which there is no room; `hook` is 0 or 1.
+    #[inline(always)]
+    #[must_use]
+    pub fn stand_in(cpu: u32, hook: u32) -> Self {
+        Self {
+            client: Address::UNSPECIFIED,
+            server: Address::UNSPECIFIED,
+            client_port: 0,
+            server_port: 0,
+            reserved: cpu << 1 | hook,
+        }
+    }
+}
+
 /// What a segment is to its flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
@@ -130,6 +145,7 @@ pub struct GapKey {
 
 /// Where a scan begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
 pub struct Start {
     /// Bytes behind the segment's start.
     pub offset: u32,
@@ -490,7 +506,7 @@ impl Flow {
         }
         self.next_left = left;
         if !left.is_light() {
-            self.next = *scan;
+            self.next.copy(scan);
         }
         Ok(())
     }
@@ -609,7 +625,7 @@ impl Flow {
         self.left = left;
         self.passed_at = now;
         if !left.is_light() {
-            self.state = self.next;
+            self.state.copy(&self.next);
         }
     }
 
@@ -620,7 +636,7 @@ impl Flow {
             return;
         }
         if self.can_hold() {
-            self.held = self.state;
+            self.held.copy(&self.state);
             self.held_at = self.tip;
             self.flags |= HOLDS;
         } else {
@@ -644,7 +660,7 @@ impl Flow {
         if !self.can_hold() {
             return Err(Conflict::Gap);
         }
-        self.held = self.next;
+        self.held.copy(&self.next);
         self.held_at = at;
         self.flags |= HOLDS;
         Ok(())

@@ -127,12 +127,10 @@ impl Address {
     #[inline(always)]
     #[must_use]
     pub fn words(&self) -> [u32; 4] {
+        // First in memory is what is least significant on a little-endian machine.
         let halves = |word: u64| {
-            let [a, b, c, d, e, f, g, h] = word.to_ne_bytes();
-            (
-                u32::from_ne_bytes([a, b, c, d]),
-                u32::from_ne_bytes([e, f, g, h]),
-            )
+            let word = word.to_le();
+            ((word as u32).to_le(), ((word >> 32) as u32).to_le())
         };
         let (first, second) = halves(self.high);
         let (third, fourth) = halves(self.low);

@@ -4,6 +4,8 @@
 //! program calls it under `bpf_loop`, the host in a plain loop. Between two units the whole state lies in
 //! [`Scan`], so a stream may be cut at any byte.
 
+use core::mem::MaybeUninit;
+
 use super::{
     candidate::{Context, Next, Value, hex_value, specials},
     digest::{Domain, TokenDigest},
@@ -226,10 +228,33 @@ impl Scan {
         self.mode = Mode::Method;
     }
 
+    /// Takes a copy of another state.
+    #[inline(always)]
+    pub fn copy(&mut self, from: &Self) {
+        const WORDS: usize = size_of::<Scan>() / 8;
+        const { assert!(size_of::<Scan>() == WORDS * 8 && align_of::<Scan>() == 8) };
+        let (from, to) = (
+            (&raw const *from).cast::<u64>(),
+            (&raw mut *self).cast::<u64>(),
+        );
+        let mut i = 0;
+        while i < WORDS {
+            // Word by word: LLVM would make an assignment a call of a byte-wise memmove, and the verifier walks
+            // through each of its rounds.
+            // SAFETY: both are WORDS words; padding is copied as what it is.
+            unsafe {
+                to.add(i)
+                    .cast::<MaybeUninit<u64>>()
+                    .write(from.add(i).cast::<MaybeUninit<u64>>().read())
+            };
+            i += 1;
+        }
+    }
+
     /// Takes a saved state.
     #[inline(always)]
     pub fn resume(&mut self, saved: &Self) {
-        *self = *saved;
+        self.copy(saved);
         self.pos = 0;
         self.forget_message();
     }
@@ -269,11 +294,7 @@ impl Scan {
     #[inline(always)]
     fn end<S: Source + ?Sized>(&self, source: &S) -> u32 {
         let end = source.end();
-        if self.body_end < end {
-            self.body_end
-        } else {
-            end
-        }
+        swar::least(self.body_end, end)
     }
 
     /// A declared body is over, so a message begins, though perhaps not at the start of a line. Framing may
@@ -323,11 +344,11 @@ impl Scan {
         self.mode as u32 == Mode::Line as u32 && self.fold as u32 == Mode::Skip as u32
     }
 
-    /// Whether the line in which the scan began is over.
+    /// Whether the line in which the scan began is over, and no candidate of it waits to be looked up.
     #[inline(always)]
     #[must_use]
     pub fn left_line(&self) -> bool {
-        matches!(self.mode, Mode::Skip | Mode::Line)
+        matches!(self.mode, Mode::Skip | Mode::Line) && !self.value.has_pending()
     }
 
     /// Whether a sign of a header (a request line, a location) was seen since [`Scan::restart`].
@@ -424,35 +445,35 @@ impl Scan {
         if self.value.has_pending() {
             return Step::Lookup(self.value.take_pending(rules));
         }
+        if self.value.has_undecoded() {
+            self.value.decode(rules);
+            return Step::More;
+        }
         if self.pos >= source.end() {
             return Step::End;
         }
         if self.pos >= self.body_end {
             self.end_body();
+            return Step::More;
         }
         match self.mode {
             Mode::Line => self.line_unit(rules, source),
-            Mode::Value => self.value_unit(rules, source, filter.is_on()),
-            Mode::Glance => self.glance_unit(rules, source, filter),
-            Mode::Name => self.name_unit(rules, source),
-            Mode::QueryName => self.query_name_unit(rules, source),
-            Mode::CookieName => self.cookie_name_unit(rules, source),
-            Mode::Length => self.length_unit(source),
-            Mode::Method => self.method_unit(source),
-            Mode::BeforeTarget | Mode::Target | Mode::Skip | Mode::QuerySkip | Mode::CookieSkip => {
+            Mode::BeforeTarget | Mode::Target | Mode::Skip => {}
+            _ => {
+                self.part_unit(rules, source, filter);
+                return Step::More;
             }
         }
-        // What follows most units is done in the same one: a unit costs some ten nanoseconds, whatever it does.
+        // A line of which nothing matters is one unit: a unit costs some ten nanoseconds, whatever it does.
+        swar::forget_registers();
         if matches!(self.mode, Mode::BeforeTarget | Mode::Target) && self.pos < self.end(source) {
             self.target_unit(rules, source);
         }
-        if self.pos < self.end(source) {
-            match self.mode {
-                Mode::Skip => self.skip_unit(source),
-                Mode::QuerySkip | Mode::CookieSkip => self.part_skip_unit(rules, source),
-                _ => {}
-            }
+        swar::forget_registers();
+        if self.mode as u32 == Mode::Skip as u32 && self.pos < self.end(source) {
+            self.skip_unit(source);
         }
+        swar::forget_registers();
         if self.after_cr != 0
             && self.mode as u32 == Mode::Line as u32
             && self.pos < self.end(source)
@@ -460,6 +481,22 @@ impl Scan {
             self.end_of_crlf(source);
         }
         Step::More
+    }
+
+    /// Does one unit of work on a part of a line.
+    #[inline(always)]
+    fn part_unit<S: Source + ?Sized, F: Filter>(&mut self, rules: &Rules, source: &S, filter: &F) {
+        match self.mode {
+            Mode::Value => self.value_unit(rules, source, filter.is_on()),
+            Mode::Glance => self.glance_unit(rules, source, filter),
+            Mode::Name => self.name_unit(rules, source),
+            Mode::QueryName => self.query_name_unit(rules, source),
+            Mode::CookieName => self.cookie_name_unit(rules, source),
+            Mode::QuerySkip | Mode::CookieSkip => self.part_skip_unit(rules, source),
+            Mode::Length => self.length_unit(source),
+            Mode::Method => self.method_unit(source),
+            Mode::Line | Mode::BeforeTarget | Mode::Target | Mode::Skip => {}
+        }
     }
 
     /// Takes the LF behind a CR.
@@ -506,12 +543,13 @@ impl Scan {
             }
             i += 2;
         }
-        self.pos += if left < WIDEST { left } else { WIDEST };
+        self.pos += swar::least(left, WIDEST);
     }
 
     /// Skips inside the two words that stand `at` bytes behind the position; one of them may end the line.
     #[inline(always)]
     fn skip_in(&mut self, left: u32, at: u32, a: u64, b: u64) {
+        swar::forget_registers();
         let in_a = swar::line_end(a);
         let (at, word, mask) = if in_a != 0 {
             (at, a, in_a)
@@ -571,7 +609,7 @@ impl Scan {
         let word = source.chunk(self.pos).word(0);
         let left = self.end(source) - self.pos;
         let stop = swar::first(name_end(word));
-        let n = if stop < left { stop } else { left };
+        let n = swar::least(stop, left);
         self.name.absorb(word, n);
         self.pos += n;
         if self.name.len() > MAX_NAME as u64 {
@@ -607,7 +645,7 @@ impl Scan {
         let word = source.chunk(self.pos).word(0);
         let left = self.end(source) - self.pos;
         let stop = swar::first(name_end(word));
-        self.pos += if stop < left { stop } else { left };
+        self.pos += swar::least(stop, left);
         if stop < 8 && stop < left {
             let byte = word.wrapping_shr(stop * 8) as u8;
             if byte == b':' {
@@ -660,6 +698,7 @@ impl Scan {
 
     #[inline(always)]
     fn enter_header(&mut self, rules: &Rules, location: LocationId) {
+        swar::forget_registers();
         if location == NO_LOCATION {
             self.mode = Mode::Skip;
         } else if location == CONTENT_LENGTH {
@@ -696,7 +735,7 @@ impl Scan {
         let left = self.end(source) - self.pos;
         let word = source.chunk(self.pos).word(0);
         let stop = swar::first(swar::line_end(word));
-        let n = if stop < left { stop } else { left };
+        let n = swar::least(stop, left);
         let mut i = 0;
         while i < 8 {
             let digit = (word.wrapping_shr(i * 8) as u8).wrapping_sub(b'0');
@@ -724,11 +763,8 @@ impl Scan {
         }
         let left = self.end(source) - self.pos;
         let cookie = self.value.is_cookie();
+        let words = self.value.takes_words();
         let stop = swar::first(specials(word, cookie));
-        if stop == 0 || !self.value.takes_words() {
-            self.value_byte(rules, word as u8);
-            return;
-        }
         if stop >= bytes && glance && self.value.may_glance() {
             self.mode = Mode::Glance;
             self.glanced = 0;
@@ -737,12 +773,14 @@ impl Scan {
             self.fingerprint = rules.fingerprint.start();
             return;
         }
-        let n = if stop < bytes { stop } else { bytes };
-        let n = if n < left { n } else { left };
+        let n = swar::least(swar::least(stop, bytes), left);
+        // One byte at a time where there is a second reading.
+        let n = if words { n } else { 0 };
         self.value.plain(word, n);
         self.pos += n;
-        if stop == n && stop < bytes && stop < left {
-            self.value_byte(rules, word.wrapping_shr(stop * 8) as u8);
+        if n < swar::least(bytes, left) {
+            swar::forget_registers();
+            self.value_byte(rules, word.wrapping_shr(n * 8) as u8);
         }
     }
 
@@ -792,6 +830,7 @@ impl Scan {
         mask: u64,
         filter: &F,
     ) {
+        swar::forget_registers();
         let stop = swar::first(mask);
         let len = self.glanced + stop;
         let byte = word.wrapping_shr(stop * 8) as u8;
@@ -883,7 +922,7 @@ impl Scan {
         }
         let n = i * 8 + (stop & 7);
         if n >= left || stop == 8 {
-            self.pos += if n < left { n } else { left };
+            self.pos += swar::least(n, left);
             return;
         }
         self.pos += n;
@@ -913,7 +952,7 @@ impl Scan {
         };
         let stop = swar::first(separators | swar::below(word, b'!'));
         if stop >= left || stop == 8 {
-            self.pos += if left < 8 { left } else { 8 };
+            self.pos += swar::least(left, 8);
             return;
         }
         self.pos += stop;
@@ -949,8 +988,8 @@ impl Scan {
                 | swar::equal(word, b',')
                 | swar::below(word, b'!'),
         );
-        let n = if stop < bytes { stop } else { bytes };
-        let n = if n < left { n } else { left };
+        let n = swar::least(stop, bytes);
+        let n = swar::least(n, left);
         if n > 0 {
             if self.name_ended != 0 {
                 self.enter_cookie(rules);
@@ -963,6 +1002,7 @@ impl Scan {
             }
         }
         if stop == n && stop < bytes && stop < left {
+            swar::forget_registers();
             self.cookie_name_byte(rules, word.wrapping_shr(stop * 8) as u8);
         }
     }
@@ -997,10 +1037,8 @@ impl Scan {
         );
         let n = if self.escape != 0 {
             0
-        } else if stop < left {
-            stop
         } else {
-            left
+            swar::least(stop, left)
         };
         if n > 0 {
             self.name.absorb(word, n);
@@ -1011,6 +1049,7 @@ impl Scan {
             }
         }
         if n < 8 && n < left {
+            swar::forget_registers();
             self.query_name_byte(rules, word.wrapping_shr(n * 8) as u8);
         }
     }

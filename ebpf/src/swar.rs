@@ -23,6 +23,36 @@ pub fn zero() -> u64 {
     0
 }
 
+/// Makes LLVM read again what lies in memory, rather than keep it in registers: only then are the ways that lead
+/// here one to the verifier, which compares registers.
+#[inline(always)]
+pub fn forget_registers() {
+    #[cfg(target_arch = "bpf")]
+    // SAFETY: sets a register that nothing reads.
+    unsafe {
+        core::arch::asm!("{0} = 0", out(reg) _, options(nostack));
+    }
+}
+
+/// The smaller of two, without a branch: each branch of a unit is one more path that the verifier walks to the
+/// end ("BPF program is too large").
+#[inline(always)]
+#[must_use]
+pub fn least(a: u32, b: u32) -> u32 {
+    let difference = i64::from(a) - i64::from(b);
+    #[cfg(target_arch = "bpf")]
+    let difference = {
+        let mut difference = difference;
+        // Else LLVM sees a minimum, and makes it a branch.
+        // SAFETY: a register is copied to itself.
+        unsafe {
+            core::arch::asm!("{0} = {0}", inout(reg) difference, options(pure, nomem, nostack));
+        }
+        difference
+    };
+    (i64::from(b) + (difference & (difference >> 63))) as u32
+}
+
 /// The byte `b` in all eight places.
 #[inline(always)]
 #[must_use]
@@ -117,6 +147,11 @@ mod tests {
             let end = bytes.iter().position(|x| *x == b'\n' || *x == b'\r').unwrap_or(8);
             prop_assert_eq!(first(line_end(word)) as usize, end);
             prop_assert_eq!(near_line_end(word) != 0, bytes.iter().any(|x| (8..16).contains(x)));
+        }
+
+        #[test]
+        fn least_is_the_minimum(a: u32, b: u32) {
+            prop_assert_eq!(least(a, b), a.min(b));
         }
 
         #[test]

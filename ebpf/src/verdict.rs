@@ -217,4 +217,8 @@ mod user {
     unsafe impl aya::Pod for super::PortSet {}
     // SAFETY: as above.
     unsafe impl aya::Pod for crate::digest::TokenDigest {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for crate::flow::FlowKey {}
+    // SAFETY: written by this very code on both sides, so every enum in it is one of its own.
+    unsafe impl aya::Pod for crate::flow::Flow {}
 }

@@ -8,24 +8,27 @@ use std::{collections::BTreeMap, time::Duration};
 use anyhow::{Context as _, Result, bail};
 use aya::{
     Ebpf,
-    maps::{MapData, PerCpuArray, RingBuf},
+    maps::{HashMap, MapData, PerCpuArray, RingBuf},
     programs::{TestRun as _, TestRunOptions},
 };
 use tokenblock::{
     denylist::{Listed, Tier as _, TokenDigest},
     kernel::{
         Counts, KernelMap,
+        flows::Flows,
         load::{Load, classifier, load},
         map::{capacity_for, filter_mask_for},
         object::programs,
     },
 };
 use tokenblock_ebpf::{
+    blocked::Blocked,
     digest::InstallationKey,
     event::Event,
+    flow::{Flow, FlowKey, Gap, GapKey},
     location::LocationKind,
     rules::Rules,
-    verdict::{COUNTERS, Counter, JUDGE_EGRESS, JUDGE_INGRESS, PortSet, Settings},
+    verdict::{COUNTERS, Counter, JUDGE_EGRESS, JUDGE_INGRESS, OnHit, PortSet, Settings},
 };
 
 use crate::fixtures::{LOCATIONS, MIN_TOKEN_LENGTH, listed};
@@ -37,9 +40,11 @@ pub const KEY: InstallationKey = InstallationKey(*b"kernel-tests-key");
 /// Most bytes of a frame: what a page holds besides the kernel's own.
 pub const MAX_FRAME: usize = 3600;
 
+/// `TC_ACT_REDIRECT`.
+pub const REDIRECT: u32 = 7;
+/// `TC_ACT_UNSPEC`.
+pub const UNSPEC: u32 = u32::MAX;
 const SHOT: u32 = 2;
-/// -1.
-const UNSPEC: u32 = u32::MAX;
 
 /// What the program wants done with the packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,6 +63,11 @@ pub struct Setup {
     pub ports: PortSet,
     /// Room for so many entries.
     pub entries: usize,
+    /// What is done when a request is blocked.
+    pub on_hit: OnHit,
+    /// Flows that are kept on record; with none, each frame is judged as the first of its flow, however often it
+    /// is repeated.
+    pub flows: u32,
 }
 
 impl Default for Setup {
@@ -69,6 +79,8 @@ impl Default for Setup {
             monitor: false,
             ports,
             entries: 1000,
+            on_hit: OnHit::Drop,
+            flows: 64,
         }
     }
 }
@@ -104,19 +116,25 @@ impl Programs {
     pub fn load(setup: &Setup) -> Result<Self> {
         let capacity = capacity_for(setup.entries);
         let filter_mask = filter_mask_for(capacity);
+        let rules = rules()?;
         let mut ebpf = load(&Load {
             object: programs()?,
-            rules: &rules()?,
+            rules: &rules,
             settings: Settings {
                 monitor: u32::from(setup.monitor),
                 filter_mask,
+                on_hit: setup.on_hit as u32,
                 judged: JUDGE_INGRESS | JUDGE_EGRESS,
                 ..Settings::default()
             },
             ports: &setup.ports,
             capacity,
+            flows: setup.flows,
             exempt: &[],
         })?;
+        if setup.flows == 0 {
+            Flows::take(&mut ebpf, &rules)?;
+        }
         let denylist = KernelMap::take(&mut ebpf, filter_mask)?;
         let counts = PerCpuArray::try_from(ebpf.take_map("COUNTS").context("no COUNTS")?)?;
         let events = RingBuf::try_from(ebpf.take_map("EVENTS").context("no EVENTS")?)?;
@@ -154,17 +172,46 @@ impl Programs {
         Ok(self.denylist.remove(digests)?)
     }
 
-    /// Runs a program, one of [`tokenblock::kernel::load::CLASSIFIERS`], once.
+    /// Forgets all flows, so that the next frame is the first of its own.
+    ///
+    /// # Errors
+    /// Where a map can't be emptied.
+    pub fn forget_flows(&mut self) -> Result<()> {
+        const KEY: usize = size_of::<FlowKey>();
+        clear::<KEY, { size_of::<Blocked>() }>(&mut self.ebpf, "BLOCKED")?;
+        clear::<KEY, { size_of::<Flow>() }>(&mut self.ebpf, "FLOWS")?;
+        clear::<KEY, { size_of::<u32>() }>(&mut self.ebpf, "HANDSHAKES")?;
+        clear::<{ size_of::<GapKey>() }, { size_of::<Gap>() }>(&mut self.ebpf, "GAPS")
+    }
+
+    /// Runs a program, one of [`tokenblock::kernel::load::CLASSIFIERS`], once, on the first frame of a flow.
     ///
     /// # Errors
     /// Where the kernel can't run it, or it gives an action that none should.
     pub fn run(&mut self, program: &'static str, frame: &[u8]) -> Result<Fate> {
+        self.forget_flows()?;
         let (action, _) = self.repeat(program, frame, 1)?;
         match action {
             SHOT => Ok(Fate::Dropped),
             UNSPEC => Ok(Fate::Passed),
             other => bail!("{program} gave the action {other}"),
         }
+    }
+
+    /// Runs a program once, its flows as they are: the action, and what became of the frame.
+    ///
+    /// # Errors
+    /// Where the kernel can't run it.
+    pub fn rewrite(&mut self, program: &'static str, frame: &[u8]) -> Result<(u32, Vec<u8>)> {
+        let mut out = vec![0; MAX_FRAME];
+        let mut options = TestRunOptions::new();
+        options.data_in = Some(frame);
+        options.data_out = Some(&mut out);
+        let result = classifier(&mut self.ebpf, program)?
+            .test_run(options)
+            .with_context(|| format!("{program} on {} bytes", frame.len()))?;
+        out.truncate(result.data_size_out as usize);
+        Ok((result.return_value, out))
     }
 
     /// Runs a program `times` on one frame: the last action, and the mean time of a run.
@@ -241,6 +288,17 @@ impl Programs {
         let ids = classifier(&mut self.ebpf, program)?.info()?.map_ids()?;
         ids.context("kernel before 4.15")
     }
+}
+
+/// Empties a hash map whose keys and values have so many bytes.
+fn clear<const KEY: usize, const VALUE: usize>(ebpf: &mut Ebpf, name: &str) -> Result<()> {
+    let map = ebpf.map_mut(name).with_context(|| format!("no {name}"))?;
+    let mut map: HashMap<&mut MapData, [u8; KEY], [u8; VALUE]> = HashMap::try_from(map)?;
+    let keys = map.keys().collect::<Result<Vec<_>, _>>()?;
+    for key in keys {
+        map.remove(&key)?;
+    }
+    Ok(())
 }
 
 /// The name under which a counter is read.

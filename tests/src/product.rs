@@ -20,6 +20,8 @@ use crate::{netns::Netns, poll};
 
 /// How long a start may take: the programs are verified by the kernel meanwhile.
 const START: Duration = Duration::from_secs(30);
+/// How long a running one may take to say something.
+const ANSWER: Duration = Duration::from_secs(5);
 /// Settings of the surrounding shell must not reach the product.
 const PREFIXES: [&str; 2] = ["TOKENBLOCK_", "APIFW_"];
 
@@ -129,6 +131,26 @@ impl Product {
     pub fn wait_for_events(&self, source: SocketAddr, limit: Duration) -> Vec<Event> {
         let reported = || Some(self.events_from(source)).filter(|events| !events.is_empty());
         poll::until(limit, reported).unwrap_or_default()
+    }
+
+    /// A counter of the kernel tier, as the product logs it when asked.
+    ///
+    /// # Errors
+    /// Where it does not answer, or has no such counter; with the log.
+    pub fn kernel_counter(&self, name: &str) -> Result<u64> {
+        let answers = || -> Vec<Value> {
+            let lines = self.lines();
+            let counters = lines.iter().filter_map(|line| {
+                let line: Value = serde_json::from_str(line).ok()?;
+                serde_json::from_str(line.get("counters")?.as_str()?).ok()
+            });
+            counters.collect()
+        };
+        let before = answers().len();
+        self.signal(Signal::USR1)?;
+        poll::until(ANSWER, || answers().into_iter().nth(before))
+            .and_then(|counters| counters.get("kernel")?.get(name)?.as_u64())
+            .with_context(|| format!("no counter {name} in:\n{}", self.log()))
     }
 
     /// Sends a signal.

@@ -145,6 +145,16 @@ pub struct RunArgs {
     #[arg(default_value_t = OnHit::Forbid, help_heading = "Kernel tier (cleartext HTTP)")]
     pub on_hit: OnHit,
 
+    /// Most connections with requests under way that are followed at once; where more are, a request that is cut
+    /// over several segments is not passed
+    #[arg(long, value_name = "N", env = "TOKENBLOCK_MAX_FLOWS")]
+    #[arg(
+        default_value_t = 65_536,
+        help_heading = "Kernel tier (cleartext HTTP)"
+    )]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=16_777_216))]
+    pub max_flows: u32,
+
     /// Whether packets of blocked flows and banned sources are dropped by XDP, before the kernel takes them in
     #[arg(long, value_name = "MODE", env = "TOKENBLOCK_XDP", value_enum)]
     #[arg(default_value_t = Xdp::Auto, help_heading = "Kernel tier (cleartext HTTP)")]
@@ -306,7 +316,7 @@ pub enum OnHit {
 /// How the XDP program is attached.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Xdp {
-    /// In the driver where it can, else as `generic`
+    /// In the driver of hardware; on other interfaces as `generic`, while flows are blocked
     #[default]
     Auto,
     /// In the driver; not at all where it can't

@@ -171,6 +171,7 @@ impl From<KernelError> for Failure {
             KernelError::BadObject { .. } => Exit::Internal,
             KernelError::Attach { .. }
             | KernelError::Netlink(_)
+            | KernelError::Cpus(_)
             | KernelError::Watch(_)
             | KernelError::Load(_)
             | KernelError::Program(_)

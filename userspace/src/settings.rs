@@ -57,6 +57,8 @@ pub struct KernelSettings {
     pub monitor: bool,
     /// What is done when a request is blocked.
     pub on_hit: OnHit,
+    /// Most flows that are followed at once.
+    pub flows: u32,
     /// How the XDP program is attached.
     pub xdp: Xdp,
     /// When a source is banned, where any can be.
@@ -300,6 +302,7 @@ fn kernel(args: &RunArgs) -> Result<Option<KernelSettings>, SettingsError> {
         ports: Ports::check(&args.port)?,
         monitor: args.monitor,
         on_hit: args.on_hit,
+        flows: args.max_flows,
         xdp: args.xdp,
         ban: Ban::check(args)?,
     }))

@@ -7,6 +7,7 @@ use aya_ebpf::{
 };
 use tokenblock_ebpf::{
     blocked::Again,
+    flow::Place,
     packet::{HEAD, Link, parse},
     verdict::{Counter, OnHit, Settings},
 };
@@ -37,11 +38,7 @@ pub fn classify(ctx: &TcContext, link: Link, direction: Direction) -> i32 {
     };
     // SAFETY: this CPU's and this hook's own.
     let work = unsafe { &mut *work };
-    let mut standing = Standing {
-        may_forbid: true,
-        plausible: true,
-    };
-    let judged = read(skb, ctx.len(), work, counts, link, direction, &mut standing);
+    let judged = read(skb, ctx.len(), work, counts, link, direction);
     // The first bytes of a frame hold the first of its payload, where the query of a request stands.
     // SAFETY: `head` holds HEAD bytes and more.
     unsafe { skb::clear::<{ HEAD as u32 }>(skb, work.head.as_mut_ptr(), HEAD as u32) };
@@ -74,6 +71,11 @@ pub fn classify(ctx: &TcContext, link: Link, direction: Direction) -> i32 {
         link,
         direction,
     };
+    // Somebody who is not on the path can't tell what the server awaits.
+    let standing = Standing {
+        may_forbid: work.may_forbid != 0,
+        plausible: !matches!(work.place, Place::Ahead),
+    };
     respond(packet, work, standing, on_hit, settings, counts)
 }
 
@@ -103,7 +105,6 @@ fn read(
     counts: &mut Counts,
     link: Link,
     direction: Direction,
-    standing: &mut Standing,
 ) -> Result<(), Counter> {
     // SAFETY: `head` holds HEAD bytes and more.
     if !unsafe { skb::load::<{ HEAD as u32 }>(skb, 0, work.head.as_mut_ptr(), len) } {
@@ -140,5 +141,5 @@ fn read(
         return Err(Counter::NoPayload);
     }
     counts.add(Counter::ScannedBytes, u64::from(work.segment.payload_len));
-    judge(skb, work, counts, rules, settings, direction, standing)
+    judge(skb, work, counts, rules, settings, direction)
 }

@@ -1,5 +1,6 @@
 //! The flow that a packet is of: found, locked, told of what its server says.
 
+use aya_ebpf::helpers::generated::bpf_get_smp_processor_id;
 use tokenblock_ebpf::{
     flow::{Flow, FlowKey},
     packet::Segment,
@@ -29,30 +30,38 @@ fn key_of_answer(segment: &Segment, interface: u32, hook: Direction, key: &mut F
     key.reserved = interface << 1 | (hook as u32 ^ 1);
 }
 
-/// The flow of a request segment, and whether it could be kept on record.
+/// The flow of a request segment, and whether it could be kept on record. One that could not is judged in a
+/// flow of this CPU and hook that stands in, and lies in the same map: another's pointer would be another type to
+/// the verifier, and one more walk through all units.
 #[inline(always)]
-pub fn of_request<'a>(
+pub fn of_request(
     segment: &Segment,
     interface: u32,
     hook: Direction,
     key: &mut FlowKey,
-    untracked: &'a mut Flow,
-) -> (&'a mut Flow, bool) {
+) -> Option<(&'static mut Flow, bool)> {
     key_of_request(segment, interface, hook, key);
-    if let Some(flow) = maps::flow(key) {
-        // SAFETY: an entry lives while its program runs; what is written is guarded by `lock`.
-        return (unsafe { &mut *flow }, true);
-    }
-    let Some(flow) = maps::new_flow(key) else {
-        untracked.forget();
-        return (untracked, false);
+    let known = maps::flow(key);
+    let found = known.or_else(|| maps::new_flow(key));
+    let kept = found.is_some();
+    let flow = if kept {
+        found
+    } else {
+        // SAFETY: no arguments.
+        let cpu = unsafe { bpf_get_smp_processor_id() };
+        *key = FlowKey::stand_in(cpu, hook as u32);
+        maps::flow(key)
     };
-    // SAFETY: as above.
-    let flow = unsafe { &mut *flow };
-    if let Some(ack) = maps::handshake(key) {
+    // SAFETY: an entry lives while its program runs; what is written is guarded by `lock`.
+    let flow = unsafe { &mut *flow? };
+    if !kept {
+        flow.forget();
+    } else if known.is_none()
+        && let Some(ack) = maps::handshake(key)
+    {
         flow.accept(ack);
     }
-    (flow, true)
+    Some((flow, kept))
 }
 
 /// Takes the flow for this CPU; false where another has it.

@@ -4,10 +4,11 @@ use core::ffi::c_void;
 
 use aya_ebpf::{bindings::__sk_buff, helpers::generated::bpf_loop};
 use tokenblock_ebpf::{
-    flow::{Conflict, Flow, Left, Place, Start},
+    flow::{Conflict, Flow, Gap, Left, Place, Start},
     reply::SYN,
     rules::Rules,
     scan::Step,
+    swar::forget_registers,
     verdict::{ACTION_ALERT, Counter, Settings},
 };
 
@@ -16,7 +17,6 @@ use super::{
     flow::{lock, of_request, unlock},
     maps::{self, Counts, MapFilter, Work},
     report::report,
-    respond::Standing,
 };
 
 /// Bounds the loop; a payload of 64 KiB takes at most three units a byte (read, look up twice).
@@ -24,7 +24,7 @@ const MAX_UNITS: u32 = 1 << 18;
 /// Scans that a segment may need.
 const STEPS: u32 = 2;
 
-/// Judges the segment in `work`. `standing` is told what is known of the flow.
+/// Judges the segment in `work`.
 #[inline(always)]
 pub fn judge(
     skb: *mut __sk_buff,
@@ -33,26 +33,19 @@ pub fn judge(
     rules: &'static Rules,
     settings: &'static Settings,
     direction: Direction,
-    standing: &mut Standing,
 ) -> Result<(), Counter> {
     // SAFETY: the program's context.
     let interface = unsafe { (*skb).ifindex };
-    // SAFETY: the stand-in is this hook's own, and nothing else of `work` is reached through it.
-    let untracked = unsafe { &mut *(&raw mut work.untracked) };
-    let (flow, tracked) = of_request(
-        &work.segment,
-        interface,
-        direction,
-        &mut work.gap_key.flow,
-        untracked,
-    );
-    if !tracked {
-        return judge_in_flow(skb, work, counts, rules, settings, flow, false, standing);
-    }
+    let Some((flow, tracked)) =
+        of_request(&work.segment, interface, direction, &mut work.gap_key.flow)
+    else {
+        return Err(Counter::FlowTableFull);
+    };
+    work.tracked = u32::from(tracked);
     if !lock(flow) {
         return Err(Counter::FlowBusy);
     }
-    let judged = judge_in_flow(skb, work, counts, rules, settings, flow, true, standing);
+    let judged = judge_in_flow(skb, work, counts, rules, settings, flow);
     unlock(flow);
     judged
 }
@@ -69,8 +62,6 @@ fn judge_in_flow(
     rules: &'static Rules,
     settings: &'static Settings,
     flow: &mut Flow,
-    tracked: bool,
-    standing: &mut Standing,
 ) -> Result<(), Counter> {
     // The SYN takes a sequence number of its own (RFC 9293 section 3.4).
     let start = work
@@ -79,14 +70,18 @@ fn judge_in_flow(
         .wrapping_add(u32::from(work.segment.flags & SYN != 0));
     let end = start.wrapping_add(work.segment.payload_len);
     let now = maps::now();
+    work.now = now;
     work.gap_key.at = start;
     work.gap_key.epoch = flow.epoch;
-    work.gap = if flow.has_gaps() {
-        maps::gap(&work.gap_key)
-    } else {
-        None
-    };
-    let place = flow.place(start, end, now, work.gap.as_ref());
+    work.has_gap = 0;
+    work.gap.left = Left::Closed;
+    if flow.has_gaps()
+        && let Some(gap) = maps::gap(&work.gap_key)
+    {
+        work.gap = *gap;
+        work.has_gap = 1;
+    }
+    let place = flow.place(start, end, now, gap_of(work));
     match place {
         Place::Settled => return Err(Counter::Settled),
         Place::TooEarly => return Err(Counter::TooEarly),
@@ -96,18 +91,22 @@ fn judge_in_flow(
         Place::Ahead => counts.count(Counter::Ahead),
         Place::Next | Place::Filler | Place::Recovery => {}
     }
-    standing.plausible = !matches!(place, Place::Ahead);
-    standing.may_forbid = flow.owes_nothing(work.segment.acknowledgment);
+    work.place = place;
+    work.start = start;
+    work.may_forbid = u32::from(flow.owes_nothing(work.segment.acknowledgment));
     flow.open();
-    scan(skb, work, counts, rules, settings, flow, place, start)?;
-    if !tracked {
+    scan(skb, work, counts, rules, settings, flow)?;
+    let place = work.place;
+    if work.tracked == 0 {
         return if matches!(flow.leaves(), Left::Closed | Left::Line) {
             Ok(())
         } else {
             Err(Counter::FlowTableFull)
         };
     }
-    match flow.pass(place, start, end, now, work.gap.as_ref()) {
+    let (start, now) = (work.start, work.now);
+    let end = start.wrapping_add(work.segment.payload_len);
+    match flow.pass(place, start, end, now, gap_of(work)) {
         Ok(None) => Ok(()),
         Ok(Some((at, gap))) => {
             work.gap_key.at = at;
@@ -119,7 +118,17 @@ fn judge_in_flow(
     }
 }
 
-/// What the units of one packet share; lies on the stack, so that the pointers stay typed for the verifier.
+#[inline(always)]
+fn gap_of(work: &Work) -> Option<&Gap> {
+    if work.has_gap == 0 {
+        None
+    } else {
+        Some(&work.gap)
+    }
+}
+
+/// What the units of one packet share; lies on the stack, so that the pointers stay typed for the verifier. What
+/// changes from unit to unit lies in `work`: here each value of it would be one more walk through all units.
 struct Shared<'a> {
     skb: *mut __sk_buff,
     work: &'a mut Work,
@@ -127,10 +136,6 @@ struct Shared<'a> {
     rules: &'static Rules,
     settings: &'static Settings,
     flow: &'a mut Flow,
-    place: Place,
-    start: u32,
-    step: u32,
-    begun: Start,
     outcome: Outcome,
 }
 
@@ -157,19 +162,21 @@ fn scan(
     rules: &'static Rules,
     settings: &'static Settings,
     flow: &mut Flow,
-    place: Place,
-    start: u32,
 ) -> Result<(), Counter> {
     let payload_at = work.segment.payload_at;
+    // Each constant that is alive here, in a register or on the stack, would be one more walk through all units.
+    forget_registers();
     work.window.open(
         payload_at,
         payload_at.wrapping_add(work.segment.payload_len),
     );
-    let left = work.gap.map_or(Left::Closed, |gap| gap.left);
-    let Some(begun) = flow.start(0, place, start, left, &mut work.scan) else {
+    let left = work.gap.left;
+    let Some(begun) = flow.start(0, work.place, work.start, left, &mut work.scan) else {
         return Err(Counter::ScanUnfinished);
     };
     work.window.reopen(payload_at.wrapping_add(begun.offset));
+    work.step = 0;
+    work.begun = begun;
     let mut shared = Shared {
         skb,
         work,
@@ -177,10 +184,6 @@ fn scan(
         rules,
         settings,
         flow,
-        place,
-        start,
-        step: 0,
-        begun,
         outcome: Outcome::Unfinished,
     };
     let context: *mut Shared<'_> = &raw mut shared;
@@ -192,7 +195,7 @@ fn scan(
         Outcome::Blocked => Err(Counter::Blocked),
         Outcome::ReadFailed => Err(Counter::ReadFailed),
         Outcome::Unfinished => Err(Counter::ScanUnfinished),
-        Outcome::Ambiguous if matches!(place, Place::Ahead) => Err(Counter::TooEarly),
+        Outcome::Ambiguous if matches!(shared.work.place, Place::Ahead) => Err(Counter::TooEarly),
         Outcome::Ambiguous => Err(Counter::GapConflict),
     }
 }
@@ -204,16 +207,20 @@ const STOP: i64 = 1;
 extern "C" fn unit(_index: u64, context: *mut Shared<'_>) -> i64 {
     // SAFETY: `scan` passes its own.
     let shared = unsafe { &mut *context };
+    if shared.work.begun.first_line_only && shared.work.scan.left_line() {
+        return next_scan(shared);
+    }
+    forget_registers();
     let work = &mut *shared.work;
     if !work.window.covers(work.scan.reads_at()) && !advance(shared.skb, work) {
         shared.outcome = Outcome::ReadFailed;
         return STOP;
     }
+    forget_registers();
     let filter = MapFilter {
         mask: shared.settings.filter_mask,
     };
     match work.scan.step(shared.rules, &work.window, &filter) {
-        Step::More if shared.begun.first_line_only && work.scan.left_line() => next_scan(shared),
         Step::More => CONTINUE,
         Step::End => end_scan(shared),
         Step::Lookup(digest) => {
@@ -241,9 +248,12 @@ extern "C" fn unit(_index: u64, context: *mut Shared<'_>) -> i64 {
 /// A scan came to the end of the payload.
 #[inline(always)]
 fn end_scan(shared: &mut Shared<'_>) -> i64 {
-    let ended = shared
-        .flow
-        .end(shared.place, shared.begun, &shared.work.scan, shared.rules);
+    let ended = shared.flow.end(
+        shared.work.place,
+        shared.work.begun,
+        &shared.work.scan,
+        shared.rules,
+    );
     if let Err(Conflict::Ambiguous | Conflict::Gap) = ended {
         shared.outcome = Outcome::Ambiguous;
         return STOP;
@@ -254,9 +264,9 @@ fn end_scan(shared: &mut Shared<'_>) -> i64 {
 /// Begins the next scan that the segment needs.
 #[inline(always)]
 fn next_scan(shared: &mut Shared<'_>) -> i64 {
-    shared.step += 1;
-    let begun = if shared.step < STEPS {
-        let (step, place, start) = (shared.step, shared.place, shared.start);
+    shared.work.step += 1;
+    let begun = if shared.work.step < STEPS {
+        let (step, place, start) = (shared.work.step, shared.work.place, shared.work.start);
         shared
             .flow
             .start(step, place, start, Left::Closed, &mut shared.work.scan)
@@ -267,7 +277,7 @@ fn next_scan(shared: &mut Shared<'_>) -> i64 {
         shared.outcome = Outcome::Clean;
         return STOP;
     };
-    shared.begun = begun;
+    shared.work.begun = begun;
     let payload_at = shared.work.segment.payload_at;
     shared
         .work

@@ -11,7 +11,7 @@ use tokenblock_ebpf::{
     blocked::{Again, Blocked, flow_of},
     digest::TokenDigest,
     filter::{Filter, Fingerprint},
-    flow::{Flow, FlowKey, Gap, GapKey},
+    flow::{Flow, FlowKey, Gap, GapKey, Place, Start},
     packet::{Address, Head, Segment},
     reply::Reply,
     rules::Rules,
@@ -33,11 +33,22 @@ pub struct Work {
     pub blocked: Blocked,
     /// The sender, as [`EXEMPT`] knows it.
     exempt: Key<[u32; 4]>,
+    /// How the segment stands in its flow, and the sequence number of its first byte.
+    pub place: Place,
+    pub start: u32,
+    /// Nanoseconds since boot.
+    pub now: u64,
+    /// Whether the flow is on record; whether its server owes the client nothing.
+    pub tracked: u32,
+    pub may_forbid: u32,
+    /// Which scan of the segment is under way, and where it began.
+    pub step: u32,
+    pub begun: Start,
     pub gap_key: GapKey,
-    /// What is noted under `gap_key`.
-    pub gap: Option<Gap>,
-    /// Stands in for a flow for which there is no room.
-    pub untracked: Flow,
+    /// Whether `gap` is what is noted under `gap_key`; an `Option` would have places that nothing sets
+    /// ("R5 !read_ok").
+    pub has_gap: u64,
+    pub gap: Gap,
     pub window: Window,
 }
 
@@ -185,9 +196,9 @@ pub fn keep_handshake(key: &FlowKey, ack: u32) {
 
 /// What is noted of a gap.
 #[inline(always)]
-pub fn gap(key: &GapKey) -> Option<Gap> {
+pub fn gap(key: &GapKey) -> Option<&'static Gap> {
     // SAFETY: as in `handshake`.
-    unsafe { GAPS.get(key) }.copied()
+    unsafe { GAPS.get(key) }
 }
 
 /// Notes a gap.

@@ -67,6 +67,7 @@ fn main() -> Result<()> {
 fn filled(entries: usize) -> Result<Programs> {
     let mut programs = Programs::load(&Setup {
         entries,
+        flows: 0,
         ..Setup::default()
     })?;
     let made_up: Vec<_> = (1..entries).map(|i| entry(&format!("token-{i}"))).collect();

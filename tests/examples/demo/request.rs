@@ -14,11 +14,6 @@ use crate::{ORIGIN_PORT, TLS_PORT};
 /// curl gives up after this many seconds.
 const MAX_TIME: &str = "1.5";
 
-/// curl's exit code when it gave up waiting.
-const TIMED_OUT: i32 = 28;
-/// curl's exit codes when the connection ended without an answer.
-const CUT_OFF: [i32; 2] = [52, 56];
-
 /// Where requests come from, and whom the client trusts.
 #[derive(Debug)]
 pub(crate) struct Site<'a> {
@@ -125,14 +120,9 @@ impl Answer {
         matches!(self, Self::Status(status) if status == "200")
     }
 
-    /// Whether this is how a compromised request ends: refused, or without an answer.
+    /// Whether this is how a compromised request ends, in either tier.
     pub(crate) fn is_block(&self) -> bool {
-        match self {
-            Self::Status(status) => status == "403",
-            Self::Nothing(code) => {
-                code.is_some_and(|code| code == TIMED_OUT || CUT_OFF.contains(&code))
-            }
-        }
+        matches!(self, Self::Status(status) if status == "403")
     }
 }
 
@@ -141,8 +131,6 @@ impl fmt::Display for Answer {
         f.pad(&match self {
             Self::Status(status) if self.is_block() => format!("blocked ({status})"),
             Self::Status(status) => status.clone(),
-            Self::Nothing(Some(TIMED_OUT)) => "blocked (no answer)".to_owned(),
-            Self::Nothing(Some(code)) if CUT_OFF.contains(code) => "blocked (reset)".to_owned(),
             Self::Nothing(code) => format!("curl failed: {code:?}"),
         })
     }

@@ -165,7 +165,6 @@ impl Lab {
                 let mut client = Client::connect(netns, server).unwrap();
                 let answer = client.exchange(request, limit).unwrap();
                 let address = client.address().unwrap();
-                // A blocked request would be sent again and again, and be reported each time.
                 client.abort().unwrap();
                 Exchange {
                     answer,
@@ -197,41 +196,17 @@ impl Lab {
     /// Whether a request with `token` is blocked now.
     pub(crate) fn blocks(&self, token: Token) -> bool {
         let [server, _] = self.servers();
-        let answer = self
-            .exchange(server, &Self::request(token), self.patience())
-            .answer;
+        let answer = self.exchange(server, &Self::request(token), LIMIT).answer;
         match (self.tier, answer.status()) {
             (_, Some(200)) => false,
-            (Tier::Kernel, None) | (Tier::Proxy, Some(403)) => true,
+            (_, Some(403)) => true,
             (tier, other) => panic!("{tier:?}: {other:?} {answer:?}\n{}", self.product.log()),
-        }
-    }
-
-    /// How long a blocked client waits: in the kernel tier nobody answers it.
-    pub(crate) fn patience(&self) -> Duration {
-        match self.tier {
-            Tier::Kernel => SILENCE,
-            Tier::Proxy => LIMIT,
         }
     }
 
     /// Asserts that exactly one event was reported of this client, and gives it.
     pub(crate) fn only_event(&self, exchange: &Exchange, name: &str) -> Event {
         let events = self.product.wait_for_events(exchange.client, LIMIT);
-        let [event] = &events[..] else {
-            panic!(
-                "{name}: one event expected, not {events:?}\n{}",
-                self.product.log()
-            );
-        };
-        event.clone()
-    }
-
-    /// Asserts that all that was reported of this client is one token at one place, and gives the event. TCP
-    /// sends the end of a longer request once more within milliseconds.
-    pub(crate) fn same_event(&self, exchange: &Exchange, name: &str) -> Event {
-        let mut events = self.product.wait_for_events(exchange.client, LIMIT);
-        events.dedup();
         let [event] = &events[..] else {
             panic!(
                 "{name}: one event expected, not {events:?}\n{}",

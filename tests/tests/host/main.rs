@@ -5,6 +5,8 @@
     reason = "a test fails by panicking"
 )]
 
+mod answers;
+mod bans;
 mod harness;
 mod lab;
 mod lifecycle;

@@ -9,7 +9,7 @@ use tokenblock_tests::{
     netns::INTERFACE,
 };
 
-use crate::lab::{Bench, LIMIT, Lab, ORIGIN_PORT, SILENCE, Tier};
+use crate::lab::{Bench, LIMIT, Lab, ORIGIN_PORT, Tier};
 
 #[test]
 fn monitor_reports_and_passes() {
@@ -57,11 +57,11 @@ fn egress_keeps_tokens_on_the_client() {
     for server in bench.pair.server_addresses(ORIGIN_PORT) {
         let mut client = Client::connect(&bench.pair.client, server).unwrap();
         let answer = client
-            .exchange(&Lab::request(Token::Opaque), SILENCE)
+            .exchange(&Lab::request(Token::Opaque), LIMIT)
             .unwrap();
         assert_eq!(
             answer.status(),
-            None,
+            Some(403),
             "{server}: {answer:?}\n{}",
             product.log()
         );

@@ -133,7 +133,9 @@ fn a_full_buffer_loses_events_and_no_blocks() {
         return;
     };
     let frame = Frame::v4(compromised()).ethernet().unwrap();
-    programs.repeat(PROGRAM, &frame, RUNS).unwrap();
+    for _ in 0..RUNS {
+        programs.run(PROGRAM, &frame).unwrap();
+    }
     let (fate, counts) = programs.counted(PROGRAM, &frame).unwrap();
     assert_eq!(fate, Fate::Dropped);
     assert_eq!(counts.get(name(Counter::EventLost)), Some(&1), "{counts:?}");

@@ -254,7 +254,11 @@ fn padding_is_no_payload() {
         padded.extend(compromised());
         let (fate, counts) = programs.counted("ingress_ethernet", &padded).unwrap();
         assert_eq!(fate, Fate::Passed);
-        let want = [(name(Counter::Clean), 1), (name(Counter::ScannedBytes), 16)];
+        let want = [
+            (name(Counter::Clean), 1),
+            (name(Counter::MidStream), 1),
+            (name(Counter::ScannedBytes), 16),
+        ];
         assert_eq!(counts, BTreeMap::from(want));
     }
 }

@@ -5,9 +5,8 @@ use std::collections::BTreeMap;
 use aya::{
     Ebpf,
     programs::{
-        LinkOrder, ProgramError, TcAttachType, XdpMode,
+        LinkOrder, ProgramError, TcAttachType,
         tc::{NlOptions, SchedClassifierLink, TcAttachOptions, TcError, qdisc_add_clsact},
-        xdp::XdpLink,
     },
 };
 use tokenblock_ebpf::packet::Link;
@@ -16,9 +15,10 @@ use tracing::{debug, info, warn};
 use super::{
     error::KernelError,
     interfaces::{Change, Interface},
-    load::{classifier, xdp},
+    load::classifier,
     patterns::Patterns,
     system,
+    xdp::{Hold, Plan},
 };
 use crate::cli::{Direction, Xdp};
 
@@ -54,7 +54,8 @@ impl Hook {
 pub struct Attachments {
     patterns: Patterns,
     tcx: bool,
-    xdp: &'static [XdpMode],
+    xdp: Plan,
+    busy: bool,
     links: BTreeMap<u32, Attached>,
 }
 
@@ -62,8 +63,7 @@ struct Attached {
     name: String,
     #[expect(dead_code, reason = "held: dropping a link detaches its program")]
     links: Vec<SchedClassifierLink>,
-    #[expect(dead_code, reason = "held: dropping a link detaches its program")]
-    xdp: Option<XdpLink>,
+    xdp: Hold,
 }
 
 impl Attachments {
@@ -75,11 +75,8 @@ impl Attachments {
         Self {
             patterns,
             tcx,
-            // XDP sees what comes in.
-            xdp: match direction {
-                Direction::Egress => &[],
-                Direction::Ingress | Direction::Both => modes(xdp),
-            },
+            xdp: Plan::new(xdp, direction),
+            busy: false,
             links: BTreeMap::new(),
         }
     }
@@ -128,6 +125,30 @@ impl Attachments {
         }
     }
 
+    /// There is something for XDP to drop.
+    pub fn busy(&mut self, ebpf: &mut Ebpf) {
+        if !self.busy {
+            self.busy = true;
+            for attached in self.links.values_mut() {
+                attached.xdp.busy(ebpf);
+            }
+        }
+    }
+
+    /// Whether there is something for XDP to drop.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        self.busy
+    }
+
+    /// There is nothing for XDP to drop any more.
+    pub fn idle(&mut self) {
+        self.busy = false;
+        for attached in self.links.values_mut() {
+            attached.xdp.idle();
+        }
+    }
+
     /// Detaches from all interfaces.
     pub fn clear(&mut self) {
         self.links.clear();
@@ -155,51 +176,15 @@ impl Attachments {
         for hook in Hook::ALL {
             links.push(self.attach_hook(ebpf, &interface.name, hook, link)?);
         }
-        let xdp = self.attach_xdp(ebpf, &interface.name, link);
-        debug!(
-            interface = interface.name,
-            tcx = self.tcx,
-            xdp = xdp.is_some(),
-            "attached"
-        );
+        let mut xdp = Hold::new(self.xdp, ebpf, interface);
+        if self.busy {
+            xdp.busy(ebpf);
+        }
+        debug!(interface = interface.name, tcx = self.tcx, "attached");
         let name = interface.name.clone();
         self.links
             .insert(interface.index, Attached { name, links, xdp });
         Ok(())
-    }
-
-    /// Attaches the XDP program by the first mode that works. It only saves work, so that none works is no
-    /// error.
-    fn attach_xdp(&self, ebpf: &mut Ebpf, name: &str, link: Link) -> Option<XdpLink> {
-        if link == Link::Ip {
-            return None;
-        }
-        let (last, first) = self.xdp.split_last()?;
-        let program = match xdp(ebpf) {
-            Ok(program) => program,
-            Err(error) => {
-                warn!(error = &error as &dyn std::error::Error, "XDP can't help");
-                return None;
-            }
-        };
-        let mut attach = |mode| {
-            let id = program.attach(name, mode)?;
-            program.take_link(id)
-        };
-        first
-            .iter()
-            .find_map(|mode| attach(*mode).ok())
-            .or_else(|| match attach(*last) {
-                Ok(link) => Some(link),
-                Err(error) => {
-                    warn!(
-                        interface = name,
-                        error = &error as &dyn std::error::Error,
-                        "XDP can't help on this interface; it is protected all the same"
-                    );
-                    None
-                }
-            })
     }
 
     fn attach_hook(
@@ -224,16 +209,6 @@ impl Attachments {
             .attach_with_options(name, hook.attach_type(), options)
             .map_err(failed)?;
         program.take_link(id).map_err(failed)
-    }
-}
-
-/// The modes to try, in this order.
-fn modes(xdp: Xdp) -> &'static [XdpMode] {
-    match xdp {
-        Xdp::Auto => &[XdpMode::Driver, XdpMode::Skb],
-        Xdp::Native => &[XdpMode::Driver],
-        Xdp::Generic => &[XdpMode::Skb],
-        Xdp::Off => &[],
     }
 }
 

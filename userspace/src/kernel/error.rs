@@ -85,6 +85,9 @@ pub enum KernelError {
     /// The kernel tells nothing of interfaces.
     #[error("can't ask the kernel for its interfaces (rtnetlink)")]
     Netlink(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The CPUs can't be counted.
+    #[error("can't tell how many CPUs there are")]
+    Cpus(#[source] io::Error),
     /// The ring buffer can't be watched.
     #[error("can't watch the ring buffer of events")]
     Watch(#[source] io::Error),

@@ -44,23 +44,25 @@ impl Events {
         })
     }
 
-    /// Waits for events and reports all that are there.
+    /// Waits for events and reports all that are there. Says whether a request was blocked.
     ///
     /// # Errors
     /// Where the runtime can't wait.
-    pub async fn forward(&mut self) -> Result<(), KernelError> {
+    pub async fn forward(&mut self) -> Result<bool, KernelError> {
         let mut ready = self
             .buffer
             .readable_mut()
             .await
             .map_err(KernelError::Watch)?;
+        let mut blocked = false;
         while let Some(record) = ready.get_inner_mut().next() {
             if let Some(event) = Event::from_bytes(&record) {
+                blocked |= event.blocked != 0;
                 report(&event, &self.locations, &self.sink);
             }
         }
         ready.clear_ready();
-        Ok(())
+        Ok(blocked)
     }
 
     /// Reports what is there without waiting.

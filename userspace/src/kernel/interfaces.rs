@@ -8,7 +8,7 @@ use rtnetlink::{
     packet_core::{NetlinkMessage, NetlinkPayload},
     packet_route::{
         RouteNetlinkMessage,
-        link::{LinkAttribute, LinkLayerType, LinkMessage},
+        link::{LinkAttribute, LinkInfo, LinkLayerType, LinkMessage},
     },
 };
 use tokenblock_ebpf::packet::Link;
@@ -25,6 +25,8 @@ pub struct Interface {
     pub name: String,
     /// How its frames begin; `None` where they begin otherwise than any that can be judged.
     pub link: Option<Link>,
+    /// Whether a driver of hardware is behind it; the kernel names the kind of all others.
+    pub hardware: bool,
 }
 
 /// What happened to an interface.
@@ -119,9 +121,15 @@ fn interface(message: &LinkMessage) -> Option<Interface> {
         | LinkLayerType::Ip6gre => Some(Link::Ip),
         _ => None,
     };
+    let is_kind = |info: &LinkInfo| matches!(info, LinkInfo::Kind(_));
+    let has_kind = message.attributes.iter().any(|attribute| {
+        matches!(attribute, LinkAttribute::LinkInfo(infos) if infos.iter().any(is_kind))
+    });
+    let is_loopback = message.header.link_layer_type == LinkLayerType::Loopback;
     Some(Interface {
         index: message.header.index,
         name,
         link,
+        hardware: !has_kind && !is_loopback,
     })
 }

@@ -16,7 +16,7 @@ use tokenblock_ebpf::{
     verdict::{PortSet, Settings},
 };
 
-use super::error::KernelError;
+use super::{error::KernelError, flows::table_size};
 
 /// What the programs are loaded with.
 pub struct Load<'a> {
@@ -30,6 +30,8 @@ pub struct Load<'a> {
     pub ports: &'a PortSet,
     /// Most entries that the denylist map can hold.
     pub capacity: u32,
+    /// Most flows that are kept on record.
+    pub flows: u32,
     /// Networks that are never banned.
     pub exempt: &'a [IpNet],
 }
@@ -50,6 +52,7 @@ pub fn load(request: &Load<'_>) -> Result<Ebpf, KernelError> {
     let mut ebpf = EbpfLoader::new()
         .map_max_entries("DENYLIST", request.capacity)
         .map_max_entries("FILTER", request.settings.filter_mask + 1)
+        .map_max_entries("FLOWS", table_size(request.flows)?)
         .map_max_entries("EXEMPT", len_of(request.exempt))
         .load(request.object)
         .map_err(KernelError::from_load)?;

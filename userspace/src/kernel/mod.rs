@@ -4,6 +4,7 @@ pub mod attach;
 pub mod counts;
 pub mod error;
 pub mod events;
+pub mod flows;
 pub mod interfaces;
 pub mod load;
 pub mod map;
@@ -11,6 +12,7 @@ pub mod object;
 pub mod patterns;
 mod system;
 mod tier;
+pub mod xdp;
 
 pub use counts::Counts;
 pub use error::KernelError;

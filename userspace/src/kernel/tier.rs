@@ -8,10 +8,11 @@ use aya::{
 };
 use tokenblock_ebpf::{
     ban::BanRule,
+    blocked::MEMORY_NS,
     rules::Rules,
     verdict::{JUDGE_EGRESS, JUDGE_INGRESS, OnHit, PortSet, Settings},
 };
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tracing::warn;
 
 use super::{
@@ -19,6 +20,7 @@ use super::{
     counts::Counts,
     error::KernelError,
     events::Events,
+    flows::Flows,
     interfaces::{Change, Interfaces},
     load::{Load, load},
     map::{KernelMap, capacity_for, filter_mask_for},
@@ -35,13 +37,21 @@ use crate::{
 /// How often all interfaces are looked at again, should a change have been missed.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
+/// How long a blocked flow is remembered.
+const FLOW_MEMORY: Duration = Duration::from_nanos(MEMORY_NS);
+
 /// The kernel tier; dropped, it detaches its programs and leaves nothing behind.
 pub struct KernelTier {
     attachments: Attachments,
     interfaces: Interfaces,
     events: Events,
     counts: Counts,
+    flows: Flows,
     ebpf: Ebpf,
+    /// How long the programs remember what they blocked.
+    memory: Duration,
+    /// When all of it is forgotten.
+    idle_at: Instant,
 }
 
 impl KernelTier {
@@ -72,8 +82,10 @@ impl KernelTier {
             exempt: settings.ban.as_ref().map_or(&[], |ban| &ban.exempt),
             ports: &port_set(&settings.ports),
             capacity,
+            flows: settings.flows,
         })?;
         let map = KernelMap::take(&mut ebpf, filter_mask)?;
+        let flows = Flows::take(&mut ebpf, rules)?;
         let mut take = |what| ebpf.take_map(what).ok_or(KernelError::BadObject { what });
         let counts = Counts::new(PerCpuArray::try_from(take("COUNTS")?)?);
         let events = Events::new(RingBuf::try_from(take("EVENTS")?)?, locations, sink)?;
@@ -85,7 +97,13 @@ impl KernelTier {
                 interfaces,
                 events,
                 counts,
+                flows,
                 ebpf,
+                memory: settings
+                    .ban
+                    .as_ref()
+                    .map_or(FLOW_MEMORY, |ban| FLOW_MEMORY.max(ban.duration)),
+                idle_at: Instant::now(),
             },
             map,
         ))
@@ -124,13 +142,24 @@ impl KernelTier {
         again.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                done = self.events.forward() => if let Err(error) = done {
-                    return error;
+                done = self.events.forward() => match done {
+                    Ok(true) => {
+                        self.idle_at = Instant::now() + self.memory;
+                        self.attachments.busy(&mut self.ebpf);
+                    }
+                    Ok(false) => {}
+                    Err(error) => return error,
                 },
+                () = sleep_until(self.idle_at), if self.attachments.is_busy() => {
+                    self.attachments.idle();
+                }
                 Some(change) = self.interfaces.change() => {
                     self.attachments.follow(&mut self.ebpf, &change);
                 }
-                _ = again.tick() => self.look_again().await,
+                _ = again.tick() => {
+                    self.look_again().await;
+                    self.sweep();
+                }
             }
         }
     }
@@ -139,6 +168,15 @@ impl KernelTier {
     pub fn detach(&mut self) {
         self.attachments.clear();
         self.events.drain();
+    }
+
+    fn sweep(&mut self) {
+        if let Err(error) = self.flows.sweep() {
+            warn!(
+                error = &error as &dyn std::error::Error,
+                "idle flows can't be forgotten"
+            );
+        }
     }
 
     async fn look_again(&mut self) {
