@@ -9,7 +9,12 @@ use clap::{
     builder::BoolishValueParser,
 };
 
-use crate::{config_file::ConfigError, exit::Exit, import::ImportArgs};
+use crate::{
+    config_file::ConfigError,
+    control::{DenyCommand, StatusArgs},
+    exit::Exit,
+    import::ImportArgs,
+};
 
 /// Blocks requests that bear a compromised token, in the kernel and in a TLS proxy.
 #[derive(Debug, Parser)]
@@ -41,6 +46,11 @@ pub enum Command {
     /// are refused, placeholders and values that can be guessed as well. If a report is malformed, nothing is
     /// imported.
     Import(ImportArgs),
+    /// Changes or shows the denylist of a running tokenblock
+    #[command(subcommand)]
+    Deny(DenyCommand),
+    /// Says how a running tokenblock is; succeeds only where all that is configured is enforced
+    Status(StatusArgs),
 }
 
 /// The settings of `tokenblock run`, as given.
@@ -201,7 +211,7 @@ pub struct RunArgs {
     #[arg(help_heading = "Proxy tier (HTTPS)")]
     pub workers: Option<NonZeroUsize>,
 
-    /// Folder of the installation key [default: /var/lib/tokenblock for root, else
+    /// Folder of the installation key and of what is added at run time [default: /var/lib/tokenblock for root, else
     /// `$XDG_STATE_HOME/tokenblock` or `~/.local/state/tokenblock`]
     #[arg(
         long,
@@ -210,6 +220,29 @@ pub struct RunArgs {
         help_heading = "Process"
     )]
     pub state_dir: Option<PathBuf>,
+
+    /// Socket for `tokenblock deny` and `tokenblock status` [default: control.sock in the state folder]
+    #[arg(
+        long,
+        value_name = "PATH",
+        env = "TOKENBLOCK_CONTROL_SOCKET",
+        help_heading = "Control"
+    )]
+    pub control_socket: Option<PathBuf>,
+
+    /// Permission bits of the control socket
+    #[arg(long, value_name = "MODE", env = "TOKENBLOCK_CONTROL_MODE")]
+    #[arg(default_value = "600", help_heading = "Control")]
+    pub control_mode: String,
+
+    /// Group whose members may use the control socket too, with --control-mode 660; by name or number
+    #[arg(
+        long,
+        value_name = "GROUP",
+        env = "TOKENBLOCK_CONTROL_GROUP",
+        help_heading = "Control"
+    )]
+    pub control_group: Option<String>,
 
     /// Form of the log lines on standard error
     #[arg(long, value_name = "FORM", env = "TOKENBLOCK_LOG_FORMAT", value_enum)]
@@ -367,7 +400,11 @@ pub enum CliError {
 /// The whole command, for parsing and for help.
 #[must_use]
 pub fn command() -> clap::Command {
-    Cli::command().mut_subcommand("run", |run| run.after_help(Exit::help()))
+    let mut command = Cli::command();
+    for name in ["run", "deny", "status"] {
+        command = command.mut_subcommand(name, |sub| sub.after_help(Exit::help()));
+    }
+    command
 }
 
 impl Cli {
@@ -384,7 +421,7 @@ impl Cli {
         let cli = Self::from_arg_matches(&command().try_get_matches_from(&arguments)?)?;
         let file = match &cli.command {
             Command::Run(run) => run.config.as_ref(),
-            Command::Import(_) => None,
+            Command::Deny(_) | Command::Import(_) | Command::Status(_) => None,
         };
         let Some(file) = file else {
             return Ok(cli);

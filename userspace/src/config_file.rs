@@ -237,7 +237,7 @@ mod tests {
         match Cli::read(line) {
             Ok(cli) => {
                 let Command::Run(args) = cli.command else {
-                    panic!("not run")
+                    panic!("another command");
                 };
                 Ok(*args)
             }

@@ -1,20 +1,30 @@
 //! Keeps the denylist in force what its sources say: `sources -> denylist -> tiers`.
 
+#[cfg(test)]
+mod properties;
+mod requests;
+
 use std::{
+    collections::HashSet,
     convert::Infallible,
+    path::PathBuf,
     pin::pin,
     time::{Duration, SystemTime},
 };
 
 use tokio::{
+    sync::mpsc,
     task::{JoinError, spawn_blocking},
     time::sleep,
 };
 
+pub use self::requests::{ChangeError, Checked, FileStatus, ListStatus, Removed, Request, Target};
+
 use crate::{
-    denylist::{Denylist, HashedSet, List, SetReader, Tier},
+    denylist::{Denylist, HashedSet, List, SetReader, Tier, TokenDigest},
     key::StoredKey,
     sources::{Change, FileError, Reading, Records, Source, Summary, Watch, read},
+    state::Additions,
 };
 
 /// A tier that could not take a change is tried again after this long.
@@ -36,8 +46,30 @@ pub struct Sources {
 pub struct Keeper<K> {
     sources: Sources,
     denylist: Denylist<K>,
+    /// What was added at run time.
+    additions: Additions,
     /// The last change, where a tier failed to take it.
     missed: Option<Change>,
+    /// Tokens whose last change by request a tier failed to take.
+    owed: HashSet<TokenDigest>,
+    /// The files as they were last read, ...
+    files: Vec<FileStatus>,
+    /// ... when that was, ...
+    read: SystemTime,
+    /// ... and why one of them was refused.
+    refused: Option<String>,
+    /// What time it is; a test's own in tests.
+    clock: Clock,
+}
+
+type Clock = Box<dyn Fn() -> SystemTime + Send>;
+
+/// The sources as they were read at start.
+pub struct Loaded {
+    /// What is to be in force.
+    pub list: List,
+    additions: Additions,
+    files: Vec<FileStatus>,
 }
 
 /// What all files together gave.
@@ -45,16 +77,18 @@ pub struct Keeper<K> {
 struct Gathered {
     records: Records,
     read: Vec<(Source, Summary)>,
+    /// Those that were read, and sources that could not be.
+    files: Vec<FileStatus>,
     refused: Vec<FileError>,
 }
 
 impl Sources {
-    /// Reads all files, for the start; warns of the lines that are left out.
+    /// Reads all files, to be in force with the additions from `now` on; warns of the lines that are left out.
     ///
     /// # Errors
     /// The first file that is refused. A folder without lists is none: nothing is in force that it could
     /// release.
-    pub fn read(&self) -> Result<List, FileError> {
+    pub fn read(&self, mut additions: Additions, now: SystemTime) -> Result<Loaded, FileError> {
         let gathered = self.read_each();
         gathered.report();
         for error in gathered.refused {
@@ -63,7 +97,11 @@ impl Sources {
             }
             tracing::warn!("{error}");
         }
-        Ok(merged(gathered.records))
+        Ok(Loaded {
+            list: merged(gathered.records, &mut additions, now),
+            additions,
+            files: gathered.files,
+        })
     }
 
     fn read_each(&self) -> Gathered {
@@ -73,15 +111,11 @@ impl Sources {
         };
         let mut gathered = Gathered::default();
         for source in &self.files {
-            let files = source.files().unwrap_or_else(|error| {
-                gathered.refused.push(error);
-                Vec::new()
-            });
-            for file in files {
-                match read(&file, reading, &mut gathered.records) {
-                    Ok(summary) => gathered.read.push((file, summary)),
-                    Err(error) => gathered.refused.push(error),
-                }
+            match source.files() {
+                Ok(files) => files
+                    .into_iter()
+                    .for_each(|file| gathered.read(file, reading)),
+                Err(error) => gathered.refuse(source.path.clone(), error),
             }
         }
         gathered
@@ -89,6 +123,25 @@ impl Sources {
 }
 
 impl Gathered {
+    fn read(&mut self, file: Source, reading: Reading<'_>) {
+        match read(&file, reading, &mut self.records) {
+            Ok(summary) => {
+                self.files.push(FileStatus {
+                    path: file.path.clone(),
+                    entries: Some(summary.entries),
+                });
+                self.read.push((file, summary));
+            }
+            Err(error) => self.refuse(file.path, error),
+        }
+    }
+
+    fn refuse(&mut self, path: PathBuf, error: FileError) {
+        let entries = None;
+        self.files.push(FileStatus { path, entries });
+        self.refused.push(error);
+    }
+
     /// Warns of what was left out.
     fn report(&self) {
         for (file, summary) in &self.read {
@@ -97,9 +150,9 @@ impl Gathered {
     }
 }
 
-fn merged(records: Records) -> List {
-    let now = SystemTime::now();
-    List::merge(records.tokens, now).with_hashed(HashedSet::merge(records.hashed, now))
+fn merged(records: Records, additions: &mut Additions, now: SystemTime) -> List {
+    let hashed = HashedSet::merge(records.hashed, now);
+    List::merge(additions.merged(records.tokens), now).with_hashed(hashed)
 }
 
 fn report(file: &Source, summary: &Summary) {
@@ -124,17 +177,23 @@ fn report(file: &Source, summary: &Summary) {
 }
 
 impl<K: Tier + 'static> Keeper<K> {
-    /// A keeper that has brought `list`, as read from `sources`, into force.
+    /// A keeper that has brought what was read from `sources` into force.
     ///
     /// # Errors
     /// Where the kernel tier could not take it.
-    pub fn start(sources: Sources, list: &List, kernel: Option<K>) -> Result<Self, K::Error> {
+    pub fn start(sources: Sources, loaded: Loaded, kernel: Option<K>) -> Result<Self, K::Error> {
         let mut denylist = Denylist::new(kernel);
-        denylist.apply(list)?;
+        denylist.apply(&loaded.list)?;
         Ok(Self {
             sources,
             denylist,
+            additions: loaded.additions,
             missed: None,
+            owed: HashSet::new(),
+            files: loaded.files,
+            read: SystemTime::now(),
+            refused: None,
+            clock: Box::new(SystemTime::now),
         })
     }
 
@@ -144,11 +203,15 @@ impl<K: Tier + 'static> Keeper<K> {
         self.denylist.reader()
     }
 
-    /// Follows the sources and the clock.
+    /// Follows the sources, the clock and what is asked for.
     ///
     /// # Errors
     /// Never returns but where the thread that changes the tiers panicked.
-    pub async fn keep(mut self, mut watch: Watch) -> Result<Infallible, JoinError> {
+    pub async fn keep(
+        mut self,
+        mut watch: Watch,
+        mut requests: mpsc::Receiver<Request>,
+    ) -> Result<Infallible, JoinError> {
         loop {
             let change = {
                 // Not dropped on a tick of the clock: it may be about to report.
@@ -156,6 +219,9 @@ impl<K: Tier + 'static> Keeper<K> {
                 loop {
                     tokio::select! {
                         change = &mut changed => break change,
+                        Some(request) = requests.recv() => {
+                            self = self.aside(move |keeper| keeper.serve(request)).await?;
+                        }
                         () = sleep(self.next_tick()) => self = self.aside(Self::tick).await?,
                     }
                 }
@@ -177,21 +243,33 @@ impl<K: Tier + 'static> Keeper<K> {
     }
 
     fn next_tick(&self) -> Duration {
-        let expiry = self.denylist.next_expiry().map(|at| {
+        let until = |at: SystemTime| {
             at.duration_since(SystemTime::now())
                 .unwrap_or(Duration::ZERO)
-        });
-        let retry = self.missed.map(|_| RETRY);
-        [expiry, retry]
+        };
+        let expiries = [self.denylist.next_expiry(), self.additions.next_expiry()];
+        let behind = self.missed.is_some() || !self.owed.is_empty();
+        let retry = behind.then_some(RETRY);
+        expiries
             .into_iter()
+            .map(|expiry| expiry.map(until))
+            .chain([retry])
             .flatten()
             .fold(CLOCK, Duration::min)
     }
 
     fn tick(&mut self) {
-        match self.denylist.expire(SystemTime::now()) {
-            Ok(0) => {}
-            Ok(expired) => tracing::info!(expired, "entries expired"),
+        let now = (self.clock)();
+        let mut changed = self.additions.expire(now);
+        let of_additions = changed.len();
+        changed.extend(self.owed.drain());
+        // An error is told where it happens, and what is owed then is owed again.
+        let _told = self.settle(changed);
+        match self.denylist.expire(now) {
+            Ok(of_files) if of_files + of_additions == 0 => {}
+            Ok(of_files) => {
+                tracing::info!(expired = of_files + of_additions, "entries expired");
+            }
             Err(error) => tracing::error!(%error, "expired entries could not be removed"),
         }
         if let Some(change) = self.missed {
@@ -208,15 +286,21 @@ impl<K: Tier + 'static> Keeper<K> {
             for error in &gathered.refused {
                 tracing::error!("{error}; the list in force stays in force");
             }
+            self.read = SystemTime::now();
+            self.refused = gathered.refused.first().map(ToString::to_string);
+            self.files = gathered.files;
         }
         if change == Change::Unsettled || !gathered.refused.is_empty() {
-            gathered.records.tokens.extend(self.denylist.records());
+            let in_force = self.additions.without(self.denylist.records());
+            let kept = in_force.filter(|record| !self.owed.contains(&record.digest));
+            gathered.records.tokens.extend(kept);
             gathered.records.hashed.extend(self.denylist.hashed());
         }
-        let list = merged(gathered.records);
+        let list = merged(gathered.records, &mut self.additions, (self.clock)());
         match self.denylist.apply(&list) {
             Ok(changed) => {
                 self.missed = None;
+                self.owed.clear();
                 if changed.added + changed.removed > 0 {
                     let (added, removed, entries) =
                         (changed.added, changed.removed, list.records().len());
@@ -248,6 +332,7 @@ mod tests {
     use crate::{
         denylist::{ProxySet, identify, model::Model},
         sources::Grammar,
+        state::Store,
     };
 
     const SECOND: Duration = Duration::from_secs(1);
@@ -258,6 +343,13 @@ mod tests {
         key: InstallationKey,
         reader: SetReader,
         task: JoinHandle<Result<Infallible, JoinError>>,
+        _requests: mpsc::Sender<Request>,
+    }
+
+    fn additions(folder: &Path) -> Additions {
+        let key = StoredKey::load_or_create(folder).unwrap();
+        let store = Store::open(folder, key.get()).unwrap();
+        Additions::open(store, SystemTime::now()).unwrap()
     }
 
     impl Drop for Kept {
@@ -287,12 +379,16 @@ mod tests {
                 key: StoredKey::load_or_create(folder.path()).unwrap(),
                 min_token_length: 8,
             };
-            let list = sources.read().unwrap();
-            let keeper = Keeper::<ProxySet>::start(sources, &list, None).unwrap();
+            let loaded = sources
+                .read(additions(folder.path()), SystemTime::now())
+                .unwrap();
+            let keeper = Keeper::<ProxySet>::start(sources, loaded, None).unwrap();
+            let (requests, requested) = mpsc::channel(1);
             Self {
                 key: *key.get(),
                 reader: keeper.reader(),
-                task: tokio::spawn(keeper.keep(watch)),
+                task: tokio::spawn(keeper.keep(watch, requested)),
+                _requests: requests,
                 folder,
             }
         }
@@ -432,8 +528,11 @@ mod tests {
             key: StoredKey::load_or_create(folder.path()).unwrap(),
             min_token_length: 8,
         };
-        let (kernel, list) = (Model::default(), sources.read().unwrap());
-        let mut keeper = Keeper::start(sources, &list, Some(kernel.clone())).unwrap();
+        let loaded = sources
+            .read(additions(folder.path()), SystemTime::now())
+            .unwrap();
+        let kernel = Model::default();
+        let mut keeper = Keeper::start(sources, loaded, Some(kernel.clone())).unwrap();
         assert_eq!(kernel.map().len(), 1);
 
         kernel.fail(true);

@@ -5,6 +5,7 @@
 
 pub mod cli;
 pub mod config_file;
+pub mod control;
 pub mod counters;
 pub mod denylist;
 pub mod event;
@@ -18,3 +19,4 @@ pub mod proxy;
 pub mod run;
 pub mod settings;
 pub mod sources;
+pub mod state;

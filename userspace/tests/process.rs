@@ -227,7 +227,7 @@ fn each_wrong_start_has_its_message_and_code() {
         (
             &["--denylist=list", proxy[0], proxy[1], "--state-dir", &state],
             71,
-            "the installation key",
+            "the state folder",
         ),
         (
             &[

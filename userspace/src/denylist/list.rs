@@ -21,6 +21,16 @@ impl Expires {
         }
     }
 
+    /// As stored: seconds since 1970, the greatest number for [`Expires::NEVER`].
+    pub(crate) fn to_stored(self) -> u64 {
+        self.0
+    }
+
+    /// The opposite of [`Expires::to_stored`].
+    pub(crate) fn from_stored(seconds: u64) -> Self {
+        Self(seconds)
+    }
+
     /// Whether the entry is off the list at `now`.
     #[must_use]
     pub fn is_past(self, now: SystemTime) -> bool {
@@ -63,6 +73,16 @@ pub struct Record {
     pub expires: Expires,
 }
 
+impl Record {
+    /// Takes in another record of the same token: block wins over alert, and the later expiry wins.
+    pub fn join(&mut self, other: &Self) {
+        if other.listed.action == Action::Block {
+            self.listed.action = Action::Block;
+        }
+        self.expires = self.expires.max(other.expires);
+    }
+}
+
 impl From<&Entry<'_>> for Record {
     fn from(entry: &Entry<'_>) -> Self {
         Self {
@@ -94,10 +114,7 @@ impl List {
         records.dedup_by(|later, first| {
             let same = later.digest == first.digest;
             if same {
-                if later.listed.action == Action::Block {
-                    first.listed.action = Action::Block;
-                }
-                first.expires = first.expires.max(later.expires);
+                first.join(later);
             }
             same
         });

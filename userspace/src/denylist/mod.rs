@@ -1,6 +1,7 @@
 //! The denylist: entries, and the two forms in which the tiers hold it.
 
 mod canonical;
+mod expiries;
 mod hashed;
 mod list;
 #[cfg(test)]

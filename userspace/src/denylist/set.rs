@@ -47,6 +47,14 @@ impl ProxySet {
         self.shared.load_full()
     }
 
+    /// Takes a long overlay into the list, before a change has to wait for that.
+    pub fn tidy(&self) {
+        let snapshot = self.shared.load();
+        if snapshot.overlay.len() > OVERLAY / 2 {
+            self.shared.store(Arc::new(snapshot.flat(&[])));
+        }
+    }
+
     fn change(&self, mut changes: Vec<(TokenDigest, Option<Listed>)>) {
         // Stable, so that of two changes of one digest the last given counts.
         changes.sort_by_key(|(digest, _)| *digest);
@@ -88,17 +96,37 @@ impl Snapshot {
         }
     }
 
+    /// How many entries are listed.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        let changed = |(digest, listed): &(TokenDigest, Option<Listed>)| {
+            isize::from(listed.is_some()) - isize::from(self.base.get(digest).is_some())
+        };
+        let changed = self.overlay.iter().map(changed).sum();
+        self.base.len().saturating_add_signed(changed)
+    }
+
+    /// Whether nothing is listed.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     /// All entries, in the order of their digests.
     pub fn iter(&self) -> impl Iterator<Item = (TokenDigest, Listed)> {
         layered(self.base.entries(), &self.overlay)
     }
 
+    fn flat(&self, changes: &[(TokenDigest, Option<Listed>)]) -> Self {
+        Self {
+            base: Arc::new(layered(self.iter(), changes).collect()),
+            overlay: Vec::new(),
+        }
+    }
+
     fn changed(&self, changes: &[(TokenDigest, Option<Listed>)]) -> Self {
         if self.overlay.len() + changes.len() > OVERLAY {
-            return Self {
-                base: Arc::new(layered(self.iter(), changes).collect()),
-                overlay: Vec::new(),
-            };
+            return self.flat(changes);
         }
         let mut overlay = self.overlay.clone();
         for change in changes {
@@ -201,7 +229,9 @@ mod tests {
                     let gone: Vec<_> = changes.iter().map(|(digest, _)| *digest).collect();
                     set.remove(&gone).unwrap();
                     model.retain(|digest, _| !gone.contains(digest));
+                    set.tidy();
                 }
+                prop_assert_eq!(set.snapshot().len(), model.len());
                 prop_assert!(set.snapshot().iter().eq(model.iter().map(|(d, l)| (*d, *l))));
                 for probe in &probes {
                     prop_assert_eq!(reader.get(probe), model.get(probe).copied());

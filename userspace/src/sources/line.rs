@@ -259,7 +259,7 @@ fn action(value: &str) -> Result<Action, LineError> {
 }
 
 /// An instant (RFC 3339) or a duration after `written`.
-fn expires(value: &str, written: SystemTime) -> Result<Expires, LineError> {
+pub(crate) fn expires(value: &str, written: SystemTime) -> Result<Expires, LineError> {
     if let Ok(instant) = value.parse::<Timestamp>() {
         return Ok(Expires::at(instant.into()));
     }

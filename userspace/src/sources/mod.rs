@@ -11,6 +11,7 @@ mod watch;
 mod write;
 
 pub use file::{FileError, Records, SkippedLine, Source, Summary, read};
+pub(crate) use line::expires;
 pub use line::{Grammar, LineError};
 pub use watch::{Change, Watch};
 pub use write::{write_hash, write_token};
