@@ -527,7 +527,7 @@ impl Value {
         match byte {
             b'%' => self.escape = Escape::Percent,
             b'\\' if self.context as u32 == Context::Cookie as u32 => {
-                self.escape = Escape::Backslash
+                self.escape = Escape::Backslash;
             }
             _ => self.decoded_byte(rules, byte),
         }

@@ -106,6 +106,7 @@ mod tests {
         Rules::new(&KEY, 8, l).unwrap()
     }
 
+    #[expect(clippy::unwrap_in_result, reason = "a test fails by panicking")]
     fn hit(bytes: &[u8]) -> Option<LocationId> {
         let rules = rules();
         let exact = TokenDigest::of(&KEY, Domain::Exact, TOKEN);

@@ -245,8 +245,8 @@ impl Scan {
             unsafe {
                 to.add(i)
                     .cast::<MaybeUninit<u64>>()
-                    .write(from.add(i).cast::<MaybeUninit<u64>>().read())
-            };
+                    .write(from.add(i).cast::<MaybeUninit<u64>>().read());
+            }
             i += 1;
         }
     }

@@ -61,7 +61,7 @@ pub struct RunArgs {
     pub config: Option<PathBuf>,
 
     /// File of compromised tokens, one a line, or folder of such files (`*.list`, `*.list.gz`); watched for
-    /// changes [repeatable]
+    /// changes (repeatable)
     #[arg(
         long,
         value_name = "FILE|DIR",
@@ -82,7 +82,7 @@ pub struct RunArgs {
     pub min_token_length: u64,
 
     /// Header whose value may be a token, alone or behind a scheme such as Bearer; replaces the default
-    /// names [repeatable]
+    /// names (repeatable)
     #[arg(
         long,
         value_name = "NAME",
@@ -92,7 +92,7 @@ pub struct RunArgs {
     #[arg(default_values = HEADERS, help_heading = "Where tokens stand")]
     pub header: Vec<String>,
 
-    /// Cookie whose value may be a token; replaces the default names [repeatable]
+    /// Cookie whose value may be a token; replaces the default names (repeatable)
     #[arg(
         long,
         value_name = "NAME",
@@ -102,7 +102,7 @@ pub struct RunArgs {
     #[arg(default_values = COOKIES, help_heading = "Where tokens stand")]
     pub cookie: Vec<String>,
 
-    /// Query parameter whose value may be a token; replaces the default names [repeatable]
+    /// Query parameter whose value may be a token; replaces the default names (repeatable)
     #[arg(
         long,
         value_name = "NAME",
@@ -124,7 +124,7 @@ pub struct RunArgs {
     pub monitor: bool,
 
     /// Interface to protect, by name or glob (`eth*`); needs root, or `CAP_BPF`, `CAP_NET_ADMIN` and
-    /// `CAP_PERFMON` [repeatable]
+    /// `CAP_PERFMON` (repeatable)
     #[arg(
         long,
         value_name = "NAME|GLOB",
@@ -140,7 +140,7 @@ pub struct RunArgs {
     pub direction: Direction,
 
     /// TCP port of a server that speaks cleartext HTTP, or `all`; the defaults are those of HTTP itself and
-    /// of most application servers [repeatable]
+    /// of most application servers (repeatable)
     #[arg(
         long,
         value_name = "PORT|all",
@@ -176,7 +176,7 @@ pub struct RunArgs {
     #[arg(help_heading = "Kernel tier (cleartext HTTP)")]
     pub ban: Option<String>,
 
-    /// Network or address that is never banned, for instance 10.0.0.0/8 [repeatable]
+    /// Network or address that is never banned, for instance 10.0.0.0/8 (repeatable)
     #[arg(
         long,
         value_name = "CIDR",
@@ -186,7 +186,7 @@ pub struct RunArgs {
     #[arg(help_heading = "Kernel tier (cleartext HTTP)")]
     pub ban_exempt: Vec<String>,
 
-    /// Address to listen on, for instance 0.0.0.0:8443 or [::]:8443
+    /// Address to listen on, for instance `0.0.0.0:8443` or `[::]:8443`
     #[arg(long, value_name = "ADDR:PORT", env = "TOKENBLOCK_PROXY_LISTEN")]
     #[arg(help_heading = "Proxy tier (HTTPS)")]
     pub proxy_listen: Option<String>,

@@ -4,7 +4,7 @@ use core::ffi::c_void;
 
 use aya_ebpf::{bindings::__sk_buff, helpers::generated::bpf_loop};
 use tokenblock_ebpf::{
-    flow::{Conflict, Flow, Gap, Left, Place, Start},
+    flow::{Conflict, Flow, Gap, Left, Place},
     reply::SYN,
     rules::Rules,
     scan::Step,
@@ -51,10 +51,6 @@ pub fn judge(
 }
 
 #[inline(always)]
-#[expect(
-    clippy::too_many_arguments,
-    reason = "inlined; a struct would lie on the stack"
-)]
 fn judge_in_flow(
     skb: *mut __sk_buff,
     work: &mut Work,
@@ -151,10 +147,6 @@ enum Outcome {
 }
 
 #[inline(always)]
-#[expect(
-    clippy::too_many_arguments,
-    reason = "inlined; a struct would lie on the stack"
-)]
 fn scan(
     skb: *mut __sk_buff,
     work: &mut Work,

@@ -16,7 +16,7 @@ pub struct Window {
     /// Bytes held.
     len: u32,
     /// Offset in the packet behind the payload.
-    end: u32,
+    payload_end: u32,
     /// Most bytes ever held since [`Window::open`].
     used: u32,
     bytes: [u8; (CAPACITY + WIDEST) as usize],
@@ -28,7 +28,7 @@ impl Window {
     pub fn open(&mut self, at: u32, end: u32) {
         self.base = at;
         self.len = 0;
-        self.end = end;
+        self.payload_end = end;
         self.used = 0;
     }
 
@@ -43,14 +43,14 @@ impl Window {
     #[inline(always)]
     pub fn covers(&self, at: u32) -> bool {
         self.len.wrapping_sub(at) as i32 >= WIDEST as i32
-            || self.base.wrapping_add(self.len) >= self.end
+            || self.base.wrapping_add(self.len) >= self.payload_end
     }
 
     /// Moves on, so that the first byte held is the one at `pos`; false where the packet could not be read.
     #[inline(always)]
     pub fn advance(&mut self, skb: *mut __sk_buff, pos: u32) -> bool {
         self.base = self.base.wrapping_add(pos);
-        let left = self.end.wrapping_sub(self.base);
+        let left = self.payload_end.wrapping_sub(self.base);
         let n = if left < CAPACITY { left } else { CAPACITY };
         self.len = n;
         if n > self.used {

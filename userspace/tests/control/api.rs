@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Host, IN_FILE};
+use crate::support::{Host, IN_FILE, tokens};
 
 /// Whether the answer is as the description says.
 fn assert_described(openapi: &Value, name: &str, answer: &Value) {
@@ -67,8 +67,7 @@ fn every_answer_is_as_the_api_describes_it() {
 fn pages_give_every_entry_once() {
     let host = Host::new();
     let _running = host.start(&[]);
-    let tokens: String = (0..25).map(|n| format!("page-token-{n:04}\n")).collect();
-    host.add(&tokens);
+    host.add(&tokens("page-token", 25));
     let (mut ids, mut path) = (Vec::new(), "/v1/entries?limit=10".to_owned());
     loop {
         let (status, page) = host.curl(&path, &[]);

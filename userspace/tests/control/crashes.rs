@@ -97,10 +97,10 @@ fn no_acknowledged_addition_is_lost_to_kills() {
         acknowledged.len()
     );
     let running = host.start(&[]);
-    let tokens: String = acknowledged
-        .iter()
-        .map(|token| format!("{token}\n"))
-        .collect();
+    let tokens = Vec::from_iter(acknowledged.iter().map(String::as_str)).join(
+        "
+",
+    );
     let (code, out, error) = host.call(&["deny", "check"], &tokens);
     assert_eq!(code, 0, "{error}");
     assert_eq!(out.lines().count(), acknowledged.len());

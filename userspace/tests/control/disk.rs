@@ -2,7 +2,7 @@
 
 use std::{fs, process::Command};
 
-use crate::support::{Host, IN_FILE, is_root, outcome};
+use crate::support::{Host, IN_FILE, is_root, outcome, tokens};
 
 const LEAKED: &str = "leaked-token-0000001";
 
@@ -28,7 +28,7 @@ fn on_a_full_disk_changes_are_refused_and_enforcement_goes_on() {
     let host = Host::new();
     fs::create_dir(host.path("state")).unwrap();
     let command = in_own_mounts(&host, "mount -t tmpfs -o size=4m tmpfs state");
-    let running = host.started(command);
+    let running = Host::started(command);
     let call = |args: &[&str], input: &str| {
         let args = [args, &["--control-socket=c.sock"]].concat();
         host.call(&args, input)
@@ -38,11 +38,9 @@ fn on_a_full_disk_changes_are_refused_and_enforcement_goes_on() {
     // Its own view of the state folder.
     let state = format!("/proc/{}/cwd/state", running.child.id());
     let filler = format!("{state}/filler");
-    let filled = fs::write(&filler, vec![1; 8 << 20]);
-    assert!(filled.is_err(), "the disk is larger than it should be");
-    let bulk: String = (0..20_000)
-        .map(|n| format!("bulk-token-{n:08}\n"))
-        .collect();
+    let overflow = fs::write(&filler, vec![1; 8 << 20]);
+    assert!(overflow.is_err(), "the disk is larger than it should be");
+    let bulk = tokens("bulk-token", 20_000);
     let (code, _, error) = call(&["deny", "add"], &bulk);
     assert!(
         code == 75 && error.contains("nothing is changed"),

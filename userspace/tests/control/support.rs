@@ -100,11 +100,11 @@ impl Host {
     /// `tokenblock run`, in force.
     pub(crate) fn start(&self, flags: &[&str]) -> Running {
         let flags = [&Self::RUN, flags].concat();
-        self.started(self.tokenblock(&flags))
+        Self::started(self.tokenblock(&flags))
     }
 
     /// The same by another command.
-    pub(crate) fn started(&self, mut command: Command) -> Running {
+    pub(crate) fn started(mut command: Command) -> Running {
         command.env("TOKENBLOCK_LOG_FORMAT", "json");
         let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
@@ -179,6 +179,12 @@ pub(crate) fn outcome(output: Output) -> (i32, String, String) {
     let text = |bytes| String::from_utf8(bytes).unwrap();
     let code = output.status.code().unwrap_or(-1);
     (code, text(output.stdout), text(output.stderr))
+}
+
+/// Tokens one a line: this prefix with each number below `count`.
+pub(crate) fn tokens(prefix: &str, count: usize) -> String {
+    let token = |n| format!("{prefix}-{n:08}");
+    (0..count).map(token).collect::<Vec<_>>().join("\n")
 }
 
 /// Runs as root, as some tests need.
