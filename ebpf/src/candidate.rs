@@ -3,7 +3,7 @@
 //! A value is read in two ways at once: as it stands, and, from the first escape on (or inside `Basic`
 //! credentials), decoded. Each reading is digested as its bytes come, so that neither is ever stored.
 
-use crate::{
+use super::{
     digest::{Domain, Sip, TokenDigest},
     location::{LocationId, mix},
     rules::{NO_LOCATION, Rules},

@@ -1,6 +1,6 @@
 //! The host's way in: judges parts of a request that a parser has already taken apart, or a whole stream.
 
-use crate::{
+use super::{
     digest::TokenDigest,
     filter::NoFilter,
     location::{LocationId, LocationKind, NameHash},

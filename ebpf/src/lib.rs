@@ -35,5 +35,7 @@ pub mod packet;
 pub mod reply;
 pub mod rules;
 pub mod scan;
+#[cfg(not(target_arch = "bpf"))]
+pub mod sha256;
 pub mod swar;
 pub mod verdict;

@@ -6,7 +6,7 @@
 
 use core::mem::MaybeUninit;
 
-use crate::{
+use super::{
     candidate::{Context, Next, Value, hex_value, specials},
     digest::{Domain, TokenDigest},
     filter::Filter,

@@ -13,6 +13,7 @@ use crate::{
     config_file::ConfigError,
     control::{DenyCommand, StatusArgs},
     exit::Exit,
+    import::ImportArgs,
 };
 
 /// Blocks requests that bear a compromised token, in the kernel and in a TLS proxy.
@@ -36,6 +37,15 @@ pub enum Command {
     /// else from its default. Where a setting can be given more than once, its values can also be separated
     /// by commas.
     Run(Box<RunArgs>),
+
+    /// Makes a denylist of what finders of leaked secrets report
+    ///
+    /// Reads reports of gitleaks, trufflehog, GitHub's and GitLab's secret scanning, ggshield and kingfisher,
+    /// Postman collections and environments, HTTP archives and .env files, and writes the lines of a denylist
+    /// file. Of the last three only values are taken whose names say that they are credentials. Redacted values
+    /// are refused, placeholders and values that can be guessed as well. If a report is malformed, nothing is
+    /// imported.
+    Import(ImportArgs),
     /// Changes or shows the denylist of a running tokenblock
     #[command(subcommand)]
     Deny(DenyCommand),
@@ -50,10 +60,11 @@ pub struct RunArgs {
     #[arg(long, value_name = "FILE", env = "TOKENBLOCK_CONFIG")]
     pub config: Option<PathBuf>,
 
-    /// File of compromised tokens, one a line; watched for changes (repeatable)
+    /// File of compromised tokens, one a line, or folder of such files (`*.list`, `*.list.gz`); watched for
+    /// changes (repeatable)
     #[arg(
         long,
-        value_name = "FILE",
+        value_name = "FILE|DIR",
         env = "TOKENBLOCK_DENYLIST",
         value_delimiter = ','
     )]
@@ -410,7 +421,7 @@ impl Cli {
         let cli = Self::from_arg_matches(&command().try_get_matches_from(&arguments)?)?;
         let file = match &cli.command {
             Command::Run(run) => run.config.as_ref(),
-            Command::Deny(_) | Command::Status(_) => None,
+            Command::Deny(_) | Command::Import(_) | Command::Status(_) => None,
         };
         let Some(file) = file else {
             return Ok(cli);

@@ -5,6 +5,7 @@ use std::{fmt::Write as _, io, process::ExitCode};
 use crate::{
     config_file::ConfigError,
     control::{ClientError, SocketError},
+    import::ImportError,
     kernel::error::KernelError,
     key::KeyError,
     proxy::ProxyError,
@@ -70,7 +71,7 @@ impl Exit {
         (Self::Usage, "a flag or an environment setting is wrong"),
         (
             Self::Data,
-            "a denylist, a token, a certificate, a key or the state is malformed",
+            "a denylist, a token, a report, a certificate, a key or the state is malformed",
         ),
         (Self::NoInput, "a file is missing or can't be read"),
         (
@@ -120,12 +121,25 @@ impl From<ConfigError> for Failure {
 impl From<FileError> for Failure {
     fn from(error: FileError) -> Self {
         let exit = match error {
-            FileError::Line { .. } => Exit::Data,
+            FileError::Line { .. } | FileError::Gzip { .. } | FileError::Expands(_) => Exit::Data,
             FileError::NotFound(_)
             | FileError::Denied(_)
             | FileError::NotAFile { .. }
             | FileError::TooLarge { .. }
+            | FileError::NoLists(_)
             | FileError::Io { .. } => Exit::NoInput,
+        };
+        Self::new(exit, error)
+    }
+}
+
+impl From<ImportError> for Failure {
+    fn from(error: ImportError) -> Self {
+        let exit = match &error {
+            ImportError::Read { .. } | ImportError::TooLarge(_) => Exit::NoInput,
+            ImportError::Report { .. } => Exit::Data,
+            ImportError::Terminal => Exit::Usage,
+            ImportError::Write { error, .. } => of_io(error),
         };
         Self::new(exit, error)
     }

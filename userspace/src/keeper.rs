@@ -7,6 +7,7 @@ mod requests;
 use std::{
     collections::HashSet,
     convert::Infallible,
+    path::PathBuf,
     pin::pin,
     time::{Duration, SystemTime},
 };
@@ -20,9 +21,9 @@ use tokio::{
 pub use self::requests::{ChangeError, Checked, FileStatus, ListStatus, Removed, Request, Target};
 
 use crate::{
-    denylist::{Denylist, List, Record, SetReader, Tier, TokenDigest},
+    denylist::{Denylist, HashedSet, List, SetReader, Tier, TokenDigest},
     key::StoredKey,
-    sources::{Change, FileError, Reading, Source, Summary, Watch, read},
+    sources::{Change, FileError, Reading, Records, Source, Summary, Watch, read},
     state::Additions,
 };
 
@@ -33,7 +34,7 @@ const CLOCK: Duration = Duration::from_secs(5);
 
 /// The files that entries come from, and what their text is read with.
 pub struct Sources {
-    /// The files.
+    /// The files, and folders of files.
     pub files: Vec<Source>,
     /// For the digests.
     pub key: StoredKey,
@@ -73,9 +74,11 @@ pub struct Loaded {
 
 /// What all files together gave.
 #[derive(Default)]
-struct Gathered<'a> {
-    records: Vec<Record>,
-    read: Vec<(&'a Source, Summary)>,
+struct Gathered {
+    records: Records,
+    read: Vec<(Source, Summary)>,
+    /// Those that were read, and sources that could not be.
+    files: Vec<FileStatus>,
     refused: Vec<FileError>,
 }
 
@@ -83,49 +86,60 @@ impl Sources {
     /// Reads all files, to be in force with the additions from `now` on; warns of the lines that are left out.
     ///
     /// # Errors
-    /// The first file that is refused.
+    /// The first file that is refused. A folder without lists is none: nothing is in force that it could
+    /// release.
     pub fn read(&self, mut additions: Additions, now: SystemTime) -> Result<Loaded, FileError> {
         let gathered = self.read_each();
         gathered.report();
-        let files = gathered.files(&self.files);
-        if let Some(error) = gathered.refused.into_iter().next() {
-            return Err(error);
+        for error in gathered.refused {
+            if !matches!(error, FileError::NoLists(_)) {
+                return Err(error);
+            }
+            tracing::warn!("{error}");
         }
-        let records = additions.merged(gathered.records);
         Ok(Loaded {
-            list: List::merge(records, now),
+            list: merged(gathered.records, &mut additions, now),
             additions,
-            files,
+            files: gathered.files,
         })
     }
 
-    fn read_each(&self) -> Gathered<'_> {
+    fn read_each(&self) -> Gathered {
         let reading = Reading {
             key: self.key.get(),
             min_token_length: self.min_token_length,
         };
         let mut gathered = Gathered::default();
-        for file in &self.files {
-            match read(file, reading, &mut gathered.records) {
-                Ok(summary) => gathered.read.push((file, summary)),
-                Err(error) => gathered.refused.push(error),
+        for source in &self.files {
+            match source.files() {
+                Ok(files) => files
+                    .into_iter()
+                    .for_each(|file| gathered.read(file, reading)),
+                Err(error) => gathered.refuse(source.path.clone(), error),
             }
         }
         gathered
     }
 }
 
-impl Gathered<'_> {
-    fn files(&self, sources: &[Source]) -> Vec<FileStatus> {
-        let entries = |source: &Source| {
-            let read = self.read.iter().find(|(file, _)| *file == source);
-            read.map(|(_, summary)| summary.entries)
-        };
-        let file = |source: &Source| FileStatus {
-            path: source.path.clone(),
-            entries: entries(source),
-        };
-        sources.iter().map(file).collect()
+impl Gathered {
+    fn read(&mut self, file: Source, reading: Reading<'_>) {
+        match read(&file, reading, &mut self.records) {
+            Ok(summary) => {
+                self.files.push(FileStatus {
+                    path: file.path.clone(),
+                    entries: Some(summary.entries),
+                });
+                self.read.push((file, summary));
+            }
+            Err(error) => self.refuse(file.path, error),
+        }
+    }
+
+    fn refuse(&mut self, path: PathBuf, error: FileError) {
+        let entries = None;
+        self.files.push(FileStatus { path, entries });
+        self.refused.push(error);
     }
 
     /// Warns of what was left out.
@@ -136,6 +150,11 @@ impl Gathered<'_> {
     }
 }
 
+fn merged(records: Records, additions: &mut Additions, now: SystemTime) -> List {
+    let hashed = HashedSet::merge(records.hashed, now);
+    List::merge(additions.merged(records.tokens), now).with_hashed(hashed)
+}
+
 fn report(file: &Source, summary: &Summary) {
     let path = file.path.display();
     for line in &summary.named {
@@ -144,6 +163,13 @@ fn report(file: &Source, summary: &Summary) {
     let unnamed = summary.skipped.saturating_sub(summary.named.len() as u64);
     if unnamed > 0 {
         tracing::warn!("{path}: {unnamed} more lines skipped");
+    }
+    if summary.hashed > 0 {
+        tracing::warn!(
+            "{path}: {} entries are known by their SHA-256 alone: the proxy tier enforces them, the kernel tier \
+             doesn't",
+            summary.hashed
+        );
     }
     if summary.entries == 0 {
         tracing::warn!("{path}: the list is empty");
@@ -262,15 +288,15 @@ impl<K: Tier + 'static> Keeper<K> {
             }
             self.read = SystemTime::now();
             self.refused = gathered.refused.first().map(ToString::to_string);
-            self.files = gathered.files(&self.sources.files);
+            self.files = gathered.files;
         }
         if change == Change::Unsettled || !gathered.refused.is_empty() {
             let in_force = self.additions.without(self.denylist.records());
             let kept = in_force.filter(|record| !self.owed.contains(&record.digest));
-            gathered.records.extend(kept);
+            gathered.records.tokens.extend(kept);
+            gathered.records.hashed.extend(self.denylist.hashed());
         }
-        let records = self.additions.merged(gathered.records);
-        let list = List::merge(records, (self.clock)());
+        let list = merged(gathered.records, &mut self.additions, (self.clock)());
         match self.denylist.apply(&list) {
             Ok(changed) => {
                 self.missed = None;
@@ -333,14 +359,16 @@ mod tests {
     }
 
     impl Kept {
-        fn new(files: &[(&str, &str)]) -> Self {
+        /// `given` are the sources, `files` what is written before.
+        fn new(given: &[&str], files: &[(&str, &str)]) -> Self {
             let folder = tempfile::tempdir().unwrap();
             let key = StoredKey::load_or_create(folder.path()).unwrap();
             let path = |name: &str| folder.path().join(name);
             for (name, text) in files {
+                fs::create_dir_all(path(name).parent().unwrap()).unwrap();
                 fs::write(path(name), text).unwrap();
             }
-            let paths: Vec<PathBuf> = files.iter().map(|(name, _)| path(name)).collect();
+            let paths: Vec<PathBuf> = given.iter().map(|name| path(name)).collect();
             let watch = Watch::new(paths.clone());
             let grammar = Grammar::Entries;
             let sources = Sources {
@@ -404,7 +432,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_rewritten_and_a_replaced_file_are_in_force_within_a_second() {
-        let kept = Kept::new(&[("list", "token-one\ntoken-two\n")]);
+        let kept = Kept::new(&["list"], &[("list", "token-one\ntoken-two\n")]);
         assert!(kept.is_listed("token-one") && kept.is_listed("token-two"));
         kept.write("list", "token-two\ntoken-three\n");
         kept.becomes("token-one", false).await;
@@ -416,7 +444,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_broken_or_missing_file_unblocks_nothing_and_holds_up_no_addition() {
-        let kept = Kept::new(&[("a", "token-one\n"), ("b", "token-two\n")]);
+        let kept = Kept::new(&["a", "b"], &[("a", "token-one\n"), ("b", "token-two\n")]);
         kept.write("a", "token-new\ntoken-one oops\n");
         kept.settles().await;
         assert!(kept.is_listed("token-one") && !kept.is_listed("token-new"));
@@ -439,8 +467,28 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn the_lists_of_a_folder_come_and_go_and_a_folder_that_is_gone_unblocks_nothing() {
+        let kept = Kept::new(&["lists"], &[("lists/a.list", "token-one\n")]);
+        kept.write("lists/b.list", "token-two\n");
+        kept.becomes("token-two", true).await;
+        kept.write("lists/other", "token-three\n");
+
+        fs::remove_file(kept.path("lists/a.list")).unwrap();
+        kept.becomes("token-one", false).await;
+        assert!(kept.is_listed("token-two") && !kept.is_listed("token-three"));
+
+        // As where a volume is no longer mounted.
+        fs::remove_file(kept.path("lists/b.list")).unwrap();
+        kept.settles().await;
+        assert!(kept.is_listed("token-two"));
+        fs::remove_dir_all(kept.path("lists")).unwrap();
+        kept.settles().await;
+        assert!(kept.is_listed("token-two"));
+    }
+
+    #[tokio::test]
     async fn a_half_written_file_unblocks_nothing_until_it_is_closed() {
-        let kept = Kept::new(&[("list", "token-one\ntoken-two\n")]);
+        let kept = Kept::new(&["list"], &[("list", "token-one\ntoken-two\n")]);
         let mut file = File::create(kept.path("list")).unwrap();
         kept.settles().await;
         assert!(kept.is_listed("token-one") && kept.is_listed("token-two"));
@@ -456,7 +504,7 @@ mod tests {
 
     #[tokio::test]
     async fn appended_lines_are_in_force_while_the_file_stays_open() {
-        let kept = Kept::new(&[("list", "token-one\n")]);
+        let kept = Kept::new(&["list"], &[("list", "token-one\n")]);
         let mut file = OpenOptions::new()
             .append(true)
             .open(kept.path("list"))
@@ -510,7 +558,10 @@ mod tests {
     async fn an_entry_leaves_at_its_second() {
         let expires = SystemTime::now() + Duration::from_millis(1_200);
         let text = jiff::Timestamp::try_from(expires).unwrap().to_string();
-        let kept = Kept::new(&[("list", &format!("token-one expires={text}\ntoken-two\n"))]);
+        let kept = Kept::new(
+            &["list"],
+            &[("list", &format!("token-one expires={text}\ntoken-two\n"))],
+        );
         while SystemTime::now() < expires {
             assert!(kept.is_listed("token-one"));
             sleep(Duration::from_millis(20)).await;

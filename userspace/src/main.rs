@@ -10,6 +10,7 @@ use tokenblock::{
     cli::{Cli, CliError, Command},
     control,
     exit::{Exit, Failure},
+    import,
     run::run,
 };
 
@@ -17,6 +18,10 @@ fn main() -> ExitCode {
     let result = match Cli::read(env::args_os()) {
         Ok(cli) => match cli.command {
             Command::Run(args) => run(*args).map(|()| Exit::Ok),
+            Command::Import(args) => match import::run(&args) {
+                Ok(()) => Ok(Exit::Ok),
+                Err(error) => Err(error.into()),
+            },
             Command::Deny(command) => control::deny(command),
             Command::Status(args) => control::status(&args),
         },

@@ -79,6 +79,8 @@ struct Tiers {
     /// Who wants to know how the tiers are.
     asked: mpsc::Receiver<oneshot::Sender<TiersStatus>>,
     entries: usize,
+    /// Entries besides that are known by their SHA-256 alone.
+    hashed: usize,
     _state: StateFolder,
 }
 
@@ -125,6 +127,7 @@ impl Tiers {
         };
         let loaded = sources.read(additions, now)?;
         let entries = loaded.list.records().len();
+        let hashed = loaded.list.hashed().records().len();
         let (tier, map) = match &settings.kernel {
             Some(kernel) => {
                 let names = Arc::clone(&names);
@@ -165,6 +168,7 @@ impl Tiers {
             control: tokio::spawn(control.serve()),
             asked,
             entries,
+            hashed,
             _state: state,
         })
     }
@@ -179,15 +183,20 @@ impl Tiers {
             (None, _) => "proxy",
         };
         let entries = self.entries;
+        let proxy_only = (self.hashed > 0).then_some(self.hashed);
         tracing::info!(
             tiers,
             entries,
+            proxy_only,
             interfaces = kernel.map(|kernel| &*kernel.interfaces),
             ports = kernel.map(|kernel| &*kernel.ports),
             proxy = proxy.map(|proxy| &*proxy.address),
             "in force"
         );
-        let status = format!("in force: {tiers}; {entries} entries");
+        let more = proxy_only.map_or_else(String::new, |more| {
+            format!(", {more} more in the proxy only")
+        });
+        let status = format!("in force: {tiers}; {entries} entries{more}");
         notify(&[NotifyState::Ready, NotifyState::Status(&status)]);
     }
 

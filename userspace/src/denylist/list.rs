@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::{Action, Listed, TokenDigest, canonical::Identity};
+use super::{Action, HashedSet, Listed, TokenDigest, canonical::Identity};
 
 /// When an entry leaves the list, to the second; [`Expires::NEVER`] is later than any other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -99,7 +99,10 @@ impl From<&Entry<'_>> for Record {
 
 /// A merged list: ascending digests, each once, none expired when it was made.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct List(Vec<Record>);
+pub struct List {
+    records: Vec<Record>,
+    hashed: HashedSet,
+}
 
 impl List {
     /// Merges the records of all sources. Of a token that is given twice, block wins over alert and the later
@@ -115,13 +118,28 @@ impl List {
             }
             same
         });
-        Self(records)
+        Self {
+            records,
+            hashed: HashedSet::default(),
+        }
     }
 
     /// The records, in the order of their digests.
     #[must_use]
     pub fn records(&self) -> &[Record] {
-        &self.0
+        &self.records
+    }
+
+    /// The same list with these entries besides.
+    #[must_use]
+    pub fn with_hashed(self, hashed: HashedSet) -> Self {
+        Self { hashed, ..self }
+    }
+
+    /// The entries that are known by their SHA-256 alone.
+    #[must_use]
+    pub fn hashed(&self) -> &HashedSet {
+        &self.hashed
     }
 }
 

@@ -4,7 +4,7 @@ use std::{convert::Infallible, iter, sync::Arc};
 
 use arc_swap::ArcSwap;
 
-use super::{Listed, Tier, TokenDigest, table::Table};
+use super::{HashedReader, HashedSet, Listed, Tier, TokenDigest, table::Table};
 
 /// Changes are gathered in an overlay up to this many, so that one addition to a large list copies the
 /// overlay and not the list. Both are searched on each read, so it stays small.
@@ -20,6 +20,7 @@ pub struct ProxySet {
 #[derive(Clone, Debug)]
 pub struct SetReader {
     shared: Arc<ArcSwap<Snapshot>>,
+    hashed: HashedReader,
 }
 
 /// What is listed at one moment.
@@ -36,6 +37,7 @@ impl ProxySet {
     pub fn reader(&self) -> SetReader {
         SetReader {
             shared: Arc::clone(&self.shared),
+            hashed: HashedReader::default(),
         }
     }
 
@@ -65,6 +67,18 @@ impl ProxySet {
 }
 
 impl SetReader {
+    /// A reader of what is known by its SHA-256 alone, too.
+    #[must_use]
+    pub(super) fn with_hashed(self, hashed: HashedReader) -> Self {
+        Self { hashed, ..self }
+    }
+
+    /// What is known by its SHA-256 alone; `None` where that is nothing.
+    #[must_use]
+    pub fn hashed(&self) -> Option<Arc<HashedSet>> {
+        self.hashed.current()
+    }
+
     /// What is listed under this digest.
     #[must_use]
     pub fn get(&self, digest: &TokenDigest) -> Option<Listed> {

@@ -3,14 +3,15 @@
 use std::time::SystemTime;
 
 use super::{
-    Expires, List, Listed, ProxySet, Record, SetReader, Snapshot, Tier, TokenDigest,
-    expiries::Expiries,
+    Expires, HashedReader, HashedRecord, List, Listed, ProxySet, Record, SetReader, Snapshot, Tier,
+    TokenDigest, expiries::Expiries,
 };
 
 /// The denylist in force. The proxy's set is the record of it, so that it is held once.
 #[derive(Debug)]
 pub struct Denylist<K> {
     set: ProxySet,
+    hashed: HashedReader,
     kernel: Option<K>,
     expiries: Expiries,
     /// Whether the kernel tier failed to take additions that the set has.
@@ -32,6 +33,7 @@ impl<K: Tier> Denylist<K> {
     pub fn new(kernel: Option<K>) -> Self {
         Self {
             set: ProxySet::default(),
+            hashed: HashedReader::default(),
             kernel,
             expiries: Expiries::default(),
             kernel_behind: false,
@@ -41,7 +43,7 @@ impl<K: Tier> Denylist<K> {
     /// For the proxy to read.
     #[must_use]
     pub fn reader(&self) -> SetReader {
-        self.set.reader()
+        self.set.reader().with_hashed(self.hashed.clone())
     }
 
     /// The records in force, to be merged into a list that may only add.
@@ -56,6 +58,13 @@ impl<K: Tier> Denylist<K> {
         self.set.snapshot().iter().map(record).collect()
     }
 
+    /// The entries in force that are known by their SHA-256 alone.
+    #[must_use]
+    pub fn hashed(&self) -> Vec<HashedRecord> {
+        let current = self.hashed.current();
+        current.map_or_else(Vec::new, |set| set.records().to_vec())
+    }
+
     /// Brings `list` into force. At no moment does a token pass that is on both the old and the new list.
     ///
     /// # Errors
@@ -65,12 +74,14 @@ impl<K: Tier> Denylist<K> {
         let difference = Difference::between(&self.set.snapshot(), list.records());
         self.expiries = Expiries::of(list.records());
         let added = self.add(list, &difference.added);
+        // Swapped as a whole, and without the kernel tier, which has no part in it.
+        let (hashed_added, hashed_removed) = self.hashed.store(list.hashed().clone());
         let Ok(()) = self.set.add(&difference.added);
         added?;
         self.remove(&difference.removed)?;
         Ok(Changed {
-            added: difference.added.len(),
-            removed: difference.removed.len(),
+            added: difference.added.len() + hashed_added,
+            removed: difference.removed.len() + hashed_removed,
         })
     }
 
