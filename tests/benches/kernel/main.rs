@@ -112,14 +112,25 @@ fn requests(programs: &mut Programs, size: &str) -> Result<()> {
 
 /// What doesn't.
 fn others(programs: &mut Programs) -> Result<()> {
-    for (name, frame) in [
-        ("body_kib_ns", packets::json_body()?),
-        ("body_text_kib_ns", packets::text_body()?),
-        ("body_random_kib_ns", packets::random_body()?),
-        ("small_request_ns", packets::small_request()?),
+    for (kind, body) in [
+        ("", packets::json_body as fn(usize) -> Result<Vec<u8>>),
+        ("text_", packets::text_body),
+        ("random_", packets::random_body),
     ] {
-        figure(name, in_order(programs, &vec![frame; SEGMENTS])?);
+        let short = in_order(programs, &vec![body(1)?; SEGMENTS])?;
+        let long = in_order(programs, &vec![body(3)?; SEGMENTS])?;
+        // What a KiB more of body costs; what a segment costs whatever it holds is in the other figure.
+        let rate = |long: f64, short: f64| (long - short) / 2.0;
+        let each_kib = Measured {
+            best: rate(long.best, short.best),
+            median: rate(long.median, short.median),
+            worst: f64::NAN,
+        };
+        figure(&format!("body_{kind}kib_ns"), each_kib);
+        figure(&format!("body_{kind}segment_of_1_kib_ns"), short);
     }
+    let small = vec![packets::small_request()?; SEGMENTS];
+    figure("small_request_ns", in_order(programs, &small)?);
     for (name, frame) in [
         ("other_port_ns", packets::other_port()?),
         ("no_payload_ns", packets::acknowledgment()?),

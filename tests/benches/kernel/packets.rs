@@ -63,29 +63,29 @@ pub(crate) fn small_request() -> Result<Vec<u8>> {
     frame("GET / HTTP/1.1\r\nHost: api.example.org\r\nAccept: */*\r\n\r\n")
 }
 
-/// A segment out of the middle of a JSON body, 1 KiB.
-pub(crate) fn json_body() -> Result<Vec<u8>> {
+/// A segment of so many KiB out of the middle of a JSON body.
+pub(crate) fn json_body(kib: usize) -> Result<Vec<u8>> {
     let mut text = String::new();
     let mut id = 100_000;
-    while text.len() < KIB {
+    while text.len() < kib * KIB {
         write!(
             text,
             r#"{{"id":{id},"name":"item {id}","tags":["a","b"],"price":12.50,"in_stock":true}},"#
         )?;
         id += 7;
     }
-    frame(&text.as_bytes()[..KIB])
+    frame(&text.as_bytes()[..kib * KIB])
 }
 
-/// A segment of a text body with lines of 80 bytes, 1 KiB.
-pub(crate) fn text_body() -> Result<Vec<u8>> {
+/// A segment of so many KiB of a text body with lines of 80 bytes.
+pub(crate) fn text_body(kib: usize) -> Result<Vec<u8>> {
     let line = "The quick brown fox jumps over the lazy dog, and the dog wonders what that was.\n";
-    frame(&line.repeat(13).as_bytes()[..KIB])
+    frame(&line.repeat(13 * kib).as_bytes()[..kib * KIB])
 }
 
-/// A segment of an incompressible body, 1 KiB.
-pub(crate) fn random_body() -> Result<Vec<u8>> {
-    frame(random("body", KIB))
+/// A segment of so many KiB of an incompressible body.
+pub(crate) fn random_body(kib: usize) -> Result<Vec<u8>> {
+    frame(random("body", kib * KIB))
 }
 
 /// An acknowledgment without payload.
