@@ -39,7 +39,7 @@ const CUT: [&str; 16] = [
 /// As long as [`OPAQUE`], and not listed.
 const CLEAN: &str = "3f786850e387550fdab836ed7e6dc881de23001c";
 const BULK: usize = 64 * 1024 * 1024;
-const BULK_LIMIT: Duration = Duration::from_secs(60);
+const BULK_LIMIT: Duration = Duration::from_mins(1);
 
 /// What one connection brings, a segment each.
 struct Stream {
