@@ -180,19 +180,18 @@ const _: () = assert!(ACK & (FIN | SYN | RST) == 0);
 #[cfg(test)]
 mod tests {
     use super::*;
-    use core::mem::zeroed;
 
     const NOW: u64 = 1_000;
 
     /// A segment of the flow at `sequence`.
     fn segment(sequence: u32, payload_len: u32, flags: u8) -> Segment {
-        // SAFETY: integers only.
-        let mut segment: Segment = unsafe { zeroed() };
-        segment.sequence = sequence;
-        segment.acknowledgment = 500;
-        segment.payload_len = payload_len;
-        segment.flags = flags;
-        segment
+        Segment {
+            sequence,
+            acknowledgment: 500,
+            payload_len,
+            flags,
+            ..Segment::default()
+        }
     }
 
     fn blocked(on_hit: OnHit) -> Blocked {

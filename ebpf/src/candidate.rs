@@ -3,7 +3,7 @@
 //! A value is read in two ways at once: as it stands, and, from the first escape on (or inside `Basic`
 //! credentials), decoded. Each reading is digested as its bytes come, so that neither is ever stored.
 
-use crate::{
+use super::{
     digest::{Domain, Sip, TokenDigest},
     location::{LocationId, mix},
     rules::{NO_LOCATION, Rules},
@@ -527,7 +527,7 @@ impl Value {
         match byte {
             b'%' => self.escape = Escape::Percent,
             b'\\' if self.context as u32 == Context::Cookie as u32 => {
-                self.escape = Escape::Backslash
+                self.escape = Escape::Backslash;
             }
             _ => self.decoded_byte(rules, byte),
         }

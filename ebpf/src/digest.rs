@@ -61,6 +61,12 @@ pub struct Tail {
     len: u64,
 }
 
+impl Default for Tail {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Tail {
     /// Takes the first `n` (0..=8) bytes of `word`; gives a block when eight bytes are together.
     #[inline(always)]
@@ -225,6 +231,10 @@ fn compress(mut v: [u64; 4], block: u64) -> [u64; 4] {
 }
 
 #[inline(always)]
+#[expect(
+    clippy::many_single_char_names,
+    reason = "the names of the SipHash paper are v0 to v3"
+)]
 fn round(v: [u64; 4]) -> [u64; 4] {
     let [mut a, mut b, mut c, mut d] = v;
     a = a.wrapping_add(b);

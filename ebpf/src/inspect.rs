@@ -1,6 +1,6 @@
 //! The host's way in: judges parts of a request that a parser has already taken apart, or a whole stream.
 
-use crate::{
+use super::{
     digest::TokenDigest,
     filter::NoFilter,
     location::{LocationId, LocationKind, NameHash},
@@ -106,6 +106,7 @@ mod tests {
         Rules::new(&KEY, 8, l).unwrap()
     }
 
+    #[expect(clippy::unwrap_in_result, reason = "a test fails by panicking")]
     fn hit(bytes: &[u8]) -> Option<LocationId> {
         let rules = rules();
         let exact = TokenDigest::of(&KEY, Domain::Exact, TOKEN);

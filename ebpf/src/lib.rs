@@ -6,6 +6,21 @@
 #![no_std]
 #![cfg_attr(target_arch = "bpf", no_builtins)]
 #![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
+#![expect(
+    clippy::inline_always,
+    reason = "a call costs the programs stack, and the verifier a frame; on the host it costs nothing"
+)]
+#![expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_lossless,
+    clippy::cast_sign_loss,
+    reason = "words are taken apart into bytes, and sequence numbers compared, by casts; a checked one panics"
+)]
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "an arm named is a branch that the verifier walks"
+)]
 
 pub mod ban;
 pub mod blocked;
@@ -20,5 +35,7 @@ pub mod packet;
 pub mod reply;
 pub mod rules;
 pub mod scan;
+#[cfg(not(target_arch = "bpf"))]
+pub mod sha256;
 pub mod swar;
 pub mod verdict;

@@ -103,7 +103,7 @@ impl Head {
 }
 
 /// An IPv6 address, or an IPv4 address mapped into IPv6 (RFC 4291 section 2.5.5.2), in network byte order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[repr(C)]
 pub struct Address {
     high: u64,
@@ -148,7 +148,7 @@ pub enum Link {
 }
 
 /// A TCP segment with payload.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Segment {
     /// Source address; IPv4 mapped into IPv6.

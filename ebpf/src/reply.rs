@@ -412,14 +412,12 @@ mod tests {
 
     use super::*;
     use crate::packet::{Head, Link, parse};
-    use core::mem::zeroed;
     use etherparse::{NetHeaders, PacketHeaders, TransportHeader};
     use proptest::prelude::*;
     use std::vec::Vec;
 
     fn segment_of(frame: &[u8]) -> Segment {
-        // SAFETY: integers only.
-        let mut segment: Segment = unsafe { zeroed() };
+        let mut segment = Segment::default();
         let len = u32::try_from(frame.len()).unwrap();
         parse(&Head::of(frame), len, Link::Ip, &mut segment).unwrap();
         segment

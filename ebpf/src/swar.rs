@@ -157,7 +157,7 @@ mod tests {
         #[test]
         fn keep_keeps_the_first_bytes(bytes: [u8; 8], n in 0u32..=8) {
             let mut want = [0; 8];
-            for i in 0..n as usize { want[i] = bytes[i]; }
+            want[..n as usize].copy_from_slice(&bytes[..n as usize]);
             prop_assert_eq!(keep(u64::from_le_bytes(bytes), n).to_le_bytes(), want);
         }
     }

@@ -87,7 +87,7 @@ impl<'a> Engine<'a> {
         match place {
             Place::Settled => return Fate::Passed(place),
             Place::TooEarly | Place::Duplicate | Place::OutOfWindow => return Fate::Dropped(place),
-            _ => {}
+            Place::Next | Place::First | Place::Ahead | Place::Filler | Place::Recovery => {}
         }
         self.flow.open();
         let mut scan = Scan::new(self.rules);

@@ -9,7 +9,12 @@ use clap::{
     builder::BoolishValueParser,
 };
 
-use crate::{config_file::ConfigError, exit::Exit};
+use crate::{
+    config_file::ConfigError,
+    control::{DenyCommand, StatusArgs},
+    exit::Exit,
+    import::ImportArgs,
+};
 
 /// Blocks requests that bear a compromised token, in the kernel and in a TLS proxy.
 #[derive(Debug, Parser)]
@@ -32,6 +37,20 @@ pub enum Command {
     /// else from its default. Where a setting can be given more than once, its values can also be separated
     /// by commas.
     Run(Box<RunArgs>),
+
+    /// Makes a denylist of what finders of leaked secrets report
+    ///
+    /// Reads reports of gitleaks, trufflehog, GitHub's and GitLab's secret scanning, ggshield and kingfisher,
+    /// Postman collections and environments, HTTP archives and .env files, and writes the lines of a denylist
+    /// file. Of the last three only values are taken whose names say that they are credentials. Redacted values
+    /// are refused, placeholders and values that can be guessed as well. If a report is malformed, nothing is
+    /// imported.
+    Import(ImportArgs),
+    /// Changes or shows the denylist of a running tokenblock
+    #[command(subcommand)]
+    Deny(DenyCommand),
+    /// Says how a running tokenblock is; succeeds only where all that is configured is enforced
+    Status(StatusArgs),
 }
 
 /// The settings of `tokenblock run`, as given.
@@ -41,10 +60,11 @@ pub struct RunArgs {
     #[arg(long, value_name = "FILE", env = "TOKENBLOCK_CONFIG")]
     pub config: Option<PathBuf>,
 
-    /// File of compromised tokens, one a line; watched for changes [repeatable]
+    /// File of compromised tokens, one a line, or folder of such files (`*.list`, `*.list.gz`); watched for
+    /// changes (repeatable)
     #[arg(
         long,
-        value_name = "FILE",
+        value_name = "FILE|DIR",
         env = "TOKENBLOCK_DENYLIST",
         value_delimiter = ','
     )]
@@ -62,7 +82,7 @@ pub struct RunArgs {
     pub min_token_length: u64,
 
     /// Header whose value may be a token, alone or behind a scheme such as Bearer; replaces the default
-    /// names [repeatable]
+    /// names (repeatable)
     #[arg(
         long,
         value_name = "NAME",
@@ -72,7 +92,7 @@ pub struct RunArgs {
     #[arg(default_values = HEADERS, help_heading = "Where tokens stand")]
     pub header: Vec<String>,
 
-    /// Cookie whose value may be a token; replaces the default names [repeatable]
+    /// Cookie whose value may be a token; replaces the default names (repeatable)
     #[arg(
         long,
         value_name = "NAME",
@@ -82,7 +102,7 @@ pub struct RunArgs {
     #[arg(default_values = COOKIES, help_heading = "Where tokens stand")]
     pub cookie: Vec<String>,
 
-    /// Query parameter whose value may be a token; replaces the default names [repeatable]
+    /// Query parameter whose value may be a token; replaces the default names (repeatable)
     #[arg(
         long,
         value_name = "NAME",
@@ -104,7 +124,7 @@ pub struct RunArgs {
     pub monitor: bool,
 
     /// Interface to protect, by name or glob (`eth*`); needs root, or `CAP_BPF`, `CAP_NET_ADMIN` and
-    /// `CAP_PERFMON` [repeatable]
+    /// `CAP_PERFMON` (repeatable)
     #[arg(
         long,
         value_name = "NAME|GLOB",
@@ -120,7 +140,7 @@ pub struct RunArgs {
     pub direction: Direction,
 
     /// TCP port of a server that speaks cleartext HTTP, or `all`; the defaults are those of HTTP itself and
-    /// of most application servers [repeatable]
+    /// of most application servers (repeatable)
     #[arg(
         long,
         value_name = "PORT|all",
@@ -156,7 +176,7 @@ pub struct RunArgs {
     #[arg(help_heading = "Kernel tier (cleartext HTTP)")]
     pub ban: Option<String>,
 
-    /// Network or address that is never banned, for instance 10.0.0.0/8 [repeatable]
+    /// Network or address that is never banned, for instance 10.0.0.0/8 (repeatable)
     #[arg(
         long,
         value_name = "CIDR",
@@ -166,7 +186,7 @@ pub struct RunArgs {
     #[arg(help_heading = "Kernel tier (cleartext HTTP)")]
     pub ban_exempt: Vec<String>,
 
-    /// Address to listen on, for instance 0.0.0.0:8443 or [::]:8443
+    /// Address to listen on, for instance `0.0.0.0:8443` or `[::]:8443`
     #[arg(long, value_name = "ADDR:PORT", env = "TOKENBLOCK_PROXY_LISTEN")]
     #[arg(help_heading = "Proxy tier (HTTPS)")]
     pub proxy_listen: Option<String>,
@@ -191,7 +211,7 @@ pub struct RunArgs {
     #[arg(help_heading = "Proxy tier (HTTPS)")]
     pub workers: Option<NonZeroUsize>,
 
-    /// Folder of the installation key [default: /var/lib/tokenblock for root, else
+    /// Folder of the installation key and of what is added at run time [default: /var/lib/tokenblock for root, else
     /// `$XDG_STATE_HOME/tokenblock` or `~/.local/state/tokenblock`]
     #[arg(
         long,
@@ -200,6 +220,29 @@ pub struct RunArgs {
         help_heading = "Process"
     )]
     pub state_dir: Option<PathBuf>,
+
+    /// Socket for `tokenblock deny` and `tokenblock status` [default: control.sock in the state folder]
+    #[arg(
+        long,
+        value_name = "PATH",
+        env = "TOKENBLOCK_CONTROL_SOCKET",
+        help_heading = "Control"
+    )]
+    pub control_socket: Option<PathBuf>,
+
+    /// Permission bits of the control socket
+    #[arg(long, value_name = "MODE", env = "TOKENBLOCK_CONTROL_MODE")]
+    #[arg(default_value = "600", help_heading = "Control")]
+    pub control_mode: String,
+
+    /// Group whose members may use the control socket too, with --control-mode 660; by name or number
+    #[arg(
+        long,
+        value_name = "GROUP",
+        env = "TOKENBLOCK_CONTROL_GROUP",
+        help_heading = "Control"
+    )]
+    pub control_group: Option<String>,
 
     /// Form of the log lines on standard error
     #[arg(long, value_name = "FORM", env = "TOKENBLOCK_LOG_FORMAT", value_enum)]
@@ -357,7 +400,11 @@ pub enum CliError {
 /// The whole command, for parsing and for help.
 #[must_use]
 pub fn command() -> clap::Command {
-    Cli::command().mut_subcommand("run", |run| run.after_help(Exit::help()))
+    let mut command = Cli::command();
+    for name in ["run", "deny", "status"] {
+        command = command.mut_subcommand(name, |sub| sub.after_help(Exit::help()));
+    }
+    command
 }
 
 impl Cli {
@@ -372,8 +419,11 @@ impl Cli {
     {
         let arguments: Vec<std::ffi::OsString> = arguments.into_iter().map(Into::into).collect();
         let cli = Self::from_arg_matches(&command().try_get_matches_from(&arguments)?)?;
-        let Command::Run(run) = &cli.command;
-        let Some(file) = &run.config else {
+        let file = match &cli.command {
+            Command::Run(run) => run.config.as_ref(),
+            Command::Deny(_) | Command::Import(_) | Command::Status(_) => None,
+        };
+        let Some(file) = file else {
             return Ok(cli);
         };
         // Once more, now with the file's values as the defaults, so that flags and environment come first.

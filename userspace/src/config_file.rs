@@ -236,7 +236,9 @@ mod tests {
             .chain(flags.iter().copied());
         match Cli::read(line) {
             Ok(cli) => {
-                let Command::Run(args) = cli.command;
+                let Command::Run(args) = cli.command else {
+                    panic!("another command");
+                };
                 Ok(*args)
             }
             Err(CliError::Config(error)) => Err(error.to_string()),

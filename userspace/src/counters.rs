@@ -10,7 +10,8 @@ pub fn log<'a>(parts: impl IntoIterator<Item = (&'a str, Counted)>) {
     tracing::info!(counters = %object(parts), "counters");
 }
 
-fn object<'a>(parts: impl IntoIterator<Item = (&'a str, Counted)>) -> Value {
+/// The same object as a value.
+pub fn object<'a>(parts: impl IntoIterator<Item = (&'a str, Counted)>) -> Value {
     let part = |(name, counted): (&str, Counted)| {
         let counters: Map<_, _> = counted
             .into_iter()

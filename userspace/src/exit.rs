@@ -3,28 +3,39 @@
 use std::{fmt::Write as _, io, process::ExitCode};
 
 use crate::{
-    config_file::ConfigError, kernel::error::KernelError, key::KeyError, proxy::ProxyError,
-    settings::SettingsError, sources::FileError,
+    config_file::ConfigError,
+    control::{ClientError, SocketError},
+    import::ImportError,
+    kernel::error::KernelError,
+    key::KeyError,
+    proxy::ProxyError,
+    settings::SettingsError,
+    sources::FileError,
+    state::StateError,
 };
 
 /// Why the process ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Exit {
-    /// It was told to.
+    /// It was told to, or is done.
     Ok = 0,
+    /// The answer is no: not listed, still listed, not in force.
+    No = 1,
     /// A wrong flag, environment setting, or combination of them.
     Usage = 64,
     /// A malformed line in a denylist file, or a certificate or key that can't be used.
     Data = 65,
     /// A file that is missing or can't be read.
     NoInput = 66,
-    /// The kernel lacks a feature, or this binary the programs.
+    /// The kernel lacks a feature, this binary the programs, or no `tokenblock run` answers.
     Unavailable = 69,
     /// A defect of this program.
     Internal = 70,
     /// The system refused something: a port in use, no more memory or descriptors.
     Os = 71,
+    /// The running tokenblock could not make a change now.
+    TempFail = 75,
     /// A privilege is missing.
     NoPermission = 77,
     /// A wrong configuration file.
@@ -51,23 +62,28 @@ impl Failure {
 }
 
 impl Exit {
-    const MEANINGS: [(Self, &'static str); 9] = [
-        (Self::Ok, "ended by SIGINT or SIGTERM"),
+    const MEANINGS: [(Self, &'static str); 11] = [
+        (Self::Ok, "done; `run`: ended by SIGINT or SIGTERM"),
+        (
+            Self::No,
+            "`check`: not listed; `remove`: still listed by a file; `status`: not in force",
+        ),
         (Self::Usage, "a flag or an environment setting is wrong"),
         (
             Self::Data,
-            "a denylist, a certificate or a key is malformed",
+            "a denylist, a token, a report, a certificate, a key or the state is malformed",
         ),
         (Self::NoInput, "a file is missing or can't be read"),
         (
             Self::Unavailable,
-            "the kernel lacks a feature, or the binary its programs",
+            "the kernel lacks a feature, the binary its programs, or no tokenblock answers",
         ),
         (Self::Internal, "a defect of tokenblock"),
         (
             Self::Os,
             "the system refused something, for instance a port in use",
         ),
+        (Self::TempFail, "the change could not be made now"),
         (Self::NoPermission, "a privilege is missing"),
         (Self::Config, "the configuration file is wrong"),
     ];
@@ -105,12 +121,25 @@ impl From<ConfigError> for Failure {
 impl From<FileError> for Failure {
     fn from(error: FileError) -> Self {
         let exit = match error {
-            FileError::Line { .. } => Exit::Data,
+            FileError::Line { .. } | FileError::Gzip { .. } | FileError::Expands(_) => Exit::Data,
             FileError::NotFound(_)
             | FileError::Denied(_)
             | FileError::NotAFile { .. }
             | FileError::TooLarge { .. }
+            | FileError::NoLists(_)
             | FileError::Io { .. } => Exit::NoInput,
+        };
+        Self::new(exit, error)
+    }
+}
+
+impl From<ImportError> for Failure {
+    fn from(error: ImportError) -> Self {
+        let exit = match &error {
+            ImportError::Read { .. } | ImportError::TooLarge(_) => Exit::NoInput,
+            ImportError::Report { .. } => Exit::Data,
+            ImportError::Terminal => Exit::Usage,
+            ImportError::Write { error, .. } => of_io(error),
         };
         Self::new(exit, error)
     }
@@ -123,6 +152,44 @@ impl From<KeyError> for Failure {
             KeyError::Malformed(_) => Exit::Data,
             KeyError::Folder { error, .. } | KeyError::Io { error, .. } => of_io(error),
             KeyError::Random(_) => Exit::Os,
+        };
+        Self::new(exit, error)
+    }
+}
+
+impl From<StateError> for Failure {
+    fn from(error: StateError) -> Self {
+        let exit = match &error {
+            StateError::Locked(_) => Exit::Os,
+            StateError::Folder { error, .. } | StateError::Io { error, .. } => of_io(error),
+            StateError::Corrupt { .. } | StateError::Newer { .. } | StateError::OtherKey(_) => {
+                Exit::Data
+            }
+        };
+        Self::new(exit, error)
+    }
+}
+
+impl From<SocketError> for Failure {
+    fn from(error: SocketError) -> Self {
+        let exit = match &error {
+            SocketError::TooLong(_) => Exit::Usage,
+            SocketError::InUse(_) => Exit::Os,
+            SocketError::Io { error, .. } => of_io(error),
+        };
+        Self::new(exit, error)
+    }
+}
+
+impl From<ClientError> for Failure {
+    fn from(error: ClientError) -> Self {
+        let exit = match &error {
+            ClientError::Denied(_) | ClientError::Refused { status: 403, .. } => Exit::NoPermission,
+            ClientError::NobodyThere(_) => Exit::Unavailable,
+            ClientError::Refused {
+                status: 400..=499, ..
+            } => Exit::Data,
+            ClientError::Refused { .. } | ClientError::Broken(_) => Exit::TempFail,
         };
         Self::new(exit, error)
     }

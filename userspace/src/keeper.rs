@@ -1,20 +1,30 @@
 //! Keeps the denylist in force what its sources say: `sources -> denylist -> tiers`.
 
+#[cfg(test)]
+mod properties;
+mod requests;
+
 use std::{
+    collections::HashSet,
     convert::Infallible,
+    path::PathBuf,
     pin::pin,
     time::{Duration, SystemTime},
 };
 
 use tokio::{
+    sync::mpsc,
     task::{JoinError, spawn_blocking},
     time::sleep,
 };
 
+pub use self::requests::{ChangeError, Checked, FileStatus, ListStatus, Removed, Request, Target};
+
 use crate::{
-    denylist::{Denylist, List, Record, SetReader, Tier},
+    denylist::{Denylist, HashedSet, List, SetReader, Tier, TokenDigest},
     key::StoredKey,
-    sources::{Change, FileError, Reading, Source, Summary, Watch, read},
+    sources::{Change, FileError, Reading, Records, Source, Summary, Watch, read},
+    state::Additions,
 };
 
 /// A tier that could not take a change is tried again after this long.
@@ -24,7 +34,7 @@ const CLOCK: Duration = Duration::from_secs(5);
 
 /// The files that entries come from, and what their text is read with.
 pub struct Sources {
-    /// The files.
+    /// The files, and folders of files.
     pub files: Vec<Source>,
     /// For the digests.
     pub key: StoredKey,
@@ -36,55 +46,113 @@ pub struct Sources {
 pub struct Keeper<K> {
     sources: Sources,
     denylist: Denylist<K>,
+    /// What was added at run time.
+    additions: Additions,
     /// The last change, where a tier failed to take it.
     missed: Option<Change>,
+    /// Tokens whose last change by request a tier failed to take.
+    owed: HashSet<TokenDigest>,
+    /// The files as they were last read, ...
+    files: Vec<FileStatus>,
+    /// ... when that was, ...
+    read: SystemTime,
+    /// ... and why one of them was refused.
+    refused: Option<String>,
+    /// What time it is; a test's own in tests.
+    clock: Clock,
+}
+
+type Clock = Box<dyn Fn() -> SystemTime + Send>;
+
+/// The sources as they were read at start.
+pub struct Loaded {
+    /// What is to be in force.
+    pub list: List,
+    additions: Additions,
+    files: Vec<FileStatus>,
 }
 
 /// What all files together gave.
 #[derive(Default)]
-struct Gathered<'a> {
-    records: Vec<Record>,
-    read: Vec<(&'a Source, Summary)>,
+struct Gathered {
+    records: Records,
+    read: Vec<(Source, Summary)>,
+    /// Those that were read, and sources that could not be.
+    files: Vec<FileStatus>,
     refused: Vec<FileError>,
 }
 
 impl Sources {
-    /// Reads all files; warns of the lines that are left out.
+    /// Reads all files, to be in force with the additions from `now` on; warns of the lines that are left out.
     ///
     /// # Errors
-    /// The first file that is refused.
-    pub fn read(&self) -> Result<List, FileError> {
+    /// The first file that is refused. A folder without lists is none: nothing is in force that it could
+    /// release.
+    pub fn read(&self, mut additions: Additions, now: SystemTime) -> Result<Loaded, FileError> {
         let gathered = self.read_each();
         gathered.report();
-        match gathered.refused.into_iter().next() {
-            None => Ok(List::merge(gathered.records, SystemTime::now())),
-            Some(error) => Err(error),
+        for error in gathered.refused {
+            if !matches!(error, FileError::NoLists(_)) {
+                return Err(error);
+            }
+            tracing::warn!("{error}");
         }
+        Ok(Loaded {
+            list: merged(gathered.records, &mut additions, now),
+            additions,
+            files: gathered.files,
+        })
     }
 
-    fn read_each(&self) -> Gathered<'_> {
+    fn read_each(&self) -> Gathered {
         let reading = Reading {
             key: self.key.get(),
             min_token_length: self.min_token_length,
         };
         let mut gathered = Gathered::default();
-        for file in &self.files {
-            match read(file, reading, &mut gathered.records) {
-                Ok(summary) => gathered.read.push((file, summary)),
-                Err(error) => gathered.refused.push(error),
+        for source in &self.files {
+            match source.files() {
+                Ok(files) => files
+                    .into_iter()
+                    .for_each(|file| gathered.read(file, reading)),
+                Err(error) => gathered.refuse(source.path.clone(), error),
             }
         }
         gathered
     }
 }
 
-impl Gathered<'_> {
+impl Gathered {
+    fn read(&mut self, file: Source, reading: Reading<'_>) {
+        match read(&file, reading, &mut self.records) {
+            Ok(summary) => {
+                self.files.push(FileStatus {
+                    path: file.path.clone(),
+                    entries: Some(summary.entries),
+                });
+                self.read.push((file, summary));
+            }
+            Err(error) => self.refuse(file.path, error),
+        }
+    }
+
+    fn refuse(&mut self, path: PathBuf, error: FileError) {
+        let entries = None;
+        self.files.push(FileStatus { path, entries });
+        self.refused.push(error);
+    }
+
     /// Warns of what was left out.
     fn report(&self) {
         for (file, summary) in &self.read {
             report(file, summary);
         }
     }
+}
+
+fn merged(records: Records, additions: &mut Additions, now: SystemTime) -> List {
+    let hashed = HashedSet::merge(records.hashed, now);
+    List::merge(additions.merged(records.tokens), now).with_hashed(hashed)
 }
 
 fn report(file: &Source, summary: &Summary) {
@@ -96,23 +164,36 @@ fn report(file: &Source, summary: &Summary) {
     if unnamed > 0 {
         tracing::warn!("{path}: {unnamed} more lines skipped");
     }
+    if summary.hashed > 0 {
+        tracing::warn!(
+            "{path}: {} entries are known by their SHA-256 alone: the proxy tier enforces them, the kernel tier \
+             doesn't",
+            summary.hashed
+        );
+    }
     if summary.entries == 0 {
         tracing::warn!("{path}: the list is empty");
     }
 }
 
 impl<K: Tier + 'static> Keeper<K> {
-    /// A keeper that has brought `list`, as read from `sources`, into force.
+    /// A keeper that has brought what was read from `sources` into force.
     ///
     /// # Errors
     /// Where the kernel tier could not take it.
-    pub fn start(sources: Sources, list: &List, kernel: Option<K>) -> Result<Self, K::Error> {
+    pub fn start(sources: Sources, loaded: Loaded, kernel: Option<K>) -> Result<Self, K::Error> {
         let mut denylist = Denylist::new(kernel);
-        denylist.apply(list)?;
+        denylist.apply(&loaded.list)?;
         Ok(Self {
             sources,
             denylist,
+            additions: loaded.additions,
             missed: None,
+            owed: HashSet::new(),
+            files: loaded.files,
+            read: SystemTime::now(),
+            refused: None,
+            clock: Box::new(SystemTime::now),
         })
     }
 
@@ -122,11 +203,15 @@ impl<K: Tier + 'static> Keeper<K> {
         self.denylist.reader()
     }
 
-    /// Follows the sources and the clock.
+    /// Follows the sources, the clock and what is asked for.
     ///
     /// # Errors
     /// Never returns but where the thread that changes the tiers panicked.
-    pub async fn keep(mut self, mut watch: Watch) -> Result<Infallible, JoinError> {
+    pub async fn keep(
+        mut self,
+        mut watch: Watch,
+        mut requests: mpsc::Receiver<Request>,
+    ) -> Result<Infallible, JoinError> {
         loop {
             let change = {
                 // Not dropped on a tick of the clock: it may be about to report.
@@ -134,6 +219,9 @@ impl<K: Tier + 'static> Keeper<K> {
                 loop {
                     tokio::select! {
                         change = &mut changed => break change,
+                        Some(request) = requests.recv() => {
+                            self = self.aside(move |keeper| keeper.serve(request)).await?;
+                        }
                         () = sleep(self.next_tick()) => self = self.aside(Self::tick).await?,
                     }
                 }
@@ -155,21 +243,33 @@ impl<K: Tier + 'static> Keeper<K> {
     }
 
     fn next_tick(&self) -> Duration {
-        let expiry = self.denylist.next_expiry().map(|at| {
+        let until = |at: SystemTime| {
             at.duration_since(SystemTime::now())
                 .unwrap_or(Duration::ZERO)
-        });
-        let retry = self.missed.map(|_| RETRY);
-        [expiry, retry]
+        };
+        let expiries = [self.denylist.next_expiry(), self.additions.next_expiry()];
+        let behind = self.missed.is_some() || !self.owed.is_empty();
+        let retry = behind.then_some(RETRY);
+        expiries
             .into_iter()
+            .map(|expiry| expiry.map(until))
+            .chain([retry])
             .flatten()
             .fold(CLOCK, Duration::min)
     }
 
     fn tick(&mut self) {
-        match self.denylist.expire(SystemTime::now()) {
-            Ok(0) => {}
-            Ok(expired) => tracing::info!(expired, "entries expired"),
+        let now = (self.clock)();
+        let mut changed = self.additions.expire(now);
+        let of_additions = changed.len();
+        changed.extend(self.owed.drain());
+        // An error is told where it happens, and what is owed then is owed again.
+        let _told = self.settle(changed);
+        match self.denylist.expire(now) {
+            Ok(of_files) if of_files + of_additions == 0 => {}
+            Ok(of_files) => {
+                tracing::info!(expired = of_files + of_additions, "entries expired");
+            }
             Err(error) => tracing::error!(%error, "expired entries could not be removed"),
         }
         if let Some(change) = self.missed {
@@ -186,14 +286,21 @@ impl<K: Tier + 'static> Keeper<K> {
             for error in &gathered.refused {
                 tracing::error!("{error}; the list in force stays in force");
             }
+            self.read = SystemTime::now();
+            self.refused = gathered.refused.first().map(ToString::to_string);
+            self.files = gathered.files;
         }
         if change == Change::Unsettled || !gathered.refused.is_empty() {
-            gathered.records.extend(self.denylist.records());
+            let in_force = self.additions.without(self.denylist.records());
+            let kept = in_force.filter(|record| !self.owed.contains(&record.digest));
+            gathered.records.tokens.extend(kept);
+            gathered.records.hashed.extend(self.denylist.hashed());
         }
-        let list = List::merge(gathered.records, SystemTime::now());
+        let list = merged(gathered.records, &mut self.additions, (self.clock)());
         match self.denylist.apply(&list) {
             Ok(changed) => {
                 self.missed = None;
+                self.owed.clear();
                 if changed.added + changed.removed > 0 {
                     let (added, removed, entries) =
                         (changed.added, changed.removed, list.records().len());
@@ -225,6 +332,7 @@ mod tests {
     use crate::{
         denylist::{ProxySet, identify, model::Model},
         sources::Grammar,
+        state::Store,
     };
 
     const SECOND: Duration = Duration::from_secs(1);
@@ -235,6 +343,13 @@ mod tests {
         key: InstallationKey,
         reader: SetReader,
         task: JoinHandle<Result<Infallible, JoinError>>,
+        _requests: mpsc::Sender<Request>,
+    }
+
+    fn additions(folder: &Path) -> Additions {
+        let key = StoredKey::load_or_create(folder).unwrap();
+        let store = Store::open(folder, key.get()).unwrap();
+        Additions::open(store, SystemTime::now()).unwrap()
     }
 
     impl Drop for Kept {
@@ -244,14 +359,16 @@ mod tests {
     }
 
     impl Kept {
-        fn new(files: &[(&str, &str)]) -> Self {
+        /// `given` are the sources, `files` what is written before.
+        fn new(given: &[&str], files: &[(&str, &str)]) -> Self {
             let folder = tempfile::tempdir().unwrap();
             let key = StoredKey::load_or_create(folder.path()).unwrap();
             let path = |name: &str| folder.path().join(name);
             for (name, text) in files {
+                fs::create_dir_all(path(name).parent().unwrap()).unwrap();
                 fs::write(path(name), text).unwrap();
             }
-            let paths: Vec<PathBuf> = files.iter().map(|(name, _)| path(name)).collect();
+            let paths: Vec<PathBuf> = given.iter().map(|name| path(name)).collect();
             let watch = Watch::new(paths.clone());
             let grammar = Grammar::Entries;
             let sources = Sources {
@@ -262,12 +379,16 @@ mod tests {
                 key: StoredKey::load_or_create(folder.path()).unwrap(),
                 min_token_length: 8,
             };
-            let list = sources.read().unwrap();
-            let keeper = Keeper::<ProxySet>::start(sources, &list, None).unwrap();
+            let loaded = sources
+                .read(additions(folder.path()), SystemTime::now())
+                .unwrap();
+            let keeper = Keeper::<ProxySet>::start(sources, loaded, None).unwrap();
+            let (requests, requested) = mpsc::channel(1);
             Self {
                 key: *key.get(),
                 reader: keeper.reader(),
-                task: tokio::spawn(keeper.keep(watch)),
+                task: tokio::spawn(keeper.keep(watch, requested)),
+                _requests: requests,
                 folder,
             }
         }
@@ -311,7 +432,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_rewritten_and_a_replaced_file_are_in_force_within_a_second() {
-        let kept = Kept::new(&[("list", "token-one\ntoken-two\n")]);
+        let kept = Kept::new(&["list"], &[("list", "token-one\ntoken-two\n")]);
         assert!(kept.is_listed("token-one") && kept.is_listed("token-two"));
         kept.write("list", "token-two\ntoken-three\n");
         kept.becomes("token-one", false).await;
@@ -323,7 +444,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_broken_or_missing_file_unblocks_nothing_and_holds_up_no_addition() {
-        let kept = Kept::new(&[("a", "token-one\n"), ("b", "token-two\n")]);
+        let kept = Kept::new(&["a", "b"], &[("a", "token-one\n"), ("b", "token-two\n")]);
         kept.write("a", "token-new\ntoken-one oops\n");
         kept.settles().await;
         assert!(kept.is_listed("token-one") && !kept.is_listed("token-new"));
@@ -346,8 +467,28 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn the_lists_of_a_folder_come_and_go_and_a_folder_that_is_gone_unblocks_nothing() {
+        let kept = Kept::new(&["lists"], &[("lists/a.list", "token-one\n")]);
+        kept.write("lists/b.list", "token-two\n");
+        kept.becomes("token-two", true).await;
+        kept.write("lists/other", "token-three\n");
+
+        fs::remove_file(kept.path("lists/a.list")).unwrap();
+        kept.becomes("token-one", false).await;
+        assert!(kept.is_listed("token-two") && !kept.is_listed("token-three"));
+
+        // As where a volume is no longer mounted.
+        fs::remove_file(kept.path("lists/b.list")).unwrap();
+        kept.settles().await;
+        assert!(kept.is_listed("token-two"));
+        fs::remove_dir_all(kept.path("lists")).unwrap();
+        kept.settles().await;
+        assert!(kept.is_listed("token-two"));
+    }
+
+    #[tokio::test]
     async fn a_half_written_file_unblocks_nothing_until_it_is_closed() {
-        let kept = Kept::new(&[("list", "token-one\ntoken-two\n")]);
+        let kept = Kept::new(&["list"], &[("list", "token-one\ntoken-two\n")]);
         let mut file = File::create(kept.path("list")).unwrap();
         kept.settles().await;
         assert!(kept.is_listed("token-one") && kept.is_listed("token-two"));
@@ -363,7 +504,7 @@ mod tests {
 
     #[tokio::test]
     async fn appended_lines_are_in_force_while_the_file_stays_open() {
-        let kept = Kept::new(&[("list", "token-one\n")]);
+        let kept = Kept::new(&["list"], &[("list", "token-one\n")]);
         let mut file = OpenOptions::new()
             .append(true)
             .open(kept.path("list"))
@@ -387,8 +528,11 @@ mod tests {
             key: StoredKey::load_or_create(folder.path()).unwrap(),
             min_token_length: 8,
         };
-        let (kernel, list) = (Model::default(), sources.read().unwrap());
-        let mut keeper = Keeper::start(sources, &list, Some(kernel.clone())).unwrap();
+        let loaded = sources
+            .read(additions(folder.path()), SystemTime::now())
+            .unwrap();
+        let kernel = Model::default();
+        let mut keeper = Keeper::start(sources, loaded, Some(kernel.clone())).unwrap();
         assert_eq!(kernel.map().len(), 1);
 
         kernel.fail(true);
@@ -414,7 +558,10 @@ mod tests {
     async fn an_entry_leaves_at_its_second() {
         let expires = SystemTime::now() + Duration::from_millis(1_200);
         let text = jiff::Timestamp::try_from(expires).unwrap().to_string();
-        let kept = Kept::new(&[("list", &format!("token-one expires={text}\ntoken-two\n"))]);
+        let kept = Kept::new(
+            &["list"],
+            &[("list", &format!("token-one expires={text}\ntoken-two\n"))],
+        );
         while SystemTime::now() < expires {
             assert!(kept.is_listed("token-one"));
             sleep(Duration::from_millis(20)).await;

@@ -5,10 +5,12 @@
 
 pub mod cli;
 pub mod config_file;
+pub mod control;
 pub mod counters;
 pub mod denylist;
 pub mod event;
 pub mod exit;
+pub mod import;
 pub mod keeper;
 pub mod kernel;
 pub mod key;
@@ -17,3 +19,4 @@ pub mod proxy;
 pub mod run;
 pub mod settings;
 pub mod sources;
+pub mod state;

@@ -8,14 +8,22 @@ use std::{
 
 use tokenblock::{
     cli::{Cli, CliError, Command},
+    control,
     exit::{Exit, Failure},
+    import,
     run::run,
 };
 
 fn main() -> ExitCode {
     let result = match Cli::read(env::args_os()) {
         Ok(cli) => match cli.command {
-            Command::Run(args) => run(*args),
+            Command::Run(args) => run(*args).map(|()| Exit::Ok),
+            Command::Import(args) => match import::run(&args) {
+                Ok(()) => Ok(Exit::Ok),
+                Err(error) => Err(error.into()),
+            },
+            Command::Deny(command) => control::deny(command),
+            Command::Status(args) => control::status(&args),
         },
         Err(CliError::Config(error)) => Err(error.into()),
         Err(CliError::Clap(error)) => {
@@ -31,7 +39,7 @@ fn main() -> ExitCode {
         }
     };
     match result {
-        Ok(()) => Exit::Ok.into(),
+        Ok(exit) => exit.into(),
         Err(Failure { exit, error }) => {
             let _printed = writeln!(io::stderr(), "error: {error:#}");
             exit.into()

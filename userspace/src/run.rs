@@ -1,19 +1,24 @@
 //! `tokenblock run`: settings -> list -> tiers -> in force -> until told to stop.
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use anyhow::Context as _;
 use sd_notify::NotifyState;
 use tokio::{
     runtime,
     signal::unix::{Signal, SignalKind, signal},
-    sync::oneshot,
+    sync::{mpsc, oneshot},
     task::{JoinError, JoinHandle},
     time::timeout,
 };
 
 use crate::{
     cli::RunArgs,
+    control::{Control, KernelStatus, ProxyStatus, TiersStatus},
     counters::{self, Counted},
     exit::{Exit, Failure},
     keeper::{Keeper, Sources},
@@ -23,10 +28,13 @@ use crate::{
     proxy::{Proxy, ProxyCounters, ProxyError},
     settings::{KernelSettings, Settings, Surroundings},
     sources::Watch,
+    state::{Additions, StateFolder, Store},
 };
 
 /// The proxy has its own threads; these are for signals, events and the list.
 const THREADS: usize = 2;
+/// Requests of the control socket that wait for the list or the tiers.
+const REQUESTS: usize = 64;
 /// Longest wait for the proxy to end its connections.
 const DRAIN: Duration = Duration::from_millis(900);
 
@@ -67,7 +75,13 @@ struct Tiers {
     kernel: Option<RunningKernel>,
     proxy: Option<RunningProxy>,
     keeping: JoinHandle<Result<Infallible, JoinError>>,
+    control: JoinHandle<Infallible>,
+    /// Who wants to know how the tiers are.
+    asked: mpsc::Receiver<oneshot::Sender<TiersStatus>>,
     entries: usize,
+    /// Entries besides that are known by their SHA-256 alone.
+    hashed: usize,
+    _state: StateFolder,
 }
 
 struct RunningKernel {
@@ -87,7 +101,11 @@ impl Tiers {
     /// The list is in the tiers before a program is attached or a connection accepted, so that there is no
     /// moment without enforcement.
     async fn start(settings: Settings, log: &Log) -> Result<Self, Failure> {
+        let now = SystemTime::now();
+        let state = StateFolder::lock(&settings.state_dir)?;
         let key = StoredKey::load_or_create(&settings.state_dir)?;
+        let additions = Store::open(&settings.state_dir, key.get())
+            .and_then(|store| Additions::open(store, now))?;
         let rules = Arc::new(
             settings
                 .locations
@@ -107,16 +125,18 @@ impl Tiers {
             key,
             min_token_length: settings.min_token_length,
         };
-        let list = sources.read()?;
+        let loaded = sources.read(additions, now)?;
+        let entries = loaded.list.records().len();
+        let hashed = loaded.list.hashed().records().len();
         let (tier, map) = match &settings.kernel {
             Some(kernel) => {
-                let (room, names) = (list.records().len(), Arc::clone(&names));
-                let (tier, map) = KernelTier::start(kernel, &rules, room, names, log.events())?;
+                let names = Arc::clone(&names);
+                let (tier, map) = KernelTier::start(kernel, &rules, entries, names, log.events())?;
                 (Some(tier), Some(map))
             }
             None => (None, None),
         };
-        let keeper = Keeper::<KernelMap>::start(sources, &list, map).map_err(Failure::from)?;
+        let keeper = Keeper::<KernelMap>::start(sources, loaded, map).map_err(Failure::from)?;
         let proxy = match settings.proxy {
             Some(proxy) => Some(Proxy::bind(
                 proxy,
@@ -131,11 +151,25 @@ impl Tiers {
             (Some(tier), Some(settings)) => Some(RunningKernel::attach(tier, &settings).await?),
             _ => None,
         };
+        let (requests, requested) = mpsc::channel(REQUESTS);
+        let (questions, asked) = mpsc::channel(REQUESTS);
+        let key = StoredKey::load_or_create(&settings.state_dir)?;
+        let control = Control::bind(
+            &settings.control,
+            key,
+            settings.min_token_length,
+            requests,
+            questions,
+        )?;
         Ok(Self {
             kernel,
             proxy: proxy.map(RunningProxy::start),
-            keeping: tokio::spawn(keeper.keep(watch)),
-            entries: list.records().len(),
+            keeping: tokio::spawn(keeper.keep(watch, requested)),
+            control: tokio::spawn(control.serve()),
+            asked,
+            entries,
+            hashed,
+            _state: state,
         })
     }
 
@@ -149,15 +183,20 @@ impl Tiers {
             (None, _) => "proxy",
         };
         let entries = self.entries;
+        let proxy_only = (self.hashed > 0).then_some(self.hashed);
         tracing::info!(
             tiers,
             entries,
+            proxy_only,
             interfaces = kernel.map(|kernel| &*kernel.interfaces),
             ports = kernel.map(|kernel| &*kernel.ports),
             proxy = proxy.map(|proxy| &*proxy.address),
             "in force"
         );
-        let status = format!("in force: {tiers}; {entries} entries");
+        let more = proxy_only.map_or_else(String::new, |more| {
+            format!(", {more} more in the proxy only")
+        });
+        let status = format!("in force: {tiers}; {entries} entries{more}");
         notify(&[NotifyState::Ready, NotifyState::Status(&status)]);
     }
 
@@ -172,6 +211,10 @@ impl Tiers {
                     }
                     Told::Count => self.count(log),
                 },
+                Some(reply) = self.asked.recv() => {
+                    // Who asked may be gone.
+                    let _heard = reply.send(self.status(log));
+                }
                 failure = ended_keeper(&mut self.keeping) => return Err(failure),
                 failure = ended_kernel(self.kernel.as_mut()) => return Err(failure),
                 failure = ended_proxy(self.proxy.as_mut()) => return Err(failure),
@@ -180,24 +223,41 @@ impl Tiers {
     }
 
     fn count(&self, log: &Log) {
-        let kernel = self
-            .kernel
-            .as_ref()
-            .map(|kernel| ("kernel", kernel.tier.counters()));
-        let proxy = self
-            .proxy
-            .as_ref()
-            .map(|proxy| ("proxy", proxy.counters.read()));
-        counters::log(
-            kernel
-                .into_iter()
-                .chain(proxy)
-                .chain([("log", log.counters())]),
-        );
+        counters::log(self.counters(log));
+    }
+
+    fn counters(&self, log: &Log) -> impl Iterator<Item = (&'static str, Counted)> {
+        let kernel = self.kernel.as_ref();
+        let kernel = kernel.map(|kernel| ("kernel", kernel.tier.counters()));
+        let proxy = self.proxy.as_ref();
+        let proxy = proxy.map(|proxy| ("proxy", proxy.counters.read()));
+        kernel
+            .into_iter()
+            .chain(proxy)
+            .chain([("log", log.counters())])
+    }
+
+    fn status(&self, log: &Log) -> TiersStatus {
+        TiersStatus {
+            kernel: self.kernel.as_ref().map(|kernel| KernelStatus {
+                interfaces: kernel
+                    .tier
+                    .protected()
+                    .into_iter()
+                    .map(Into::into)
+                    .collect(),
+                ports: kernel.ports.clone(),
+            }),
+            proxy: self.proxy.as_ref().map(|proxy| ProxyStatus {
+                address: proxy.address.clone(),
+            }),
+            counters: counters::object(self.counters(log)),
+        }
     }
 
     /// Detaches, ends connections, logs the counters.
     async fn stop(self, log: &Log) {
+        self.control.abort();
         self.keeping.abort();
         let mut counted: Vec<(&str, Counted)> = Vec::new();
         if let Some(mut kernel) = self.kernel {

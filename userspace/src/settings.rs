@@ -19,6 +19,7 @@ use tokenblock_ebpf::{
 
 use crate::{
     cli::{Direction, LogFormat, LogLevel, OnHit, RunArgs, Xdp},
+    control::{ControlSettings, ControlSettingsError},
     proxy::{ProxySettings, TlsFiles, Upstream, UpstreamError},
     sources::{Grammar, Source},
 };
@@ -34,6 +35,8 @@ pub struct Settings {
     pub min_token_length: u64,
     /// Where the installation key is.
     pub state_dir: PathBuf,
+    /// Where changes at run time are asked for.
+    pub control: ControlSettings,
     /// The form of log lines.
     pub log_format: LogFormat,
     /// The least severe log lines.
@@ -171,6 +174,9 @@ pub enum SettingsError {
     /// There is no place for state.
     #[error("no folder for the installation key: HOME is not set; give --state-dir DIR")]
     NoStateDir,
+    /// Nobody could control it so.
+    #[error(transparent)]
+    Control(#[from] ControlSettingsError),
 }
 
 /// What is wrong with a name.
@@ -217,7 +223,9 @@ impl Surroundings {
         }
     }
 
-    fn state_dir(&self) -> Option<PathBuf> {
+    /// The usual state folder, where there is one.
+    #[must_use]
+    pub fn state_dir(&self) -> Option<PathBuf> {
         if self.root {
             return Some(PathBuf::from("/var/lib/tokenblock"));
         }
@@ -243,9 +251,17 @@ impl Settings {
         }
         let locations = Locations::check(&args)?;
         let state_dir = args.state_dir.clone().or_else(|| surroundings.state_dir());
+        let state_dir = state_dir.ok_or(SettingsError::NoStateDir)?;
+        let control = ControlSettings::check(
+            args.control_socket.clone(),
+            &args.control_mode,
+            args.control_group.as_deref(),
+            &state_dir,
+        )?;
         Ok(Self {
             min_token_length: args.min_token_length,
-            state_dir: state_dir.ok_or(SettingsError::NoStateDir)?,
+            state_dir,
+            control,
             log_format: args.log_format,
             log_level: args.log_level,
             denylist: sources(args)?,
@@ -529,7 +545,9 @@ mod tests {
         let line = ["tokenblock", "run"]
             .into_iter()
             .chain(flags.iter().copied());
-        let Command::Run(args) = Cli::read(line).unwrap().command;
+        let Command::Run(args) = Cli::read(line).unwrap().command else {
+            panic!("another command");
+        };
         *args
     }
 

@@ -18,8 +18,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use base64::{Engine as _, prelude::BASE64_STANDARD};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
+use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 
 const TOKEN: &str = "sk_live_4eC39HqLyjWDarjtT1zdp7dc";
@@ -193,6 +195,7 @@ fn lists_in_the_environment_are_separated_by_commas() {
 #[test]
 fn each_wrong_start_has_its_message_and_code() {
     let bench = Bench::new();
+    fs::write(bench.path("broken.list.gz"), b"\x1f\x8b\x08").unwrap();
     bench.write("bad", &format!("{TOKEN}\n{TOKEN} nonsense\n"));
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let taken = format!("--proxy-listen={}", taken.local_addr().unwrap());
@@ -217,14 +220,14 @@ fn each_wrong_start_has_its_message_and_code() {
         ),
         (
             &["--denylist=.", proxy[0], proxy[1]],
-            66,
-            ".: is a directory",
+            65,
+            "./broken.list.gz: a gzip file that is damaged",
         ),
         (&["--denylist=list", &taken, proxy[1]], 71, "in use"),
         (
             &["--denylist=list", proxy[0], proxy[1], "--state-dir", &state],
             71,
-            "the installation key",
+            "the state folder",
         ),
         (
             &[
@@ -252,7 +255,7 @@ fn help_goes_to_standard_output_and_is_no_failure() {
     assert!(
         String::from_utf8(output.stdout)
             .unwrap()
-            .contains("--denylist <FILE>")
+            .contains("--denylist <FILE|DIR>")
     );
 }
 
@@ -332,6 +335,87 @@ fn a_blocked_request_is_one_structured_line() {
     running.signal(Signal::USR1);
     let counters = running.line("");
     assert_eq!(counters["message"], "counters", "a second line: {counters}");
+}
+
+/// What the proxy answers a request with these lines.
+fn status(address: &str, lines: &str) -> String {
+    let mut client = TcpStream::connect(address).unwrap();
+    client.set_read_timeout(Some(PATIENCE)).unwrap();
+    let request = format!("GET {lines}\r\nHost: a\r\nConnection: close\r\n\r\n");
+    client.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).unwrap();
+    answer.split(' ').nth(1).unwrap_or_default().to_owned()
+}
+
+#[test]
+fn a_list_of_hashes_is_enforced_by_the_proxy_in_every_spelling() {
+    let bench = Bench::new();
+    let jwt = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJzaG9wLTQxIn0";
+    let sha256 = |text: &str| format!("sha256:{:x}", Sha256::digest(text));
+    let either = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJzaG9wLTQyIn0";
+    bench.write(
+        "list",
+        &format!(
+            "{}\n{} kind=jws\n{} reason=\"partner\"\n{} kind=exact\nplain-token-1\n",
+            sha256(TOKEN),
+            sha256(jwt),
+            sha256(either),
+            sha256("a.b.exact-only"),
+        ),
+    );
+    let running = Running::start(bench.proxy(&[]));
+    running.line("4 entries are known by their SHA-256 alone");
+    let in_force = running.line("in force");
+    assert_eq!(
+        (&in_force["entries"], &in_force["proxy_only"]),
+        (&1.into(), &4.into())
+    );
+    let address = in_force["proxy"].as_str().unwrap();
+    let header = |value: &str| format!("/ HTTP/1.1\r\nAuthorization: {value}");
+    let basic = BASE64_STANDARD.encode(format!("user:{TOKEN}"));
+    for blocked in [
+        header(&format!("Bearer {TOKEN}")),
+        header(&format!("bearer  {TOKEN}")),
+        header(TOKEN),
+        header(&format!("Basic {basic}")),
+        header(&format!("Bearer {jwt}.any-signature")),
+        header(&format!("Bearer {either}.any-signature")),
+        header(&format!("Bearer {either}")),
+        header("Bearer a.b.exact-only"),
+        header("Bearer plain-token-1"),
+        format!("/ HTTP/1.1\r\nCookie: a=b; session=\"{TOKEN}\""),
+        format!("/ HTTP/1.1\r\nX-API-Key: x\r\nX-API-Key: {TOKEN}"),
+        format!("/?access%5Ftoken={} HTTP/1.1", TOKEN.replace('_', "%5F")),
+    ] {
+        assert_eq!(status(address, &blocked), "403", "{blocked}");
+    }
+    // Nobody listens upstream.
+    for passed in [
+        header(&format!("Bearer {TOKEN}x")),
+        header(&format!("Bearer {}", TOKEN.to_uppercase())),
+        header(&format!("Bearer {jwt}")),
+        header(&format!("Bearer {jwt}x.any-signature")),
+        format!("/ HTTP/1.1\r\nX-Other: {TOKEN}"),
+    ] {
+        assert_eq!(status(address, &passed), "502", "{passed}");
+    }
+
+    // And at a change, while the file is broken too.
+    bench.write(
+        "list",
+        &format!("plain-token-1\n{}\n", sha256("another-secret-9")),
+    );
+    let changed = running.line("denylist changed");
+    assert_eq!(
+        (&changed["added"], &changed["removed"]),
+        (&1.into(), &4.into())
+    );
+    assert_eq!(status(address, &header("Bearer another-secret-9")), "403");
+    assert_eq!(status(address, &header(&format!("Bearer {TOKEN}"))), "502");
+    bench.write("list", "sha256:broken\n");
+    running.line("stays in force");
+    assert_eq!(status(address, &header("Bearer another-secret-9")), "403");
 }
 
 #[test]

@@ -115,24 +115,20 @@ mod tests {
         Cli::read(["tokenblock"].into_iter().chain(arguments)).unwrap();
     }
 
-    /// The probes look for the programs by name.
+    /// The probes ask the process that the arguments start.
     #[test]
-    fn the_probes_name_the_programs() {
+    fn the_probes_ask_for_the_status() {
         let daemon_set = &documents("daemonset.yaml")[0];
         let container = &daemon_set["spec"]["template"]["spec"]["containers"][0];
-        let programs = workspace::root().join("ebpf/src/programs/mod.rs");
-        let programs = fs::read_to_string(programs).unwrap();
+        let folder = "--state-dir=/var/lib/tokenblock";
+        let arguments = container["args"].as_array().unwrap();
+        assert!(arguments.iter().any(|argument| argument == folder));
         for probe in ["startupProbe", "readinessProbe"] {
-            let command = container[probe]["exec"]["command"][2].as_str().unwrap();
-            assert!(command.contains("'(in|e)gress_(ethern|ip)'"), "{probe}");
-        }
-        for name in [
-            "ingress_ethernet",
-            "egress_ethernet",
-            "ingress_ip",
-            "egress_ip",
-        ] {
-            assert!(programs.contains(&format!("fn {name}(")), "{name}");
+            let command = container[probe]["exec"]["command"].as_array().unwrap();
+            let words: Vec<_> = command.iter().map(|word| word.as_str().unwrap()).collect();
+            assert_eq!(words[1..], ["status", folder], "{probe}");
+            assert!(words[0].ends_with("/tokenblock"), "{probe}");
+            Cli::read(words).unwrap();
         }
     }
 

@@ -16,7 +16,7 @@ use super::{
     flow,
     judge::judge,
     maps::{self, Counts, Work},
-    respond::{Packet, Standing, respond, respond_again},
+    respond::{Packet, Standing, accuse, respond, respond_again},
     skb,
 };
 
@@ -50,22 +50,6 @@ pub fn classify(ctx: &TcContext, link: Link, direction: Direction) -> i32 {
     let Some(settings) = maps::settings() else {
         return TC_ACT_UNSPEC;
     };
-    let on_hit = match reason {
-        Counter::Blocked => OnHit::of(settings.on_hit),
-        // Neither end can go on.
-        Counter::GapConflict if settings.monitor == 0 => OnHit::Reset,
-        Counter::BlockedAgain => {
-            return respond_again(
-                Packet {
-                    skb,
-                    link,
-                    direction,
-                },
-                work,
-            );
-        }
-        _ => return drop_or_pass(reason, settings),
-    };
     let packet = Packet {
         skb,
         link,
@@ -76,7 +60,19 @@ pub fn classify(ctx: &TcContext, link: Link, direction: Direction) -> i32 {
         may_forbid: work.may_forbid != 0,
         plausible: !matches!(work.place, Place::Ahead),
     };
-    respond(packet, work, standing, on_hit, settings, counts)
+    let on_hit = match reason {
+        Counter::Blocked => {
+            if standing.plausible {
+                accuse(packet, work, settings, counts);
+            }
+            OnHit::of(settings.on_hit)
+        }
+        // Neither end can go on.
+        Counter::GapConflict if settings.monitor == 0 => OnHit::Reset,
+        Counter::BlockedAgain => return respond_again(packet, work),
+        _ => return drop_or_pass(reason, settings),
+    };
+    respond(packet, work, standing, on_hit, counts)
 }
 
 /// What becomes of a packet that is not answered.

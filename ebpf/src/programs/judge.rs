@@ -4,7 +4,7 @@ use core::ffi::c_void;
 
 use aya_ebpf::{bindings::__sk_buff, helpers::generated::bpf_loop};
 use tokenblock_ebpf::{
-    flow::{Conflict, Flow, Gap, Left, Place, Start},
+    flow::{Conflict, Flow, Gap, Left, Place},
     reply::SYN,
     rules::Rules,
     scan::Step,
@@ -51,10 +51,6 @@ pub fn judge(
 }
 
 #[inline(always)]
-#[expect(
-    clippy::too_many_arguments,
-    reason = "inlined; a struct would lie on the stack"
-)]
 fn judge_in_flow(
     skb: *mut __sk_buff,
     work: &mut Work,
@@ -151,10 +147,6 @@ enum Outcome {
 }
 
 #[inline(always)]
-#[expect(
-    clippy::too_many_arguments,
-    reason = "inlined; a struct would lie on the stack"
-)]
 fn scan(
     skb: *mut __sk_buff,
     work: &mut Work,
@@ -174,7 +166,8 @@ fn scan(
     let Some(begun) = flow.start(0, work.place, work.start, left, &mut work.scan) else {
         return Err(Counter::ScanUnfinished);
     };
-    work.window.reopen(payload_at.wrapping_add(begun.offset));
+    work.window
+        .reopen(payload_at.wrapping_add(begun.offset), begun.first_line_only);
     work.step = 0;
     work.begun = begun;
     let mut shared = Shared {
@@ -282,7 +275,7 @@ fn next_scan(shared: &mut Shared<'_>) -> i64 {
     shared
         .work
         .window
-        .reopen(payload_at.wrapping_add(begun.offset));
+        .reopen(payload_at.wrapping_add(begun.offset), begun.first_line_only);
     CONTINUE
 }
 

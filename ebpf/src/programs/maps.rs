@@ -46,7 +46,7 @@ pub struct Work {
     pub begun: Start,
     pub gap_key: GapKey,
     /// Whether `gap` is what is noted under `gap_key`; an `Option` would have places that nothing sets
-    /// ("R5 !read_ok").
+    /// ("R5 `!read_ok`").
     pub has_gap: u64,
     pub gap: Gap,
     pub window: Window,

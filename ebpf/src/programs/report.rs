@@ -18,7 +18,7 @@ pub fn report(
     };
     let mut event = Event::of(segment);
     event.location = location;
-    event.blocked = blocked as u8;
+    event.blocked = u8::from(blocked);
     event.token = entry.token;
     event.interface = interface;
     slot.write(event);

@@ -48,6 +48,18 @@ pub struct Standing {
     pub plausible: bool,
 }
 
+/// Counts the request in `work`, which bears a listed token, against its source.
+#[inline(always)]
+pub fn accuse(packet: Packet, work: &mut Work, settings: &Settings, counts: &mut Counts) {
+    if maps::offend(work, settings) {
+        counts.count(Counter::Bans);
+        // SAFETY: the program's context.
+        if !report_ban(&work.segment, unsafe { (*packet.skb).ifindex }) {
+            counts.count(Counter::EventLost);
+        }
+    }
+}
+
 /// Answers the request in `work`, which is blocked, and remembers its flow. Gives the program's verdict.
 #[inline(always)]
 pub fn respond(
@@ -55,18 +67,10 @@ pub fn respond(
     work: &mut Work,
     standing: Standing,
     on_hit: OnHit,
-    settings: &Settings,
     counts: &mut Counts,
 ) -> i32 {
     if !standing.plausible {
         return TC_ACT_SHOT;
-    }
-    if maps::offend(work, settings) {
-        counts.count(Counter::Bans);
-        // SAFETY: the program's context.
-        if !report_ban(&work.segment, unsafe { (*packet.skb).ifindex }) {
-            counts.count(Counter::EventLost);
-        }
     }
     let segment = &work.segment;
     let on_hit = match on_hit {

@@ -1,7 +1,10 @@
 //! The part of a payload that is being scanned, copied from the packet piece by piece.
 
 use aya_ebpf::bindings::__sk_buff;
-use tokenblock_ebpf::scan::{Source, WIDEST};
+use tokenblock_ebpf::{
+    scan::{Source, WIDEST},
+    swar::least,
+};
 
 use super::skb;
 
@@ -16,9 +19,12 @@ pub struct Window {
     /// Bytes held.
     len: u32,
     /// Offset in the packet behind the payload.
-    end: u32,
+    payload_end: u32,
     /// Most bytes ever held since [`Window::open`].
     used: u32,
+    /// Most bytes that are copied at once.
+    step: u32,
+    reserved: u32,
     bytes: [u8; (CAPACITY + WIDEST) as usize],
 }
 
@@ -28,30 +34,37 @@ impl Window {
     pub fn open(&mut self, at: u32, end: u32) {
         self.base = at;
         self.len = 0;
-        self.end = end;
+        self.payload_end = end;
         self.used = 0;
+        self.step = CAPACITY;
     }
 
     /// Looks at the payload from another place on, without forgetting what is to be cleared.
     #[inline(always)]
-    pub fn reopen(&mut self, at: u32) {
+    pub fn reopen(&mut self, at: u32, first_line_only: bool) {
         self.base = at;
         self.len = 0;
+        // A line is seldom longer than a few units, and a copy of all the payload would cost more than its scan.
+        self.step = if first_line_only {
+            4 * WIDEST
+        } else {
+            CAPACITY
+        };
     }
 
     /// Whether a unit that reads [`WIDEST`] bytes from `at` on finds all that the payload has.
     #[inline(always)]
     pub fn covers(&self, at: u32) -> bool {
         self.len.wrapping_sub(at) as i32 >= WIDEST as i32
-            || self.base.wrapping_add(self.len) >= self.end
+            || self.base.wrapping_add(self.len) >= self.payload_end
     }
 
     /// Moves on, so that the first byte held is the one at `pos`; false where the packet could not be read.
     #[inline(always)]
     pub fn advance(&mut self, skb: *mut __sk_buff, pos: u32) -> bool {
         self.base = self.base.wrapping_add(pos);
-        let left = self.end.wrapping_sub(self.base);
-        let n = if left < CAPACITY { left } else { CAPACITY };
+        let left = self.payload_end.wrapping_sub(self.base);
+        let n = least(left, self.step);
         self.len = n;
         if n > self.used {
             self.used = n;

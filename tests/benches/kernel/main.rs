@@ -16,7 +16,7 @@ mod packets;
 use std::fs;
 
 use anyhow::{Result, bail};
-use measure::{Measured, cold, warm};
+use measure::{Measured, in_order, warm};
 use tokenblock::{
     denylist::{Action, Fingerprint, Listed, ShortTokenId, TokenDigest},
     kernel::object::programs,
@@ -26,8 +26,8 @@ use tokenblock_tests::bpf::{KEY, Programs, Setup};
 
 /// Sizes of the denylist, and how they are called.
 const SIZES: [(usize, &str); 3] = [(0, "0"), (1000, "1k"), (1_000_000, "1m")];
-/// Tokens of a cold run.
-const COLD: usize = 2000;
+/// Segments of a connection that are measured.
+const SEGMENTS: usize = 4000;
 
 /// What a figure has to stay below, in nanoseconds.
 const LIMITS: &[(&str, f64)] = &[
@@ -63,24 +63,15 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// The programs with a denylist of tokens that nobody sends, but for the one of the hit.
+/// The programs with a denylist of tokens that nobody sends.
 fn filled(entries: usize) -> Result<Programs> {
     let mut programs = Programs::load(&Setup {
         entries,
-        flows: 0,
         ..Setup::default()
     })?;
-    let made_up: Vec<_> = (1..entries).map(|i| entry(&format!("token-{i}"))).collect();
+    let made_up: Vec<_> = (0..entries).map(|i| entry(&format!("token-{i}"))).collect();
     programs.list(&made_up)?;
-    if entries > 0 {
-        programs.list(&[entry(&hit())])?;
-    }
     Ok(programs)
-}
-
-/// The one token that is sent and listed.
-fn hit() -> String {
-    packets::opaque("hit")
 }
 
 fn entry(token: &str) -> (TokenDigest, Listed) {
@@ -97,34 +88,24 @@ fn entry(token: &str) -> (TokenDigest, Listed) {
 
 /// What depends on the size of the denylist.
 fn requests(programs: &mut Programs, size: &str) -> Result<()> {
-    let opaque = packets::request(&packets::opaque("usual"))?;
-    let jwt = packets::request(&packets::jwt("usual"))?;
-    figure(&format!("request_{size}_ns"), warm(programs, &opaque)?);
-    figure(&format!("request_jwt_{size}_ns"), warm(programs, &jwt)?);
-    let empty = cold(programs, &vec![packets::acknowledgment()?; COLD])?;
     for (kind, token) in [
-        ("opaque", packets::opaque as fn(&str) -> String),
-        ("jwt", packets::jwt),
+        ("", packets::opaque as fn(&str) -> String),
+        ("jwt_", packets::jwt),
     ] {
-        let frames: Result<Vec<_>> = (0..COLD)
+        let usual = vec![packets::request(&token("usual"))?; SEGMENTS];
+        figure(
+            &format!("request_{kind}{size}_ns"),
+            in_order(programs, &usual)?,
+        );
+        let each_its_own: Result<Vec<_>> = (0..SEGMENTS)
             .map(|i| packets::request(&token(&format!("cold {i}"))))
             .collect();
-        let request = cold(programs, &frames?)?;
-        let less = |request: f64| request - empty.median;
-        figure(
-            &format!("request_cold_{kind}_{size}_ns"),
-            Measured {
-                best: less(request.median),
-                median: less(request.median),
-                worst: less(request.worst),
-            },
-        );
-    }
-    if size != "0" {
-        figure(
-            &format!("hit_{size}_ns"),
-            warm(programs, &packets::request(&hit())?)?,
-        );
+        let cold = in_order(programs, &each_its_own?)?;
+        let cold = Measured {
+            best: cold.median,
+            ..cold
+        };
+        figure(&format!("request_cold_{kind}{size}_ns"), cold);
     }
     Ok(())
 }
@@ -135,9 +116,13 @@ fn others(programs: &mut Programs) -> Result<()> {
         ("body_kib_ns", packets::json_body()?),
         ("body_text_kib_ns", packets::text_body()?),
         ("body_random_kib_ns", packets::random_body()?),
+        ("small_request_ns", packets::small_request()?),
+    ] {
+        figure(name, in_order(programs, &vec![frame; SEGMENTS])?);
+    }
+    for (name, frame) in [
         ("other_port_ns", packets::other_port()?),
         ("no_payload_ns", packets::acknowledgment()?),
-        ("small_request_ns", packets::small_request()?),
     ] {
         figure(name, warm(programs, &frame)?);
     }

@@ -149,6 +149,17 @@ impl Lab {
         Bench::new(binary).start(tier, &[])
     }
 
+    /// Ends the product, where it still runs, and starts another on the same files.
+    pub(crate) fn restarted(self) -> Self {
+        let Self {
+            bench,
+            product,
+            tier,
+        } = self;
+        drop(product);
+        bench.start(tier, &[])
+    }
+
     /// Where clients of this tier connect to, IPv4 first.
     pub(crate) fn servers(&self) -> [SocketAddr; 2] {
         self.bench.pair.server_addresses(match self.tier {

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::{Action, Listed, TokenDigest, canonical::Identity};
+use super::{Action, HashedSet, Listed, TokenDigest, canonical::Identity};
 
 /// When an entry leaves the list, to the second; [`Expires::NEVER`] is later than any other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -19,6 +19,16 @@ impl Expires {
             Ok(since) => Self(since.as_secs() + u64::from(since.subsec_nanos() > 0)),
             Err(_before_1970) => Self(0),
         }
+    }
+
+    /// As stored: seconds since 1970, the greatest number for [`Expires::NEVER`].
+    pub(crate) fn to_stored(self) -> u64 {
+        self.0
+    }
+
+    /// The opposite of [`Expires::to_stored`].
+    pub(crate) fn from_stored(seconds: u64) -> Self {
+        Self(seconds)
     }
 
     /// Whether the entry is off the list at `now`.
@@ -63,6 +73,16 @@ pub struct Record {
     pub expires: Expires,
 }
 
+impl Record {
+    /// Takes in another record of the same token: block wins over alert, and the later expiry wins.
+    pub fn join(&mut self, other: &Self) {
+        if other.listed.action == Action::Block {
+            self.listed.action = Action::Block;
+        }
+        self.expires = self.expires.max(other.expires);
+    }
+}
+
 impl From<&Entry<'_>> for Record {
     fn from(entry: &Entry<'_>) -> Self {
         Self {
@@ -79,7 +99,10 @@ impl From<&Entry<'_>> for Record {
 
 /// A merged list: ascending digests, each once, none expired when it was made.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct List(Vec<Record>);
+pub struct List {
+    records: Vec<Record>,
+    hashed: HashedSet,
+}
 
 impl List {
     /// Merges the records of all sources. Of a token that is given twice, block wins over alert and the later
@@ -91,20 +114,32 @@ impl List {
         records.dedup_by(|later, first| {
             let same = later.digest == first.digest;
             if same {
-                if later.listed.action == Action::Block {
-                    first.listed.action = Action::Block;
-                }
-                first.expires = first.expires.max(later.expires);
+                first.join(later);
             }
             same
         });
-        Self(records)
+        Self {
+            records,
+            hashed: HashedSet::default(),
+        }
     }
 
     /// The records, in the order of their digests.
     #[must_use]
     pub fn records(&self) -> &[Record] {
-        &self.0
+        &self.records
+    }
+
+    /// The same list with these entries besides.
+    #[must_use]
+    pub fn with_hashed(self, hashed: HashedSet) -> Self {
+        Self { hashed, ..self }
+    }
+
+    /// The entries that are known by their SHA-256 alone.
+    #[must_use]
+    pub fn hashed(&self) -> &HashedSet {
+        &self.hashed
     }
 }
 

@@ -1,6 +1,8 @@
 //! The denylist: entries, and the two forms in which the tiers hold it.
 
 mod canonical;
+mod expiries;
+mod hashed;
 mod list;
 #[cfg(test)]
 pub(crate) mod model;
@@ -10,6 +12,7 @@ mod table;
 mod token;
 
 pub use canonical::{Identity, Malformed, Skipped, Unlistable, identify};
+pub use hashed::{HashedReader, HashedRecord, HashedSet};
 pub use list::{Entry, Expires, List, Record};
 pub use set::{ProxySet, SetReader, Snapshot};
 pub use store::{Changed, Denylist};

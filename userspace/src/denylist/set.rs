@@ -4,7 +4,7 @@ use std::{convert::Infallible, iter, sync::Arc};
 
 use arc_swap::ArcSwap;
 
-use super::{Listed, Tier, TokenDigest, table::Table};
+use super::{HashedReader, HashedSet, Listed, Tier, TokenDigest, table::Table};
 
 /// Changes are gathered in an overlay up to this many, so that one addition to a large list copies the
 /// overlay and not the list. Both are searched on each read, so it stays small.
@@ -20,6 +20,7 @@ pub struct ProxySet {
 #[derive(Clone, Debug)]
 pub struct SetReader {
     shared: Arc<ArcSwap<Snapshot>>,
+    hashed: HashedReader,
 }
 
 /// What is listed at one moment.
@@ -36,6 +37,7 @@ impl ProxySet {
     pub fn reader(&self) -> SetReader {
         SetReader {
             shared: Arc::clone(&self.shared),
+            hashed: HashedReader::default(),
         }
     }
 
@@ -43,6 +45,14 @@ impl ProxySet {
     #[must_use]
     pub fn snapshot(&self) -> Arc<Snapshot> {
         self.shared.load_full()
+    }
+
+    /// Takes a long overlay into the list, before a change has to wait for that.
+    pub fn tidy(&self) {
+        let snapshot = self.shared.load();
+        if snapshot.overlay.len() > OVERLAY / 2 {
+            self.shared.store(Arc::new(snapshot.flat(&[])));
+        }
     }
 
     fn change(&self, mut changes: Vec<(TokenDigest, Option<Listed>)>) {
@@ -57,6 +67,18 @@ impl ProxySet {
 }
 
 impl SetReader {
+    /// A reader of what is known by its SHA-256 alone, too.
+    #[must_use]
+    pub(super) fn with_hashed(self, hashed: HashedReader) -> Self {
+        Self { hashed, ..self }
+    }
+
+    /// What is known by its SHA-256 alone; `None` where that is nothing.
+    #[must_use]
+    pub fn hashed(&self) -> Option<Arc<HashedSet>> {
+        self.hashed.current()
+    }
+
     /// What is listed under this digest.
     #[must_use]
     pub fn get(&self, digest: &TokenDigest) -> Option<Listed> {
@@ -74,17 +96,37 @@ impl Snapshot {
         }
     }
 
+    /// How many entries are listed.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        let changed = |(digest, listed): &(TokenDigest, Option<Listed>)| {
+            isize::from(listed.is_some()) - isize::from(self.base.get(digest).is_some())
+        };
+        let changed = self.overlay.iter().map(changed).sum();
+        self.base.len().saturating_add_signed(changed)
+    }
+
+    /// Whether nothing is listed.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     /// All entries, in the order of their digests.
     pub fn iter(&self) -> impl Iterator<Item = (TokenDigest, Listed)> {
         layered(self.base.entries(), &self.overlay)
     }
 
+    fn flat(&self, changes: &[(TokenDigest, Option<Listed>)]) -> Self {
+        Self {
+            base: Arc::new(layered(self.iter(), changes).collect()),
+            overlay: Vec::new(),
+        }
+    }
+
     fn changed(&self, changes: &[(TokenDigest, Option<Listed>)]) -> Self {
         if self.overlay.len() + changes.len() > OVERLAY {
-            return Self {
-                base: Arc::new(layered(self.iter(), changes).collect()),
-                overlay: Vec::new(),
-            };
+            return self.flat(changes);
         }
         let mut overlay = self.overlay.clone();
         for change in changes {
@@ -187,7 +229,9 @@ mod tests {
                     let gone: Vec<_> = changes.iter().map(|(digest, _)| *digest).collect();
                     set.remove(&gone).unwrap();
                     model.retain(|digest, _| !gone.contains(digest));
+                    set.tidy();
                 }
+                prop_assert_eq!(set.snapshot().len(), model.len());
                 prop_assert!(set.snapshot().iter().eq(model.iter().map(|(d, l)| (*d, *l))));
                 for probe in &probes {
                     prop_assert_eq!(reader.get(probe), model.get(probe).copied());

@@ -1,16 +1,19 @@
 //! What is in force, and the way from there to a new list: additions first, then removals, in every tier.
 
-use std::{collections::HashMap, time::SystemTime};
+use std::time::SystemTime;
 
-use super::{Expires, List, Listed, ProxySet, Record, SetReader, Snapshot, Tier, TokenDigest};
+use super::{
+    Expires, HashedReader, HashedRecord, List, Listed, ProxySet, Record, SetReader, Snapshot, Tier,
+    TokenDigest, expiries::Expiries,
+};
 
 /// The denylist in force. The proxy's set is the record of it, so that it is held once.
 #[derive(Debug)]
 pub struct Denylist<K> {
     set: ProxySet,
+    hashed: HashedReader,
     kernel: Option<K>,
-    /// The entries that will leave, the next one last.
-    expiries: Vec<(Expires, TokenDigest)>,
+    expiries: Expiries,
     /// Whether the kernel tier failed to take additions that the set has.
     kernel_behind: bool,
 }
@@ -30,8 +33,9 @@ impl<K: Tier> Denylist<K> {
     pub fn new(kernel: Option<K>) -> Self {
         Self {
             set: ProxySet::default(),
+            hashed: HashedReader::default(),
             kernel,
-            expiries: Vec::new(),
+            expiries: Expiries::default(),
             kernel_behind: false,
         }
     }
@@ -39,23 +43,26 @@ impl<K: Tier> Denylist<K> {
     /// For the proxy to read.
     #[must_use]
     pub fn reader(&self) -> SetReader {
-        self.set.reader()
+        self.set.reader().with_hashed(self.hashed.clone())
     }
 
     /// The records in force, to be merged into a list that may only add.
     #[must_use]
     pub fn records(&self) -> Vec<Record> {
-        let expiries: HashMap<_, _> = self
-            .expiries
-            .iter()
-            .map(|(at, digest)| (digest, *at))
-            .collect();
+        let expiries = self.expiries.all();
         let record = |(digest, listed)| Record {
             digest,
             listed,
             expires: expiries.get(&digest).copied().unwrap_or(Expires::NEVER),
         };
         self.set.snapshot().iter().map(record).collect()
+    }
+
+    /// The entries in force that are known by their SHA-256 alone.
+    #[must_use]
+    pub fn hashed(&self) -> Vec<HashedRecord> {
+        let current = self.hashed.current();
+        current.map_or_else(Vec::new, |set| set.records().to_vec())
     }
 
     /// Brings `list` into force. At no moment does a token pass that is on both the old and the new list.
@@ -65,14 +72,16 @@ impl<K: Tier> Denylist<K> {
     /// additions, and the next call tries all again.
     pub fn apply(&mut self, list: &List) -> Result<Changed, K::Error> {
         let difference = Difference::between(&self.set.snapshot(), list.records());
-        self.expiries = expiries(list.records());
+        self.expiries = Expiries::of(list.records());
         let added = self.add(list, &difference.added);
+        // Swapped as a whole, and without the kernel tier, which has no part in it.
+        let (hashed_added, hashed_removed) = self.hashed.store(list.hashed().clone());
         let Ok(()) = self.set.add(&difference.added);
         added?;
         self.remove(&difference.removed)?;
         Ok(Changed {
-            added: difference.added.len(),
-            removed: difference.removed.len(),
+            added: difference.added.len() + hashed_added,
+            removed: difference.removed.len() + hashed_removed,
         })
     }
 
@@ -108,10 +117,78 @@ impl<K: Tier> Denylist<K> {
         Ok(())
     }
 
-    /// When the next entry leaves by itself.
+    /// The record in force under this digest.
+    ///
+    /// Takes time with the number of entries that leave by themselves, where the digest is listed.
+    #[must_use]
+    pub fn get(&self, digest: &TokenDigest) -> Option<Record> {
+        self.set.snapshot().get(digest).map(|listed| Record {
+            digest: *digest,
+            listed,
+            expires: self.expiries.get(digest),
+        })
+    }
+
+    /// How many entries are in force.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.set.snapshot().len()
+    }
+
+    /// Whether nothing is listed.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Whether the kernel tier holds all that the set holds, as far as is known.
+    #[must_use]
+    pub fn is_level(&self) -> bool {
+        !self.kernel_behind
+    }
+
+    /// Lists these besides the rest, each in place of what is listed under its digest; without a look at the rest.
+    ///
+    /// # Errors
+    /// Where the kernel tier did not take all of them; the set has.
+    pub fn insert(&mut self, records: &[Record]) -> Result<(), K::Error> {
+        if records.is_empty() {
+            return Ok(());
+        }
+        let entries: Vec<_> = records.iter().map(|r| (r.digest, r.listed)).collect();
+        for record in records {
+            self.expiries.set(record.digest, record.expires);
+        }
+        let taken = match &mut self.kernel {
+            Some(kernel) => kernel.add(&entries),
+            None => Ok(()),
+        };
+        self.kernel_behind |= taken.is_err();
+        let Ok(()) = self.set.add(&entries);
+        taken
+    }
+
+    /// Does what makes later changes quick; to be called when nobody waits.
+    pub fn tidy(&self) {
+        self.set.tidy();
+    }
+
+    /// Takes these off; one that is not listed is no error.
+    ///
+    /// # Errors
+    /// Where the kernel tier could not remove them; they stay listed in both tiers.
+    pub fn withdraw(&mut self, digests: &[TokenDigest]) -> Result<(), K::Error> {
+        self.remove(digests)?;
+        for digest in digests {
+            self.expiries.set(*digest, Expires::NEVER);
+        }
+        Ok(())
+    }
+
+    /// When the next entry leaves by itself; at times earlier.
     #[must_use]
     pub fn next_expiry(&self) -> Option<SystemTime> {
-        self.expiries.last().and_then(|(at, _)| at.time())
+        self.expiries.next()
     }
 
     /// Takes off what has expired by `now`; says how many.
@@ -119,25 +196,11 @@ impl<K: Tier> Denylist<K> {
     /// # Errors
     /// Where the kernel tier could not remove them; they stay due.
     pub fn expire(&mut self, now: SystemTime) -> Result<usize, K::Error> {
-        let first_due = self.expiries.partition_point(|(at, _)| !at.is_past(now));
-        let due: Vec<_> = self.expiries[first_due..]
-            .iter()
-            .map(|(_, digest)| *digest)
-            .collect();
+        let due = self.expiries.due(now);
         self.remove(&due)?;
-        self.expiries.truncate(first_due);
+        self.expiries.forget(&due, now);
         Ok(due.len())
     }
-}
-
-fn expiries(records: &[Record]) -> Vec<(Expires, TokenDigest)> {
-    let mut expiries: Vec<_> = records
-        .iter()
-        .filter(|record| record.expires != Expires::NEVER)
-        .map(|record| (record.expires, record.digest))
-        .collect();
-    expiries.sort_unstable_by(|a, b| b.cmp(a));
-    expiries
 }
 
 struct Difference {

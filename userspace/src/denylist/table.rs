@@ -30,6 +30,10 @@ impl Table {
         self.listed.get(from as usize + at).copied()
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.digests.len()
+    }
+
     pub(super) fn entries(&self) -> impl Iterator<Item = (TokenDigest, Listed)> {
         self.digests
             .iter()

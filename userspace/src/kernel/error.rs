@@ -119,6 +119,10 @@ impl KernelError {
     }
 
     /// Says why a program could not be loaded.
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "the loader's other errors are told as they are"
+    )]
     pub(super) fn from_program(error: ProgramError) -> Self {
         if let Some(source) = permission(&error) {
             return Self::Permission { source };
@@ -128,24 +132,23 @@ impl KernelError {
                 release: system::kernel_version(),
             };
         }
-        match error {
+        let (io_error, verifier_log) = match error {
             ProgramError::LoadError {
                 io_error,
                 verifier_log,
-            } => {
-                let log = verifier_log.to_string();
-                let cut = log.len().saturating_sub(LOG_END);
-                let start = (cut..log.len())
-                    .find(|at| log.is_char_boundary(*at))
-                    .unwrap_or(0);
-                let log = log.get(start..).unwrap_or_default().to_owned();
-                Self::Refused {
-                    release: system::kernel_version(),
-                    log,
-                    source: io_error,
-                }
-            }
-            other => Self::Program(other),
+            } => (io_error, verifier_log),
+            other => return Self::Program(other),
+        };
+        let log = verifier_log.to_string();
+        let cut = log.len().saturating_sub(LOG_END);
+        let start = (cut..log.len())
+            .find(|at| log.is_char_boundary(*at))
+            .unwrap_or(0);
+        let log = log.get(start..).unwrap_or_default().to_owned();
+        Self::Refused {
+            release: system::kernel_version(),
+            log,
+            source: io_error,
         }
     }
 }

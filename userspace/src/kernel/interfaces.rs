@@ -101,6 +101,10 @@ impl Drop for Interfaces {
     }
 }
 
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "dozens of link layers carry no IP"
+)]
 fn interface(message: &LinkMessage) -> Option<Interface> {
     let name = message.attributes.iter().find_map(|attribute| {
         if let LinkAttribute::IfName(name) = attribute {

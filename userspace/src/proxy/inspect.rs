@@ -4,13 +4,15 @@ use std::{net::SocketAddr, sync::Arc, time::SystemTime};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use http::{HeaderMap, Uri, header::SEC_WEBSOCKET_PROTOCOL};
-use tokenblock_ebpf::{inspect, location::LocationId, rules::Rules, scan::Scan};
+use tokenblock_ebpf::{inspect, location::LocationId, rules::Rules, scan::Scan, sha256};
 
 use super::counters::{Counter, Counters};
 use crate::{
-    denylist::{Action, Listed, SetReader, ShortTokenId, TokenDigest},
+    denylist::{Action, HashedSet, Listed, SetReader, ShortTokenId, TokenDigest},
     event::{EventSink, Outcome, Tier, TokenSeen},
 };
+
+type Sha256 = sha256::digest::TokenDigest;
 
 /// Both ends of a client connection, as events show them.
 #[derive(Clone, Copy, Debug)]
@@ -27,6 +29,8 @@ const ENCODED_PROTOCOL: &[u8] = b"base64url.bearer.authorization.k8s.io.";
 /// A form that is judged while it passes (RFC 6750 section 2.2).
 pub(super) struct Form {
     scan: Scan,
+    /// Where entries are known by their SHA-256 alone.
+    sha256: Option<sha256::scan::Scan>,
     /// Bytes that are still to be judged.
     left: u64,
     /// Whether it was longer than that.
@@ -81,6 +85,10 @@ impl Inspector {
     pub(super) fn form(&self, limit: u64) -> Form {
         Form {
             scan: Scan::query(&self.rules),
+            sha256: self
+                .denylist
+                .hashed()
+                .map(|_| sha256::scan::Scan::query(&self.rules)),
             left: limit,
             cut: false,
         }
@@ -103,12 +111,21 @@ impl Inspector {
         }
         let bytes = bytes.get(..within).unwrap_or_default();
         let mut judge = Judge::new(self, counters, ends);
+        let ends = last && !form.cut;
+        let rules = &self.rules;
         let mut listed = |location, digest: &TokenDigest| judge.candidate(location, digest);
-        let mut hit = inspect::stream(&mut form.scan, &self.rules, bytes, &mut listed);
-        if last && !form.cut {
-            hit = hit.or_else(|| inspect::finish(&mut form.scan, &self.rules, &mut listed));
+        let mut hit = inspect::stream(&mut form.scan, rules, bytes, &mut listed).is_some();
+        if ends {
+            hit = hit || inspect::finish(&mut form.scan, rules, &mut listed).is_some();
         }
-        Verdict::of(hit.is_some())
+        if let Some(scan) = form.sha256.as_mut().filter(|_| !hit) {
+            let mut listed = |location, digest: &Sha256| judge.hashed(location, digest);
+            hit = sha256::inspect::stream(scan, rules, bytes, &mut listed).is_some();
+            if ends {
+                hit = hit || sha256::inspect::finish(scan, rules, &mut listed).is_some();
+            }
+        }
+        Verdict::of(hit)
     }
 
     /// Judges fields that came after the body (RFC 9110 section 6.5).
@@ -127,6 +144,8 @@ struct Judge<'a> {
     inspector: &'a Inspector,
     counters: &'a Counters,
     ends: Ends,
+    /// What is known by its SHA-256 alone; `None` where that is nothing.
+    hashed: Option<Arc<HashedSet>>,
     /// Tokens that were reported and passed; one report a request is enough.
     alerted: Vec<ShortTokenId>,
 }
@@ -137,6 +156,7 @@ impl<'a> Judge<'a> {
             inspector,
             counters,
             ends,
+            hashed: inspector.denylist.hashed(),
             alerted: Vec::new(),
         }
     }
@@ -158,7 +178,15 @@ impl<'a> Judge<'a> {
     fn field(&mut self, name: &str, value: &[u8]) -> bool {
         let rules = &self.inspector.rules;
         let mut listed = |location, digest: &TokenDigest| self.candidate(location, digest);
-        inspect::header(rules, name.as_bytes(), value, &mut listed).is_some()
+        let name = name.as_bytes();
+        if inspect::header(rules, name, value, &mut listed).is_some() {
+            return true;
+        }
+        if self.hashed.is_none() {
+            return false;
+        }
+        let mut listed = |location, digest: &Sha256| self.hashed(location, digest);
+        sha256::inspect::header(rules, name, value, &mut listed).is_some()
     }
 
     /// Each protocol that a WebSocket client offers is a value of its own.
@@ -175,14 +203,28 @@ impl<'a> Judge<'a> {
     fn query(&mut self, query: &[u8]) -> Verdict {
         let rules = &self.inspector.rules;
         let mut listed = |location, digest: &TokenDigest| self.candidate(location, digest);
-        Verdict::of(inspect::query(rules, query, &mut listed).is_some())
+        let mut hit = inspect::query(rules, query, &mut listed).is_some();
+        if !hit && self.hashed.is_some() {
+            let mut listed = |location, digest: &Sha256| self.hashed(location, digest);
+            hit = sha256::inspect::query(rules, query, &mut listed).is_some();
+        }
+        Verdict::of(hit)
     }
 
     /// Whether this candidate blocks the request. What is found is reported.
     fn candidate(&mut self, location: LocationId, digest: &TokenDigest) -> bool {
-        let Some(listed) = self.inspector.denylist.get(digest) else {
-            return false;
-        };
+        let listed = self.inspector.denylist.get(digest);
+        listed.is_some_and(|listed| self.found(location, listed))
+    }
+
+    /// The same where the candidate's SHA-256 is known.
+    fn hashed(&mut self, location: LocationId, digest: &Sha256) -> bool {
+        let hashed = self.hashed.as_ref();
+        let listed = hashed.and_then(|hashed| hashed.get(digest, SystemTime::now()));
+        listed.is_some_and(|listed| self.found(location, listed))
+    }
+
+    fn found(&mut self, location: LocationId, listed: Listed) -> bool {
         let blocks = listed.action == Action::Block && !self.inspector.monitor;
         if blocks {
             self.counters.add(Counter::Blocked);

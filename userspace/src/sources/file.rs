@@ -2,17 +2,17 @@
 
 use std::{
     fs::File,
-    io::{self, ErrorKind},
+    io::{self, ErrorKind, Read},
     path::{Path, PathBuf},
     time::SystemTime,
 };
 
 use super::{
-    Reading,
+    Reading, folder, gzip,
     line::{self, Grammar, Line, LineError},
     lines::{Lines, LinesError},
 };
-use crate::denylist::{Record, Skipped};
+use crate::denylist::{HashedRecord, Record, Skipped};
 
 /// Largest file in bytes; ten million long tokens fit.
 const MAX_FILE: u64 = 16 << 30;
@@ -20,7 +20,7 @@ const MAX_FILE: u64 = 16 << 30;
 const MAX_NAMED: usize = 20;
 const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
-/// A file of entries.
+/// A file of entries, or a folder of such files.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Source {
     /// Where it is.
@@ -29,11 +29,40 @@ pub struct Source {
     pub grammar: Grammar,
 }
 
+impl Source {
+    /// The files that this source is now: itself, or the lists in the folder that it is.
+    ///
+    /// # Errors
+    /// Where it is a folder that can't be read, or one without any list: an unmounted volume looks like that.
+    pub fn files(&self) -> Result<Vec<Self>, FileError> {
+        let lists = match self.grammar {
+            Grammar::Entries => {
+                folder::lists(&self.path).map_err(|error| failed(&self.path, error))?
+            }
+            // Its folder would be read by names that its lists don't have.
+            Grammar::Wallarm => None,
+        };
+        match lists {
+            None => Ok(vec![self.clone()]),
+            Some(lists) if lists.is_empty() => Err(FileError::NoLists(self.path.clone())),
+            Some(lists) => Ok(lists
+                .into_iter()
+                .map(|path| Self {
+                    path,
+                    grammar: self.grammar,
+                })
+                .collect()),
+        }
+    }
+}
+
 /// What a file held besides its records.
 #[derive(Debug, Default)]
 pub struct Summary {
     /// Entries, before those that are given twice are merged.
     pub entries: u64,
+    /// Those of them that are known by their SHA-256 alone.
+    pub hashed: u64,
     /// Lines that were left out.
     pub skipped: u64,
     /// The first of them.
@@ -82,6 +111,22 @@ pub enum FileError {
         /// Why.
         error: io::Error,
     },
+    /// A folder without lists.
+    #[error(
+        "{}: there is no *.list or *.list.gz in this folder; an empty list is an empty file", .0.display()
+    )]
+    NoLists(PathBuf),
+    /// A gzip file that is broken, or isn't whole.
+    #[error("{}: a gzip file that is damaged or cut short ({error})", path.display())]
+    Gzip {
+        /// What was given.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+    /// A gzip file that expands to more than a list does.
+    #[error("{}: a gzip file that expands to far more than a list of tokens does", .0.display())]
+    Expands(PathBuf),
     /// A line is malformed.
     #[error("{}:{number}: {error}", path.display())]
     Line {
@@ -94,6 +139,15 @@ pub enum FileError {
     },
 }
 
+/// The entries of files.
+#[derive(Debug, Default)]
+pub struct Records {
+    /// Of tokens.
+    pub tokens: Vec<Record>,
+    /// Those that are known by their SHA-256 alone.
+    pub hashed: Vec<HashedRecord>,
+}
+
 /// Appends the records of a file to `records`.
 ///
 /// # Errors
@@ -101,30 +155,37 @@ pub enum FileError {
 pub fn read(
     source: &Source,
     reading: Reading<'_>,
-    records: &mut Vec<Record>,
+    records: &mut Records,
 ) -> Result<Summary, FileError> {
-    let held = records.len();
+    let held = (records.tokens.len(), records.hashed.len());
     let result = open(&source.path).and_then(|(file, written)| {
         read_lines(source, reading, written, Lines::new(file), records)
     });
     if result.is_err() {
-        records.truncate(held);
+        records.tokens.truncate(held.0);
+        records.hashed.truncate(held.1);
     }
     result
 }
 
-/// The file and when it was last written.
-fn open(path: &Path) -> Result<(File, SystemTime), FileError> {
-    let failed = |error: io::Error| {
-        let (kind, path) = (error.kind(), path.to_owned());
-        if matches!(kind, ErrorKind::NotFound | ErrorKind::NotADirectory) {
-            FileError::NotFound(path)
-        } else if kind == ErrorKind::PermissionDenied {
-            FileError::Denied(path)
-        } else {
-            FileError::Io { path, error }
-        }
-    };
+fn failed(path: &Path, error: io::Error) -> FileError {
+    let (kind, path) = (error.kind(), path.to_owned());
+    if matches!(kind, ErrorKind::NotFound | ErrorKind::NotADirectory) {
+        FileError::NotFound(path)
+    } else if kind == ErrorKind::PermissionDenied {
+        FileError::Denied(path)
+    } else if kind == ErrorKind::FileTooLarge {
+        FileError::Expands(path)
+    } else if gzip::is_damage(kind) {
+        FileError::Gzip { path, error }
+    } else {
+        FileError::Io { path, error }
+    }
+}
+
+/// What the file holds, and when it was last written.
+fn open(path: &Path) -> Result<(Box<dyn Read>, SystemTime), FileError> {
+    let failed = |error| failed(path, error);
     // Asked before opening: to open a named pipe would wait for its writer.
     check_kind(path, &path.metadata().map_err(failed)?)?;
     let file = File::open(path).map_err(failed)?;
@@ -137,7 +198,8 @@ fn open(path: &Path) -> Result<(File, SystemTime), FileError> {
         });
     }
     let written = metadata.modified().map_err(failed)?;
-    Ok((file, written))
+    let contents = gzip::expanded(file, metadata.len()).map_err(failed)?;
+    Ok((contents, written))
 }
 
 fn check_kind(path: &Path, metadata: &std::fs::Metadata) -> Result<(), FileError> {
@@ -158,8 +220,8 @@ fn read_lines(
     source: &Source,
     reading: Reading<'_>,
     written: SystemTime,
-    mut lines: Lines<File>,
-    records: &mut Vec<Record>,
+    mut lines: Lines<Box<dyn Read>>,
+    records: &mut Records,
 ) -> Result<Summary, FileError> {
     let mut summary = Summary::default();
     let refused = |number, error| FileError::Line {
@@ -172,12 +234,7 @@ fn read_lines(
             Ok(Some(line)) => line,
             Ok(None) => return Ok(summary),
             Err(LinesError::TooLong(number)) => return Err(refused(number, LineError::TooLong)),
-            Err(LinesError::Io(error)) => {
-                return Err(FileError::Io {
-                    path: source.path.clone(),
-                    error,
-                });
-            }
+            Err(LinesError::Io(error)) => return Err(failed(&source.path, error)),
         };
         if number == 1 {
             text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text);
@@ -185,7 +242,12 @@ fn read_lines(
         match line::parse(source.grammar, reading, written, text) {
             Ok(Line::Entry(entry)) => {
                 summary.entries += 1;
-                records.push(Record::from(&entry));
+                records.tokens.push(Record::from(&entry));
+            }
+            Ok(Line::Hashed(record)) => {
+                summary.entries += 1;
+                summary.hashed += 1;
+                records.hashed.push(record);
             }
             Ok(Line::Skipped(why)) => summary.skip(SkippedLine { number, why }),
             Ok(Line::Blank) => {}
@@ -205,8 +267,9 @@ impl Summary {
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, os::unix::fs::PermissionsExt as _};
+    use std::{fs, io::Write as _, os::unix::fs::PermissionsExt as _};
 
+    use flate2::{Compression, write::GzEncoder};
     use tokenblock_ebpf::digest::InstallationKey;
 
     use super::*;
@@ -221,8 +284,8 @@ mod tests {
             path: path.to_owned(),
             grammar: Grammar::Entries,
         };
-        let mut records = Vec::new();
-        read(&source, READING, &mut records).map(|summary| (records, summary))
+        let mut records = Records::default();
+        read(&source, READING, &mut records).map(|summary| (records.tokens, summary))
     }
 
     fn with_file<T>(text: &[u8], job: impl FnOnce(&Path) -> T) -> T {
@@ -289,6 +352,49 @@ mod tests {
         if !rustix::process::geteuid().is_root() {
             assert!(text(&path("mine")).contains("may not be read by this user"));
         }
+    }
+
+    fn gzip(text: &[u8]) -> Vec<u8> {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
+        encoder.write_all(text).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    #[test]
+    fn a_gzip_file_is_read_as_what_it_expands_to() {
+        let text: &[u8] = b"first-token\n# comment\nsecond-token action=alert\n";
+        let (plain, _) = read_text(text).unwrap();
+        assert_eq!(read_text(&gzip(text)).unwrap().0, plain);
+        let (one, two) = text.split_at(16);
+        let members = [gzip(one), gzip(two)].concat();
+        assert_eq!(read_text(&members).unwrap().0, plain);
+
+        let error = read_text(&gzip(b"first-token\nsecond oops\n")).expect_err("refused");
+        assert!(error.to_string().contains("list:2: "), "{error}");
+    }
+
+    #[test]
+    fn a_gzip_file_that_is_cut_or_damaged_gives_nothing() {
+        let whole = gzip("some-token\n".repeat(1_000).as_bytes());
+        for cut in 2..whole.len() {
+            let error = read_text(&whole[..cut]).expect_err("refused");
+            assert!(matches!(error, FileError::Gzip { .. }), "{cut}: {error}");
+        }
+        let mut damaged = whole.clone();
+        let checksum = damaged.len() - 8;
+        damaged[checksum] ^= 1;
+        let error = read_text(&damaged).expect_err("refused");
+        assert!(matches!(error, FileError::Gzip { .. }), "{error}");
+    }
+
+    #[test]
+    fn what_expands_without_end_is_refused() {
+        let bomb = gzip(&vec![b'\n'; (16 << 20) + 1]);
+        let error = read_text(&bomb).expect_err("refused");
+        assert!(matches!(error, FileError::Expands(_)), "{error}");
+        // Blank lines are no harm up to there.
+        let (records, _) = read_text(&gzip(&vec![b'\n'; 16 << 20])).unwrap();
+        assert!(records.is_empty());
     }
 
     #[test]

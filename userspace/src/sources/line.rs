@@ -3,9 +3,12 @@
 use std::time::SystemTime;
 
 use jiff::{Span, Timestamp, tz::TimeZone};
+use tokenblock_ebpf::digest::Domain;
 
 use super::Reading;
-use crate::denylist::{Action, Entry, Expires, Malformed, Skipped, Unlistable, identify};
+use crate::denylist::{
+    Action, Entry, Expires, HashedRecord, Malformed, Skipped, TokenId, Unlistable, identify,
+};
 
 /// How the lines of a file are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -28,12 +31,18 @@ pub enum LineError {
     /// The token can't be one.
     #[error(transparent)]
     Token(#[from] Malformed),
-    /// Tokens that are known by their hash only.
-    #[error("`sha256:` entries can't be enforced yet; list the token itself")]
+    /// A hash that isn't one.
+    #[error("sha256: takes 64 hexadecimal digits (of a token that reads so, put quotes around it)")]
     Hash,
+    /// A kind that isn't one.
+    #[error("kind= takes exact (the whole token) or jws (the first two segments of a JWT)")]
+    Kind,
+    /// A kind without a hash.
+    #[error("kind= belongs to sha256: entries; of a token it is told from the token itself")]
+    KindOfToken,
     /// What follows the token isn't `name=value`, or the name is unknown.
     #[error(
-        "what follows the token is no attribute{}; known are expires=, action=, reason= and source= (a \
+        "what follows the token is no attribute{}; known are expires=, action=, reason=, source= and kind= (a \
          scheme such as Bearer is left out, a comment stands on a line of its own)",
         .nearest.map(|name| format!("; did you mean {name}=?")).unwrap_or_default()
     )]
@@ -65,6 +74,7 @@ pub enum LineError {
 #[derive(Debug)]
 pub(super) enum Line<'a> {
     Entry(Entry<'a>),
+    Hashed(HashedRecord),
     Skipped(Skipped),
     Blank,
 }
@@ -93,7 +103,15 @@ pub(super) fn parse<'a>(
         },
     };
     if grammar == Grammar::Entries && is_hash(token) {
-        return Err(LineError::Hash);
+        return Ok(Line::Hashed(HashedRecord {
+            id: hash(token).ok_or(LineError::Hash)?,
+            domain: attributes.kind,
+            action: attributes.action.unwrap_or_default(),
+            expires: attributes.expires.unwrap_or(Expires::NEVER),
+        }));
+    }
+    if attributes.kind.is_some() {
+        return Err(LineError::KindOfToken);
     }
     match identify(reading.key, reading.min_token_length, token) {
         Ok(identity) => Ok(Line::Entry(Entry {
@@ -108,10 +126,28 @@ pub(super) fn parse<'a>(
     }
 }
 
-fn is_hash(token: &str) -> bool {
+/// The id that a token's place holds as `sha256:HEX`.
+fn hash(token: &str) -> Option<TokenId> {
+    let digits = token.get(PREFIX.len()..)?.as_bytes();
+    let (pairs, rest) = digits.as_chunks::<2>();
+    let mut id = [0; 32];
+    if !rest.is_empty() || pairs.len() != id.len() {
+        return None;
+    }
+    for (byte, [high, low]) in id.iter_mut().zip(pairs) {
+        let digit = |c: u8| char::from(c).to_digit(16);
+        *byte = u8::try_from(digit(*high)? << 4 | digit(*low)?).ok()?;
+    }
+    Some(TokenId(id))
+}
+
+const PREFIX: &str = "sha256:";
+
+/// Whether a token's place holds `sha256:`.
+pub(super) fn is_hash(token: &str) -> bool {
     token
-        .get(..7)
-        .is_some_and(|prefix| prefix.eq_ignore_ascii_case("sha256:"))
+        .get(..PREFIX.len())
+        .is_some_and(|prefix| prefix.eq_ignore_ascii_case(PREFIX))
 }
 
 /// `Bearer X` gives `X`, one word gives itself, more than two words give nothing.
@@ -138,9 +174,10 @@ struct Attributes<'a> {
     action: Option<Action>,
     reason: Option<&'a str>,
     source: Option<&'a str>,
+    kind: Option<Domain>,
 }
 
-const NAMES: [&str; 4] = ["expires", "action", "reason", "source"];
+const NAMES: [&str; 5] = ["expires", "action", "reason", "source", "kind"];
 
 fn attributes(mut rest: &str, written: SystemTime) -> Result<Attributes<'_>, LineError> {
     let mut attributes = Attributes::default();
@@ -153,6 +190,7 @@ fn attributes(mut rest: &str, written: SystemTime) -> Result<Attributes<'_>, Lin
                 .replace(expires(value, written)?)
                 .is_none(),
             "action" => attributes.action.replace(action(value)?).is_none(),
+            "kind" => attributes.kind.replace(kind(value)?).is_none(),
             "reason" => attributes.reason.replace(value).is_none(),
             _ => attributes.source.replace(value).is_none(),
         };
@@ -204,6 +242,14 @@ fn unknown(name: &str) -> LineError {
     LineError::UnknownAttribute { nearest }
 }
 
+fn kind(value: &str) -> Result<Domain, LineError> {
+    match value {
+        "exact" => Ok(Domain::Exact),
+        "jws" => Ok(Domain::Jws),
+        _ => Err(LineError::Kind),
+    }
+}
+
 fn action(value: &str) -> Result<Action, LineError> {
     match value {
         "block" => Ok(Action::Block),
@@ -213,7 +259,7 @@ fn action(value: &str) -> Result<Action, LineError> {
 }
 
 /// An instant (RFC 3339) or a duration after `written`.
-fn expires(value: &str, written: SystemTime) -> Result<Expires, LineError> {
+pub(crate) fn expires(value: &str, written: SystemTime) -> Result<Expires, LineError> {
     if let Ok(instant) = value.parse::<Timestamp>() {
         return Ok(Expires::at(instant.into()));
     }
@@ -236,6 +282,7 @@ mod tests {
     use tokenblock_ebpf::digest::InstallationKey;
 
     use super::*;
+    use crate::sources::{write_hash, write_token};
 
     const READING: Reading<'_> = Reading {
         key: &InstallationKey([5; 16]),
@@ -332,6 +379,8 @@ mod tests {
             ("0123456789\0", LineError::Token(Malformed::Control)),
             ("\"0123456789\",", LineError::Token(Malformed::Quote)),
             ("SHA256:00", LineError::Hash),
+            ("0123456789 kind=jws", LineError::KindOfToken),
+            ("0123456789 kind=jwt", LineError::Kind),
         ] {
             assert_eq!(refused(line), why, "{line:?}");
             let text = why.to_string();
@@ -350,6 +399,39 @@ mod tests {
     }
 
     #[test]
+    fn a_hash_stands_in_the_place_of_its_token() {
+        let hex = "0123456789abcdefABCDEF00112233445566778899aabbccddeeff0102030405";
+        let hashed = |line: &str| match entries(line) {
+            Ok(Line::Hashed(record)) => record,
+            other => panic!("{line}: {other:?}"),
+        };
+        let plain = hashed(&format!("sha256:{hex}"));
+        assert_eq!(plain.id.to_string(), hex.to_lowercase());
+        assert_eq!((plain.domain, plain.action), (None, Action::Block));
+        let full = hashed(&format!(
+            "SHA256:{hex} kind=jws action=alert expires=30s reason=x"
+        ));
+        assert_eq!((full.id, full.domain), (plain.id, Some(Domain::Jws)));
+        assert_eq!(full.action, Action::Alert);
+        assert_eq!(
+            full.expires,
+            Expires::at(written() + Duration::from_secs(30))
+        );
+        for line in [
+            format!("sha256:{hex}00"),
+            format!("sha256:{}", hex.trim_start_matches('0')),
+            format!("sha256:{}", hex.replace('1', "g")),
+        ] {
+            assert_eq!(refused(&line), LineError::Hash, "{line}");
+        }
+        // In quotes it is a token.
+        assert_eq!(
+            entry(&format!("\"sha256:{hex}\"")).identity.domain,
+            Domain::Exact
+        );
+    }
+
+    #[test]
     fn wallarm_lines_are_tokens_whole() {
         let wallarm = |line: &'static str| {
             parse(Grammar::Wallarm, READING, written(), line.as_bytes()).unwrap()
@@ -362,7 +444,9 @@ mod tests {
         ] {
             match wallarm(line) {
                 Line::Entry(found) => assert_eq!(found.identity, entry("0123456789").identity),
-                other @ (Line::Skipped(_) | Line::Blank) => panic!("{line:?}: {other:?}"),
+                other @ (Line::Hashed(_) | Line::Skipped(_) | Line::Blank) => {
+                    panic!("{line:?}: {other:?}")
+                }
             }
         }
         assert!(matches!(wallarm("#0123456789"), Line::Entry(_)));
@@ -375,6 +459,33 @@ mod tests {
     }
 
     proptest! {
+        /// What is written is read back, whatever the token and its attributes are.
+        #[test]
+        fn a_written_line_reads_as_what_was_written(
+            token in "(#|SHA256:)?[!#-~]{12,80}", reason in proptest::option::of(any::<String>()), source in "[a-z ]{0,9}",
+        ) {
+            let identity = identify(READING.key, READING.min_token_length, &token);
+            prop_assume!(identity.is_ok());
+            let mut list = String::new();
+            write_token(&mut list, &token, reason.as_deref(), Some(&source));
+            prop_assert_eq!(list.matches('\n').count(), 1);
+            let mut hashes = String::new();
+            let Ok(known) = identity else { unreachable!() };
+            write_hash(&mut hashes, &known, reason.as_deref(), Some(&source));
+            match entries(hashes.trim_end_matches('\n')) {
+                Ok(Line::Hashed(record)) => {
+                    prop_assert_eq!((record.id, record.domain), (known.id, Some(known.domain)));
+                }
+                other => prop_assert!(false, "{other:?}"),
+            }
+            let read = entry(list.trim_end_matches('\n'));
+            prop_assert_eq!(Ok(read.identity), identity);
+            prop_assert_eq!(read.source.unwrap_or_default(), source.trim());
+            if let Some(reason) = reason.filter(|text| !text.contains(|c: char| c == '"' || c.is_control()) && text.len() < 500) {
+                prop_assert_eq!(read.reason.unwrap_or_default(), reason.trim());
+            }
+        }
+
         #[test]
         fn any_bytes_are_answered(line: Vec<u8>) {
             for grammar in [Grammar::Entries, Grammar::Wallarm] {

@@ -1,15 +1,20 @@
 //! Where entries come from: denylist files, read line by line and watched for changes.
 //!
-//! `watch -> file -> lines -> line -> denylist`
+//! `watch -> folder -> file -> gzip -> lines -> line -> denylist`
 
 mod file;
+mod folder;
+mod gzip;
 mod line;
 mod lines;
 mod watch;
+mod write;
 
-pub use file::{FileError, SkippedLine, Source, Summary, read};
+pub use file::{FileError, Records, SkippedLine, Source, Summary, read};
+pub(crate) use line::expires;
 pub use line::{Grammar, LineError};
 pub use watch::{Change, Watch};
+pub use write::{write_hash, write_token};
 
 use tokenblock_ebpf::digest::InstallationKey;
 

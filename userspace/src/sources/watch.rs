@@ -19,6 +19,8 @@ use tokio::{
     time::{Instant, Interval, MissedTickBehavior, interval_at, timeout_at},
 };
 
+use super::folder::{is_list, lists};
+
 /// A change is reported when nothing more has happened for this long ...
 const QUIET: Duration = Duration::from_millis(50);
 /// ... and at the latest after this.
@@ -38,15 +40,15 @@ pub enum Change {
     Settled,
 }
 
-/// Watches a set of files.
+/// Watches a set of files, and of folders with lists in them.
 #[derive(Debug)]
 pub struct Watch {
-    files: Vec<PathBuf>,
+    given: Vec<PathBuf>,
     inotify: Option<AsyncFd<Inotify>>,
     folders: HashMap<WatchDescriptor, Folder>,
     /// Files that were written to and not closed since.
     writing: HashSet<PathBuf>,
-    prints: Vec<Option<Fingerprint>>,
+    prints: Vec<(PathBuf, Option<Fingerprint>)>,
     /// Whether the last report was [`Change::Unsettled`].
     unsettled: bool,
     poll: Interval,
@@ -56,6 +58,8 @@ pub struct Watch {
 struct Folder {
     path: PathBuf,
     names: HashSet<OsString>,
+    /// Whether all lists in it count, those too that are yet to come.
+    of_lists: bool,
 }
 
 /// Tells versions of a file apart.
@@ -72,7 +76,7 @@ impl Watch {
     ///
     /// Where inotify can't be had (its limits are reached) the files are polled twice a second.
     #[must_use]
-    pub fn new(files: Vec<PathBuf>) -> Self {
+    pub fn new(given: Vec<PathBuf>) -> Self {
         let inotify = Inotify::init().and_then(|inotify| {
             // SAFETY: it owns its descriptor, and gives that one and no other for as long as it lives.
             unsafe { AsyncFd::register(inotify) }.map_err(io::Error::from)
@@ -84,7 +88,7 @@ impl Watch {
         let mut poll = interval_at(Instant::now() + period, period);
         poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut watch = Self {
-            files,
+            given,
             inotify: inotify.ok(),
             folders: HashMap::new(),
             writing: HashSet::new(),
@@ -144,28 +148,53 @@ impl Watch {
 
     /// Follows the links anew, and says whether a file is another than at the last look.
     fn look(&mut self) -> bool {
-        self.follow();
-        let prints = self
-            .files
-            .iter()
-            .map(|file| Fingerprint::of(file))
+        let files = self.files();
+        self.follow(&files);
+        let prints = files
+            .into_iter()
+            .map(|file| {
+                let print = Fingerprint::of(&file);
+                (file, print)
+            })
             .collect();
         let changed = self.prints != prints;
         self.prints = prints;
         changed
     }
 
+    /// The files that there are now.
+    fn files(&self) -> Vec<PathBuf> {
+        let lists = |path: &PathBuf| match lists(path) {
+            Ok(Some(lists)) => lists,
+            // Who reads it says what is wrong with it.
+            Ok(None) | Err(_) => vec![path.clone()],
+        };
+        self.given.iter().flat_map(lists).collect()
+    }
+
     /// Watches the folders that hold the files and the links on the way to them, and no others.
-    fn follow(&mut self) {
+    fn follow(&mut self, files: &[PathBuf]) {
         let Some(inotify) = &self.inotify else { return };
         let mut watches = inotify.get_ref().watches();
         let mut folders = HashMap::<WatchDescriptor, Folder>::new();
-        for (path, name) in self.files.iter().flat_map(|file| steps(file)) {
+        let named = self.given.iter().chain(files).flat_map(|file| steps(file));
+        let of_lists = self.given.iter().filter(|path| path.is_dir());
+        let to_watch = named
+            .map(|(path, name)| (path, Some(name)))
+            .chain(of_lists.map(|path| (path.clone(), None)));
+        for (path, name) in to_watch {
             // A folder that isn't there is found by the poll when it comes.
-            if let Ok(descriptor) = watches.add(&path, mask()) {
-                let names = HashSet::new();
-                let folder = folders.entry(descriptor).or_insert(Folder { path, names });
-                folder.names.insert(name);
+            let Ok(descriptor) = watches.add(&path, mask()) else {
+                continue;
+            };
+            let folder = folders.entry(descriptor).or_insert(Folder {
+                path,
+                names: HashSet::new(),
+                of_lists: false,
+            });
+            match name {
+                Some(name) => drop(folder.names.replace(name)),
+                None => folder.of_lists = true,
             }
         }
         for descriptor in std::mem::take(&mut self.folders).into_keys() {
@@ -224,7 +253,8 @@ impl Folder {
     /// Whether the event concerns a watched name, and whether a writer has that file open.
     fn note(&self, mask: EventMask, name: Option<&OsStr>, writing: &mut HashSet<PathBuf>) -> bool {
         let Some(name) = name else { return true };
-        if !self.names.contains(name) {
+        let is_watched = self.names.contains(name) || (self.of_lists && is_list(name));
+        if !is_watched {
             return false;
         }
         let path = self.path.join(name);
@@ -364,6 +394,43 @@ mod tests {
         assert_eq!(reported(&mut watch).await, Some(Change::Unsettled));
         assert_eq!(reported(&mut watch).await, Some(Change::Settled));
         assert_eq!(reported(&mut watch).await, None);
+    }
+
+    #[tokio::test]
+    async fn lists_that_come_to_a_folder_change_and_go_are_reported_and_nothing_else_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut watch = Watch::new(vec![folder.path().to_owned()]);
+        let list = folder.path().join("one.list");
+        fs::write(&list, "first").unwrap();
+        assert!(settled(&mut watch).await);
+        fs::write(&list, "second").unwrap();
+        assert!(settled(&mut watch).await);
+
+        fs::write(folder.path().join("notes.txt"), "x").unwrap();
+        let nothing = timeout(Duration::from_millis(300), watch.changed()).await;
+        assert!(nothing.is_err(), "{nothing:?}");
+
+        fs::rename(
+            folder.path().join("notes.txt"),
+            folder.path().join("two.list"),
+        )
+        .unwrap();
+        assert!(settled(&mut watch).await);
+        fs::remove_file(&list).unwrap();
+        assert!(settled(&mut watch).await);
+    }
+
+    #[tokio::test]
+    async fn the_poll_sees_lists_come_and_go() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut watch = Watch::new(vec![folder.path().to_owned()]);
+        watch.inotify = None;
+        watch.poll = tokio::time::interval(Duration::from_millis(100));
+        let list = folder.path().join("one.list");
+        fs::write(&list, "first").unwrap();
+        assert!(settled(&mut watch).await);
+        fs::remove_file(&list).unwrap();
+        assert!(settled(&mut watch).await);
     }
 
     /// As the kubelet does it: `list -> ..data/list`, `..data -> ..1`, and `..data` is swapped.

@@ -1,0 +1,405 @@
+//! What is said over the control socket: the JSON of requests and answers, as `openapi.json` describes it.
+
+use std::time::SystemTime;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use tokenblock_ebpf::digest::InstallationKey;
+use zeroize::Zeroizing;
+
+use crate::{
+    denylist::{Action, Expires, Identity, TokenId, Unlistable, identify},
+    keeper::{Checked, FileStatus, ListStatus, Removed, Target},
+    sources,
+    state::{Addition, Outcome, StoredEntry},
+};
+
+/// Longest reason or source in bytes.
+const LONGEST_TEXT: usize = 1024;
+
+/// `POST /v1/entries`.
+#[derive(Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct AddRequest {
+    pub(super) entries: Vec<NewEntry>,
+}
+
+/// One entry to be added. Without `Debug` on purpose.
+#[derive(Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NewEntry {
+    pub(super) token: Zeroizing<String>,
+    #[serde(default)]
+    pub(super) action: ActionName,
+    /// RFC 3339, or a duration from now.
+    pub(super) expires: Option<String>,
+    pub(super) reason: Option<String>,
+    pub(super) source: Option<String>,
+}
+
+/// `DELETE /v1/entries`.
+#[derive(Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RemoveRequest {
+    pub(super) entries: Vec<Named>,
+}
+
+/// A token, or the id of one.
+#[derive(Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Named {
+    Token(Zeroizing<String>),
+    Id(String),
+}
+
+/// `POST /v1/check`.
+#[derive(Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct CheckRequest {
+    pub(super) tokens: Vec<Zeroizing<String>>,
+}
+
+/// [`Action`], as it is called.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum ActionName {
+    /// Requests that bear the token are blocked
+    #[default]
+    Block,
+    /// They pass and are reported
+    Alert,
+}
+
+impl ActionName {
+    /// As it is written.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Block => "block",
+            Self::Alert => "alert",
+        }
+    }
+}
+
+/// Why one entry of a request, and with it the request, is refused.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum EntryError {
+    #[error(transparent)]
+    Token(#[from] Unlistable),
+    #[error(
+        "expires takes a time such as 2027-01-31T12:00:00Z or a duration such as 90d or 12h, still to come"
+    )]
+    Expires,
+    #[error("{0} is longer than {LONGEST_TEXT} bytes")]
+    TooLong(&'static str),
+    #[error("{0} has a control character or a double quote in it")]
+    Character(&'static str),
+    #[error("{0} holds the token itself")]
+    HoldsToken(&'static str),
+    #[error("an id is 64 hexadecimal digits")]
+    Id,
+}
+
+/// What tokens are identified with.
+#[derive(Clone, Copy)]
+pub(super) struct Identifying<'a> {
+    pub(super) key: &'a InstallationKey,
+    pub(super) min_token_length: u64,
+}
+
+impl Identifying<'_> {
+    pub(super) fn token(self, token: &str) -> Result<Identity, EntryError> {
+        Ok(identify(self.key, self.min_token_length, token)?)
+    }
+
+    pub(super) fn target(self, named: &Named) -> Result<Target, EntryError> {
+        match named {
+            Named::Token(token) => Ok(Target::Token(self.token(token)?)),
+            Named::Id(id) => {
+                let id = crate::state::from_hex(id).ok_or(EntryError::Id)?;
+                Ok(Target::Id(TokenId(id)))
+            }
+        }
+    }
+
+    pub(super) fn entry(self, new: &NewEntry, now: SystemTime) -> Result<StoredEntry, EntryError> {
+        let identity = self.token(&new.token)?;
+        let expires = match &new.expires {
+            None => Expires::NEVER,
+            Some(text) => sources::expires(text, now).map_err(|_no_time| EntryError::Expires)?,
+        };
+        if expires.is_past(now) {
+            return Err(EntryError::Expires);
+        }
+        Ok(StoredEntry {
+            identity,
+            action: new.action.into(),
+            expires,
+            reason: text("reason", new.reason.as_deref(), &new.token)?,
+            source: text("source", new.source.as_deref(), &new.token)?,
+            added: to_the_second(now),
+        })
+    }
+}
+
+fn text(
+    name: &'static str,
+    given: Option<&str>,
+    token: &str,
+) -> Result<Option<String>, EntryError> {
+    let Some(given) = given.filter(|text| !text.is_empty()) else {
+        return Ok(None);
+    };
+    if given.len() > LONGEST_TEXT {
+        return Err(EntryError::TooLong(name));
+    }
+    if given.contains(|c: char| c.is_control() || c == '"') {
+        return Err(EntryError::Character(name));
+    }
+    if given.contains(token.trim_ascii().trim_matches('"')) {
+        return Err(EntryError::HoldsToken(name));
+    }
+    Ok(Some(given.to_owned()))
+}
+
+fn to_the_second(time: SystemTime) -> SystemTime {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH);
+    let fraction = since.map_or(0, |since| since.subsec_nanos());
+    time - std::time::Duration::from_nanos(fraction.into())
+}
+
+/// RFC 3339, in UTC.
+fn shown(time: SystemTime) -> Option<String> {
+    Timestamp::try_from(time).ok().map(|time| time.to_string())
+}
+
+/// An entry that was added at run time.
+#[derive(Debug, Deserialize, Serialize)]
+pub(super) struct EntryAnswer {
+    pub(super) id: String,
+    pub(super) short: String,
+    pub(super) action: ActionName,
+    pub(super) expires: Option<String>,
+    pub(super) reason: Option<String>,
+    pub(super) source: Option<String>,
+    pub(super) added: Option<String>,
+}
+
+/// What an addition did.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum OutcomeName {
+    Added,
+    Updated,
+    Unchanged,
+}
+
+/// An entry after an addition.
+#[derive(Debug, Deserialize, Serialize)]
+pub(super) struct AddedAnswer {
+    pub(super) outcome: OutcomeName,
+    #[serde(flatten)]
+    pub(super) entry: EntryAnswer,
+}
+
+/// What a removal did.
+#[derive(Debug, Deserialize, Serialize)]
+pub(super) struct RemovedAnswer {
+    pub(super) id: String,
+    pub(super) removed: bool,
+    pub(super) in_files: bool,
+}
+
+/// What is in force of a token.
+#[derive(Debug, Deserialize, Serialize)]
+pub(super) struct CheckedAnswer {
+    pub(super) id: String,
+    pub(super) short: String,
+    pub(super) listed: bool,
+    pub(super) action: Option<ActionName>,
+    pub(super) expires: Option<String>,
+    pub(super) in_files: bool,
+    pub(super) addition: Option<EntryAnswer>,
+}
+
+/// The answer to all but lists and states.
+#[derive(Debug, Deserialize, Serialize)]
+pub(super) struct Entries<T> {
+    pub(super) entries: Vec<T>,
+}
+
+/// `GET /v1/entries`.
+#[derive(Debug, Deserialize, Serialize)]
+pub(super) struct Page {
+    pub(super) entries: Vec<EntryAnswer>,
+    /// For the parameter `after` of the next page.
+    pub(super) next: Option<String>,
+}
+
+/// What the running tiers say.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+pub struct TiersStatus {
+    /// The kernel tier, where there is one.
+    pub kernel: Option<KernelStatus>,
+    /// The proxy tier, where there is one.
+    pub proxy: Option<ProxyStatus>,
+    /// All counters, by part and name.
+    pub counters: Value,
+}
+
+/// Where the kernel tier enforces.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct KernelStatus {
+    /// Interfaces that programs are attached to.
+    pub interfaces: Vec<String>,
+    /// The servers' ports.
+    pub ports: String,
+}
+
+/// Where the proxy tier enforces.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct ProxyStatus {
+    /// The address that it listens on.
+    pub address: String,
+}
+
+/// `GET /v1/status`.
+#[derive(Debug, Deserialize, Serialize)]
+pub(super) struct StatusAnswer {
+    /// Whether all that is configured is enforced.
+    pub(super) in_force: bool,
+    pub(super) version: String,
+    pub(super) uptime_seconds: u64,
+    pub(super) tiers: TiersStatus,
+    pub(super) entries: EntryCounts,
+    /// Why the last change by request could not be stored.
+    pub(super) store_error: Option<String>,
+    pub(super) last_reload: Reload,
+}
+
+/// How many entries there are.
+#[derive(Debug, Deserialize, Serialize)]
+pub(super) struct EntryCounts {
+    pub(super) in_force: usize,
+    pub(super) added: usize,
+    pub(super) files: Vec<FileCount>,
+}
+
+/// A file and its entries; none where it was refused.
+#[derive(Debug, Deserialize, Serialize)]
+pub(super) struct FileCount {
+    pub(super) path: String,
+    pub(super) entries: Option<u64>,
+}
+
+/// The last time that the files were read.
+#[derive(Debug, Deserialize, Serialize)]
+pub(super) struct Reload {
+    pub(super) at: Option<String>,
+    pub(super) error: Option<String>,
+}
+
+/// Every answer that is no success.
+#[derive(Debug, Deserialize, Serialize)]
+pub(super) struct ErrorAnswer {
+    pub(super) error: String,
+    /// Which entry of the request is meant, counted from 0.
+    pub(super) index: Option<usize>,
+}
+
+impl StatusAnswer {
+    pub(super) fn new(tiers: TiersStatus, list: ListStatus, uptime_seconds: u64) -> Self {
+        let attached = tiers.kernel.as_ref();
+        let attached = attached.is_none_or(|kernel| !kernel.interfaces.is_empty());
+        let file = |file: FileStatus| FileCount {
+            path: file.path.display().to_string(),
+            entries: file.entries,
+        };
+        Self {
+            in_force: attached && list.level,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            uptime_seconds,
+            tiers,
+            entries: EntryCounts {
+                in_force: list.in_force,
+                added: list.added,
+                files: list.files.into_iter().map(file).collect(),
+            },
+            store_error: list.failure,
+            last_reload: Reload {
+                at: shown(list.read),
+                error: list.refused,
+            },
+        }
+    }
+}
+
+impl From<ActionName> for Action {
+    fn from(name: ActionName) -> Self {
+        match name {
+            ActionName::Block => Self::Block,
+            ActionName::Alert => Self::Alert,
+        }
+    }
+}
+
+impl From<Action> for ActionName {
+    fn from(action: Action) -> Self {
+        match action {
+            Action::Block => Self::Block,
+            Action::Alert => Self::Alert,
+        }
+    }
+}
+
+impl From<StoredEntry> for EntryAnswer {
+    fn from(entry: StoredEntry) -> Self {
+        Self {
+            id: entry.identity.id.to_string(),
+            short: entry.identity.id.short().to_string(),
+            action: entry.action.into(),
+            expires: entry.expires.time().and_then(shown),
+            reason: entry.reason,
+            source: entry.source,
+            added: shown(entry.added),
+        }
+    }
+}
+
+impl From<Addition> for AddedAnswer {
+    fn from(addition: Addition) -> Self {
+        Self {
+            outcome: match addition.outcome {
+                Outcome::Added => OutcomeName::Added,
+                Outcome::Updated => OutcomeName::Updated,
+                Outcome::Unchanged => OutcomeName::Unchanged,
+            },
+            entry: addition.entry.into(),
+        }
+    }
+}
+
+impl From<Removed> for RemovedAnswer {
+    fn from(removed: Removed) -> Self {
+        Self {
+            id: removed.id.to_string(),
+            removed: removed.removed,
+            in_files: removed.in_files,
+        }
+    }
+}
+
+impl From<Checked> for CheckedAnswer {
+    fn from(checked: Checked) -> Self {
+        let in_force = checked.in_force;
+        Self {
+            id: checked.id.to_string(),
+            short: checked.id.short().to_string(),
+            listed: in_force.is_some(),
+            action: in_force.map(|record| record.listed.action.into()),
+            expires: in_force.and_then(|record| record.expires.time().and_then(shown)),
+            in_files: checked.in_files,
+            addition: checked.added.map(EntryAnswer::from),
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! The arguments of the commands that talk to a running tokenblock.
+
+use std::path::PathBuf;
+
+use clap::{
+    Args, Subcommand,
+    builder::{StringValueParser, TypedValueParser as _},
+};
+use zeroize::Zeroizing;
+
+use super::api::ActionName;
+
+/// Where a running tokenblock is.
+#[derive(Args, Clone, Debug)]
+pub(super) struct SocketArgs {
+    /// Its control socket [default: control.sock in the state folder]
+    #[arg(long, value_name = "PATH", env = "TOKENBLOCK_CONTROL_SOCKET")]
+    pub(super) control_socket: Option<PathBuf>,
+
+    /// Its state folder, as of `tokenblock run`
+    #[arg(long, value_name = "DIR", env = "TOKENBLOCK_STATE_DIR")]
+    pub(super) state_dir: Option<PathBuf>,
+}
+
+/// The arguments of `tokenblock status`.
+#[derive(Args, Clone, Debug)]
+pub struct StatusArgs {
+    #[command(flatten)]
+    pub(super) at: SocketArgs,
+
+    /// As JSON
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+/// What to do with the denylist of a running tokenblock.
+#[derive(Debug, Subcommand)]
+pub enum DenyCommand {
+    /// Adds tokens; they are stored and in force in every tier when this returns
+    ///
+    /// Without TOKEN, tokens are asked for on a terminal, without echo, or else read from standard input, one a line.
+    /// A token that is listed already is no error.
+    Add(AddArgs),
+    /// Removes tokens that were added; one that a denylist file lists too stays in force
+    Remove(RemoveArgs),
+    /// Lists what was added: ids and attributes, never tokens
+    List(ListArgs),
+    /// Says whether tokens are in force, and why
+    Check(CheckArgs),
+    /// Writes what was added as lines of a denylist file, `sha256:<id>` and attributes
+    Export(ExportArgs),
+}
+
+/// Tokens, as given.
+#[derive(Args, Clone)]
+pub(super) struct TokenArgs {
+    /// The token; `-` reads standard input, one token a line. Other users of this host can see arguments:
+    /// better leave it out
+    #[arg(value_name = "TOKEN|-", value_parser = StringValueParser::new().map(Zeroizing::new))]
+    pub(super) token: Option<Zeroizing<String>>,
+}
+
+/// Hides the token.
+impl std::fmt::Debug for TokenArgs {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TokenArgs").finish_non_exhaustive()
+    }
+}
+
+/// The arguments of `deny add`.
+#[derive(Args, Debug)]
+pub struct AddArgs {
+    #[command(flatten)]
+    pub(super) tokens: TokenArgs,
+
+    /// When it leaves the list: 2027-01-31T12:00:00Z, or from now on, such as 90d or 12h
+    #[arg(long, value_name = "TIME")]
+    pub(super) expires: Option<String>,
+
+    /// Why it is listed; shown, so not the token
+    #[arg(long, value_name = "TEXT")]
+    pub(super) reason: Option<String>,
+
+    /// Where it was found
+    #[arg(long, value_name = "TEXT")]
+    pub(super) source: Option<String>,
+
+    /// What happens to requests that bear it
+    #[arg(long, value_name = "ACTION", value_enum, default_value = "block")]
+    pub(super) action: ActionName,
+
+    /// Answers as JSON, one object a line
+    #[arg(long)]
+    pub(super) json: bool,
+
+    #[command(flatten)]
+    pub(super) at: SocketArgs,
+}
+
+/// The arguments of `deny remove`.
+#[derive(Args, Debug)]
+pub struct RemoveArgs {
+    #[command(flatten)]
+    pub(super) tokens: TokenArgs,
+
+    /// In place of the token its id, 64 hexadecimal digits, as `deny list --json` shows it [repeatable]
+    #[arg(long, value_name = "ID", conflicts_with = "token")]
+    pub(super) id: Vec<String>,
+
+    /// Answers as JSON, one object a line
+    #[arg(long)]
+    pub(super) json: bool,
+
+    #[command(flatten)]
+    pub(super) at: SocketArgs,
+}
+
+/// The arguments of `deny list`.
+#[derive(Args, Debug)]
+pub struct ListArgs {
+    /// As JSON, one object a line
+    #[arg(long)]
+    pub(super) json: bool,
+
+    #[command(flatten)]
+    pub(super) at: SocketArgs,
+}
+
+/// The arguments of `deny check`.
+#[derive(Args, Debug)]
+pub struct CheckArgs {
+    #[command(flatten)]
+    pub(super) tokens: TokenArgs,
+
+    /// Answers as JSON, one object a line
+    #[arg(long)]
+    pub(super) json: bool,
+
+    #[command(flatten)]
+    pub(super) at: SocketArgs,
+}
+
+/// The arguments of `deny export`.
+#[derive(Args, Debug)]
+pub struct ExportArgs {
+    #[command(flatten)]
+    pub(super) at: SocketArgs,
+}

@@ -1,0 +1,139 @@
+//! The body of a request: bounded in size and time, and wiped, since it holds tokens.
+
+use std::time::Duration;
+
+use http_body_util::BodyExt as _;
+use hyper::body::{Body, Incoming};
+use serde::de::DeserializeOwned;
+use tokio::time::{Instant, timeout_at};
+use zeroize::{Zeroize as _, Zeroizing};
+
+/// Longest body in bytes: a hundred thousand long tokens.
+pub(super) const LONGEST: usize = 64 << 20;
+/// Longest time for a body to arrive.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Why a body is refused.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum BodyError {
+    #[error("the body is longer than {LONGEST} bytes; send it in parts")]
+    TooLong,
+    #[error("the body did not arrive within {} seconds", PATIENCE.as_secs())]
+    TooSlow,
+    #[error("the body ended early")]
+    Broken,
+    /// Malformed, or something unknown in it.
+    #[error("{0}")]
+    Malformed(String),
+}
+
+/// Reads and parses a JSON body.
+pub(super) async fn json<T: DeserializeOwned>(body: Incoming) -> Result<T, BodyError> {
+    let text = read(body).await?;
+    serde_json::from_slice(&text).map_err(|error| BodyError::Malformed(harmless(&error)))
+}
+
+async fn read(mut body: Incoming) -> Result<Zeroizing<Vec<u8>>, BodyError> {
+    let until = Instant::now() + PATIENCE;
+    // As long as it is said to be, so that it isn't moved as it grows.
+    let said = usize::try_from(body.size_hint().upper().unwrap_or(0)).unwrap_or(usize::MAX);
+    if said > LONGEST {
+        return Err(BodyError::TooLong);
+    }
+    let mut text = Zeroizing::new(Vec::with_capacity(said));
+    loop {
+        let frame = match timeout_at(until, body.frame()).await {
+            Err(_elapsed) => return Err(BodyError::TooSlow),
+            Ok(None) => return Ok(text),
+            Ok(Some(frame)) => frame.map_err(|_broken| BodyError::Broken)?,
+        };
+        let Ok(data) = frame.into_data() else {
+            continue;
+        };
+        if text.len() + data.len() > LONGEST {
+            return Err(BodyError::TooLong);
+        }
+        text.extend_from_slice(&data);
+        // Where the connection's buffer is shared it is wiped by its next use only.
+        if let Ok(mut data) = data.try_into_mut() {
+            data.zeroize();
+        }
+    }
+}
+
+/// What is wrong and where, without any text of the body: that may be a token.
+///
+/// What serde says is the kind, what it found, then `, expected`, what was expected and where.
+fn harmless(error: &serde_json::Error) -> String {
+    let message = error.to_string();
+    let ours = ["missing field", "duplicate field"];
+    if !error.is_data() || ours.iter().any(|start| message.starts_with(start)) {
+        return message;
+    }
+    let kinds = [
+        "unknown field",
+        "unknown variant",
+        "invalid type",
+        "invalid value",
+        "invalid length",
+    ];
+    let kind = kinds.iter().find(|kind| message.starts_with(**kind));
+    let kind = kind.unwrap_or(&"not what belongs here");
+    match message.rsplit_once(", expected ") {
+        Some((_, expected)) => format!("{kind}, expected {expected}"),
+        None => format!("{kind} at line {} column {}", error.line(), error.column()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::api::AddRequest;
+
+    fn refused(text: &str) -> String {
+        let result = serde_json::from_str::<AddRequest>(text);
+        harmless(&result.err().expect("refused"))
+    }
+
+    #[test]
+    fn messages_say_what_and_where_and_nothing_of_the_body() {
+        for (text, what, place) in [
+            (
+                r#"{"entries": "SECRET"}"#,
+                "invalid type, expected",
+                "column",
+            ),
+            (
+                r#"{"entries": [{"token": 5}]}"#,
+                "invalid type, expected",
+                "line 1 column 24",
+            ),
+            (
+                r#"{"entries": [{"SECRET": "x"}]}"#,
+                "unknown field, expected one of `token`",
+                "line 1",
+            ),
+            (
+                "{\"entries\": [\n{\"token\": \"x\", \"action\": \"SECRET, expected SECRET\"}]}",
+                "unknown variant, expected `block` or `alert`",
+                "line 2",
+            ),
+            (r#"{"entries": [{}]}"#, "missing field `token`", "line 1"),
+            (
+                r#"{"entries": [SECRET"#,
+                "expected value",
+                "line 1 column 14",
+            ),
+            (
+                r#"{"entries": [], "entries": []}"#,
+                "duplicate field",
+                "line 1",
+            ),
+        ] {
+            let message = refused(text);
+            assert!(message.starts_with(what), "{message}");
+            assert!(message.contains(place), "{message}");
+            assert!(!message.contains("SECRET"), "{message}");
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! The client's end of the control socket.
+
+use std::{io, path::PathBuf, time::Duration};
+
+use bytes::Bytes;
+use http::{Method, Request, StatusCode, header};
+use http_body_util::{BodyExt as _, Full};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use serde::{Serialize, de::DeserializeOwned};
+use tokio::{net::UnixStream, runtime, time::timeout};
+use zeroize::Zeroizing;
+
+use super::api::ErrorAnswer;
+
+/// Longest time for an answer.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+/// Why there is no answer, or none that was hoped for.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// Nobody listens.
+    #[error("no tokenblock answers at {}; is `tokenblock run` up, with this state folder?", .0.display())]
+    NobodyThere(PathBuf),
+    /// The socket's mode.
+    #[error("this user may not use the control socket {}", .0.display())]
+    Denied(PathBuf),
+    /// It was not done; with its reason.
+    #[error("{error}")]
+    Refused {
+        /// The HTTP status.
+        status: u16,
+        /// The reason.
+        error: String,
+    },
+    /// No answer, or one that can't be read.
+    #[error("no answer that can be read: {0}")]
+    Broken(String),
+}
+
+/// Asks a running tokenblock.
+pub(super) struct Client {
+    path: PathBuf,
+    runtime: runtime::Runtime,
+}
+
+impl Client {
+    /// For the socket at this path.
+    pub(super) fn new(path: PathBuf) -> io::Result<Self> {
+        let runtime = runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        Ok(Self { path, runtime })
+    }
+
+    /// Asks for what is under `path`.
+    pub(super) fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
+        self.exchange(Method::GET, path, Bytes::new())
+    }
+
+    /// Sends a body, which is wiped afterwards.
+    pub(super) fn send<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<T, ClientError> {
+        let body = serde_json::to_vec(body).map_err(broken)?;
+        // As its owner, `Bytes` wipes it when the last clone is gone.
+        self.exchange(method, path, Bytes::from_owner(Zeroizing::new(body)))
+    }
+
+    fn exchange<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+    ) -> Result<T, ClientError> {
+        // In the runtime, which has the clock.
+        let answer = async { timeout(PATIENCE, self.answer(method, path, body)).await };
+        let answered = self.runtime.block_on(answer);
+        let (status, text) = answered.map_err(broken)??;
+        if status == StatusCode::OK {
+            return serde_json::from_slice(&text).map_err(broken);
+        }
+        let answer: ErrorAnswer = serde_json::from_slice(&text).map_err(broken)?;
+        Err(ClientError::Refused {
+            status: status.as_u16(),
+            error: answer.error,
+        })
+    }
+
+    async fn answer(
+        &self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+    ) -> Result<(StatusCode, Bytes), ClientError> {
+        let stream = UnixStream::connect(&self.path).await;
+        let stream = stream.map_err(|error| {
+            let path = self.path.clone();
+            if error.kind() == io::ErrorKind::PermissionDenied {
+                ClientError::Denied(path)
+            } else {
+                ClientError::NobodyThere(path)
+            }
+        })?;
+        let handshake = http1::handshake(TokioIo::new(stream)).await;
+        let (mut sender, connection) = handshake.map_err(broken)?;
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(header::HOST, "tokenblock")
+            .header(header::CONTENT_TYPE, "application/json")
+            .body(Full::new(body))
+            .map_err(broken)?;
+        let exchange = async {
+            let answer = sender.send_request(request).await.map_err(broken)?;
+            let status = answer.status();
+            let text = answer.into_body().collect().await.map_err(broken)?;
+            Ok((status, text.to_bytes()))
+        };
+        let mut exchange = std::pin::pin!(exchange);
+        tokio::select! {
+            answer = &mut exchange => answer,
+            ended = connection => {
+                ended.map_err(broken)?;
+                exchange.await
+            }
+        }
+    }
+}
+
+fn broken(error: impl std::fmt::Display) -> ClientError {
+    ClientError::Broken(error.to_string())
+}

@@ -1,0 +1,355 @@
+//! `tokenblock deny` and `tokenblock status`.
+
+use std::io::{self, BufWriter, IsTerminal as _, Read as _, Write};
+
+use anyhow::Context as _;
+use http::Method;
+use serde::Serialize;
+use zeroize::Zeroizing;
+
+use super::{
+    api::{
+        ActionName, AddRequest, AddedAnswer, CheckRequest, CheckedAnswer, Entries, EntryAnswer,
+        Named, NewEntry, OutcomeName, Page, RemoveRequest, RemovedAnswer, StatusAnswer,
+    },
+    args::{
+        AddArgs, CheckArgs, DenyCommand, ExportArgs, ListArgs, RemoveArgs, SocketArgs, StatusArgs,
+        TokenArgs,
+    },
+    client::Client,
+    settings::socket_in,
+};
+use crate::{
+    exit::{Exit, Failure},
+    settings::{SettingsError, Surroundings},
+};
+
+/// Tokens in one request.
+const BATCH: usize = 10_000;
+/// Most bytes that are read from standard input.
+const LONGEST: u64 = 1 << 30;
+
+/// Changes or shows the denylist of a running tokenblock.
+///
+/// # Errors
+/// Where it doesn't answer, or refuses.
+pub fn deny(command: DenyCommand) -> Result<Exit, Failure> {
+    match command {
+        DenyCommand::Add(args) => add(&args),
+        DenyCommand::Remove(args) => remove(&args),
+        DenyCommand::List(args) => list(&args),
+        DenyCommand::Check(args) => check(&args),
+        DenyCommand::Export(args) => export(&args),
+    }
+}
+
+/// Says how a running tokenblock is: [`Exit::Ok`] only where all that is configured is enforced.
+///
+/// # Errors
+/// Where it doesn't answer.
+pub fn status(args: &StatusArgs) -> Result<Exit, Failure> {
+    let status: StatusAnswer = client(&args.at)?.get("/v1/status")?;
+    let mut out = Out::new(args.json);
+    if args.json {
+        out.json(&status)?;
+    } else {
+        out.text(|to| show_status(to, &status))?;
+    }
+    out.end()?;
+    Ok(if status.in_force { Exit::Ok } else { Exit::No })
+}
+
+fn client(at: &SocketArgs) -> Result<Client, Failure> {
+    let path = match (&at.control_socket, &at.state_dir) {
+        (Some(path), _) => path.clone(),
+        (None, Some(folder)) => socket_in(folder),
+        (None, None) => {
+            let folder = Surroundings::of_process().state_dir();
+            socket_in(&folder.ok_or(SettingsError::NoStateDir)?)
+        }
+    };
+    Client::new(path).map_err(|error| Failure::new(Exit::Os, error))
+}
+
+fn add(args: &AddArgs) -> Result<Exit, Failure> {
+    let client = client(&args.at)?;
+    let mut out = Out::new(args.json);
+    for tokens in tokens(&args.tokens)?.chunks(BATCH) {
+        let entry = |token: &Zeroizing<String>| NewEntry {
+            token: token.clone(),
+            action: args.action,
+            expires: args.expires.clone(),
+            reason: args.reason.clone(),
+            source: args.source.clone(),
+        };
+        let request = AddRequest {
+            entries: tokens.iter().map(entry).collect(),
+        };
+        let answer: Entries<AddedAnswer> = client.send(Method::POST, "/v1/entries", &request)?;
+        for added in &answer.entries {
+            out.line(added, |to| {
+                let outcome = match added.outcome {
+                    OutcomeName::Added => "added",
+                    OutcomeName::Updated => "updated",
+                    OutcomeName::Unchanged => "unchanged",
+                };
+                writeln!(to, "{outcome} {}", added.entry.short)
+            })?;
+        }
+    }
+    out.end()
+}
+
+fn remove(args: &RemoveArgs) -> Result<Exit, Failure> {
+    let client = client(&args.at)?;
+    let mut named: Vec<Named> = args.id.iter().cloned().map(Named::Id).collect();
+    if named.is_empty() {
+        named.extend(tokens(&args.tokens)?.into_iter().map(Named::Token));
+    }
+    let mut out = Out::new(args.json);
+    let mut released = true;
+    while !named.is_empty() {
+        let entries = named.drain(..named.len().min(BATCH)).collect();
+        let request = RemoveRequest { entries };
+        let answer: Entries<RemovedAnswer> =
+            client.send(Method::DELETE, "/v1/entries", &request)?;
+        for removed in &answer.entries {
+            released &= !removed.in_files;
+            out.line(removed, |to| {
+                let short = removed.id.get(..12).unwrap_or_default();
+                let what = if removed.removed {
+                    "removed"
+                } else {
+                    "was not added"
+                };
+                let still = if removed.in_files {
+                    ", but a denylist file lists it: it stays in force"
+                } else {
+                    ""
+                };
+                writeln!(to, "{short} {what}{still}")
+            })?;
+        }
+    }
+    out.end()?;
+    Ok(if released { Exit::Ok } else { Exit::No })
+}
+
+fn check(args: &CheckArgs) -> Result<Exit, Failure> {
+    let client = client(&args.at)?;
+    let mut out = Out::new(args.json);
+    let mut listed = true;
+    for tokens in tokens(&args.tokens)?.chunks(BATCH) {
+        let request = CheckRequest {
+            tokens: tokens.to_vec(),
+        };
+        let answer: Entries<CheckedAnswer> = client.send(Method::POST, "/v1/check", &request)?;
+        for checked in &answer.entries {
+            listed &= checked.listed;
+            out.line(checked, |to| show_checked(to, checked))?;
+        }
+    }
+    out.end()?;
+    Ok(if listed { Exit::Ok } else { Exit::No })
+}
+
+fn list(args: &ListArgs) -> Result<Exit, Failure> {
+    let mut out = Out::new(args.json);
+    each_entry(&args.at, |entry| {
+        out.line(entry, |to| {
+            let expires = entry.expires.as_deref().unwrap_or("never");
+            let added = entry.added.as_deref().unwrap_or("-");
+            let action = entry.action.name();
+            write!(
+                to,
+                "{}  {action:5}  added={added} expires={expires}",
+                entry.short
+            )?;
+            attributes(to, entry)?;
+            writeln!(to)
+        })
+    })?;
+    out.end()
+}
+
+fn export(args: &ExportArgs) -> Result<Exit, Failure> {
+    let mut out = Out::new(false);
+    each_entry(&args.at, |entry| {
+        out.text(|to| {
+            write!(to, "sha256:{} action={}", entry.id, entry.action.name())?;
+            if let Some(expires) = &entry.expires {
+                write!(to, " expires={expires}")?;
+            }
+            attributes(to, entry)?;
+            writeln!(to)
+        })
+    })?;
+    out.end()
+}
+
+/// Page by page.
+fn each_entry(
+    at: &SocketArgs,
+    mut show: impl FnMut(&EntryAnswer) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let client = client(at)?;
+    let mut path = format!("/v1/entries?limit={BATCH}");
+    loop {
+        let page: Page = client.get(&path)?;
+        page.entries.iter().try_for_each(&mut show)?;
+        match page.next {
+            Some(next) => path = format!("/v1/entries?limit={BATCH}&after={next}"),
+            None => return Ok(()),
+        }
+    }
+}
+
+/// The tokens that are meant: the argument's, the terminal's, or those of standard input.
+fn tokens(args: &TokenArgs) -> Result<Vec<Zeroizing<String>>, Failure> {
+    let input = io::stdin();
+    let tokens = match args.token.as_deref().map(String::as_str) {
+        Some("-") => lines()?,
+        Some(token) => {
+            // Nobody may be there to read it.
+            let _warned = writeln!(
+                io::stderr(),
+                "warning: other users of this host can see a token that is an argument, and shells keep it; \
+                 better leave it out and type it when asked, or give it on standard input"
+            );
+            vec![Zeroizing::new(token.to_owned())]
+        }
+        None if input.is_terminal() => {
+            let typed = rpassword::prompt_password("Token: ");
+            let typed = typed.context("can't read from the terminal");
+            let typed = typed.map_err(|error| Failure::new(Exit::NoInput, error))?;
+            vec![Zeroizing::new(typed)]
+        }
+        None => lines()?,
+    };
+    if tokens.is_empty() {
+        let none = anyhow::anyhow!("no token on standard input");
+        return Err(Failure::new(Exit::Usage, none));
+    }
+    Ok(tokens)
+}
+
+/// Standard input's lines, but for blank ones and comments.
+fn lines() -> Result<Vec<Zeroizing<String>>, Failure> {
+    let mut text = Zeroizing::new(String::new());
+    let read = io::stdin().lock().take(LONGEST).read_to_string(&mut text);
+    let read = read.context("can't read standard input");
+    read.map_err(|error| Failure::new(Exit::NoInput, error))?;
+    let lines = text.lines().map(str::trim_ascii);
+    let tokens = lines.filter(|line| !line.is_empty() && !line.starts_with('#'));
+    Ok(tokens.map(|t| Zeroizing::new(t.to_owned())).collect())
+}
+
+/// Standard output, for people or for programs.
+struct Out {
+    to: BufWriter<io::Stdout>,
+    json: bool,
+}
+
+impl Out {
+    fn new(json: bool) -> Self {
+        let to = BufWriter::new(io::stdout());
+        Self { to, json }
+    }
+
+    fn line(
+        &mut self,
+        answer: &impl Serialize,
+        text: impl FnOnce(&mut BufWriter<io::Stdout>) -> io::Result<()>,
+    ) -> Result<(), Failure> {
+        if self.json {
+            self.json(answer)
+        } else {
+            self.text(text)
+        }
+    }
+
+    fn json(&mut self, answer: &impl Serialize) -> Result<(), Failure> {
+        let line = serde_json::to_string(answer).map_err(|e| Failure::new(Exit::Internal, e))?;
+        self.text(|to| writeln!(to, "{line}"))
+    }
+
+    fn text(
+        &mut self,
+        text: impl FnOnce(&mut BufWriter<io::Stdout>) -> io::Result<()>,
+    ) -> Result<(), Failure> {
+        text(&mut self.to).map_err(|error| Failure::new(Exit::Os, error))
+    }
+
+    fn end(mut self) -> Result<Exit, Failure> {
+        let flushed = self.to.flush();
+        flushed.map_err(|error| Failure::new(Exit::Os, error))?;
+        Ok(Exit::Ok)
+    }
+}
+
+/// As a denylist file has them.
+fn attributes(to: &mut impl Write, entry: &EntryAnswer) -> io::Result<()> {
+    for (name, text) in [("reason", &entry.reason), ("source", &entry.source)] {
+        if let Some(text) = text {
+            write!(to, " {name}=\"{text}\"")?;
+        }
+    }
+    Ok(())
+}
+
+fn show_checked(to: &mut impl Write, checked: &CheckedAnswer) -> io::Result<()> {
+    let short = &checked.short;
+    if !checked.listed {
+        return writeln!(to, "{short} not listed");
+    }
+    let expires = checked.expires.as_deref().unwrap_or("never");
+    let action = checked.action.map_or("-", ActionName::name);
+    write!(to, "{short} listed, action={action} expires={expires}")?;
+    if checked.in_files {
+        write!(to, ", by a denylist file")?;
+    }
+    if let Some(addition) = &checked.addition {
+        let added = addition.added.as_deref().unwrap_or("-");
+        write!(to, ", added={added}")?;
+        attributes(to, addition)?;
+    }
+    writeln!(to)
+}
+
+fn show_status(to: &mut impl Write, status: &StatusAnswer) -> io::Result<()> {
+    let not = if status.in_force { "" } else { "NOT " };
+    let (version, uptime) = (&status.version, status.uptime_seconds);
+    writeln!(to, "{not}in force; tokenblock {version}, up {uptime} s")?;
+    if let Some(kernel) = &status.tiers.kernel {
+        let interfaces = kernel.interfaces.join(",");
+        writeln!(
+            to,
+            "kernel tier: interfaces {interfaces}; ports {}",
+            kernel.ports
+        )?;
+    }
+    if let Some(proxy) = &status.tiers.proxy {
+        writeln!(to, "proxy tier: {}", proxy.address)?;
+    }
+    let entries = &status.entries;
+    writeln!(
+        to,
+        "entries: {} in force, {} added",
+        entries.in_force, entries.added
+    )?;
+    for file in &entries.files {
+        match file.entries {
+            Some(entries) => writeln!(to, "file {}: {entries} entries", file.path)?,
+            None => writeln!(to, "file {}: refused", file.path)?,
+        }
+    }
+    for (what, error) in [
+        ("last reload", &status.last_reload.error),
+        ("last change", &status.store_error),
+    ] {
+        if let Some(error) = error {
+            writeln!(to, "{what}: {error}")?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,238 @@
+//! What the control socket asks of the keeper, and its answers.
+//!
+//! A change is on disk first and in force in every tier then, before it is answered.
+
+use std::{path::PathBuf, time::SystemTime};
+
+use tokio::sync::oneshot;
+
+use super::Keeper;
+use crate::{
+    denylist::{Identity, Record, Tier, TokenDigest, TokenId},
+    state::{Addition, EntryKey, StateError, StoredEntry},
+};
+
+/// Where an answer goes; nobody listens where the client is gone.
+type Reply<T> = oneshot::Sender<Result<T, ChangeError>>;
+
+/// What is asked of the keeper.
+pub enum Request {
+    /// Add entries, or change them.
+    Add(Vec<StoredEntry>, Reply<Vec<Addition>>),
+    /// Remove entries.
+    Remove(Vec<Target>, Reply<Vec<Removed>>),
+    /// Say what is in force of tokens.
+    Check(Vec<Identity>, Reply<Vec<Checked>>),
+    /// Up to so many additions behind a key, and where to go on.
+    List(
+        Option<EntryKey>,
+        usize,
+        Reply<(Vec<StoredEntry>, Option<EntryKey>)>,
+    ),
+    /// How the list is.
+    Status(Reply<ListStatus>),
+}
+
+/// What is to be removed.
+#[derive(Clone, Copy, Debug)]
+pub enum Target {
+    /// A token.
+    Token(Identity),
+    /// All tokens with this id.
+    Id(TokenId),
+}
+
+/// What a removal did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Removed {
+    /// The token.
+    pub id: TokenId,
+    /// Whether it was among the additions.
+    pub removed: bool,
+    /// Whether a file lists it, so that it stays in force.
+    pub in_files: bool,
+}
+
+/// What is in force of a token.
+#[derive(Clone, Debug)]
+pub struct Checked {
+    /// The token.
+    pub id: TokenId,
+    /// What is in force, if anything.
+    pub in_force: Option<Record>,
+    /// The addition, where it was added.
+    pub added: Option<StoredEntry>,
+    /// Whether a file lists it.
+    pub in_files: bool,
+}
+
+/// A denylist file as it was last read.
+#[derive(Clone, Debug)]
+pub struct FileStatus {
+    /// The file.
+    pub path: PathBuf,
+    /// Its entries, where it was not refused.
+    pub entries: Option<u64>,
+}
+
+/// How the list is.
+#[derive(Clone, Debug)]
+pub struct ListStatus {
+    /// Entries in force.
+    pub in_force: usize,
+    /// Those that were added at run time.
+    pub added: usize,
+    /// The files.
+    pub files: Vec<FileStatus>,
+    /// When the files were last read.
+    pub read: SystemTime,
+    /// Why one of them was refused then.
+    pub refused: Option<String>,
+    /// Whether every tier has all of the list.
+    pub level: bool,
+    /// Why the last change could not be stored.
+    pub failure: Option<String>,
+}
+
+/// Why a change is not acknowledged.
+#[derive(Debug, thiserror::Error)]
+pub enum ChangeError {
+    /// It could not be stored; nothing is changed.
+    #[error("nothing is changed, since it can't be stored; what is in force stays in force: {0}")]
+    State(#[from] StateError),
+    /// It is stored, but a tier has not taken it yet.
+    #[error("it is stored, but not in force in the kernel tier; that is tried again: {0}")]
+    Tier(String),
+}
+
+impl<K: Tier + 'static> Keeper<K> {
+    /// Does what is asked and answers.
+    pub(super) fn serve(&mut self, request: Request) {
+        // A client that is gone needs no answer.
+        match request {
+            Request::Add(entries, reply) => drop(reply.send(self.add(entries))),
+            Request::Remove(targets, reply) => drop(reply.send(self.withdraw(&targets))),
+            Request::Check(tokens, reply) => drop(reply.send(self.check(&tokens))),
+            Request::List(after, limit, reply) => {
+                let page = self.additions.page(after, limit);
+                drop(reply.send(page.map_err(ChangeError::from)));
+            }
+            Request::Status(reply) => drop(reply.send(Ok(self.status()))),
+        }
+        self.denylist.tidy();
+    }
+
+    fn add(&mut self, entries: Vec<StoredEntry>) -> Result<Vec<Addition>, ChangeError> {
+        let (denylist, owed) = (&self.denylist, &self.owed);
+        let in_force = |digest: &TokenDigest| {
+            let record = denylist.get(digest);
+            record.filter(|_| !owed.contains(digest))
+        };
+        let added = self
+            .additions
+            .add(entries, in_force)
+            .inspect_err(|error| tracing::error!(%error, "an addition could not be stored"))?;
+        let digests: Vec<_> = added.iter().map(|a| a.entry.identity.digest).collect();
+        self.settle(digests)?;
+        Ok(added)
+    }
+
+    fn withdraw(&mut self, targets: &[Target]) -> Result<Vec<Removed>, ChangeError> {
+        let keys: Vec<_> = targets.iter().flat_map(Target::keys).collect();
+        let entries = self
+            .additions
+            .remove(&keys)
+            .inspect_err(|error| tracing::error!(%error, "a removal could not be stored"))?;
+        let mut removed = Vec::with_capacity(targets.len());
+        let (mut entries, mut digests) = (entries.into_iter(), Vec::new());
+        for target in targets {
+            let of_target = entries.by_ref().take(target.keys().len());
+            let gone: Vec<TokenDigest> = of_target.flatten().map(|e| e.identity.digest).collect();
+            let in_files = match target {
+                Target::Token(token) if gone.is_empty() => {
+                    self.denylist.get(&token.digest).is_some()
+                }
+                Target::Token(_) | Target::Id(_) => {
+                    let now = (self.clock)();
+                    gone.iter().any(|d| self.additions.in_files(d, now))
+                }
+            };
+            removed.push(Removed {
+                id: target.id(),
+                removed: !gone.is_empty(),
+                in_files,
+            });
+            digests.extend(gone);
+        }
+        self.settle(digests)?;
+        Ok(removed)
+    }
+
+    fn check(&mut self, tokens: &[Identity]) -> Result<Vec<Checked>, ChangeError> {
+        let now = (self.clock)();
+        let check = |token: &Identity| {
+            let in_force = self.denylist.get(&token.digest);
+            let added = self.additions.find(&EntryKey::from(token))?;
+            let in_files = match &added {
+                Some(_) => self.additions.in_files(&token.digest, now),
+                None => in_force.is_some(),
+            };
+            Ok(Checked {
+                id: token.id,
+                in_force,
+                added,
+                in_files,
+            })
+        };
+        tokens.iter().map(check).collect()
+    }
+
+    fn status(&self) -> ListStatus {
+        ListStatus {
+            in_force: self.denylist.len(),
+            added: self.additions.len(),
+            files: self.files.clone(),
+            read: self.read,
+            refused: self.refused.clone(),
+            level: self.denylist.is_level() && self.owed.is_empty() && self.missed.is_none(),
+            failure: self.additions.failure().map(ToOwned::to_owned),
+        }
+    }
+
+    /// Brings into force what the additions and the files say of these tokens, which were added at some time.
+    pub(super) fn settle(&mut self, digests: Vec<TokenDigest>) -> Result<(), ChangeError> {
+        let now = (self.clock)();
+        let (mut listed, mut gone) = (Vec::new(), Vec::new());
+        for digest in &digests {
+            match self.additions.effective(digest, now) {
+                Some(record) => listed.push(record),
+                None => gone.push(*digest),
+            }
+        }
+        let result = self.denylist.insert(&listed);
+        let result = result.and_then(|()| self.denylist.withdraw(&gone));
+        if let Err(error) = result {
+            tracing::error!(%error, "the kernel tier did not take the change; will be tried again");
+            self.owed.extend(digests);
+            return Err(ChangeError::Tier(error.to_string()));
+        }
+        self.additions.settled(&digests);
+        Ok(())
+    }
+}
+
+impl Target {
+    fn keys(&self) -> Vec<EntryKey> {
+        match self {
+            Self::Token(token) => vec![EntryKey::from(token)],
+            Self::Id(id) => EntryKey::of_id(id).to_vec(),
+        }
+    }
+
+    fn id(&self) -> TokenId {
+        match self {
+            Self::Token(token) => token.id,
+            Self::Id(id) => *id,
+        }
+    }
+}

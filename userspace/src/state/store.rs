@@ -1,0 +1,257 @@
+//! The database: entries by [`EntryKey`] in one redb file, each change on disk before it returns.
+
+use std::{
+    fs::{self, File},
+    io,
+    path::{Path, PathBuf},
+};
+
+use redb::{
+    Builder, Database, DatabaseError, ReadableDatabase as _, StorageError, TableDefinition,
+    backends::FileBackend,
+};
+use tempfile::NamedTempFile;
+use tokenblock_ebpf::digest::{Domain, InstallationKey, TokenDigest};
+
+use super::{
+    StateError,
+    entry::{EntryKey, Row, StoredEntry},
+};
+
+const FILE: &str = "denylist.redb";
+const ENTRIES: TableDefinition<'_, &[u8; 33], Row<'_>> = TableDefinition::new("entries");
+/// By name: the format, and the digest of nothing by which the installation key is known again.
+const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
+const FORMAT: &str = "format";
+const KEY: &str = "key";
+/// The format that this version writes; each earlier one is migrated on opening, there is none yet.
+const CURRENT: u64 = 1;
+/// Bytes of the file that are kept in memory; the tiers hold what is asked for often.
+const CACHE: usize = 16 << 20;
+
+/// The open database.
+pub struct Store {
+    path: PathBuf,
+    /// The format and the key as they are written.
+    key: TokenDigest,
+    /// `None` after a failure, until it can be opened again.
+    database: Option<Database>,
+}
+
+impl Store {
+    /// Opens the database of a state folder, which this process has locked; makes it where there is none.
+    ///
+    /// Every page is checked against its checksum.
+    ///
+    /// # Errors
+    /// [`StateError`]; a damaged database is never taken for an empty one.
+    pub fn open(folder: &Path, key: &InstallationKey) -> Result<Self, StateError> {
+        let mut store = Self {
+            path: folder.join(FILE),
+            key: TokenDigest::of(key, Domain::Exact, b""),
+            database: None,
+        };
+        store.reopen()?;
+        Ok(store)
+    }
+
+    fn reopen(&mut self) -> Result<&Database, StateError> {
+        if self.database.is_none() {
+            let length = match fs::metadata(&self.path) {
+                Ok(metadata) => metadata.len(),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    self.create()?;
+                    1
+                }
+                Err(error) => return Err(self.io(error)),
+            };
+            if length == 0 {
+                // redb would take it for a new one.
+                return Err(self.corrupt("the file is empty"));
+            }
+            let database = builder().open(&self.path);
+            let database = database.map_err(|error| self.failed_open(error))?;
+            self.check_meta(&database)?;
+            self.database = Some(database);
+        }
+        self.database
+            .as_ref()
+            .ok_or_else(|| self.corrupt("it is not open"))
+    }
+
+    /// Whole or not at all, so that no crash leaves half of it.
+    fn create(&self) -> Result<(), StateError> {
+        let io = |error| self.io(error);
+        let folder = self.path.parent().unwrap_or(Path::new("."));
+        let new = NamedTempFile::new_in(folder).map_err(io)?;
+        let backend = FileBackend::new(new.reopen().map_err(io)?);
+        let backend = backend.map_err(|error| self.failed_open(error))?;
+        let database = builder().create_with_backend(backend);
+        let database = database.map_err(|error| self.failed_open(error))?;
+        let written = || -> Result<(), redb::Error> {
+            let write = database.begin_write()?;
+            write.open_table(ENTRIES)?;
+            let mut meta = write.open_table(META)?;
+            meta.insert(FORMAT, &CURRENT.to_be_bytes()[..])?;
+            meta.insert(KEY, &self.key.0[..])?;
+            drop(meta);
+            Ok(write.commit()?)
+        };
+        written().map_err(|error| self.failed(error))?;
+        drop(database);
+        new.as_file().sync_all().map_err(io)?;
+        new.persist_noclobber(&self.path)
+            .map_err(|lost| io(lost.error))?;
+        File::open(folder).and_then(|f| f.sync_all()).map_err(io)
+    }
+
+    fn check_meta(&self, database: &Database) -> Result<(), StateError> {
+        let read = || -> Result<_, redb::Error> {
+            let meta = database.begin_read()?.open_table(META)?;
+            let value =
+                |name| Ok::<_, redb::Error>(meta.get(name)?.map(|value| value.value().to_vec()));
+            Ok((value(FORMAT)?, value(KEY)?))
+        };
+        let (format, key) = read().map_err(|error| self.failed(error))?;
+        let format = format.and_then(|bytes| bytes.try_into().ok());
+        match format.map(u64::from_be_bytes) {
+            Some(CURRENT) => {}
+            Some(found) if found > CURRENT => {
+                let path = self.path.clone();
+                return Err(StateError::Newer {
+                    path,
+                    found,
+                    known: CURRENT,
+                });
+            }
+            _ => return Err(self.corrupt("it has no known format")),
+        }
+        if key.as_deref() != Some(&self.key.0[..]) {
+            return Err(StateError::OtherKey(self.path.clone()));
+        }
+        Ok(())
+    }
+
+    /// Writes and removes entries, all or none; they are on disk when it returns.
+    ///
+    /// # Errors
+    /// Where the disk didn't take it; nothing is changed then, and the next call tries to open the database anew.
+    pub fn write(&mut self, put: &[StoredEntry], remove: &[EntryKey]) -> Result<(), StateError> {
+        let database = self.reopen()?;
+        let written = || -> Result<(), redb::Error> {
+            let write = database.begin_write()?;
+            let mut entries = write.open_table(ENTRIES)?;
+            for key in remove {
+                entries.remove(&key.0)?;
+            }
+            for entry in put {
+                entries.insert(&EntryKey::from(&entry.identity).0, entry.row())?;
+            }
+            drop(entries);
+            Ok(write.commit()?)
+        };
+        let result = written();
+        self.done(result)
+    }
+
+    /// Closes the database after a failure: redb takes nothing more then.
+    fn done<T>(&mut self, result: Result<T, redb::Error>) -> Result<T, StateError> {
+        result.map_err(|error| {
+            self.database = None;
+            self.failed(error)
+        })
+    }
+
+    /// The entry under this key.
+    ///
+    /// # Errors
+    /// Where the disk can't be read.
+    pub fn get(&mut self, key: &EntryKey) -> Result<Option<StoredEntry>, StateError> {
+        let database = self.reopen()?;
+        let read = || -> Result<_, redb::Error> {
+            let entries = database.begin_read()?.open_table(ENTRIES)?;
+            let row = entries.get(&key.0)?;
+            Ok(row.map(|row| StoredEntry::of_row(*key, &row.value())))
+        };
+        let found = read();
+        match self.done(found)? {
+            Some(None) => Err(self.corrupt("an entry of no known form")),
+            found => Ok(found.flatten()),
+        }
+    }
+
+    /// Up to `limit` entries behind `after`, ascending by key.
+    ///
+    /// # Errors
+    /// Where the disk can't be read.
+    pub fn page(
+        &mut self,
+        after: Option<EntryKey>,
+        limit: usize,
+    ) -> Result<Vec<StoredEntry>, StateError> {
+        use std::ops::Bound::{Excluded, Unbounded};
+        let database = self.reopen()?;
+        let read = || -> Result<Option<Vec<_>>, redb::Error> {
+            let entries = database.begin_read()?.open_table(ENTRIES)?;
+            let from = after.as_ref().map_or(Unbounded, |key| Excluded(&key.0));
+            let rows = entries.range::<&[u8; 33]>((from, Unbounded))?.take(limit);
+            rows.map(|row| {
+                let (key, row) = row?;
+                Ok(StoredEntry::of_row(EntryKey(*key.value()), &row.value()))
+            })
+            .collect()
+        };
+        let found = read();
+        self.done(found)?
+            .ok_or_else(|| self.corrupt("an entry of no known form"))
+    }
+
+    fn io(&self, error: io::Error) -> StateError {
+        StateError::Io {
+            path: self.path.clone(),
+            error,
+        }
+    }
+
+    fn corrupt(&self, what: &str) -> StateError {
+        StateError::Corrupt {
+            path: self.path.clone(),
+            what: what.to_owned(),
+        }
+    }
+
+    fn failed(&self, error: redb::Error) -> StateError {
+        if let redb::Error::Io(error) = error {
+            self.io(error)
+        } else if matches!(error, redb::Error::PreviousIo) {
+            self.io(io::Error::other(error.to_string()))
+        } else {
+            self.corrupt(&error.to_string())
+        }
+    }
+
+    fn failed_open(&self, error: DatabaseError) -> StateError {
+        // That is what redb says of a file that is none of its own.
+        let foreign = |error: &io::Error| {
+            let kind = error.kind();
+            matches!(
+                kind,
+                io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof
+            )
+        };
+        if let DatabaseError::Storage(StorageError::Io(error)) = &error
+            && foreign(error)
+        {
+            return self.corrupt(&error.to_string());
+        }
+        self.failed(error.into())
+    }
+}
+
+fn builder() -> Builder {
+    let mut builder = Builder::new();
+    builder
+        .set_cache_size(CACHE)
+        .set_check_integrity_on_open(true);
+    builder
+}

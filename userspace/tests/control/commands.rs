@@ -1,0 +1,232 @@
+//! Each command, its effect on requests, its output and its exit code.
+
+use std::fs;
+
+use crate::support::{Host, IN_FILE, tokens};
+
+const LEAKED: &str = "leaked-token-0000001";
+
+#[test]
+fn an_added_token_is_enforced_when_the_command_returns_and_after_restarts() {
+    let host = Host::new();
+    let mut running = host.start(&[]);
+    assert!(!running.blocks(LEAKED));
+    let add = ["deny", "add", "--reason=in a repo", "--source=gitleaks"];
+    let (code, out, error) = host.call(&add, &format!("# found\n\n  {LEAKED}\n"));
+    assert_eq!((code, error.as_str()), (0, ""));
+    assert!(out.starts_with("added ") && !out.contains(LEAKED), "{out}");
+    assert!(running.blocks(LEAKED));
+
+    // Again changes nothing, and says less.
+    let (code, out, _) = host.call(&["deny", "add"], LEAKED);
+    assert!(code == 0 && out.starts_with("unchanged "), "{out}");
+    running.kill();
+    let running = host.start(&[]);
+    assert!(running.blocks(LEAKED) && running.blocks(IN_FILE));
+    let (_, out, _) = host.call(&["deny", "list"], "");
+    assert!(
+        out.contains("block") && out.ends_with("reason=\"in a repo\" source=\"gitleaks\"\n"),
+        "{out}"
+    );
+
+    let (code, out, _) = host.call(&["deny", "remove", "-"], LEAKED);
+    assert!(code == 0 && out.ends_with(" removed\n"), "{out}");
+    assert!(!running.blocks(LEAKED) && host.added().is_empty());
+    let (code, out, _) = host.call(&["deny", "remove"], LEAKED);
+    assert!(code == 0 && out.ends_with(" was not added\n"), "{out}");
+}
+
+#[test]
+fn a_token_as_an_argument_works_and_warns() {
+    let host = Host::new();
+    let running = host.start(&[]);
+    let (code, _, error) = host.call(&["deny", "add", LEAKED], "");
+    assert_eq!(code, 0);
+    assert!(
+        error.starts_with("warning: other users of this host can see") && !error.contains(LEAKED)
+    );
+    assert!(running.blocks(LEAKED));
+}
+
+#[test]
+fn what_a_file_lists_stays_when_it_is_removed() {
+    let host = Host::new();
+    let running = host.start(&[]);
+    host.add(IN_FILE);
+    let (code, out, _) = host.call(&["deny", "remove"], IN_FILE);
+    assert!(code == 1 && out.contains("it stays in force"), "{out}");
+    assert!(running.blocks(IN_FILE));
+    let (code, out, _) = host.call(&["deny", "remove"], IN_FILE);
+    assert!(code == 1 && out.contains("was not added, but"), "{out}");
+
+    // And what was added stays when the file drops it.
+    host.add(IN_FILE);
+    fs::write(host.path("list"), "another-token-000\n").unwrap();
+    while !running.blocks("another-token-000") {}
+    assert!(running.blocks(IN_FILE));
+    let (code, _, _) = host.call(&["deny", "remove"], IN_FILE);
+    assert!(code == 0 && !running.blocks(IN_FILE));
+}
+
+#[test]
+fn check_says_whether_and_why() {
+    let host = Host::new();
+    let _running = host.start(&[]);
+    host.call(&["deny", "add", "--action=alert", "--expires=2h"], LEAKED);
+    let (code, out, _) = host.call(&["deny", "check"], LEAKED);
+    assert!(
+        code == 0 && out.contains("listed, action=alert expires=20"),
+        "{out}"
+    );
+    let (code, out, _) = host.call(&["deny", "check"], IN_FILE);
+    assert!(
+        code == 0 && out.ends_with("listed, action=block expires=never, by a denylist file\n"),
+        "{out}"
+    );
+    let (code, out, _) = host.call(&["deny", "check"], &format!("{LEAKED}\nnot-listed-000\n"));
+    assert!(code == 1 && out.ends_with("not listed\n"), "{out}");
+}
+
+#[test]
+fn export_has_hashes_and_attributes() {
+    let host = Host::new();
+    let _running = host.start(&[]);
+    host.call(
+        &[
+            "deny",
+            "add",
+            "--expires=2099-01-01T00:00:00Z",
+            "--reason=in a repo",
+        ],
+        LEAKED,
+    );
+    let (code, out, _) = host.call(&["deny", "export"], "");
+    assert_eq!(code, 0);
+    let rest = out.strip_prefix("sha256:").unwrap();
+    let (id, attributes) = rest.split_at(64);
+    let expected = " action=block expires=2099-01-01T00:00:00Z reason=\"in a repo\"\n";
+    assert_eq!(attributes, expected);
+    // By that id it can be removed.
+    let (code, out, _) = host.call(&["deny", "remove", "--id", id], "");
+    assert!(code == 0 && id.starts_with(out.strip_suffix(" removed\n").unwrap()));
+    assert!(host.added().is_empty());
+}
+
+#[test]
+fn an_entry_leaves_at_its_time_and_does_not_come_back() {
+    let host = Host::new();
+    let running = host.start(&[]);
+    host.call(&["deny", "add", "--expires=2s"], LEAKED);
+    assert!(running.blocks(LEAKED));
+    let start = std::time::Instant::now();
+    while running.blocks(LEAKED) {
+        assert!(start.elapsed().as_secs() < 5);
+    }
+    assert!(host.added().is_empty());
+    drop(running);
+    let running = host.start(&[]);
+    assert!(!running.blocks(LEAKED) && host.added().is_empty());
+}
+
+#[test]
+fn status_is_a_probe() {
+    let host = Host::new();
+    let (code, _, error) = host.call(&["status"], "");
+    assert!(code == 69 && error.contains("no tokenblock answers at state/control.sock"));
+    let running = host.start(&[]);
+    host.add(LEAKED);
+    let (code, out, _) = host.call(&["status"], "");
+    assert_eq!(code, 0);
+    for part in [
+        "in force; tokenblock ",
+        "proxy tier: 127.0.0.1:",
+        "2 in force, 1 added",
+        "file list: 1 entries",
+    ] {
+        assert!(out.contains(part), "{part} in {out}");
+    }
+    let (code, out, _) = host.call(&["status", "--json"], "");
+    let status: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert!(code == 0 && status["in_force"] == true, "{status}");
+    assert_eq!(
+        status["tiers"]["counters"]["proxy"]["proxy_requests_total"],
+        0
+    );
+
+    fs::write(host.path("list"), "token-token what\n").unwrap();
+    let start = std::time::Instant::now();
+    while !host
+        .call(&["status"], "")
+        .1
+        .contains("last reload: list:1: what follows")
+    {
+        assert!(start.elapsed().as_secs() < 5);
+    }
+    assert!(running.blocks(IN_FILE) && running.blocks(LEAKED));
+}
+
+#[test]
+fn what_can_not_be_listed_is_refused_without_its_text() {
+    let host = Host::new();
+    let _running = host.start(&[]);
+    for (args, input, part) in [
+        (
+            &[][..],
+            "good-token-0001\nsecret token\n",
+            "entry 1: white space inside",
+        ),
+        (&[], "secret1", "shorter than the minimum of 8"),
+        (
+            &["--expires=yesterday"],
+            "secret-00001",
+            "expires takes a time",
+        ),
+        (
+            &["--expires=2001-01-01T00:00:00Z"],
+            "secret-00001",
+            "still to come",
+        ),
+        (
+            &["--reason=it is secret-00001"],
+            "secret-00001",
+            "reason holds the token",
+        ),
+        (&["--source=a\"b"], "secret-00001", "a double quote"),
+    ] {
+        let (code, out, error) = host.call(&[&["deny", "add"], args].concat(), input);
+        assert!(code == 65 && error.contains(part), "{error}");
+        assert!(!format!("{out}{error}").contains("secret"), "{error}");
+    }
+    let (code, _, error) = host.call(&["deny", "add"], "\n# nothing\n");
+    assert!(code == 64 && error.contains("no token on standard input"));
+    assert!(host.added().is_empty());
+}
+
+#[test]
+fn neither_state_nor_answers_hold_the_token() {
+    let host = Host::new();
+    let running = host.start(&[]);
+    host.add(LEAKED);
+    let (_, list, _) = host.call(&["deny", "list", "--json"], "");
+    assert!(list.contains(&host.added()[0]) && !list.contains(LEAKED));
+    drop(running);
+    for file in fs::read_dir(host.path("state")).unwrap() {
+        let path = file.unwrap().path();
+        let Ok(bytes) = fs::read(&path) else { continue };
+        let found = bytes
+            .windows(LEAKED.len())
+            .any(|part| part == LEAKED.as_bytes());
+        assert!(!found, "{}", path.display());
+    }
+}
+
+#[test]
+fn many_are_added_in_one_call() {
+    let host = Host::new();
+    let running = host.start(&[]);
+    host.add(&tokens("bulk-token", 25_000));
+    for n in [0, 9_999, 10_000, 24_999] {
+        assert!(running.blocks(&format!("bulk-token-{n:08}")));
+    }
+    assert_eq!(host.added().len(), 25_000);
+}

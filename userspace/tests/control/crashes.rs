@@ -1,0 +1,115 @@
+//! `kill -9` while additions stream in: none that was acknowledged is lost, and it starts clean.
+
+use std::{
+    collections::BTreeSet,
+    env,
+    io::{BufReader, Write as _},
+    os::unix::net::UnixStream,
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicU64, Ordering},
+    thread,
+    time::Duration,
+};
+
+use crate::support::Host;
+
+/// How many times it is killed; more by `TOKENBLOCK_TEST_KILLS`, for hours of it.
+const KILLS: u64 = 30;
+const WRITERS: u64 = 3;
+
+/// Adds tokens one by one until the process is gone; gives those that were acknowledged.
+fn storm(socket: &Path, next: &AtomicU64) -> Vec<String> {
+    let mut acknowledged = Vec::new();
+    let Ok(mut stream) = UnixStream::connect(socket) else {
+        return acknowledged;
+    };
+    stream
+        .set_read_timeout(Some(Duration::from_secs(20)))
+        .unwrap();
+    let mut answers = BufReader::new(stream.try_clone().unwrap());
+    loop {
+        let token = format!("storm-token-{:08}", next.fetch_add(1, Ordering::Relaxed));
+        let body = format!("{{\"entries\":[{{\"token\":\"{token}\"}}]}}");
+        let head = format!(
+            "POST /v1/entries HTTP/1.1\r\nHost: a\r\nContent-Length: {}",
+            body.len()
+        );
+        if stream
+            .write_all(format!("{head}\r\n\r\n{body}").as_bytes())
+            .is_err()
+        {
+            return acknowledged;
+        }
+        match answer(&mut answers) {
+            Some(200) => acknowledged.push(token),
+            Some(other) => panic!("status {other}"),
+            None => return acknowledged,
+        }
+    }
+}
+
+/// The status of one whole answer.
+fn answer(from: &mut impl std::io::BufRead) -> Option<u16> {
+    let (mut status, mut length) = (None, 0);
+    loop {
+        let mut line = String::new();
+        if from.read_line(&mut line).ok()? == 0 {
+            return None;
+        }
+        let line = line.trim_end().to_ascii_lowercase();
+        if let Some(code) = line.strip_prefix("http/1.1 ") {
+            status = code.get(..3)?.parse().ok();
+        } else if let Some(value) = line.strip_prefix("content-length: ") {
+            length = value.parse().ok()?;
+        } else if line.is_empty() {
+            break;
+        }
+    }
+    let mut body = vec![0; length];
+    from.read_exact(&mut body).ok()?;
+    status
+}
+
+#[test]
+fn no_acknowledged_addition_is_lost_to_kills() {
+    let kills = env::var("TOKENBLOCK_TEST_KILLS").map_or(KILLS, |n| n.parse().unwrap());
+    let host = Host::new();
+    let socket: PathBuf = host.path("state/control.sock");
+    let next = AtomicU64::new(0);
+    let mut acknowledged = BTreeSet::new();
+    for round in 0..kills {
+        let mut running = host.start(&[]);
+        let added = thread::scope(|scope| {
+            let storms: Vec<_> = (0..WRITERS)
+                .map(|_| scope.spawn(|| storm(&socket, &next)))
+                .collect();
+            // Any instant will do; this spreads them.
+            thread::sleep(Duration::from_millis(5 + round * 37 % 120));
+            running.kill();
+            let added = storms.into_iter().flat_map(|storm| storm.join().unwrap());
+            added.collect::<Vec<_>>()
+        });
+        acknowledged.extend(added);
+    }
+    assert!(
+        acknowledged.len() > 100,
+        "only {} additions",
+        acknowledged.len()
+    );
+    let running = host.start(&[]);
+    let tokens = Vec::from_iter(acknowledged.iter().map(String::as_str)).join(
+        "
+",
+    );
+    let (code, out, error) = host.call(&["deny", "check"], &tokens);
+    assert_eq!(code, 0, "{error}");
+    assert_eq!(out.lines().count(), acknowledged.len());
+    let last = acknowledged.last().unwrap();
+    assert!(running.blocks(last));
+    // Besides, at most those whose answers were on their way.
+    let added = host.added().len() as u64;
+    assert!(
+        added <= acknowledged.len() as u64 + kills * WRITERS,
+        "{added}"
+    );
+}

@@ -1,0 +1,122 @@
+//! A full disk, a read-only state folder, a damaged database.
+
+use std::{fs, process::Command};
+
+use crate::support::{Host, IN_FILE, is_root, outcome, tokens};
+
+const LEAKED: &str = "leaked-token-0000001";
+
+/// `tokenblock run` behind a command line for `sh`, in mounts of its own.
+fn in_own_mounts(host: &Host, prepare: &str) -> Command {
+    let binary = env!("CARGO_BIN_EXE_tokenblock");
+    let flags = Host::RUN.join(" ");
+    let mut command = Command::new("unshare");
+    host.set(&mut command)
+        .args(["--mount", "sh", "-c"])
+        .arg(format!(
+            "{prepare} && exec {binary} {flags} --control-socket=c.sock"
+        ));
+    command
+}
+
+#[test]
+fn on_a_full_disk_changes_are_refused_and_enforcement_goes_on() {
+    if !is_root() {
+        println!("skipped: a disk of its own takes root");
+        return;
+    }
+    let host = Host::new();
+    fs::create_dir(host.path("state")).unwrap();
+    let command = in_own_mounts(&host, "mount -t tmpfs -o size=4m tmpfs state");
+    let running = Host::started(command);
+    let call = |args: &[&str], input: &str| {
+        let args = [args, &["--control-socket=c.sock"]].concat();
+        host.call(&args, input)
+    };
+    assert_eq!(call(&["deny", "add"], LEAKED).0, 0);
+
+    // Its own view of the state folder.
+    let state = format!("/proc/{}/cwd/state", running.child.id());
+    let filler = format!("{state}/filler");
+    let overflow = fs::write(&filler, vec![1; 8 << 20]);
+    assert!(overflow.is_err(), "the disk is larger than it should be");
+    let bulk = tokens("bulk-token", 20_000);
+    let (code, _, error) = call(&["deny", "add"], &bulk);
+    assert!(
+        code == 75 && error.contains("nothing is changed"),
+        "{code} {error}"
+    );
+    assert!(error.contains("No space left"), "{error}");
+    assert!(running.blocks(LEAKED) && running.blocks(IN_FILE));
+    assert!(!running.blocks("bulk-token-00000001"));
+    let (code, out, _) = call(&["status"], "");
+    assert!(code == 0 && out.contains("last change: "), "{out}");
+
+    // With room again it goes on by itself.
+    fs::remove_file(&filler).unwrap();
+    let (code, _, error) = call(&["deny", "add"], "after-the-storm-01");
+    assert_eq!(code, 0, "{error}");
+    assert!(running.blocks("after-the-storm-01") && running.blocks(LEAKED));
+    let (_, out, _) = call(&["status"], "");
+    assert!(!out.contains("last change: "), "{out}");
+    let (code, out, _) = call(&["deny", "list"], "");
+    assert!(code == 0 && out.lines().count() == 2, "{out}");
+}
+
+#[test]
+fn a_read_only_state_folder_is_refused_with_a_reason() {
+    if !is_root() {
+        println!("skipped: a mount of its own takes root");
+        return;
+    }
+    let host = Host::new();
+    drop(host.start(&[]));
+    let mounts = "mount --bind state state && mount -o remount,bind,ro state";
+    let (code, _, error) = outcome(in_own_mounts(&host, mounts).output().unwrap());
+    assert!(
+        code == 71 && error.contains("Read-only file system"),
+        "{code} {error}"
+    );
+    assert!(error.contains("is it full or read-only?"), "{error}");
+}
+
+#[test]
+fn a_damaged_database_is_never_taken_for_an_empty_one() {
+    let host = Host::new();
+    let running = host.start(&[]);
+    host.add(LEAKED);
+    drop(running);
+    let path = host.path("state/denylist.redb");
+    let whole = fs::read(&path).unwrap();
+    let mut flipped = whole.clone();
+    // Wherever the entry lies: none of its pages survives.
+    for byte in flipped.iter_mut().skip(4096) {
+        *byte ^= 0x55;
+    }
+    let half = &whole[..whole.len() / 2];
+    for damaged in [&b""[..], b"not a database", half, &flipped] {
+        fs::write(&path, damaged).unwrap();
+        let (code, _, error) = outcome(host.tokenblock(&Host::RUN).output().unwrap());
+        assert!(code == 65, "{} bytes: {code} {error}", damaged.len());
+        assert!(
+            error.contains("is damaged") && error.contains("restore it"),
+            "{error}"
+        );
+        // And left as it was found, for whoever mends it.
+        assert_eq!(fs::metadata(&path).unwrap().len(), damaged.len() as u64);
+    }
+    fs::write(&path, &whole).unwrap();
+    assert!(host.start(&[]).blocks(LEAKED));
+}
+
+#[test]
+fn a_database_of_another_key_is_refused() {
+    let host = Host::new();
+    drop(host.start(&[]));
+    fs::remove_file(host.path("state/key")).unwrap();
+    let (code, _, error) = outcome(host.tokenblock(&Host::RUN).output().unwrap());
+    assert!(
+        code == 65 && error.contains("another installation key"),
+        "{error}"
+    );
+}

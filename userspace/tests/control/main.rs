@@ -1,0 +1,15 @@
+//! The control socket and its commands, on real processes: what is acknowledged is enforced, and is never lost.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a helper that fails fails the test that calls it"
+)]
+
+mod api;
+mod commands;
+mod crashes;
+mod disk;
+mod peers;
+mod support;
