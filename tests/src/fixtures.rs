@@ -3,7 +3,7 @@
 mod table;
 mod tokens;
 
-pub use table::all;
+pub use table::{all, binary};
 pub use tokens::{OPAQUE, TOKENS, Token, digests, list_file, listed};
 
 use tokenblock_ebpf::location::LocationKind;

@@ -19,7 +19,7 @@ use anyhow::{Context as _, Result};
 pub use python::PythonServer;
 pub use request::Request;
 
-use crate::{netns::Netns, poll};
+use crate::{fixtures::binary, netns::Netns, poll};
 
 /// How long a connection thread may take to see that the origin is gone.
 const TICK: Duration = Duration::from_millis(100);
@@ -50,7 +50,8 @@ struct Shared {
 }
 
 impl Origin {
-    /// Serves IPv4 and IPv6 at `port` of a namespace (0: any). Each request gets `200` with a short body.
+    /// Serves IPv4 and IPv6 at `port` of a namespace (0: any). Each request gets `200` with a short body, one for
+    /// `/bytes/<n>` with the first `n` of [`binary`].
     ///
     /// # Errors
     /// Where the port can't be bound.
@@ -190,9 +191,20 @@ fn serve(mut stream: &TcpStream, peer: SocketAddr, shared: &Shared) -> std::io::
         shared.update(peer, |connection| connection.bytes.extend_from_slice(fresh));
         while let Some((request, length)) = request::take(&open) {
             open.drain(..length);
+            let body = body(&request);
             shared.update(peer, |connection| connection.requests.push(request));
-            stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello")?;
+            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len());
+            stream.write_all(&[head.as_bytes(), &body].concat())?;
         }
     }
     stream.shutdown(Shutdown::Both)
+}
+
+/// What the request asks for.
+fn body(request: &Request) -> Vec<u8> {
+    let target = request.line.split(' ').nth(1).unwrap_or("");
+    target
+        .strip_prefix("/bytes/")
+        .and_then(|length| length.parse().ok())
+        .map_or_else(|| b"hello".to_vec(), binary)
 }

@@ -8,6 +8,7 @@
 mod answers;
 mod bans;
 mod control;
+mod evasions;
 mod harness;
 mod lab;
 mod lifecycle;
