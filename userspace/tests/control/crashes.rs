@@ -97,10 +97,8 @@ fn no_acknowledged_addition_is_lost_to_kills() {
         acknowledged.len()
     );
     let running = host.start(&[]);
-    let tokens = Vec::from_iter(acknowledged.iter().map(String::as_str)).join(
-        "
-",
-    );
+    let tokens: Vec<_> = acknowledged.iter().map(String::as_str).collect();
+    let tokens = tokens.join("\n");
     let (code, out, error) = host.call(&["deny", "check"], &tokens);
     assert_eq!(code, 0, "{error}");
     assert_eq!(out.lines().count(), acknowledged.len());
