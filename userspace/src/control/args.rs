@@ -103,7 +103,7 @@ pub struct RemoveArgs {
     #[command(flatten)]
     pub(super) tokens: TokenArgs,
 
-    /// In place of the token its id, 64 hexadecimal digits, as `deny list --json` shows it [repeatable]
+    /// In place of the token its id, 64 hexadecimal digits, as `deny list --json` shows it (repeatable)
     #[arg(long, value_name = "ID", conflicts_with = "token")]
     pub(super) id: Vec<String>,
 
