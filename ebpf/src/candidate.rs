@@ -118,8 +118,6 @@ pub struct Value {
     bits: u32,
     bit_count: u32,
     words: u32,
-    /// Whether the word before this one was `Basic`.
-    basic: u32,
     /// Whether the colon of `user:password` has come.
     colon: u32,
     pending: u32,
@@ -130,7 +128,6 @@ pub struct Value {
     exact: u32,
     /// [`UNDECODED`] and the byte that the second reading has still to take; 0 where none.
     undecoded: u32,
-    reserved: u32,
 }
 
 impl Value {
@@ -153,14 +150,12 @@ impl Value {
             bits: 0,
             bit_count: 0,
             words: 0,
-            basic: 0,
             colon: 0,
             pending: 0,
             location: NO_LOCATION as u32,
             begun: 0,
             exact: 0,
             undecoded: 0,
-            reserved: 0,
         }
     }
 
@@ -172,7 +167,6 @@ impl Value {
         self.decoder = Decoder::None;
         self.escape = Escape::None;
         self.words = 0;
-        self.basic = 0;
         self.location = u32::from(location);
         self.begun = 0;
         self.exact = 0;

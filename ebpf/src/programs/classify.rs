@@ -5,6 +5,7 @@ use aya_ebpf::{
     bindings::{__sk_buff, TC_ACT_SHOT, TC_ACT_UNSPEC},
     programs::TcContext,
 };
+use aya_log_ebpf::debug;
 use tokenblock_ebpf::{
     blocked::Again,
     flow::Place,
@@ -47,6 +48,11 @@ pub fn classify(ctx: &TcContext, link: Link, direction: Direction) -> i32 {
         Err(reason) => reason,
     };
     counts.count(reason);
+    // Off unless userspace asks for it at load: the verifier knows the level, and takes the whole of it out.
+    debug!(
+        ctx,
+        "a packet left by way {} of the counters", reason as u32
+    );
     let Some(settings) = maps::settings() else {
         return TC_ACT_UNSPEC;
     };

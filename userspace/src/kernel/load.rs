@@ -16,7 +16,7 @@ use tokenblock_ebpf::{
     verdict::{PortSet, Settings},
 };
 
-use super::{error::KernelError, flows::table_size};
+use super::{debug, error::KernelError, flows::table_size};
 
 /// What the programs are loaded with.
 pub struct Load<'a> {
@@ -49,7 +49,9 @@ pub const CLASSIFIERS: [&str; 4] = [
 /// # Errors
 /// [`KernelError`] where the kernel refuses it, for the most likely reason.
 pub fn load(request: &Load<'_>) -> Result<Ebpf, KernelError> {
+    let level = debug::level();
     let mut ebpf = EbpfLoader::new()
+        .override_global("AYA_LOG_LEVEL", &level, true)
         .map_max_entries("DENYLIST", request.capacity)
         .map_max_entries("FILTER", request.settings.filter_mask + 1)
         .map_max_entries("FLOWS", table_size(request.flows)?)

@@ -2,6 +2,7 @@
 
 pub mod attach;
 pub mod counts;
+pub mod debug;
 pub mod error;
 pub mod events;
 pub mod flows;

@@ -18,6 +18,7 @@ use tracing::warn;
 use super::{
     attach::Attachments,
     counts::Counts,
+    debug::ProgramLog,
     error::KernelError,
     events::Events,
     flows::Flows,
@@ -40,6 +41,9 @@ const LOOK_AGAIN: Duration = Duration::from_secs(5);
 /// How long a blocked flow is remembered.
 const FLOW_MEMORY: Duration = Duration::from_nanos(MEMORY_NS);
 
+/// How often the programs' log is brought, where they are debugged.
+const FLUSH_LOG: Duration = Duration::from_millis(100);
+
 /// The kernel tier; dropped, it detaches its programs and leaves nothing behind.
 pub struct KernelTier {
     attachments: Attachments,
@@ -47,6 +51,7 @@ pub struct KernelTier {
     events: Events,
     counts: Counts,
     flows: Flows,
+    log: Option<ProgramLog>,
     ebpf: Ebpf,
     /// How long the programs remember what they blocked.
     memory: Duration,
@@ -86,6 +91,7 @@ impl KernelTier {
         })?;
         let map = KernelMap::take(&mut ebpf, filter_mask)?;
         let flows = Flows::take(&mut ebpf, rules)?;
+        let log = ProgramLog::take(&mut ebpf);
         let mut take = |what| ebpf.take_map(what).ok_or(KernelError::BadObject { what });
         let counts = Counts::new(PerCpuArray::try_from(take("COUNTS")?)?);
         let events = Events::new(RingBuf::try_from(take("EVENTS")?)?, locations, sink)?;
@@ -98,6 +104,7 @@ impl KernelTier {
                 events,
                 counts,
                 flows,
+                log,
                 ebpf,
                 memory: settings
                     .ban
@@ -140,6 +147,7 @@ impl KernelTier {
     pub async fn run(&mut self) -> KernelError {
         let mut again = interval(LOOK_AGAIN);
         again.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut flush = interval(FLUSH_LOG);
         loop {
             tokio::select! {
                 done = self.events.forward() => match done {
@@ -159,6 +167,9 @@ impl KernelTier {
                 _ = again.tick() => {
                     self.look_again().await;
                     self.sweep();
+                }
+                _ = flush.tick(), if self.log.is_some() => {
+                    self.log.as_mut().map(ProgramLog::flush);
                 }
             }
         }
