@@ -396,7 +396,8 @@ impl Flow {
     #[inline(always)]
     fn in_body(&self, end: u32) -> bool {
         let ahead = u64::from(end.wrapping_sub(self.tip));
-        ahead <= self.body || self.flags & DECLARED == 0 && self.quiet >= BULK
+        ahead <= self.body
+            || self.flags & DECLARED == 0 && self.quiet >= BULK && self.left.is_light()
     }
 
     /// The `step`th scan (0 or 1) that the segment needs, with its state in `scan`; `None` where none. For step 1

@@ -98,6 +98,8 @@ impl<'a> Engine<'a> {
             };
             let rest = bytes.get(begun.offset as usize..).unwrap_or_default();
             match self.scan(&mut scan, rest, begun.first_line_only) {
+                // It comes again in its place, and is one hit then.
+                Scanned::Hit if place == Place::Ahead => return Fate::Dropped(Place::TooEarly),
                 Scanned::Hit => return Fate::Blocked,
                 Scanned::LeftLine => continue,
                 Scanned::End => {}

@@ -222,6 +222,11 @@ extern "C" fn unit(_index: u64, context: *mut Shared<'_>) -> i64 {
                 return CONTINUE;
             };
             let blocked = entry.action != ACTION_ALERT && shared.settings.monitor == 0;
+            if blocked && matches!(shared.work.place, Place::Ahead) {
+                // It comes again in its place, and is one hit then.
+                shared.outcome = Outcome::Ambiguous;
+                return STOP;
+            }
             // SAFETY: the program's context.
             let interface = unsafe { (*shared.skb).ifindex };
             let location = shared.work.scan.location();

@@ -345,10 +345,10 @@ fn tokens_behind_long_header_blocks() {
                 let name = format!("lines of {kib} KiB and {shift}, blocked: {blocked}");
                 let request = behind_lines(kib * 1024 + shift, token);
                 streams.push(Stream::new(name, vec![request], blocked));
+                let name = format!("a line of {kib} KiB and {shift}, blocked: {blocked}");
+                let request = behind_one_line(kib * 1024 + shift, token);
+                streams.push(Stream::new(name, vec![request], blocked));
             }
-            let name = format!("a line of 9 KiB and {shift}, blocked: {blocked}");
-            let request = behind_one_line(9 * 1024 + shift, token);
-            streams.push(Stream::new(name, vec![request], blocked));
         }
     }
     check(&lab(binary, "reset"), streams);

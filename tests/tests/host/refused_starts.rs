@@ -97,18 +97,6 @@ fn no_such_denylist() {
 }
 
 #[test]
-fn denylist_is_a_folder() {
-    let Some(bench) = bench("denylist_is_a_folder") else {
-        return;
-    };
-    fs::remove_file(bench.list()).unwrap();
-    fs::create_dir(bench.list()).unwrap();
-    let mut args = bench.common();
-    args.extend(bench.tier(Tier::Kernel));
-    assert_refused(&bench, &args, &[NO_INPUT, DATA, USAGE], &["denylist"]);
-}
-
-#[test]
 fn absurd_denylist() {
     let Some(bench) = bench("absurd_denylist") else {
         return;
