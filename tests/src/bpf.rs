@@ -184,6 +184,14 @@ impl Programs {
         clear::<{ size_of::<GapKey>() }, { size_of::<Gap>() }>(&mut self.ebpf, "GAPS")
     }
 
+    /// Forgets flows as the sweeping of idle ones does.
+    ///
+    /// # Errors
+    /// Where the map can't be emptied.
+    pub fn sweep_flows(&mut self) -> Result<()> {
+        clear::<{ size_of::<FlowKey>() }, { size_of::<Flow>() }>(&mut self.ebpf, "FLOWS")
+    }
+
     /// Runs a program, one of [`tokenblock::kernel::load::CLASSIFIERS`], once, on the first frame of a flow.
     ///
     /// # Errors

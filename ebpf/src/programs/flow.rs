@@ -57,7 +57,7 @@ pub fn of_request(
     if !kept {
         flow.forget();
     } else if known.is_none()
-        && let Some(ack) = maps::handshake(key)
+        && let Some(ack) = maps::take_handshake(key)
     {
         flow.accept(ack);
     }

@@ -180,12 +180,15 @@ pub fn new_flow(key: &FlowKey) -> Option<*mut Flow> {
     FLOWS.get_ptr_mut(key)
 }
 
-/// What the server acknowledged with its SYN.
+/// Takes what the server acknowledged with its SYN: it is true of the connection's first segment, and no more once
+/// the flow was swept.
 #[inline(always)]
-pub fn handshake(key: &FlowKey) -> Option<u32> {
+pub fn take_handshake(key: &FlowKey) -> Option<u32> {
     // SAFETY: an entry that is reused meanwhile is another connection's of the same hash at worst, and what is
     // read of it is checked against the segment's place.
-    unsafe { HANDSHAKES.get(key) }.copied()
+    let ack = unsafe { HANDSHAKES.get(key) }.copied()?;
+    let _gone = HANDSHAKES.remove(key);
+    Some(ack)
 }
 
 /// Keeps what the server acknowledged with its SYN.
@@ -197,7 +200,7 @@ pub fn keep_handshake(key: &FlowKey, ack: u32) {
 /// What is noted of a gap.
 #[inline(always)]
 pub fn gap(key: &GapKey) -> Option<&'static Gap> {
-    // SAFETY: as in `handshake`.
+    // SAFETY: as in `take_handshake`.
     unsafe { GAPS.get(key) }
 }
 

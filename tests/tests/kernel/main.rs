@@ -4,6 +4,7 @@
 mod agreement;
 mod answers;
 mod budget;
+mod flows;
 mod modes;
 mod reasons;
 mod secrecy;
