@@ -82,6 +82,9 @@ static WORK: PerCpuArray<Work> = PerCpuArray::with_max_entries(2, 0);
 /// Flows of which a request was blocked; those that were quiet the longest are forgotten where it is full.
 #[map]
 static BLOCKED: LruHashMap<FlowKey, Blocked> = LruHashMap::with_max_entries(65_536, 0);
+/// 1 once a flow was blocked: until then nothing need be looked up in [`BLOCKED`].
+#[map]
+static ANY_BLOCKED: Array<u32> = Array::with_max_entries(1, 0);
 /// Sources of blocked requests; filled only where sources are banned.
 #[map]
 static OFFENDERS: LruHashMap<Address, Offender> = LruHashMap::with_max_entries(65_536, 0);
@@ -226,6 +229,10 @@ pub fn now() -> u64 {
 /// Remembers that a request of this flow was blocked.
 #[inline(always)]
 pub fn block(segment: &Segment, blocked: &Blocked) {
+    if let Some(any) = ANY_BLOCKED.get_ptr_mut(0) {
+        // SAFETY: one word, set by whoever comes, and never cleared.
+        unsafe { any.write_volatile(1) };
+    }
     // Full is not possible, and out of memory leaves a flow whose segments are judged again.
     let _forgotten = BLOCKED.insert(flow_of(segment), blocked, 0);
 }
@@ -233,6 +240,9 @@ pub fn block(segment: &Segment, blocked: &Blocked) {
 /// What is done with a segment of a flow of which a request was blocked; `None` for all others.
 #[inline(always)]
 pub fn blocked(segment: &Segment) -> Option<(Again, &'static Blocked)> {
+    if ANY_BLOCKED.get(0).is_none_or(|any| *any == 0) {
+        return None;
+    }
     let key = flow_of(segment);
     let flow = BLOCKED.get_ptr_mut(key)?;
     // SAFETY: an entry that is evicted meanwhile may be reused for another flow: one segment of it is
