@@ -126,8 +126,8 @@ fn others(programs: &mut Programs) -> Result<()> {
             median: rate(long.median, short.median),
             worst: f64::NAN,
         };
-        figure(&format!("body_{kind}kib_ns"), each_kib);
-        figure(&format!("body_{kind}segment_of_1_kib_ns"), short);
+        figure(&format!("body_{kind}each_further_kib_ns"), each_kib);
+        figure(&format!("body_{kind}kib_ns"), short);
     }
     let small = vec![packets::small_request()?; SEGMENTS];
     figure("small_request_ns", in_order(programs, &small)?);
