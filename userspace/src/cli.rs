@@ -2,13 +2,18 @@
 //!
 //! What is here is raw; `settings` checks it.
 
-use std::{num::NonZeroUsize, path::PathBuf};
+pub mod proxy;
+pub mod reference;
+pub mod units;
+
+use std::path::PathBuf;
 
 use clap::{
     ArgAction, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum,
     builder::BoolishValueParser,
 };
 
+use self::proxy::ProxyArgs;
 use crate::{
     config_file::ConfigError,
     control::{DenyCommand, StatusArgs},
@@ -186,30 +191,9 @@ pub struct RunArgs {
     #[arg(help_heading = "Kernel tier (cleartext HTTP)")]
     pub ban_exempt: Vec<String>,
 
-    /// Address to listen on, for instance `0.0.0.0:8443` or `[::]:8443`
-    #[arg(long, value_name = "ADDR:PORT", env = "TOKENBLOCK_PROXY_LISTEN")]
-    #[arg(help_heading = "Proxy tier (HTTPS)")]
-    pub proxy_listen: Option<String>,
-
-    /// Certificate chain in PEM; without it the proxy speaks cleartext
-    #[arg(long, value_name = "FILE", env = "TOKENBLOCK_TLS_CERT")]
-    #[arg(help_heading = "Proxy tier (HTTPS)")]
-    pub tls_cert: Option<PathBuf>,
-
-    /// Private key of the certificate in PEM
-    #[arg(long, value_name = "FILE", env = "TOKENBLOCK_TLS_KEY")]
-    #[arg(help_heading = "Proxy tier (HTTPS)")]
-    pub tls_key: Option<PathBuf>,
-
-    /// Server that clean requests are forwarded to, as http://HOST:PORT
-    #[arg(long, value_name = "URL", env = "TOKENBLOCK_UPSTREAM")]
-    #[arg(help_heading = "Proxy tier (HTTPS)")]
-    pub upstream: Option<String>,
-
-    /// Worker threads [default: one a core]
-    #[arg(long, value_name = "N", env = "TOKENBLOCK_WORKERS")]
-    #[arg(help_heading = "Proxy tier (HTTPS)")]
-    pub workers: Option<NonZeroUsize>,
+    /// The proxy tier.
+    #[command(flatten)]
+    pub proxy: ProxyArgs,
 
     /// Folder of the installation key and of what is added at run time [default: /var/lib/tokenblock for root, else
     /// `$XDG_STATE_HOME/tokenblock` or `~/.local/state/tokenblock`]

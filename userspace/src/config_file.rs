@@ -12,7 +12,7 @@ use std::{
 use clap::{Arg, Command};
 use toml::{
     Spanned,
-    de::{DeTable, DeValue},
+    de::{DeString, DeTable, DeValue},
 };
 
 /// Why the configuration file is refused.
@@ -132,8 +132,7 @@ fn settings(
         .filter(|arg| !matches!(arg.get_id().as_str(), "help" | "config"))
         .collect();
     let mut settings = Vec::<(String, Vec<String>)>::new();
-    for (key, value) in table.get_ref() {
-        let name = key.get_ref().replace('_', "-");
+    for (name, key, value) in entries(table.get_ref()) {
         let arg = arguments
             .iter()
             .find(|arg| arg.get_long() == Some(&name))
@@ -149,6 +148,28 @@ fn settings(
     Ok(settings)
 }
 
+/// A setting's name, and where name and value stand in the file.
+type Entry<'a> = (String, &'a Spanned<DeString<'a>>, &'a Spanned<DeValue<'a>>);
+
+/// The entries of a table; those of tables in it begin with its name: `[timeout]` with `idle` is `timeout-idle`.
+fn entries<'a>(table: &'a DeTable<'a>) -> Vec<Entry<'a>> {
+    let name = |key: &Spanned<DeString<'_>>| key.get_ref().replace('_', "-");
+    let mut entries = Vec::new();
+    for (key, value) in table {
+        let Some(inner) = value.get_ref().as_table() else {
+            entries.push((name(key), key, value));
+            continue;
+        };
+        let prefix = name(key);
+        entries.extend(
+            inner
+                .iter()
+                .map(|(key, value)| (format!("{prefix}-{}", name(key)), key, value)),
+        );
+    }
+    entries
+}
+
 fn unknown(key: &str, name: &str, arguments: &[&Arg]) -> Wrong {
     let nearest = arguments
         .iter()
@@ -158,16 +179,116 @@ fn unknown(key: &str, name: &str, arguments: &[&Arg]) -> Wrong {
         .max_by(|a, b| a.0.total_cmp(&b.0))
         .map(|(_, long)| long.to_owned());
     Wrong::UnknownKey {
-        key: key.to_owned(),
+        // Of a table's entry, all of the name.
+        key: if key.len() == name.len() { key } else { name }.to_owned(),
         nearest,
     }
 }
 
 fn values(name: &str, value: &Spanned<DeValue<'_>>) -> Result<Vec<String>, Misplaced> {
     if let DeValue::Array(items) = value.get_ref() {
-        return items.iter().map(|item| scalar(name, item)).collect();
+        let record = RECORDS.iter().find(|record| record.name == name);
+        let item = |item: &Spanned<DeValue<'_>>| match (record, item.get_ref()) {
+            (Some(record), DeValue::Table(table)) => record.text(item.span(), table),
+            _ => scalar(name, item),
+        };
+        return items.iter().map(item).collect();
     }
     Ok(vec![scalar(name, value)?])
+}
+
+/// A setting that can stand in the file as an array of tables, and the fields of one, as its text has them.
+struct Record {
+    name: &'static str,
+    fields: &'static [Field],
+}
+
+struct Field {
+    name: &'static str,
+    needed: bool,
+    /// What comes before it in the text.
+    before: &'static str,
+    /// Bytes that would end it there.
+    ends: &'static [char],
+}
+
+const RECORDS: [Record; 2] = [
+    Record {
+        name: "route",
+        fields: &[
+            Field {
+                name: "host",
+                needed: false,
+                before: "",
+                ends: &['/', '=', ';'],
+            },
+            Field {
+                name: "path",
+                needed: false,
+                before: "",
+                ends: &['=', ';'],
+            },
+            Field {
+                name: "upstream",
+                needed: true,
+                before: "=",
+                ends: &[';'],
+            },
+        ],
+    },
+    Record {
+        name: "certificate",
+        fields: &[
+            Field {
+                name: "cert",
+                needed: true,
+                before: "",
+                ends: &[':', ','],
+            },
+            Field {
+                name: "key",
+                needed: true,
+                before: ":",
+                ends: &[':', ','],
+            },
+        ],
+    },
+];
+
+impl Record {
+    /// What would be given on the command line.
+    fn text(&self, span: Range<usize>, table: &DeTable<'_>) -> Result<String, Misplaced> {
+        for key in table.keys() {
+            if !self.fields.iter().any(|field| field.name == key.get_ref()) {
+                let fields: Vec<&str> = self.fields.iter().map(|field| field.name).collect();
+                let what = Wrong::Value(format!(
+                    "a {} has no `{}`; it has {}",
+                    self.name,
+                    key.get_ref(),
+                    fields.join(", ")
+                ));
+                return Err((key.span(), what));
+            }
+        }
+        let mut text = String::new();
+        for field in self.fields {
+            let Some(value) = table.get(field.name) else {
+                if field.needed {
+                    let what = format!("a {} needs `{}`", self.name, field.name);
+                    return Err((span, Wrong::Value(what)));
+                }
+                continue;
+            };
+            let value = (values(field.name, value)?.join(","), value.span());
+            if value.0.contains(field.ends) {
+                let what = format!("`{}` can't have {:?} in it", field.name, field.ends);
+                return Err((value.1, Wrong::Value(what)));
+            }
+            text.push_str(field.before);
+            text.push_str(&value.0);
+        }
+        Ok(text)
+    }
 }
 
 fn scalar(name: &str, value: &Spanned<DeValue<'_>>) -> Result<String, Misplaced> {
@@ -270,12 +391,42 @@ mod tests {
         .unwrap();
         assert_eq!(args.denylist, [PathBuf::from("a"), PathBuf::from("b")]);
         assert_eq!((args.min_token_length, args.monitor), (12, true));
-        assert_eq!(args.proxy_listen.as_deref(), Some("[::]:1"));
+        assert_eq!(args.proxy.proxy_listen.as_deref(), Some("[::]:1"));
         assert_eq!(
             (args.direction, args.port),
             (Direction::Both, vec!["80".into(), "all".into()])
         );
         assert!(args.header.is_empty() && !args.cookie.is_empty());
+    }
+
+    #[test]
+    fn tables_stand_for_what_their_settings_begin_with() {
+        let args = run(
+            "denylist = 'd'\n[upstream]\nhttp = '2'\n[timeout]\nidle = '5s'\nupstream_idle = '6s'\n\
+             [[route]]\nhost = 'shop.example'\nupstream = ['http://a', 'http://b']\n\
+             [[route]]\npath = '/api'\nupstream = 'unix:/run/api.sock'\n\
+             [[certificate]]\ncert = 'c.pem'\nkey = 'k.pem'\n",
+            &[],
+        );
+        let args = args.unwrap().proxy;
+        assert_eq!(
+            args.upstreams.route,
+            ["shop.example=http://a,http://b", "/api=unix:/run/api.sock"]
+        );
+        assert_eq!(args.tls.certificate, ["c.pem:k.pem"]);
+        assert_eq!(args.timeouts.timeout_idle.to_string(), "5s");
+        assert_eq!(args.timeouts.timeout_upstream_idle.to_string(), "6s");
+        assert_eq!(
+            refused("[[route]]\nhost = 'a'\n"),
+            "1: a route needs `upstream`"
+        );
+        assert_eq!(
+            refused("[[route]]\nhots = 'a'\nupstream='http://b'"),
+            "2: a route has no `hots`; it has host, path, upstream"
+        );
+        assert!(refused("[[certificate]]\ncert = 'a:b'\nkey = 'c'").contains("`cert` can't have"));
+        let twice = refused("timeout-idle = '1s'\n[timeout]\nidle = '1s'");
+        assert!(twice.ends_with("`timeout-idle` is set twice"), "{twice}");
     }
 
     #[test]
@@ -313,15 +464,16 @@ mod tests {
         );
         assert!(refused("workers = 0").starts_with("1: invalid value '0' for '--workers"));
         assert_eq!(
-            refused("upstream = ['a', 'b']"),
-            "1: `upstream` takes one value"
+            refused("direction = ['both', 'both']"),
+            "1: `direction` takes one value"
         );
         assert_eq!(refused("port = 80\nport = 81").split(':').next(), Some("2"));
         assert_eq!(
             refused("tls-key = 'a'\ntls_key = 'b'"),
             "2: `tls-key` is set twice"
         );
-        assert!(refused("[kernel]\nport = 80").contains("`kernel`"));
+        assert!(refused("[kernel]\nport = 80").contains("`kernel-port`"));
+        assert!(refused("[a]\nb.c = 80").contains("`a-b`"));
         assert!(refused("header = [['a']]").contains("an array in an array"));
         assert!(refused("port = 8e1").contains("a fraction"));
         assert!(refused("port = ").starts_with("1: "));

@@ -205,7 +205,7 @@ impl From<ProxyError> for Failure {
             | ProxyError::KeyMismatch { .. }
             | ProxyError::Certificate { .. }
             | ProxyError::Tls(_) => Exit::Data,
-            ProxyError::ServerName(_) => Exit::Usage,
+            ProxyError::ServerName(_) | ProxyError::Passed(_) => Exit::Usage,
             ProxyError::NoSystemRoots => Exit::Unavailable,
         };
         Self::new(exit, error)

@@ -35,8 +35,8 @@ use crate::{
 const THREADS: usize = 2;
 /// Requests of the control socket that wait for the list or the tiers.
 const REQUESTS: usize = 64;
-/// Longest wait for the proxy to end its connections.
-const DRAIN: Duration = Duration::from_millis(900);
+/// What the proxy may take to end beyond the time that its connections have.
+const END: Duration = Duration::from_millis(100);
 
 /// Enforces until SIGINT, SIGTERM or SIGHUP.
 ///
@@ -95,6 +95,8 @@ struct RunningProxy {
     counters: ProxyCounters,
     stop: oneshot::Sender<()>,
     serving: JoinHandle<Result<(), ProxyError>>,
+    /// How long its connections have to end.
+    drain: Duration,
 }
 
 impl Tiers {
@@ -267,7 +269,7 @@ impl Tiers {
         if let Some(proxy) = self.proxy {
             // It may have ended by itself.
             let _ended = proxy.stop.send(());
-            if timeout(DRAIN, proxy.serving).await.is_err() {
+            if timeout(proxy.drain + END, proxy.serving).await.is_err() {
                 tracing::warn!("the proxy did not end its connections in time");
             }
             counted.push(("proxy", proxy.counters.read()));
@@ -294,6 +296,7 @@ impl RunningProxy {
         Self {
             address: proxy.local_addr().to_string(),
             counters: proxy.counter_reader(),
+            drain: proxy.drain(),
             stop,
             serving: tokio::spawn(proxy.serve(async {
                 // Where the sender is gone the process is on its way out too.

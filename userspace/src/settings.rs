@@ -1,5 +1,7 @@
 //! The settings, checked: what is here can be meant.
 
+mod proxy;
+
 use std::{
     env,
     fmt::{self, Display},
@@ -20,7 +22,7 @@ use tokenblock_ebpf::{
 use crate::{
     cli::{Direction, LogFormat, LogLevel, OnHit, RunArgs, Xdp},
     control::{ControlSettings, ControlSettingsError},
-    proxy::{ProxySettings, TlsFiles, Upstream, UpstreamError},
+    proxy::{ProxySettings, RouteError, UpstreamError},
     sources::{Grammar, Source},
 };
 
@@ -139,19 +141,36 @@ pub enum SettingsError {
     )]
     Ban(String),
     /// Not a network.
-    #[error("--ban-exempt {0:?}: a network reads 10.0.0.0/8 or 2001:db8::/32, an address 10.0.0.1")]
-    BanExempt(String),
+    #[error("{flag} {text:?}: a network reads 10.0.0.0/8 or 2001:db8::/32, an address 10.0.0.1")]
+    Network {
+        /// The setting.
+        flag: &'static str,
+        /// As given.
+        text: String,
+    },
     /// Not an interface.
     #[error(
         "--interface {0:?}: an interface has no blanks and no `/` in its name, and at most 15 bytes"
     )]
     Interface(String),
     /// Not an address.
-    #[error("--proxy-listen {0:?}: an address to listen on reads 0.0.0.0:8443 or [::]:8443")]
+    #[error(
+        "--proxy-listen {0:?}: an address to listen on reads 0.0.0.0:8443 or [::]:8443; `systemd` takes the \
+         socket of a service manager"
+    )]
     Listen(String),
     /// Not an upstream.
     #[error("--upstream {0}")]
     Upstream(#[from] UpstreamError),
+    /// Not a route.
+    #[error("--route {0}")]
+    Route(#[from] RouteError),
+    /// Not a certificate with its key.
+    #[error("--certificate {0:?}: a certificate and its key read CERT:KEY, two paths without `:`")]
+    Certificate(String),
+    /// Not the value of a header field.
+    #[error("--refusal-content-type {0:?} can't be the value of a header field")]
+    ContentType(String),
     /// The header of cookies is no location of its own.
     #[error("--header Cookie: cookies are read one by one; give their names with --cookie NAME")]
     CookieHeader,
@@ -245,7 +264,7 @@ impl Settings {
     /// The first [`SettingsError`].
     pub fn check(args: RunArgs, surroundings: &Surroundings) -> Result<Self, SettingsError> {
         let kernel = kernel(&args)?;
-        let proxy = proxy(&args)?;
+        let proxy = proxy::check(&args.proxy, args.monitor)?;
         if kernel.is_none() && proxy.is_none() {
             return Err(SettingsError::NoTier);
         }
@@ -352,18 +371,21 @@ impl Ban {
             exempt: args
                 .ban_exempt
                 .iter()
-                .map(|text| network(text))
+                .map(|text| network("--ban-exempt", text))
                 .collect::<Result<_, _>>()?,
         }))
     }
 }
 
 /// A network, or a single address.
-fn network(text: &str) -> Result<IpNet, SettingsError> {
+fn network(flag: &'static str, text: &str) -> Result<IpNet, SettingsError> {
     let text = text.trim();
     text.parse()
         .or_else(|_no_network| text.parse::<IpAddr>().map(IpNet::from))
-        .map_err(|_no_address| SettingsError::BanExempt(text.to_owned()))
+        .map_err(|_no_address| SettingsError::Network {
+            flag,
+            text: text.to_owned(),
+        })
 }
 
 impl Ports {
@@ -385,44 +407,6 @@ impl Ports {
         ports.dedup();
         Ok(Self::Only(ports))
     }
-}
-
-fn proxy(args: &RunArgs) -> Result<Option<ProxySettings>, SettingsError> {
-    let needed = |needed, by| SettingsError::Needed { needed, by };
-    let Some(listen) = &args.proxy_listen else {
-        let without = [
-            (args.upstream.is_some(), "--upstream"),
-            (args.tls_cert.is_some(), "--tls-cert"),
-            (args.tls_key.is_some(), "--tls-key"),
-        ];
-        return match without.into_iter().find(|(given, _)| *given) {
-            Some((_, by)) => Err(needed("--proxy-listen", by)),
-            None => Ok(None),
-        };
-    };
-    let tls = match (&args.tls_cert, &args.tls_key) {
-        (Some(cert), Some(key)) => Some(TlsFiles {
-            cert: cert.clone(),
-            key: key.clone(),
-        }),
-        (None, None) => None,
-        (Some(_), None) => return Err(needed("--tls-key", "--tls-cert")),
-        (None, Some(_)) => return Err(needed("--tls-cert", "--tls-key")),
-    };
-    let listen = listen
-        .parse()
-        .map_err(|_no_address| SettingsError::Listen(listen.clone()))?;
-    let upstream: Upstream = match &args.upstream {
-        Some(url) => url.parse()?,
-        None => return Err(needed("--upstream", "--proxy-listen")),
-    };
-    let defaults = ProxySettings::new(listen, upstream);
-    Ok(Some(ProxySettings {
-        tls,
-        workers: args.workers.unwrap_or(defaults.workers),
-        monitor: args.monitor,
-        ..defaults
-    }))
 }
 
 impl Locations {
@@ -713,7 +697,12 @@ mod tests {
             assert_eq!(error, SettingsError::Ban(text.to_owned()));
         }
         let error = kernel(&["--ban=1/1/1", "--ban-exempt=10.0.0.0/33"]).unwrap_err();
-        assert_eq!(error, SettingsError::BanExempt("10.0.0.0/33".to_owned()));
+        assert!(
+            error
+                .to_string()
+                .starts_with("--ban-exempt \"10.0.0.0/33\": a network"),
+            "{error}"
+        );
         let needed = SettingsError::Needed {
             needed: "--ban",
             by: "--ban-exempt",

@@ -10,7 +10,7 @@ use std::{
     fs,
     io::{BufRead as _, BufReader, Read as _, Write as _},
     net::{TcpListener, TcpStream},
-    os::unix::net::UnixDatagram,
+    os::{fd::AsRawFd as _, unix::net::UnixDatagram},
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
     sync::mpsc,
@@ -346,6 +346,65 @@ fn status(address: &str, lines: &str) -> String {
     let mut answer = String::new();
     client.read_to_string(&mut answer).unwrap();
     answer.split(' ').nth(1).unwrap_or_default().to_owned()
+}
+
+#[test]
+fn the_file_says_how_the_proxy_works() {
+    let bench = Bench::new();
+    bench.write(
+        "settings.toml",
+        "[refusal]\nstatus = 418\n[limit]\nheader_fields = 2\n[[route]]\nhost = 'b.example'\n\
+         upstream = 'unix:/none'\n[timeout]\nconnect = '5s'\n",
+    );
+    let running = Running::start(bench.proxy(&["--config=settings.toml"]));
+    let address = running.line("in force")["proxy"].clone();
+    let address = address.as_str().unwrap();
+    let blocked = format!("/ HTTP/1.1\r\nAuthorization: {TOKEN}");
+    assert_eq!(status(address, "/ HTTP/1.1\r\nX-Many: fields"), "431");
+    let upstream = |host: &str| {
+        let mut client = TcpStream::connect(address).unwrap();
+        write!(client, "GET / HTTP/1.1\r\nHost: {host}\r\n\r\n").unwrap();
+        running.line("can't connect")["upstream"].clone()
+    };
+    assert_eq!(upstream("a.example"), "http://127.0.0.1:9");
+    assert_eq!(upstream("b.example"), "unix:/none");
+    drop(running);
+    bench.write("settings.toml", "[refusal]\nstatus = 418\n");
+    let running = Running::start(bench.proxy(&["--config=settings.toml"]));
+    let address = running.line("in force")["proxy"].clone();
+    assert_eq!(status(address.as_str().unwrap(), &blocked), "418");
+}
+
+#[test]
+fn the_socket_of_a_service_manager_is_taken() {
+    let bench = Bench::new();
+    let flags = [
+        "--denylist=list",
+        "--proxy-listen=systemd",
+        "--upstream=http://127.0.0.1:9",
+        "--state-dir=state",
+        "--log-format=json",
+    ];
+    let (code, text) = bench.fails(&flags);
+    assert!(
+        code == 64 && text.contains("the service manager has passed 0 sockets"),
+        "{text}"
+    );
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    rustix::io::fcntl_setfd(&listener, rustix::io::FdFlags::empty()).unwrap();
+    let mut command = Command::new("bash");
+    let script = r#"exec 3<&"$1"; shift; LISTEN_PID=$$ LISTEN_FDS=1 exec "$@""#;
+    command
+        .args(["-c", script, "bash", &listener.as_raw_fd().to_string()])
+        .args([env!("CARGO_BIN_EXE_tokenblock"), "run"])
+        .args(flags)
+        .current_dir(bench.folder.path())
+        .stdin(Stdio::null());
+    let running = Running::start(command);
+    assert_eq!(running.line("in force")["proxy"], *address);
+    let blocked = format!("/ HTTP/1.1\r\nAuthorization: {TOKEN}");
+    assert_eq!(status(&address, &blocked), "403");
 }
 
 #[test]

@@ -2,6 +2,8 @@
 
 use std::{io, net::SocketAddr, path::PathBuf};
 
+use super::settings::Listen;
+
 /// What stands in the way of a running proxy.
 #[derive(Debug, thiserror::Error)]
 pub enum ProxyError {
@@ -9,13 +11,18 @@ pub enum ProxyError {
     #[error("{0} is in use by another process")]
     AddressInUse(SocketAddr),
     /// The listener can't be made.
-    #[error("can't listen on {address}")]
+    #[error("can't listen on {listen}")]
     Listen {
         /// The configured address.
-        address: SocketAddr,
+        listen: Listen,
         /// The system's answer.
         source: io::Error,
     },
+    /// Not one socket.
+    #[error(
+        "the service manager has passed {0} sockets; `--proxy-listen systemd` takes one TCP socket (ListenStream=)"
+    )]
+    Passed(usize),
     /// A certificate, key or list of authorities can't be read, or is no PEM.
     #[error("can't read {}: {reason}", path.display())]
     Pem {

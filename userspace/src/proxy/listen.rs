@@ -6,9 +6,13 @@ use std::{
     time::Duration,
 };
 
+use listenfd::ListenFd;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 
-use super::{error::ProxyError, settings::ProxySettings};
+use super::{
+    error::ProxyError,
+    settings::{Listen, ProxySettings},
+};
 
 /// Connections that the kernel holds for a worker that has no time to take them.
 const BACKLOG: i32 = 4096;
@@ -20,12 +24,18 @@ const KEEPALIVE: Duration = Duration::from_mins(1);
 /// # Errors
 /// Where the address can't be listened on, or another process does and `takeover` is not set.
 pub(super) fn listeners(settings: &ProxySettings) -> Result<Vec<TcpListener>, ProxyError> {
-    let address = settings.listen;
+    let address = match settings.listen {
+        Listen::Address(address) => address,
+        Listen::Passed => return shared(passed()?, settings),
+    };
     let failed = |source: io::Error| {
         if source.kind() == io::ErrorKind::AddrInUse {
             ProxyError::AddressInUse(address)
         } else {
-            ProxyError::Listen { address, source }
+            ProxyError::Listen {
+                listen: settings.listen,
+                source,
+            }
         }
     };
     if !settings.takeover {
@@ -47,6 +57,23 @@ pub(super) fn listeners(settings: &ProxySettings) -> Result<Vec<TcpListener>, Pr
         .map_err(failed)
 }
 
+/// The one TCP socket that a service manager has passed.
+///
+/// # Errors
+/// Where there is none, or another.
+fn passed() -> Result<TcpListener, ProxyError> {
+    let mut sockets = ListenFd::from_env();
+    let count = sockets.len();
+    match sockets.take_tcp_listener(0) {
+        Ok(Some(listener)) if count == 1 => Ok(listener),
+        Ok(_) => Err(ProxyError::Passed(count)),
+        Err(source) => Err(ProxyError::Listen {
+            listen: Listen::Passed,
+            source,
+        }),
+    }
+}
+
 /// One listener a worker, all the same socket, that another process has made (systemd socket activation).
 ///
 /// # Errors
@@ -56,7 +83,7 @@ pub(super) fn shared(
     settings: &ProxySettings,
 ) -> Result<Vec<TcpListener>, ProxyError> {
     let failed = |source| ProxyError::Listen {
-        address: settings.listen,
+        listen: settings.listen,
         source,
     };
     listener.set_nonblocking(true).map_err(failed)?;
@@ -67,6 +94,23 @@ pub(super) fn shared(
         .try_for_each(|l| prepare(&SockRef::from(l)))
         .map_err(failed)?;
     Ok(all)
+}
+
+/// The address that is listened on.
+///
+/// # Errors
+/// Where the system does not tell.
+pub(super) fn address(
+    listeners: &[TcpListener],
+    settings: &ProxySettings,
+) -> Result<SocketAddr, ProxyError> {
+    let first = listeners.first().map(TcpListener::local_addr);
+    first
+        .unwrap_or_else(|| Err(io::ErrorKind::NotFound.into()))
+        .map_err(|source| ProxyError::Listen {
+            listen: settings.listen,
+            source,
+        })
 }
 
 fn bind(address: SocketAddr, shared: bool) -> io::Result<Socket> {

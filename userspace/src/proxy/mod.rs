@@ -29,6 +29,7 @@ use std::{
     net::{SocketAddr, TcpListener},
     sync::Arc,
     thread,
+    time::Duration,
 };
 
 use tokenblock_ebpf::rules::Rules;
@@ -41,8 +42,8 @@ use self::{
 pub use self::{
     error::ProxyError,
     settings::{
-        Balance, HealthSettings, Limits, ProxySettings, Refusal, Route, RouteError, Timeouts,
-        TlsFiles, TlsVersion, Upstream, UpstreamError, UpstreamHttp, UpstreamTlsSettings,
+        Balance, HealthSettings, Limits, Listen, ProxySettings, Refusal, Route, RouteError,
+        Timeouts, TlsFiles, TlsVersion, Upstream, UpstreamError, UpstreamHttp, UpstreamTlsSettings,
     },
 };
 use crate::{denylist::SetReader, event::EventSink};
@@ -52,6 +53,7 @@ pub struct Proxy {
     seeds: Vec<WorkerSeed>,
     counters: Vec<Arc<Counters>>,
     local_addr: SocketAddr,
+    drain: Duration,
     stop: watch::Sender<bool>,
     tls: Option<Arc<ServerTls>>,
 }
@@ -115,10 +117,7 @@ impl Proxy {
             None => None,
         };
         let routes = RouteSeeds::new(&settings)?;
-        let local_addr = match listeners.first().map(TcpListener::local_addr) {
-            Some(Ok(address)) => address,
-            _ => settings.listen,
-        };
+        let local_addr = listen::address(&listeners, &settings)?;
         let inspector = Inspector {
             rules,
             locations,
@@ -126,6 +125,7 @@ impl Proxy {
             events,
             monitor: settings.monitor,
         };
+        let drain_time = settings.timeouts.drain;
         let settings = Arc::new(settings);
         let admission = Arc::new(Admission::default());
         let (stop, drain) = watch::channel(false);
@@ -144,6 +144,7 @@ impl Proxy {
             counters: seeds.iter().map(|s| Arc::clone(&s.counters)).collect(),
             seeds,
             local_addr,
+            drain: drain_time,
             stop,
             tls,
         })
@@ -153,6 +154,12 @@ impl Proxy {
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
         self.local_addr
+    }
+
+    /// How long connections have to end from the order to stop on.
+    #[must_use]
+    pub fn drain(&self) -> Duration {
+        self.drain
     }
 
     /// Every counter with its name.

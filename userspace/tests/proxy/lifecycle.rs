@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::support::{Origin, Raw, Tier, bind, certificate};
+use crate::support::{LOOPBACK, Origin, Raw, Tier, bind, certificate};
 use tokenblock::{
     event::EventSink,
     proxy::{ProxyError, ProxySettings, TlsFiles},
@@ -19,7 +19,7 @@ use tokenblock::{
 
 fn settings() -> ProxySettings {
     let upstream = "http://127.0.0.1:1".parse().unwrap();
-    ProxySettings::new("127.0.0.1:0".parse().unwrap(), upstream)
+    ProxySettings::new(LOOPBACK, upstream)
 }
 
 fn refusal(settings: ProxySettings) -> ProxyError {
@@ -33,7 +33,7 @@ fn refusal(settings: ProxySettings) -> ProxyError {
 fn a_taken_port_is_named() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let mut settings = settings();
-    settings.listen = taken.local_addr().unwrap();
+    settings.listen = taken.local_addr().unwrap().into();
     let text = refusal(settings.clone()).to_string();
     assert_eq!(
         text,
@@ -45,7 +45,7 @@ fn a_taken_port_is_named() {
 fn another_proxy_on_the_same_port_is_refused_too() {
     let first = bind(settings(), EventSink::new(drop)).unwrap();
     let mut settings = settings();
-    settings.listen = first.local_addr();
+    settings.listen = first.local_addr().into();
     assert!(matches!(refusal(settings), ProxyError::AddressInUse(_)));
 }
 
@@ -158,7 +158,7 @@ fn a_successor_takes_the_address_over() {
     let address = first.address;
     let lost = hand_over(first, || {
         Tier::plain(origin.address, |s| {
-            s.listen = address;
+            s.listen = address.into();
             s.takeover = true;
         })
     });

@@ -4,7 +4,7 @@ use std::{
     convert::Infallible,
     fmt::Write as _,
     io::{Read as _, Write as _},
-    net::{SocketAddr, TcpStream},
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream},
     path::{Path, PathBuf},
     process::{Command, Output},
     sync::{Arc, Mutex},
@@ -33,6 +33,8 @@ use tokenblock_ebpf::{
 };
 use tokio::{net::TcpListener, runtime::Builder, sync::oneshot};
 
+/// A free port.
+pub(crate) const LOOPBACK: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 /// A token that is blocked.
 pub(crate) const LISTED: &str = "tok-en_ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789";
 /// A token that is reported and passes.
@@ -87,7 +89,7 @@ impl Tier {
         adjust: impl FnOnce(&mut ProxySettings),
     ) -> Self {
         let upstream = format!("http://{origin}").parse().unwrap();
-        let mut settings = ProxySettings::new("127.0.0.1:0".parse().unwrap(), upstream);
+        let mut settings = ProxySettings::new(LOOPBACK, upstream);
         settings.workers = 2.try_into().unwrap();
         let ca = tls.as_ref().map(|tls| tls.cert.clone());
         settings.tls = tls;

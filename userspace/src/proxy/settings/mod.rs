@@ -4,13 +4,16 @@ mod route;
 mod upstream;
 
 use std::{
-    net::{IpAddr, SocketAddr},
+    fmt,
+    net::{AddrParseError, IpAddr, SocketAddr},
     num::NonZeroUsize,
     path::PathBuf,
+    str::FromStr,
     time::Duration,
 };
 
 use bytes::Bytes;
+use clap::ValueEnum;
 use http::{HeaderValue, StatusCode};
 use ipnet::IpNet;
 
@@ -23,8 +26,8 @@ pub use self::{
 /// How the proxy listens and forwards.
 #[derive(Clone, Debug)]
 pub struct ProxySettings {
-    /// Where clients connect to; port 0 takes a free one.
-    pub listen: SocketAddr,
+    /// Where clients connect to.
+    pub listen: Listen,
     /// Share the address with a predecessor that is about to stop. Whoever connects in the moment in which the
     /// predecessor closes its socket is reset, unless `net.ipv4.tcp_migrate_req` is 1; a socket that is passed on
     /// ([`super::Proxy::with_listener`]) loses nobody.
@@ -69,6 +72,15 @@ pub struct ProxySettings {
     pub limits: Limits,
 }
 
+/// Where clients connect to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Listen {
+    /// An address; port 0 takes a free one.
+    Address(SocketAddr),
+    /// The socket that a service manager has passed (`LISTEN_FDS`).
+    Passed,
+}
+
 /// A certificate chain and its key, both in PEM form.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsFiles {
@@ -79,24 +91,29 @@ pub struct TlsFiles {
 }
 
 /// A version of TLS.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum TlsVersion {
-    /// RFC 5246.
+    /// RFC 5246
     #[default]
+    #[value(name = "1.2")]
     Tls12,
-    /// RFC 8446.
+    /// RFC 8446
+    #[value(name = "1.3")]
     Tls13,
 }
 
 /// Which HTTP is spoken with an upstream.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum UpstreamHttp {
-    /// HTTP/1.1.
+    /// HTTP/1.1
     #[default]
+    #[value(name = "1.1")]
     Http1,
-    /// HTTP/2, over cleartext with prior knowledge.
+    /// HTTP/2, over cleartext with prior knowledge
+    #[value(name = "2")]
     Http2,
-    /// What an `https` upstream picks in the handshake; HTTP/1.1 over cleartext.
+    /// What an `https` upstream picks in the handshake; HTTP/1.1 over cleartext
+    #[value(name = "auto")]
     Negotiated,
 }
 
@@ -112,12 +129,12 @@ pub struct Refusal {
 }
 
 /// How one of several servers is chosen.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Balance {
-    /// The one with the fewest requests of this worker.
+    /// The one with the fewest requests of this worker
     #[default]
     LeastConnections,
-    /// One after the other.
+    /// One after the other
     RoundRobin,
 }
 
@@ -211,9 +228,9 @@ pub struct Limits {
 impl ProxySettings {
     /// Settings with every default; cleartext, until `tls` is set.
     #[must_use]
-    pub fn new(listen: SocketAddr, upstream: Upstream) -> Self {
+    pub fn new(listen: impl Into<Listen>, upstream: Upstream) -> Self {
         Self {
-            listen,
+            listen: listen.into(),
             takeover: false,
             proxy_protocol_from: Vec::new(),
             trusted_proxies: Vec::new(),
@@ -268,6 +285,33 @@ impl ServerTlsSettings {
     /// Every certificate, the default first.
     pub(super) fn certificates(&self) -> impl Iterator<Item = &TlsFiles> {
         std::iter::once(&self.default).chain(&self.more)
+    }
+}
+
+impl From<SocketAddr> for Listen {
+    fn from(address: SocketAddr) -> Self {
+        Self::Address(address)
+    }
+}
+
+/// An address, or `systemd`.
+impl FromStr for Listen {
+    type Err = AddrParseError;
+
+    fn from_str(text: &str) -> Result<Self, AddrParseError> {
+        match text {
+            "systemd" => Ok(Self::Passed),
+            _ => text.parse().map(Self::Address),
+        }
+    }
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(address) => address.fmt(f),
+            Self::Passed => f.write_str("the socket of the service manager"),
+        }
     }
 }
 
