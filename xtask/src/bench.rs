@@ -16,7 +16,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     build::{BINARY_VARIABLE, Built, OBJECT_VARIABLE, Profile},
-    exec, targets, workspace,
+    exec,
+    packages::{self, CURL, H2LOAD, HAPROXY, IP, NGINX, Tool, WRK},
+    targets, workspace,
 };
 
 /// Arguments of the task.
@@ -50,6 +52,7 @@ pub(crate) fn task(args: &Args) -> Result<()> {
     if !known.contains(&args.name) {
         bail!("no bench `{}`; known: {}", args.name, known.join(", "));
     }
+    packages::ensure(tools(&args.name))?;
     let built = Built::new(Profile::Release)?;
     let mut cargo = Command::new(workspace::cargo());
     cargo
@@ -69,6 +72,14 @@ pub(crate) fn task(args: &Args) -> Result<()> {
             .with_context(|| format!("writing {}", file.display()))?;
     }
     Ok(())
+}
+
+/// What a bench starts.
+fn tools(name: &str) -> &'static [Tool] {
+    match name {
+        "proxy" => &[IP, CURL, HAPROXY, NGINX, WRK, H2LOAD],
+        _ => &[],
+    }
 }
 
 fn parse(printed: &str) -> Result<Vec<Figure>> {

@@ -25,6 +25,30 @@ pub(crate) const CURL: Tool = Tool {
     package: "curl",
 };
 
+/// A proxy that ours is measured against.
+pub(crate) const HAPROXY: Tool = Tool {
+    program: "haproxy",
+    package: "haproxy",
+};
+
+/// The same; also the origin behind them.
+pub(crate) const NGINX: Tool = Tool {
+    program: "nginx",
+    package: "nginx",
+};
+
+/// Load over HTTP/1.1.
+pub(crate) const WRK: Tool = Tool {
+    program: "wrk",
+    package: "wrk",
+};
+
+/// Load over HTTP/2.
+pub(crate) const H2LOAD: Tool = Tool {
+    program: "h2load",
+    package: "nghttp2-client",
+};
+
 /// Installs those tools that are missing.
 ///
 /// # Errors

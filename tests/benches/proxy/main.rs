@@ -1,0 +1,124 @@
+//! The proxy tier beside HAProxy and nginx: the same list, the same origin, the same load, turn by turn.
+//!
+//! `--full` takes every size of the list and more rounds; `--only NAME` leaves the others out.
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "the figures go to standard output, a line each, the rest to standard error"
+)]
+
+mod cores;
+mod idle;
+mod load;
+mod proxies;
+mod rounds;
+
+use std::{env, fs, path::PathBuf, time::Duration};
+
+use anyhow::{Context as _, Result, bail};
+use tempfile::TempDir;
+use tokenblock_tests::{certificate::Certificate, gate, netns::Netns};
+
+use crate::{proxies::Kind, rounds::Rounds};
+
+/// Where everything runs that a bench starts.
+pub(crate) struct Bench {
+    pub(crate) netns: Netns,
+    pub(crate) folder: TempDir,
+    pub(crate) certificate: Certificate,
+    /// The product.
+    pub(crate) binary: PathBuf,
+}
+
+/// How much is measured.
+#[derive(Clone, Debug)]
+pub(crate) struct Extent {
+    /// Sizes of the denylist.
+    sizes: &'static [usize],
+    /// How often each figure is taken; the middle one counts.
+    pub(crate) rounds: usize,
+    /// How long each load lasts.
+    pub(crate) load: Duration,
+    /// Idle connections of which the memory is measured.
+    idle: usize,
+    kinds: Vec<Kind>,
+}
+
+impl Extent {
+    /// Less than two minutes.
+    fn quick() -> Self {
+        Self {
+            sizes: &[1_000_000],
+            rounds: 3,
+            load: Duration::from_secs(1),
+            idle: 2000,
+            kinds: Kind::ALL.to_vec(),
+        }
+    }
+
+    fn full() -> Self {
+        Self {
+            sizes: &[0, 1000, 100_000, 1_000_000],
+            rounds: 5,
+            load: Duration::from_secs(3),
+            idle: 10_000,
+            ..Self::quick()
+        }
+    }
+
+    fn of_arguments() -> Result<Option<Self>> {
+        let mut extent = Self::quick();
+        let mut arguments = env::args().skip(1);
+        while let Some(argument) = arguments.next() {
+            match argument.as_str() {
+                // `cargo bench` adds the first, `cargo test --benches` and listing tools the others.
+                "--bench" => {}
+                "--test" | "--list" => return Ok(None),
+                "--full" => extent = Self::full(),
+                "--only" => {
+                    let name = arguments.next().context("--only wants a name")?;
+                    extent.kinds.retain(|kind| kind.name() == name);
+                }
+                other => bail!("unknown argument `{other}`; known: --full, --only NAME"),
+            }
+        }
+        Ok(Some(extent))
+    }
+}
+
+fn main() -> Result<()> {
+    let Some(extent) = Extent::of_arguments()? else {
+        return Ok(());
+    };
+    let binary =
+        gate::product("the proxy bench").context("start it by `cargo xtask bench proxy`")?;
+    cores::allow_files()?;
+    let folder = tempfile::tempdir().context("making a folder")?;
+    let bench = Bench {
+        netns: Netns::new()?,
+        certificate: Certificate::new(folder.path(), "server")?,
+        folder,
+        binary,
+    };
+    eprintln!("load average before: {}", load_average());
+    let _origin = proxies::origin(&bench)?;
+    for size in extent.sizes {
+        Rounds::start(&bench, &extent, *size)?.run()?;
+    }
+    for kind in &extent.kinds {
+        idle::measure(&bench, *kind, extent.idle)?;
+    }
+    eprintln!("load average afterwards: {}", load_average());
+    Ok(())
+}
+
+/// Prints one figure.
+pub(crate) fn figure(name: &str, value: f64, unit: &str) {
+    println!(r#"{{"name":"{name}","value":{value:.3},"unit":"{unit}"}}"#);
+}
+
+/// Of the last minute: above the number of cores, the ratios say more than the figures.
+fn load_average() -> String {
+    let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split_whitespace().next().unwrap_or("?").to_owned()
+}
