@@ -228,6 +228,54 @@ pub struct RunArgs {
     )]
     pub control_group: Option<String>,
 
+    /// Address at which the control API is served too, over TLS, for instance `127.0.0.1:8444` [default: none]
+    #[arg(long, value_name = "ADDR:PORT", env = "TOKENBLOCK_CONTROL_LISTEN")]
+    #[arg(help_heading = "Control")]
+    pub control_listen: Option<String>,
+
+    /// Certificate chain for --control-listen in PEM; read again when it changes
+    #[arg(long, value_name = "FILE", env = "TOKENBLOCK_CONTROL_TLS_CERT")]
+    #[arg(help_heading = "Control")]
+    pub control_tls_cert: Option<PathBuf>,
+
+    /// Private key of that certificate in PEM
+    #[arg(long, value_name = "FILE", env = "TOKENBLOCK_CONTROL_TLS_KEY")]
+    #[arg(help_heading = "Control")]
+    pub control_tls_key: Option<PathBuf>,
+
+    /// File of credentials, one a line, 32 characters or more: requests to --control-listen show one as
+    /// `Authorization: Bearer`; read again when it changes
+    #[arg(long, value_name = "FILE", env = "TOKENBLOCK_CONTROL_CREDENTIAL")]
+    #[arg(help_heading = "Control")]
+    pub control_credential: Option<PathBuf>,
+
+    /// File of credentials of which GitLab shows one: its Token Revocation API is served at --control-listen, and
+    /// what GitLab finds is listed
+    #[arg(long, value_name = "FILE", env = "TOKENBLOCK_GITLAB_CREDENTIAL")]
+    #[arg(help_heading = "Control")]
+    pub gitlab_credential: Option<PathBuf>,
+
+    /// Header in which GitLab shows its credential
+    #[arg(long, value_name = "NAME", env = "TOKENBLOCK_GITLAB_HEADER")]
+    #[arg(default_value = "Authorization", help_heading = "Control")]
+    pub gitlab_header: String,
+
+    /// Type of tokens that GitLab is told to send, for instance `gitleaks_rule_id_aws` (repeatable)
+    #[arg(
+        long,
+        value_name = "TYPE",
+        env = "TOKENBLOCK_GITLAB_TYPE",
+        value_delimiter = ','
+    )]
+    #[arg(help_heading = "Control")]
+    pub gitlab_type: Vec<String>,
+
+    /// File of GitHub's public keys, as <https://api.github.com/meta/public_keys/secret_scanning> gives them:
+    /// secret scanning reports that they sign are taken at --control-listen; read again when it changes
+    #[arg(long, value_name = "FILE", env = "TOKENBLOCK_GITHUB_KEYS")]
+    #[arg(help_heading = "Control")]
+    pub github_keys: Option<PathBuf>,
+
     /// Form of the log lines on standard error
     #[arg(long, value_name = "FORM", env = "TOKENBLOCK_LOG_FORMAT", value_enum)]
     #[arg(default_value_t = LogFormat::Text, help_heading = "Process")]

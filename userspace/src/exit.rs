@@ -4,7 +4,7 @@ use std::{fmt::Write as _, io, process::ExitCode};
 
 use crate::{
     config_file::ConfigError,
-    control::{ClientError, SocketError},
+    control::{ClientError, ControlError, RemoteError, SocketError},
     import::ImportError,
     kernel::error::KernelError,
     key::KeyError,
@@ -176,6 +176,28 @@ impl From<SocketError> for Failure {
             SocketError::TooLong(_) => Exit::Usage,
             SocketError::InUse(_) => Exit::Os,
             SocketError::Io { error, .. } => of_io(error),
+        };
+        Self::new(exit, error)
+    }
+}
+
+impl From<ControlError> for Failure {
+    fn from(error: ControlError) -> Self {
+        match error {
+            ControlError::Socket(error) => error.into(),
+            ControlError::Remote(error) => error.into(),
+        }
+    }
+}
+
+impl From<RemoteError> for Failure {
+    fn from(error: RemoteError) -> Self {
+        let exit = match error {
+            RemoteError::Tls(error) => return error.into(),
+            RemoteError::Listen { ref error, .. } => of_io(error),
+            RemoteError::Read { .. } => Exit::NoInput,
+            RemoteError::Exposed { .. } => Exit::NoPermission,
+            RemoteError::Weak(_) | RemoteError::Keys { .. } => Exit::Data,
         };
         Self::new(exit, error)
     }

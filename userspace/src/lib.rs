@@ -15,6 +15,7 @@ pub mod keeper;
 pub mod kernel;
 pub mod key;
 pub mod log;
+mod look;
 pub mod proxy;
 pub mod run;
 pub mod settings;

@@ -18,7 +18,7 @@ use tokio::{
 
 use crate::{
     cli::RunArgs,
-    control::{Control, KernelStatus, ProxyStatus, TiersStatus},
+    control::{Control, ControlCounters, KernelStatus, ProxyStatus, TiersStatus},
     counters::{self, Counted},
     exit::{Exit, Failure},
     keeper::{Keeper, Sources},
@@ -76,6 +76,7 @@ struct Tiers {
     proxy: Option<RunningProxy>,
     keeping: JoinHandle<Result<Infallible, JoinError>>,
     control: JoinHandle<Infallible>,
+    control_counters: ControlCounters,
     /// Who wants to know how the tiers are.
     asked: mpsc::Receiver<oneshot::Sender<TiersStatus>>,
     entries: usize,
@@ -163,10 +164,14 @@ impl Tiers {
             requests,
             questions,
         )?;
+        if let Some(address) = control.remote_address() {
+            tracing::info!(%address, "the control API is served over TLS");
+        }
         Ok(Self {
             kernel,
             proxy: proxy.map(RunningProxy::start),
             keeping: tokio::spawn(keeper.keep(watch, requested)),
+            control_counters: control.counters(),
             control: tokio::spawn(control.serve()),
             asked,
             entries,
@@ -233,10 +238,10 @@ impl Tiers {
         let kernel = kernel.map(|kernel| ("kernel", kernel.tier.counters()));
         let proxy = self.proxy.as_ref();
         let proxy = proxy.map(|proxy| ("proxy", proxy.counters.read()));
-        kernel
-            .into_iter()
-            .chain(proxy)
-            .chain([("log", log.counters())])
+        kernel.into_iter().chain(proxy).chain([
+            ("control", self.control_counters.read()),
+            ("log", log.counters()),
+        ])
     }
 
     fn status(&self, log: &Log) -> TiersStatus {
@@ -274,6 +279,7 @@ impl Tiers {
             }
             counted.push(("proxy", proxy.counters.read()));
         }
+        counted.push(("control", self.control_counters.read()));
         counted.push(("log", log.counters()));
         counters::log(counted);
     }

@@ -1,6 +1,7 @@
 //! The settings, checked: what is here can be meant.
 
 mod proxy;
+mod remote;
 
 use std::{
     env,
@@ -159,6 +160,12 @@ pub enum SettingsError {
          socket of a service manager"
     )]
     Listen(String),
+    /// Not an address.
+    #[error("--control-listen {0:?}: an address to listen on reads 127.0.0.1:8444 or [::]:8444")]
+    ControlListen(String),
+    /// Not a header.
+    #[error("--gitlab-header {0:?}: no header can be called so")]
+    GitlabHeader(String),
     /// Not an upstream.
     #[error("--upstream {0}")]
     Upstream(#[from] UpstreamError),
@@ -277,6 +284,10 @@ impl Settings {
             args.control_group.as_deref(),
             &state_dir,
         )?;
+        let control = ControlSettings {
+            remote: remote::check(&args)?,
+            ..control
+        };
         Ok(Self {
             min_token_length: args.min_token_length,
             state_dir,

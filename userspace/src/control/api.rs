@@ -162,7 +162,8 @@ fn text(
     Ok(Some(given.to_owned()))
 }
 
-fn to_the_second(time: SystemTime) -> SystemTime {
+/// Without the fraction of a second.
+pub(super) fn to_the_second(time: SystemTime) -> SystemTime {
     let since = time.duration_since(SystemTime::UNIX_EPOCH);
     let fraction = since.map_or(0, |since| since.subsec_nanos());
     time - std::time::Duration::from_nanos(fraction.into())

@@ -29,11 +29,16 @@ pub(super) enum BodyError {
 
 /// Reads and parses a JSON body.
 pub(super) async fn json<T: DeserializeOwned>(body: Incoming) -> Result<T, BodyError> {
-    let text = read(body).await?;
-    serde_json::from_slice(&text).map_err(|error| BodyError::Malformed(harmless(&error)))
+    parse(&read(body).await?)
 }
 
-async fn read(mut body: Incoming) -> Result<Zeroizing<Vec<u8>>, BodyError> {
+/// Parses the text of a JSON body.
+pub(super) fn parse<T: DeserializeOwned>(text: &[u8]) -> Result<T, BodyError> {
+    serde_json::from_slice(text).map_err(|error| BodyError::Malformed(harmless(&error)))
+}
+
+/// Reads a body whole.
+pub(super) async fn read(mut body: Incoming) -> Result<Zeroizing<Vec<u8>>, BodyError> {
     let until = Instant::now() + PATIENCE;
     // As long as it is said to be, so that it isn't moved as it grows.
     let said = usize::try_from(body.size_hint().upper().unwrap_or(0)).unwrap_or(usize::MAX);

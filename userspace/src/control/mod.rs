@@ -1,21 +1,31 @@
 //! The control socket of a running tokenblock, and the commands that use it.
 //!
-//! Here: `socket -> serve -> api -> keeper`. There: `args -> commands -> client`.
+//! Here: `socket | remote -> serve -> desk -> api -> keeper`. There: `args -> commands -> client`.
 
 mod api;
 mod args;
 mod body;
 mod client;
 mod commands;
+mod counters;
+mod credential;
+mod desk;
 mod peer;
+mod receivers;
+mod refusal;
+mod remote;
 mod serve;
 mod settings;
 mod socket;
+mod watched;
 
 pub use api::{KernelStatus, ProxyStatus, TiersStatus};
 pub use args::{DenyCommand, StatusArgs};
 pub use client::ClientError;
 pub use commands::{deny, status};
-pub use serve::{Control, Questions};
-pub use settings::{ControlSettings, ControlSettingsError};
+pub use counters::ControlCounters;
+pub use desk::Questions;
+pub use remote::RemoteError;
+pub use serve::{Control, ControlError};
+pub use settings::{ControlSettings, ControlSettingsError, GitlabSettings, RemoteSettings};
 pub use socket::SocketError;

@@ -1,6 +1,13 @@
 //! The settings of the control socket, checked.
 
-use std::path::{Path, PathBuf};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
+
+use http::HeaderName;
+
+use crate::proxy::TlsFiles;
 
 /// The socket's name in the state folder.
 const FILE: &str = "control.sock";
@@ -14,6 +21,34 @@ pub struct ControlSettings {
     pub mode: u32,
     /// The group whose members may use it besides root and this user.
     pub group: Option<u32>,
+    /// Where the same is served by TCP. Default: nowhere.
+    pub remote: Option<RemoteSettings>,
+}
+
+/// How the API is served by TCP.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RemoteSettings {
+    /// The address; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// Certificate and key.
+    pub tls: TlsFiles,
+    /// The file of credentials, of which each request shows one; without it, receivers alone are served.
+    pub credential: Option<PathBuf>,
+    /// GitLab, where it may send leaked tokens.
+    pub gitlab: Option<GitlabSettings>,
+    /// The file of GitHub's public keys, where GitHub may send leaked tokens.
+    pub github_keys: Option<PathBuf>,
+}
+
+/// How GitLab sends leaked tokens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GitlabSettings {
+    /// The file of credentials, of which GitLab shows one.
+    pub credential: PathBuf,
+    /// The header that it stands in.
+    pub header: HeaderName,
+    /// Types of tokens that GitLab is told to send; at least one.
+    pub types: Vec<String>,
 }
 
 /// Why the settings can't be meant.
@@ -44,6 +79,7 @@ impl ControlSettings {
             path: path.unwrap_or_else(|| socket_in(state_dir)),
             mode: bits.ok_or_else(|| ControlSettingsError::Mode(mode.to_owned()))?,
             group: group.map(group_id).transpose()?,
+            remote: None,
         })
     }
 }

@@ -35,9 +35,10 @@ use std::{
 use tokenblock_ebpf::rules::Rules;
 use tokio::sync::{oneshot, watch};
 
+pub(crate) use self::tls::ServerTls;
 use self::{
     accept::WorkerSeed, admission::Admission, counters::Counters, inspect::Inspector,
-    tls::ServerTls, upstream::RouteSeeds,
+    upstream::RouteSeeds,
 };
 pub use self::{
     error::ProxyError,

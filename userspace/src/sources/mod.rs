@@ -14,6 +14,7 @@ pub use file::{FileError, Records, SkippedLine, Source, Summary, read};
 pub(crate) use line::expires;
 pub use line::{Grammar, LineError};
 pub use watch::{Change, Watch};
+pub(crate) use write::writable;
 pub use write::{write_hash, write_token};
 
 use tokenblock_ebpf::digest::InstallationKey;

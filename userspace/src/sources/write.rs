@@ -49,7 +49,7 @@ fn attribute(list: &mut String, name: &str, value: Option<&str>) {
 }
 
 /// The value as far as the grammar can hold it.
-fn writable(value: &str) -> Cow<'_, str> {
+pub(crate) fn writable(value: &str) -> Cow<'_, str> {
     let end = value.floor_char_boundary(LONGEST);
     let value = value.get(..end).unwrap_or_default();
     if !value.contains(|c: char| c == '"' || c.is_control()) {

@@ -1,66 +1,145 @@
 //! The API as it describes itself, and what it refuses.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Value, json};
 
-use crate::support::{Host, IN_FILE, tokens};
+use crate::{
+    receivers::{GITLAB_TYPE, Senders},
+    remote::Remote,
+    support::{Host, IN_FILE, tokens},
+};
 
-/// Whether the answer is as the description says.
-fn assert_described(openapi: &Value, name: &str, answer: &Value) {
-    let reference = format!("#/components/schemas/{name}");
-    let schema = json!({ "$ref": reference, "components": openapi["components"] });
-    let validator = jsonschema::validator_for(&schema).unwrap();
-    if let Err(error) = validator.validate(answer) {
-        panic!("{name}: {error}: {answer}");
+/// The API's own description, and what of it was seen to be true.
+struct Description {
+    openapi: Value,
+    seen: BTreeSet<(String, String)>,
+}
+
+impl Description {
+    /// Asserts that this answer is described.
+    fn assert(&mut self, method: &str, path: &str, (status, answer): &(u16, Value)) {
+        let what = format!("{method} {path}: {status} {answer}");
+        let (path, _) = path.split_once('?').unwrap_or((path, ""));
+        let described = &self.openapi["paths"][path][method]["responses"][status.to_string()];
+        assert!(described.is_object(), "{what}");
+        let schema = &described["content"]["application/json"]["schema"];
+        if schema.is_object() {
+            self.assert_schema(schema.clone(), answer, &what);
+        } else {
+            assert!(answer.is_null(), "{what}");
+        }
+        self.seen.insert((path.to_owned(), method.to_owned()));
+    }
+
+    /// Asserts that what is sent is as this schema says.
+    fn assert_sent(&self, name: &str, request: &Value) {
+        let reference = json!({ "$ref": format!("#/components/schemas/{name}") });
+        self.assert_schema(reference, request, name);
+    }
+
+    fn assert_schema(&self, mut schema: Value, value: &Value, what: &str) {
+        schema["components"] = self.openapi["components"].clone();
+        let validator = jsonschema::validator_for(&schema).unwrap();
+        if let Err(error) = validator.validate(value) {
+            panic!("{what}: {error}");
+        }
+    }
+
+    /// All that is described.
+    fn operations(&self) -> BTreeSet<(String, String)> {
+        let paths = self.openapi["paths"].as_object().unwrap();
+        let of_path = |(path, methods): (&String, &Value)| {
+            let methods = methods.as_object().unwrap().keys();
+            methods
+                .map(|m| (path.clone(), m.clone()))
+                .collect::<Vec<_>>()
+        };
+        paths.iter().flat_map(of_path).collect()
     }
 }
 
 #[test]
 fn every_answer_is_as_the_api_describes_it() {
     let host = Host::new();
-    let _running = host.start(&[]);
+    let senders = Senders::new(&host);
+    let running = Remote::new(&host).start(&host, &senders.flags());
     let (status, openapi) = host.curl("/v1/openapi.json", &[]);
     assert_eq!((status, &openapi["openapi"]), (200, &"3.1.0".into()));
+    let mut description = Description {
+        openapi,
+        seen: BTreeSet::new(),
+    };
     let token = |name: &str| json!({ "entries": [{ "token": name }] }).to_string();
     let full = json!({ "entries": [
         { "token": "full-token-001", "action": "alert", "expires": "90d", "reason": "r", "source": "s" },
         { "token": IN_FILE },
     ] });
+    description.assert_sent("AddRequest", &full);
     let check = json!({ "tokens": ["full-token-001", IN_FILE, "not-listed-001"] }).to_string();
-    for (path, args, code, name) in [
-        (
-            "/v1/entries",
-            &["-d", &full.to_string()][..],
-            200,
-            "AddAnswer",
-        ),
-        (
-            "/v1/entries",
-            &["-d", &token("plain-token-001")],
-            200,
-            "AddAnswer",
-        ),
-        ("/v1/entries", &["-d", &token("short")], 422, "Error"),
-        ("/v1/entries", &[], 200, "ListAnswer"),
-        ("/v1/entries?limit=1", &[], 200, "ListAnswer"),
-        ("/v1/check", &["-d", &check], 200, "CheckAnswer"),
-        ("/v1/status", &[], 200, "Status"),
-        (
-            "/v1/entries",
-            &["-X", "DELETE", "-d", &token(IN_FILE)],
-            200,
-            "RemoveAnswer",
-        ),
-        ("/v1/nothing", &[], 404, "Error"),
-        ("/v1/status", &["-d", "{}"], 405, "Error"),
+    for (method, path, body, code) in [
+        ("get", "/v1/openapi.json", None, 200),
+        ("post", "/v1/entries", Some(full.to_string()), 200),
+        ("post", "/v1/entries", Some(token("plain-token-001")), 200),
+        ("post", "/v1/entries", Some(token("short")), 422),
+        ("post", "/v1/entries", Some("{".to_owned()), 400),
+        ("get", "/v1/entries", None, 200),
+        ("get", "/v1/entries?limit=1", None, 200),
+        ("get", "/v1/entries?limit=0", None, 400),
+        ("post", "/v1/check", Some(check), 200),
+        ("get", "/v1/status", None, 200),
+        ("delete", "/v1/entries", Some(token(IN_FILE)), 200),
     ] {
-        let (status, answer) = host.curl(path, args);
-        assert_eq!(status, code, "{path}: {answer}");
-        assert_described(&openapi, name, &answer);
+        let method_flag = method.to_uppercase();
+        let mut args = vec!["-X", &method_flag];
+        args.extend(body.iter().flat_map(|body| ["-d", body.as_str()]));
+        // In the same way by both ways.
+        for answer in [host.curl(path, &args), running.fetch(&host, path, &args)] {
+            assert_eq!(answer.0, code, "{path}: {}", answer.1);
+            description.assert(method, path, &answer);
+        }
+        let mut without = vec!["-H", "Authorization:"];
+        without.extend(&args);
+        let answer = running.fetch(&host, path, &without);
+        assert_eq!(answer.0, 401, "{path}: {}", answer.1);
+        description.assert(method, path, &answer);
     }
-    // What is sent is described too.
-    assert_described(&openapi, "AddRequest", &full);
-    let description = openapi["paths"].as_object().unwrap();
-    assert_eq!(description.len(), 4);
+    assert_eq!(host.curl("/v1/nothing", &[]).0, 404);
+    assert_eq!(host.curl("/v1/status", &["-d", "{}"]).0, 405);
+
+    let leaks = json!([{ "token": "tok-5dG2kQ9xZr8wLmNpVb3c", "type": "t", "url": "u", "source": "content" }]);
+    description.assert_sent("Leaks", &leaks);
+    let pushed = senders.push(&running, &host, &leaks.to_string());
+    assert_eq!(pushed.0, 200);
+    description.assert("post", "/v1/github", &pushed);
+    let found =
+        json!([{ "token": "tok-5dG2kQ9xZr8wLmNpVb3d", "type": GITLAB_TYPE, "location": "l" }]);
+    description.assert_sent("Revocations", &found);
+    for (method, path, answer, code) in [
+        (
+            "get",
+            "/v1/revocable_token_types",
+            senders.types(&running, &host),
+            200,
+        ),
+        (
+            "post",
+            "/v1/revoke_tokens",
+            senders.revoke(&running, &host, &found.to_string()),
+            204,
+        ),
+        (
+            "post",
+            "/v1/revoke_tokens",
+            senders.revoke(&running, &host, "{}"),
+            400,
+        ),
+    ] {
+        assert_eq!(answer.0, code, "{path}: {}", answer.1);
+        description.assert(method, path, &answer);
+    }
+    // And nothing is described that isn't there.
+    assert_eq!(description.seen, description.operations());
 }
 
 #[test]

@@ -12,4 +12,6 @@ mod commands;
 mod crashes;
 mod disk;
 mod peers;
+mod receivers;
+mod remote;
 mod support;

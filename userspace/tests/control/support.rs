@@ -27,6 +27,8 @@ pub(crate) struct Running {
     pub(crate) child: Child,
     /// Where its proxy listens.
     pub(crate) proxy: SocketAddr,
+    /// Where its API is served by TCP.
+    pub(crate) remote: Option<SocketAddr>,
 }
 
 impl Drop for Running {
@@ -108,20 +110,27 @@ impl Host {
         command.env("TOKENBLOCK_LOG_FORMAT", "json");
         let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        let mut log = String::new();
+        let (mut log, mut remote) = (String::new(), None);
         let proxy = loop {
             let Some(Ok(line)) = lines.next() else {
                 panic!("it ended: {log}");
             };
             log.push_str(&line);
             let line: Value = serde_json::from_str(&line).unwrap_or_default();
+            if line["message"] == "the control API is served over TLS" {
+                remote = line["address"].as_str().unwrap().parse().ok();
+            }
             if line["message"] == "in force" {
                 break line["proxy"].as_str().unwrap().parse().unwrap();
             }
         };
         // So that it can go on to write.
         thread::spawn(move || lines.for_each(drop));
-        Running { child, proxy }
+        Running {
+            child,
+            proxy,
+            remote,
+        }
     }
 
     /// Runs a command to its end: exit code, standard output, standard error.
@@ -150,12 +159,18 @@ impl Host {
 
     /// One request over the socket by curl: status and body.
     pub(crate) fn curl(&self, path: &str, args: &[&str]) -> (u16, Value) {
-        let url = format!("http://tokenblock{path}");
+        let socket = ["--unix-socket", "state/control.sock"];
+        self.fetch(
+            &format!("http://tokenblock{path}"),
+            &[&socket, args].concat(),
+        )
+    }
+
+    /// One request by curl: status, 0 where there is no answer, and body.
+    pub(crate) fn fetch(&self, url: &str, args: &[&str]) -> (u16, Value) {
         let mut command = Command::new("curl");
-        let socket = ["-sS", "--unix-socket", "state/control.sock"];
         self.set(&mut command)
-            .args(socket)
-            .args(["-w", "\n%{http_code}", &url])
+            .args(["-sS", "-w", "\n%{http_code}", url])
             .args(args);
         let (_, out, error) = outcome(command.output().unwrap());
         let (body, status) = out.rsplit_once('\n').expect(&error);

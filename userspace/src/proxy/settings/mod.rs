@@ -165,6 +165,8 @@ pub(super) struct ServerTlsSettings {
     pub(super) more: Vec<TlsFiles>,
     pub(super) min_version: TlsVersion,
     pub(super) client_ca: Option<PathBuf>,
+    /// Whether HTTP/2 is offered besides HTTP/1.1.
+    pub(super) http2: bool,
 }
 
 /// How long things may take; each ends the connection or the request with a named reason.
@@ -272,6 +274,7 @@ impl ProxySettings {
             more: self.more_certificates.clone(),
             min_version: self.tls_min_version,
             client_ca: self.client_ca.clone(),
+            http2: true,
         })
     }
 }

@@ -7,7 +7,8 @@ mod sni;
 
 use std::path::{Path, PathBuf};
 
-pub(super) use self::{client::UpstreamTls, server::ServerTls};
+pub(super) use self::client::UpstreamTls;
+pub(crate) use self::server::ServerTls;
 
 /// Where the OCSP response to staple lies.
 fn staple_path(cert: &Path) -> PathBuf {

@@ -1,11 +1,6 @@
 //! The side that clients see; read again when its files change.
 
-use std::{
-    fs,
-    path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
-    time::{Duration, SystemTime},
-};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 use rustls::{
@@ -20,19 +15,19 @@ use rustls::{
 use tokio_rustls::TlsAcceptor;
 
 use super::{pem, sni::Certificates, staple_path};
-use crate::proxy::{
-    error::ProxyError,
-    settings::{ServerTlsSettings, TlsFiles, TlsVersion},
+use crate::{
+    look::{self, Look, look_at},
+    proxy::{
+        error::ProxyError,
+        settings::{ServerTlsSettings, TlsFiles, TlsVersion},
+    },
 };
 
 /// Sessions that are kept for clients of TLS 1.2 that resume by id, not by ticket.
 const SESSIONS: usize = 1024;
-/// How often the files are looked at. Looking beats being told: it needs no watch on folders that are swapped
-/// under it, and a look costs a few microseconds.
-const LOOK: Duration = Duration::from_millis(500);
 
 /// The handshake settings in force.
-pub(in crate::proxy) struct ServerTls {
+pub(crate) struct ServerTls {
     settings: ServerTlsSettings,
     provider: Arc<CryptoProvider>,
     /// Shared by all that is in force one after the other, so that clients resume across a reload.
@@ -42,9 +37,6 @@ pub(in crate::proxy) struct ServerTls {
     /// How the files looked when they were read last, well or badly.
     seen: Mutex<Vec<Look>>,
 }
-
-/// What tells a file from its successor.
-type Look = Option<(SystemTime, u64, u64)>;
 
 impl ServerTls {
     /// Reads the files.
@@ -67,15 +59,29 @@ impl ServerTls {
         })
     }
 
+    /// With one certificate and every default, for HTTP/1.1 alone.
+    ///
+    /// # Errors
+    /// Where a file can't be used.
+    pub(crate) fn of(files: TlsFiles) -> Result<Self, ProxyError> {
+        Self::new(ServerTlsSettings {
+            default: files,
+            more: Vec::new(),
+            min_version: TlsVersion::default(),
+            client_ca: None,
+            http2: false,
+        })
+    }
+
     /// For the next handshake.
-    pub(in crate::proxy) fn acceptor(&self) -> TlsAcceptor {
+    pub(crate) fn acceptor(&self) -> TlsAcceptor {
         TlsAcceptor::from(self.current.load_full())
     }
 
     /// Looks at the files again and again; never returns. What can't be used is reported once, and what was
     /// in force stays.
-    pub(in crate::proxy) async fn watch(self: Arc<Self>) {
-        let mut pause = tokio::time::interval(LOOK);
+    pub(crate) async fn watch(self: Arc<Self>) {
+        let mut pause = tokio::time::interval(look::EVERY);
         loop {
             pause.tick().await;
             let tls = Arc::clone(&self);
@@ -128,7 +134,8 @@ fn configure(
         .with_protocol_versions(versions)?
         .with_client_cert_verifier(client_verifier(settings, provider)?)
         .with_cert_resolver(Arc::new(Certificates::new(certificates)?));
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    let http2 = settings.http2.then(|| b"h2".to_vec());
+    config.alpn_protocols = http2.into_iter().chain([b"http/1.1".to_vec()]).collect();
     if settings.client_ca.is_none() {
         // A resumed session isn't asked for its certificate again: with client certificates, every session
         // is a new one.
@@ -169,10 +176,4 @@ fn look(settings: &ServerTlsSettings) -> Vec<Look> {
         .chain(settings.client_ca.clone())
         .map(|path| look_at(&path))
         .collect()
-}
-
-fn look_at(path: &PathBuf) -> Look {
-    use std::os::unix::fs::MetadataExt as _;
-    let metadata = fs::metadata(path).ok()?;
-    Some((metadata.modified().ok()?, metadata.ino(), metadata.len()))
 }
