@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 
 use crate::{
-    receivers::{GITLAB_TYPE, Senders},
+    receivers::{GITLAB_TYPE, Senders, revoked, types},
     remote::Remote,
     support::{Host, IN_FILE, tokens},
 };
@@ -63,7 +63,7 @@ impl Description {
 fn every_answer_is_as_the_api_describes_it() {
     let host = Host::new();
     let senders = Senders::new(&host);
-    let running = Remote::new(&host).start(&host, &senders.flags());
+    let running = Remote::start(&host, &Senders::FLAGS);
     let (status, openapi) = host.curl("/v1/openapi.json", &[]);
     assert_eq!((status, &openapi["openapi"]), (200, &"3.1.0".into()));
     let mut description = Description {
@@ -119,19 +119,19 @@ fn every_answer_is_as_the_api_describes_it() {
         (
             "get",
             "/v1/revocable_token_types",
-            senders.types(&running, &host),
+            types(&running, &host),
             200,
         ),
         (
             "post",
             "/v1/revoke_tokens",
-            senders.revoke(&running, &host, &found.to_string()),
+            revoked(&running, &host, &found.to_string()),
             204,
         ),
         (
             "post",
             "/v1/revoke_tokens",
-            senders.revoke(&running, &host, "{}"),
+            revoked(&running, &host, "{}"),
             400,
         ),
     ] {

@@ -39,13 +39,11 @@ impl Senders {
         Self { github }
     }
 
-    pub(crate) fn flags(&self) -> [&'static str; 3] {
-        [
-            "--github-keys=github.json",
-            "--gitlab-credential=gitlab",
-            "--gitlab-type=gitleaks_rule_id_shop_token",
-        ]
-    }
+    pub(crate) const FLAGS: [&str; 3] = [
+        "--github-keys=github.json",
+        "--gitlab-credential=gitlab",
+        "--gitlab-type=gitleaks_rule_id_shop_token",
+    ];
 
     fn signature(&self, body: &str) -> String {
         let signature = self.github.sign(&SystemRandom::new(), body.as_bytes());
@@ -54,6 +52,23 @@ impl Senders {
 
     /// As GitHub sends it.
     pub(crate) fn push(&self, to: &Serving, host: &Host, body: &str) -> (u16, Value) {
+        push(to, host, body, KEY_ID, &self.signature(body))
+    }
+}
+
+/// What GitLab asks first.
+pub(crate) fn types(to: &Serving, host: &Host) -> (u16, Value) {
+    let header = format!("Authorization: {GITLAB_CREDENTIAL}");
+    to.bare(host, "/v1/revocable_token_types", &["-H", &header])
+}
+
+/// What it sends then.
+pub(crate) fn revoked(to: &Serving, host: &Host, body: &str) -> (u16, Value) {
+    let header = format!("Authorization: {GITLAB_CREDENTIAL}");
+    revoke(to, host, body, &header)
+}
+
+fn push(&self, to: &Serving, host: &Host, body: &str) -> (u16, Value) {
         push(to, host, body, KEY_ID, &self.signature(body))
     }
 
@@ -100,7 +115,7 @@ fn counted(host: &Host) -> impl Fn(&str) -> u64 {
 fn what_github_signs_is_in_force_when_it_is_answered() {
     let host = Host::new();
     let senders = Senders::new(&host);
-    let running = Remote::new(&host).start(&host, &senders.flags());
+    let running = Remote::start(&host, &Senders::FLAGS);
     let body = json!([
         { "token": TOKENS[0], "type": "shop_token", "url": "https://github.example/a/b.txt", "source": "content" },
         { "token": "shop-your-token-here", "type": "shop_token", "url": "", "source": "commit" },
@@ -161,10 +176,10 @@ fn what_github_signs_is_in_force_when_it_is_answered() {
 #[test]
 fn what_gitlab_revokes_is_in_force_when_it_is_answered() {
     let host = Host::new();
-    let senders = Senders::new(&host);
-    let running = Remote::new(&host).start(&host, &senders.flags());
+    Senders::new(&host);
+    let running = Remote::start(&host, &Senders::FLAGS);
     assert_eq!(
-        senders.types(&running, &host),
+        types(&running, &host),
         (200, json!({ "types": [GITLAB_TYPE] }))
     );
     let body = |token: &str, kind: &str| {
@@ -190,11 +205,11 @@ fn what_gitlab_revokes_is_in_force_when_it_is_answered() {
     let header = format!("Authorization: Bearer {GITLAB_CREDENTIAL}");
     assert_eq!(running.fetch(&host, "/v1/status", &["-H", &header]).0, 401);
 
-    let (status, answer) = senders.revoke(&running, &host, &body(TOKENS[1], "other_type"));
+    let (status, answer) = revoked(&running, &host, &body(TOKENS[1], "other_type"));
     assert!(status == 400 && answer["index"] == 0, "{answer}");
     assert!(host.added().is_empty());
     for _ in 0..2 {
-        let revoked = senders.revoke(&running, &host, &body(TOKENS[0], GITLAB_TYPE));
+        let revoked = revoked(&running, &host, &body(TOKENS[0], GITLAB_TYPE));
         assert_eq!(revoked, (204, Value::Null));
     }
     assert!(running.blocks(TOKENS[0]) && !running.blocks(TOKENS[1]));
@@ -209,11 +224,11 @@ fn what_gitlab_revokes_is_in_force_when_it_is_answered() {
 #[test]
 fn gitlab_may_show_its_credential_in_another_header() {
     let host = Host::new();
-    let senders = Senders::new(&host);
-    let flags = [&senders.flags()[..], &["--gitlab-header=X-Token"]].concat();
-    let running = Remote::new(&host).start(&host, &flags);
+    Senders::new(&host);
+    let flags = [&Senders::FLAGS[..], &["--gitlab-header=X-Token"]].concat();
+    let running = Remote::start(&host, &flags);
     let path = "/v1/revocable_token_types";
     let header = format!("X-Token: {GITLAB_CREDENTIAL}");
     assert_eq!(running.bare(&host, path, &["-H", &header]).0, 200);
-    assert_eq!(senders.types(&running, &host).0, 401);
+    assert_eq!(types(&running, &host).0, 401);
 }

@@ -56,13 +56,14 @@ impl Remote {
         "--control-credential=credential",
     ];
 
-    pub(crate) fn new(host: &Host) -> Self {
+    fn write(host: &Host) {
         certify(&host.path(""));
         secret(&host.path("credential"), CREDENTIAL);
-        Self
     }
 
-    pub(crate) fn start(&self, host: &Host, flags: &[&str]) -> Serving {
+    /// Makes them, and a process that has them.
+    pub(crate) fn start(host: &Host, flags: &[&str]) -> Serving {
+        Self::write(host);
         Serving(host.start(&[&Self::FLAGS, flags].concat()))
     }
 }
@@ -98,10 +99,10 @@ fn counter(host: &Host, name: &str) -> u64 {
 #[test]
 fn a_credential_opens_the_api_by_tcp_and_nothing_else_does() {
     let host = Host::new();
-    let running = Remote::new(&host).start(&host, &[]);
+    let running = Remote::start(&host, &[]);
     let add = format!("{{\"entries\":[{{\"token\":\"{LEAKED}\"}}]}}");
     let wrong = format!("Authorization: Bearer {}", CREDENTIAL.to_uppercase());
-    let cut = format!("Authorization: Bearer {}", &CREDENTIAL[1..]);
+    let cut = format!("Authorization: Bearer {}", CREDENTIAL.trim_start_matches('c'));
     let basic = format!("Authorization: Basic {CREDENTIAL}");
     let bare = format!("Authorization: {CREDENTIAL}");
     let empty = "Authorization: Bearer ";
@@ -147,7 +148,7 @@ fn a_credential_opens_the_api_by_tcp_and_nothing_else_does() {
 #[test]
 fn certificate_and_credentials_are_read_again_when_they_change() {
     let host = Host::new();
-    let running = Remote::new(&host).start(&host, &[]);
+    let running = Remote::start(&host, &[]);
     let status = |args: &[&str]| running.fetch(&host, "/v1/status", args).0;
     assert_eq!(status(&[]), 200);
     // curl trusts the new one alone, then.
@@ -179,7 +180,7 @@ fn settings_that_would_leave_it_open_are_refused() {
         let flags = [&Host::RUN, flags].concat();
         outcome(host.tokenblock(&flags).output().unwrap())
     };
-    drop(Remote::new(&host));
+    Remote::write(&host);
     for (left_out, needed) in [
         (0, "--control-listen is needed with"),
         (1, "--control-tls-cert is needed with --control-listen"),
