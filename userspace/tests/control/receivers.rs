@@ -68,27 +68,6 @@ pub(crate) fn revoked(to: &Serving, host: &Host, body: &str) -> (u16, Value) {
     revoke(to, host, body, &header)
 }
 
-fn push(&self, to: &Serving, host: &Host, body: &str) -> (u16, Value) {
-        push(to, host, body, KEY_ID, &self.signature(body))
-    }
-
-    /// What GitLab asks first.
-    pub(crate) fn types(&self, to: &Serving, host: &Host) -> (u16, Value) {
-        let header = format!("Authorization: {GITLAB_CREDENTIAL}");
-        to.bare(host, "/v1/revocable_token_types", &["-H", &header])
-    }
-
-    /// What it sends then.
-    pub(crate) fn revoke(&self, to: &Serving, host: &Host, body: &str) -> (u16, Value) {
-        revoke(
-            to,
-            host,
-            body,
-            &format!("Authorization: {GITLAB_CREDENTIAL}"),
-        )
-    }
-}
-
 fn push(to: &Serving, host: &Host, body: &str, key: &str, signature: &str) -> (u16, Value) {
     let key = format!("Github-Public-Key-Identifier: {key}");
     let signature = format!("Github-Public-Key-Signature: {signature}");

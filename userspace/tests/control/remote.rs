@@ -102,7 +102,10 @@ fn a_credential_opens_the_api_by_tcp_and_nothing_else_does() {
     let running = Remote::start(&host, &[]);
     let add = format!("{{\"entries\":[{{\"token\":\"{LEAKED}\"}}]}}");
     let wrong = format!("Authorization: Bearer {}", CREDENTIAL.to_uppercase());
-    let cut = format!("Authorization: Bearer {}", CREDENTIAL.trim_start_matches('c'));
+    let cut = format!(
+        "Authorization: Bearer {}",
+        CREDENTIAL.trim_start_matches('c')
+    );
     let basic = format!("Authorization: Basic {CREDENTIAL}");
     let bare = format!("Authorization: {CREDENTIAL}");
     let empty = "Authorization: Bearer ";
