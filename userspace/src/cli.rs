@@ -2,6 +2,7 @@
 //!
 //! What is here is raw; `settings` checks it.
 
+pub mod given;
 pub mod proxy;
 pub mod reference;
 pub mod units;
@@ -13,7 +14,7 @@ use clap::{
     builder::BoolishValueParser,
 };
 
-use self::proxy::ProxyArgs;
+use self::{given::Given, proxy::ProxyArgs};
 use crate::{
     config_file::ConfigError,
     control::{DenyCommand, StatusArgs},
@@ -61,6 +62,10 @@ pub enum Command {
 /// The settings of `tokenblock run`, as given.
 #[derive(Args, Clone, Debug)]
 pub struct RunArgs {
+    /// All of them as they were given.
+    #[arg(skip)]
+    pub given: Given,
+
     /// TOML file with settings: the flags' long names, with `-` or `_`
     #[arg(long, value_name = "FILE", env = "TOKENBLOCK_CONFIG")]
     pub config: Option<PathBuf>,
@@ -312,6 +317,9 @@ pub struct RunArgs {
     pub apifw_denylist_tokens_trim_bearer_prefix: Option<bool>,
 }
 
+/// The subcommand whose settings can stand in a file.
+const RUN: &str = "run";
+
 /// Where API gateways, forges and cloud services look for credentials.
 const HEADERS: [&str; 9] = [
     "Authorization",
@@ -450,7 +458,7 @@ impl Cli {
         T: Into<std::ffi::OsString> + Clone,
     {
         let arguments: Vec<std::ffi::OsString> = arguments.into_iter().map(Into::into).collect();
-        let cli = Self::from_arg_matches(&command().try_get_matches_from(&arguments)?)?;
+        let cli = Self::parse_from(command(), &arguments)?;
         let file = match &cli.command {
             Command::Run(run) => run.config.as_ref(),
             Command::Deny(_) | Command::Import(_) | Command::Status(_) => None,
@@ -459,10 +467,25 @@ impl Cli {
             return Ok(cli);
         };
         // Once more, now with the file's values as the defaults, so that flags and environment come first.
-        let command = crate::config_file::with_defaults(command(), "run", file)?;
-        Ok(Self::from_arg_matches(
-            &command.try_get_matches_from(&arguments)?,
-        )?)
+        let command = crate::config_file::with_defaults(command(), RUN, file)?;
+        Ok(Self::parse_from(command, &arguments)?)
+    }
+
+    fn parse_from(
+        mut command: clap::Command,
+        arguments: &[std::ffi::OsString],
+    ) -> Result<Self, clap::Error> {
+        let matches = command.try_get_matches_from_mut(arguments)?;
+        let mut cli = Self::from_arg_matches(&matches)?;
+        if let Command::Run(run) = &mut cli.command
+            && let (Some(command), Some(matches)) = (
+                command.find_subcommand(RUN),
+                matches.subcommand_matches(RUN),
+            )
+        {
+            run.given = Given::of(command, matches);
+        }
+        Ok(cli)
     }
 }
 

@@ -17,6 +17,7 @@ pub mod key;
 pub mod log;
 mod look;
 pub mod proxy;
+pub mod reload;
 pub mod run;
 pub mod settings;
 pub mod sources;

@@ -17,7 +17,7 @@ use tokio::{
 };
 
 use crate::{
-    cli::RunArgs,
+    cli::{RunArgs, given::Given},
     control::{Control, ControlCounters, KernelStatus, ProxyStatus, TiersStatus},
     counters::{self, Counted},
     exit::{Exit, Failure},
@@ -25,7 +25,8 @@ use crate::{
     kernel::{KernelMap, KernelTier, error::KernelError},
     key::StoredKey,
     log::Log,
-    proxy::{Proxy, ProxyCounters, ProxyError},
+    proxy::{Places, Proxy, ProxyCounters, ProxyError, ProxyReload},
+    reload::{InForce, Outcome},
     settings::{KernelSettings, Settings, Surroundings},
     sources::Watch,
     state::{Additions, StateFolder, Store},
@@ -38,11 +39,12 @@ const REQUESTS: usize = 64;
 /// What the proxy may take to end beyond the time that its connections have.
 const END: Duration = Duration::from_millis(100);
 
-/// Enforces until SIGINT, SIGTERM or SIGHUP.
+/// Enforces until SIGINT or SIGTERM; SIGHUP reads the settings again.
 ///
 /// # Errors
 /// Why it could not start, or go on. Nothing is attached then.
 pub fn run(args: RunArgs) -> Result<(), Failure> {
+    let given = args.given.clone();
     let settings = Settings::check(args, &Surroundings::of_process())?;
     let log = Log::start(settings.log_format, settings.log_level)
         .map_err(|error| Failure::new(Exit::Internal, anyhow::Error::from_boxed(error)))?;
@@ -54,7 +56,7 @@ pub fn run(args: RunArgs) -> Result<(), Failure> {
         .map_err(os)?;
     let result = runtime.block_on(async {
         let mut signals = Signals::new().context("can't take signals").map_err(os)?;
-        let mut tiers = Tiers::start(settings, &log).await?;
+        let mut tiers = Tiers::start(settings, given, &log).await?;
         tiers.announce();
         let result = tiers.serve(&mut signals, &log).await;
         notify(&[NotifyState::Stopping]);
@@ -72,6 +74,7 @@ fn os(error: anyhow::Error) -> Failure {
 
 /// All that is running.
 struct Tiers {
+    in_force: InForce,
     kernel: Option<RunningKernel>,
     proxy: Option<RunningProxy>,
     keeping: JoinHandle<Result<Infallible, JoinError>>,
@@ -96,19 +99,23 @@ struct RunningProxy {
     counters: ProxyCounters,
     stop: oneshot::Sender<()>,
     serving: JoinHandle<Result<(), ProxyError>>,
-    /// How long its connections have to end.
-    drain: Duration,
+    reload: ProxyReload,
 }
 
 impl Tiers {
     /// The list is in the tiers before a program is attached or a connection accepted, so that there is no
     /// moment without enforcement.
-    async fn start(settings: Settings, log: &Log) -> Result<Self, Failure> {
+    async fn start(settings: Settings, given: Given, log: &Log) -> Result<Self, Failure> {
         let now = SystemTime::now();
         let state = StateFolder::lock(&settings.state_dir)?;
         let key = StoredKey::load_or_create(&settings.state_dir)?;
         let additions = Store::open(&settings.state_dir, key.get())
             .and_then(|store| Additions::open(store, now))?;
+        let mut in_force = InForce::new(
+            given,
+            &settings,
+            StoredKey::load_or_create(&settings.state_dir)?,
+        );
         let rules = Arc::new(
             settings
                 .locations
@@ -143,8 +150,10 @@ impl Tiers {
         let proxy = match settings.proxy {
             Some(proxy) => Some(Proxy::bind(
                 proxy,
-                rules,
-                names,
+                Places {
+                    rules,
+                    locations: names,
+                },
                 keeper.reader(),
                 log.events(),
             )?),
@@ -167,7 +176,11 @@ impl Tiers {
         if let Some(address) = control.remote_address() {
             tracing::info!(%address, "the control API is served over TLS");
         }
+        if let Some(proxy) = &proxy {
+            in_force.with_proxy(proxy.reload());
+        }
         Ok(Self {
+            in_force,
             kernel,
             proxy: proxy.map(RunningProxy::start),
             keeping: tokio::spawn(keeper.keep(watch, requested)),
@@ -217,6 +230,7 @@ impl Tiers {
                         return Ok(());
                     }
                     Told::Count => self.count(log),
+                    Told::Reload => self.reload(),
                 },
                 Some(reply) = self.asked.recv() => {
                     // Who asked may be gone.
@@ -225,6 +239,23 @@ impl Tiers {
                 failure = ended_keeper(&mut self.keeping) => return Err(failure),
                 failure = ended_kernel(self.kernel.as_mut()) => return Err(failure),
                 failure = ended_proxy(self.proxy.as_mut()) => return Err(failure),
+            }
+        }
+    }
+
+    /// Reads the settings again. It takes as long as reading a few files does.
+    fn reload(&mut self) {
+        match self.in_force.reload() {
+            Ok(Outcome { changed, at_start }) => {
+                tracing::info!(changed = changed.join(","), "the settings were read again");
+                if !at_start.is_empty() {
+                    let settings = at_start.join(",");
+                    tracing::warn!(settings, "these settings change at the next start only");
+                }
+            }
+            Err(error) => {
+                let error = anyhow::Error::new(error);
+                tracing::error!("the settings in force stay in force: {error:#}");
             }
         }
     }
@@ -274,7 +305,10 @@ impl Tiers {
         if let Some(proxy) = self.proxy {
             // It may have ended by itself.
             let _ended = proxy.stop.send(());
-            if timeout(proxy.drain + END, proxy.serving).await.is_err() {
+            if timeout(proxy.reload.drain() + END, proxy.serving)
+                .await
+                .is_err()
+            {
                 tracing::warn!("the proxy did not end its connections in time");
             }
             counted.push(("proxy", proxy.counters.read()));
@@ -302,7 +336,7 @@ impl RunningProxy {
         Self {
             address: proxy.local_addr().to_string(),
             counters: proxy.counter_reader(),
-            drain: proxy.drain(),
+            reload: proxy.reload(),
             stop,
             serving: tokio::spawn(proxy.serve(async {
                 // Where the sender is gone the process is on its way out too.
@@ -348,6 +382,7 @@ fn notify(state: &[NotifyState<'_>]) {
 enum Told {
     Stop(&'static str),
     Count,
+    Reload,
 }
 
 struct Signals {
@@ -371,7 +406,7 @@ impl Signals {
         tokio::select! {
             _ = self.interrupt.recv() => Told::Stop("SIGINT"),
             _ = self.terminate.recv() => Told::Stop("SIGTERM"),
-            _ = self.hangup.recv() => Told::Stop("SIGHUP"),
+            _ = self.hangup.recv() => Told::Reload,
             _ = self.user1.recv() => Told::Count,
         }
     }

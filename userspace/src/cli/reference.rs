@@ -4,6 +4,8 @@ use std::fmt::Write as _;
 
 use clap::Arg;
 
+use super::given::Change;
+
 const INTRODUCTION: &str = "# Settings
 
 Every setting of `tokenblock run`. This page is made of the command line itself (`tokenblock run --help` shows the
@@ -36,6 +38,15 @@ key = \"/etc/tokenblock/api.key\"
 
 A setting that is repeatable takes several values: the flag several times, values separated by commas, or an array in
 the file. Durations read `10s`, `800ms`, `5m`, `1h 30m`.
+
+## Reading them again
+
+On SIGHUP the file is read again (`systemctl reload tokenblock`). What the column *reload* marks with `yes` is then in
+force for new connections, and for the next request of each that is open; what holds for a connection as a whole (its TLS
+session, its time limits) stays as it was. `proxy` stands for what is taken up unless there is a kernel tier, since
+both tiers must agree on it. Everything else counts at the next start; the log names what waits for that. A file with
+anything wrong in it, or that names a certificate that can't be used, is refused whole: the settings in force stay in
+force, and the log says why. Certificates and denylists themselves are watched, and need no signal.
 ";
 
 /// The page.
@@ -60,7 +71,7 @@ pub fn reference() -> String {
         // Writing to a string can't fail.
         let _infallible = write!(
             page,
-            "\n## {of}\n\n| flag | variable | default | what |\n| --- | --- | --- | --- |\n"
+            "\n## {of}\n\n| flag | variable | default | reload | what |\n| --- | --- | --- | --- | --- |\n"
         );
         for arg in arguments.iter().filter(|arg| heading(arg) == of) {
             row(&mut page, arg);
@@ -96,12 +107,17 @@ fn row(page: &mut String, arg: &Arg) {
     } else {
         format!(". {}", possible.join("; "))
     };
+    let reload = match Change::of(flag) {
+        Change::AtReload => "yes",
+        Change::AtReloadOfProxy => "proxy",
+        Change::AtStart => "",
+    };
     let what = cell(&format!("{help}{possible}"));
     let flag = cell(&format!("--{flag}{value}"));
     // Writing to a string can't fail.
     let _infallible = writeln!(
         page,
-        "| `{flag}` | `{variable}` | {} | {what} |",
+        "| `{flag}` | `{variable}` | {} | {reload} | {what} |",
         cell(&default)
     );
 }

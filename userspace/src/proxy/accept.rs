@@ -1,6 +1,6 @@
 //! Workers: each takes connections from its own listener and keeps them on its own thread.
 
-use std::{net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
+use std::{cell::RefCell, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 
 use http::HeaderValue;
 use tokio::{
@@ -24,19 +24,29 @@ use super::{
 
 /// How long a worker waits after the system has refused it a connection (too many open files).
 const PAUSE: Duration = Duration::from_millis(50);
-/// What a worker's thread is made with.
-pub(super) struct WorkerSeed {
-    pub(super) listener: std::net::TcpListener,
+/// What the settings say, as all workers have it; the next settings make another.
+pub(super) struct Live {
     pub(super) settings: Arc<ProxySettings>,
     pub(super) tls: Option<Arc<ServerTls>>,
     pub(super) routes: RouteSeeds,
     pub(super) inspector: Inspector,
+}
+
+/// What a worker's thread is made with.
+pub(super) struct WorkerSeed {
+    pub(super) listener: std::net::TcpListener,
+    pub(super) lasting: Lasting,
+}
+
+/// What a worker has under all settings.
+pub(super) struct Lasting {
+    pub(super) live: watch::Receiver<Arc<Live>>,
     pub(super) admission: Arc<Admission>,
     pub(super) counters: Arc<Counters>,
     pub(super) drain: watch::Receiver<bool>,
 }
 
-/// What the connections of one worker share. Nothing in it is locked.
+/// What the connections of one worker share under the settings in force. Nothing in it is locked.
 pub(super) struct Worker {
     pub(super) settings: Arc<ProxySettings>,
     pub(super) tls: Option<Arc<ServerTls>>,
@@ -47,6 +57,56 @@ pub(super) struct Worker {
     pub(super) default_host: HeaderValue,
     /// True from the order to stop on.
     pub(super) drain: watch::Receiver<bool>,
+}
+
+/// The worker in force on this thread. Requests look here, so that each one is handled under one set of settings,
+/// and the next one under the newest.
+pub(super) struct Seat(RefCell<Rc<Worker>>);
+
+impl Seat {
+    /// The worker for what begins now.
+    pub(super) fn worker(&self) -> Rc<Worker> {
+        Rc::clone(&self.0.borrow())
+    }
+
+    /// Whether `worker` is still the one in force.
+    pub(super) fn holds(&self, worker: &Rc<Worker>) -> bool {
+        Rc::ptr_eq(&self.0.borrow(), worker)
+    }
+
+    /// Puts the next one in its place. What is under way goes on under the one before, whose unused upstream
+    /// connections are closed.
+    fn succeed(&self, next: Worker) {
+        let before = self.0.replace(Rc::new(next));
+        before.routes.pools().for_each(|pool| pool.retire());
+    }
+}
+
+impl Worker {
+    fn new(live: &Live, lasting: &Lasting) -> Self {
+        let settings = &live.settings;
+        Self {
+            default_host: HeaderValue::from_str(&settings.upstream.authority())
+                .unwrap_or_else(|_| HeaderValue::from_static("upstream")),
+            routes: Routes::new(&live.routes, settings, &lasting.counters),
+            settings: Arc::clone(settings),
+            tls: live.tls.clone(),
+            inspector: live.inspector.clone(),
+            admission: Arc::clone(&lasting.admission),
+            counters: Arc::clone(&lasting.counters),
+            drain: lasting.drain.clone(),
+        }
+    }
+
+    /// Tasks that see to the upstream connections that nobody uses.
+    fn sweepers(&self) -> JoinSet<()> {
+        let mut sweepers = JoinSet::new();
+        for pool in self.routes.pools() {
+            let pool = Rc::clone(pool);
+            sweepers.spawn_local(async move { pool.sweep().await });
+        }
+        sweepers
+    }
 }
 
 /// Runs a worker on this thread until it is told to stop and has drained.
@@ -61,61 +121,50 @@ pub(super) fn run(seed: WorkerSeed) -> Result<(), ProxyError> {
     runtime.block_on(async {
         let WorkerSeed {
             listener,
-            settings,
-            tls,
-            routes,
-            inspector,
-            admission,
-            counters,
-            drain,
+            mut lasting,
         } = seed;
         let listener = TcpListener::from_std(listener).map_err(ProxyError::Worker)?;
-        let worker = Rc::new(Worker {
-            default_host: HeaderValue::from_str(&settings.upstream.authority())
-                .unwrap_or_else(|_| HeaderValue::from_static("upstream")),
-            routes: Routes::new(&routes, &settings, &counters),
-            settings,
-            tls,
-            inspector,
-            admission,
-            counters,
-            drain,
-        });
-        let mut sweepers = JoinSet::new();
-        for pool in worker.routes.pools() {
-            let pool = Rc::clone(pool);
-            sweepers.spawn_local(async move { pool.sweep().await });
-        }
-        let connections = accept(&worker, listener).await;
-        drain_connections(&worker, connections).await;
+        let first = Arc::clone(&lasting.live.borrow_and_update());
+        let seat = Rc::new(Seat(RefCell::new(Rc::new(Worker::new(&first, &lasting)))));
+        let connections = accept(&seat, &lasting, listener).await;
+        drain_connections(&seat.worker(), connections).await;
         Ok(())
     })
 }
 
 /// Takes connections until the order to stop.
-async fn accept(worker: &Rc<Worker>, listener: TcpListener) -> JoinSet<()> {
+async fn accept(seat: &Rc<Seat>, lasting: &Lasting, listener: TcpListener) -> JoinSet<()> {
     let mut connections = JoinSet::new();
-    let mut drain = worker.drain.clone();
+    let mut sweepers = seat.worker().sweepers();
+    let mut live = lasting.live.clone();
+    let mut drain = lasting.drain.clone();
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
-                Ok((stream, client)) => take(worker, &mut connections, stream, client),
+                Ok((stream, client)) => take(seat, &mut connections, stream, client),
                 Err(error) => {
-                    worker.counters.close(Closed::AcceptFailed);
+                    lasting.counters.close(Closed::AcceptFailed);
                     tracing::warn!(%error, "can't take a connection");
                     tokio::time::sleep(PAUSE).await;
                 }
             },
             Some(_) = connections.join_next() => {}
+            Ok(()) = live.changed() => {
+                let next = Arc::clone(&live.borrow_and_update());
+                seat.succeed(Worker::new(&next, lasting));
+                // The ones before end with this.
+                sweepers = seat.worker().sweepers();
+            }
             _ = drain.wait_for(|draining| *draining) => break,
         }
     }
-    take_waiting(worker, &mut connections, listener);
+    drop(sweepers);
+    take_waiting(seat, &mut connections, listener);
     connections
 }
 
 /// Takes who has connected already, so that nobody is turned away.
-fn take_waiting(worker: &Rc<Worker>, connections: &mut JoinSet<()>, listener: TcpListener) {
+fn take_waiting(seat: &Rc<Seat>, connections: &mut JoinSet<()>, listener: TcpListener) {
     // The system is asked itself: the event loop may not have heard of the last ones yet.
     let Ok(listener) = listener.into_std() else {
         return;
@@ -123,17 +172,18 @@ fn take_waiting(worker: &Rc<Worker>, connections: &mut JoinSet<()>, listener: Tc
     while let Ok((stream, client)) = listener.accept() {
         let ready = stream.set_nonblocking(true);
         match ready.and_then(|()| TcpStream::from_std(stream)) {
-            Ok(stream) => take(worker, connections, stream, client),
-            Err(_gone) => worker.counters.close(Closed::AcceptFailed),
+            Ok(stream) => take(seat, connections, stream, client),
+            Err(_gone) => seat.worker().counters.close(Closed::AcceptFailed),
         }
     }
 }
 
-fn take(worker: &Rc<Worker>, tasks: &mut JoinSet<()>, stream: TcpStream, client: SocketAddr) {
+fn take(seat: &Rc<Seat>, tasks: &mut JoinSet<()>, stream: TcpStream, client: SocketAddr) {
+    let worker = seat.worker();
     worker.counters.add(Counter::Connections);
     match worker.admission.enter(client.ip(), &worker.settings.limits) {
         Ok(place) => {
-            tasks.spawn_local(connection::run(Rc::clone(worker), stream, client, place));
+            tasks.spawn_local(connection::run(Rc::clone(seat), stream, client, place));
         }
         Err(why) => worker.counters.close(why),
     }

@@ -191,7 +191,7 @@ impl Upload {
     fn set_waiting(&mut self, waiting: bool) {
         if self.waiting != waiting {
             self.waiting = waiting;
-            self.peer.activity.on_body_waiting(waiting);
+            self.peer.client.activity.on_body_waiting(waiting);
         }
     }
 }

@@ -1,7 +1,13 @@
 //! One client connection: handshake, requests, end.
 
 use std::{
-    cell::Cell, convert::Infallible, error::Error, net::SocketAddr, pin::pin, rc::Rc, sync::Arc,
+    cell::{Cell, RefCell},
+    convert::Infallible,
+    error::Error,
+    net::SocketAddr,
+    pin::pin,
+    rc::Rc,
+    sync::Arc,
 };
 
 use http::{HeaderMap, Request, Response, Version, header};
@@ -17,7 +23,7 @@ use tokio::{
 };
 
 use super::{
-    accept::Worker,
+    accept::{Seat, Worker},
     activity::Activity,
     admission::Place,
     body::{Answering, ResponseBody},
@@ -41,9 +47,14 @@ const SEND_BUFFER: usize = 64 * 1024;
 /// How long a new connection is left to send its first request although the worker stops.
 const FIRST_REQUEST: Duration = Duration::from_millis(100);
 
-/// Who is at the other end of a connection, and what the connection is doing.
+/// A connection's other end, as a request sees it: with the settings under which the request began.
 pub(super) struct Peer {
     pub(super) worker: Rc<Worker>,
+    pub(super) client: Rc<Client>,
+}
+
+/// Who is at the other end of a connection, and what the connection is doing.
+pub(super) struct Client {
     pub(super) activity: Arc<Activity>,
     pub(super) provenance: Provenance,
     pub(super) stalls: Stalls,
@@ -52,16 +63,30 @@ pub(super) struct Peer {
     requests: Cell<u64>,
     /// Told when the connection has had its share of them.
     retire: Notify,
+    /// Where the settings for the next request are.
+    seat: Rc<Seat>,
 }
 
 impl Peer {
+    /// The same client under the settings in force now.
+    fn renew(slot: &RefCell<Rc<Self>>) -> Rc<Self> {
+        let mut peer = slot.borrow_mut();
+        if !peer.client.seat.holds(&peer.worker) {
+            *peer = Rc::new(Self {
+                worker: peer.client.seat.worker(),
+                client: Rc::clone(&peer.client),
+            });
+        }
+        Rc::clone(&peer)
+    }
+
     /// Counts a request.
     fn on_request(&self) {
         self.worker.counters.add(Counter::Requests);
-        let requests = self.requests.get() + 1;
-        self.requests.set(requests);
+        let requests = self.client.requests.get() + 1;
+        self.client.requests.set(requests);
         if Some(requests) == self.worker.settings.limits.requests_per_connection {
-            self.retire.notify_one();
+            self.client.retire.notify_one();
         }
     }
 
@@ -81,7 +106,7 @@ impl Peer {
             counters,
             ..
         } = &*self.worker;
-        inspector.form_bytes(counters, self.ends, form, bytes, last)
+        inspector.form_bytes(counters, self.client.ends, form, bytes, last)
     }
 
     /// Judges fields that came after a body.
@@ -91,7 +116,7 @@ impl Peer {
             counters,
             ..
         } = &*self.worker;
-        inspector.trailers(counters, self.ends, trailers)
+        inspector.trailers(counters, self.client.ends, trailers)
     }
 
     fn inspect_head(&self, request: &Request<Incoming>) -> Verdict {
@@ -100,7 +125,7 @@ impl Peer {
             counters,
             ..
         } = &*self.worker;
-        inspector.head(counters, self.ends, request.uri(), request.headers())
+        inspector.head(counters, self.client.ends, request.uri(), request.headers())
     }
 }
 
@@ -114,12 +139,8 @@ enum Protocol {
 }
 
 /// Serves one connection to its end.
-pub(super) async fn run(
-    worker: Rc<Worker>,
-    mut stream: TcpStream,
-    client: SocketAddr,
-    _place: Place,
-) {
+pub(super) async fn run(seat: Rc<Seat>, mut stream: TcpStream, client: SocketAddr, _place: Place) {
+    let worker = seat.worker();
     let Ok(local) = stream.local_addr() else {
         // The client is gone already.
         worker.counters.close(Closed::Protocol);
@@ -143,15 +164,18 @@ pub(super) async fn run(
     };
     let (tls, trusted) = (worker.tls.is_some(), worker.settings.trusts(client.ip()));
     let peer = Rc::new(Peer {
-        activity: Arc::new(Activity::new()),
-        stalls: Stalls::default(),
-        provenance: Provenance::new(client, tls, trusted),
-        ends: Ends {
-            source: client,
-            destination: local,
-        },
-        requests: Cell::new(0),
-        retire: Notify::new(),
+        client: Rc::new(Client {
+            activity: Arc::new(Activity::new()),
+            stalls: Stalls::default(),
+            provenance: Provenance::new(client, tls, trusted),
+            ends: Ends {
+                source: client,
+                destination: local,
+            },
+            requests: Cell::new(0),
+            retire: Notify::new(),
+            seat,
+        }),
         worker,
     });
     if let Err(why) = serve(&peer, transport, protocol).await {
@@ -200,12 +224,13 @@ async fn handshake(worker: &Worker, stream: TcpStream) -> Result<(Transport, Pro
 async fn serve(peer: &Rc<Peer>, transport: Transport, protocol: Protocol) -> Result<(), Closed> {
     let worker = &peer.worker;
     let http = http(&worker.settings, protocol);
-    let (activity, limits) = (Arc::clone(&peer.activity), &worker.settings.limits);
+    let (activity, limits) = (Arc::clone(&peer.client.activity), &worker.settings.limits);
     let stream = TokioIo::new(ClientStream::new(transport, activity, limits));
-    let service = service_fn(|request| respond(Rc::clone(peer), request));
+    let newest = RefCell::new(Rc::clone(peer));
+    let service = service_fn(|request| respond(Peer::renew(&newest), request));
     let mut connection = pin!(http.serve_connection_with_upgrades(stream, service));
     let timeouts = &worker.settings.timeouts;
-    let mut overdue = pin!(peer.activity.overdue(timeouts, &peer.stalls));
+    let mut overdue = pin!(peer.client.activity.overdue(timeouts, &peer.client.stalls));
     let mut draining = pin!(draining(peer));
     let counts_requests = limits.requests_per_connection.is_some();
     let mut ending = false;
@@ -226,7 +251,7 @@ async fn serve(peer: &Rc<Peer>, transport: Transport, protocol: Protocol) -> Res
                 ending = true;
                 connection.as_mut().graceful_shutdown();
             }
-            () = peer.retire.notified(), if counts_requests && !ending => {
+            () = peer.client.retire.notified(), if counts_requests && !ending => {
                 ending = true;
                 connection.as_mut().graceful_shutdown();
             }
@@ -240,16 +265,16 @@ async fn draining(peer: &Peer) {
     let mut drain = peer.worker.drain.clone();
     // An error says that nobody is left to give the order.
     let _ordered = drain.wait_for(|draining| *draining).await.is_ok();
-    if peer.requests.get() == 0 {
-        sleep_until(peer.activity.start() + FIRST_REQUEST).await;
+    if peer.client.requests.get() == 0 {
+        sleep_until(peer.client.activity.start() + FIRST_REQUEST).await;
     }
 }
 
 /// Why a connection broke.
 fn broken(peer: &Peer, error: &(dyn Error + Send + Sync + 'static)) -> Closed {
-    tracing::debug!(%error, client = %peer.ends.source, "a connection broke");
+    tracing::debug!(%error, client = %peer.client.ends.source, "a connection broke");
     let too_large = |error: &hyper::Error| error.is_parse_too_large();
-    match peer.activity.fault() {
+    match peer.client.activity.fault() {
         Some(fault) => fault,
         None if error.downcast_ref().is_some_and(too_large) => Closed::HeaderTooLarge,
         None => Closed::Protocol,
@@ -297,7 +322,7 @@ async fn respond(
     peer: Rc<Peer>,
     request: Request<Incoming>,
 ) -> Result<Response<ResponseBody>, Infallible> {
-    let answering = Answering::begin(&peer.activity);
+    let answering = Answering::begin(&peer.client.activity);
     peer.on_request();
     let http2 = request.version() == Version::HTTP_2;
     let response = match judge(&peer, request).await {

@@ -61,7 +61,7 @@ fn rewrite(peer: &Peer, parts: &mut Parts, upgrade: Option<&HeaderValue>) -> Res
     if parts.version == Version::HTTP_2 {
         hop::join_cookies(headers);
     }
-    peer.provenance.stamp(headers, parts.version);
+    peer.client.provenance.stamp(headers, parts.version);
     if let Some(protocols) = upgrade {
         hop::set_upgrade(headers, protocols.clone());
     }

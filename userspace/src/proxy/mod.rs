@@ -17,6 +17,7 @@ mod inspect;
 mod listen;
 mod preamble;
 mod refuse;
+mod reload;
 mod settings;
 mod stalls;
 mod stream;
@@ -29,19 +30,21 @@ use std::{
     net::{SocketAddr, TcpListener},
     sync::Arc,
     thread,
-    time::Duration,
 };
 
-use tokenblock_ebpf::rules::Rules;
 use tokio::sync::{oneshot, watch};
 
 pub(crate) use self::tls::ServerTls;
 use self::{
-    accept::WorkerSeed, admission::Admission, counters::Counters, inspect::Inspector,
+    accept::{Lasting, Live, WorkerSeed},
+    admission::Admission,
+    counters::Counters,
+    inspect::Inspector,
     upstream::RouteSeeds,
 };
 pub use self::{
     error::ProxyError,
+    reload::{Places, ProxyReload},
     settings::{
         Balance, HealthSettings, Limits, Listen, ProxySettings, Refusal, Route, RouteError,
         Timeouts, TlsFiles, TlsVersion, Upstream, UpstreamError, UpstreamHttp, UpstreamTlsSettings,
@@ -54,9 +57,8 @@ pub struct Proxy {
     seeds: Vec<WorkerSeed>,
     counters: Vec<Arc<Counters>>,
     local_addr: SocketAddr,
-    drain: Duration,
     stop: watch::Sender<bool>,
-    tls: Option<Arc<ServerTls>>,
+    reload: ProxyReload,
 }
 
 /// Reads a proxy's counters, before and while it serves.
@@ -74,19 +76,16 @@ impl ProxyCounters {
 impl Proxy {
     /// Takes the address, and reads certificate and key. Nothing is served yet.
     ///
-    /// `locations` are the names under which events show the locations of `rules`, by their ids.
-    ///
     /// # Errors
     /// What stands in the way, with the file or the address.
     pub fn bind(
         settings: ProxySettings,
-        rules: Arc<Rules>,
-        locations: Arc<[Arc<str>]>,
+        places: Places,
         denylist: SetReader,
         events: EventSink,
     ) -> Result<Self, ProxyError> {
         let listeners = listen::listeners(&settings)?;
-        Self::listening(settings, listeners, rules, locations, denylist, events)
+        Self::listening(settings, listeners, places, denylist, events)
     }
 
     /// The same on a socket that listens already (systemd socket activation); `settings.listen` is not used.
@@ -96,20 +95,18 @@ impl Proxy {
     pub fn with_listener(
         settings: ProxySettings,
         listener: TcpListener,
-        rules: Arc<Rules>,
-        locations: Arc<[Arc<str>]>,
+        places: Places,
         denylist: SetReader,
         events: EventSink,
     ) -> Result<Self, ProxyError> {
         let listeners = listen::shared(listener, &settings)?;
-        Self::listening(settings, listeners, rules, locations, denylist, events)
+        Self::listening(settings, listeners, places, denylist, events)
     }
 
     fn listening(
         settings: ProxySettings,
         listeners: Vec<TcpListener>,
-        rules: Arc<Rules>,
-        locations: Arc<[Arc<str>]>,
+        places: Places,
         denylist: SetReader,
         events: EventSink,
     ) -> Result<Self, ProxyError> {
@@ -120,34 +117,42 @@ impl Proxy {
         let routes = RouteSeeds::new(&settings)?;
         let local_addr = listen::address(&listeners, &settings)?;
         let inspector = Inspector {
-            rules,
-            locations,
+            rules: places.rules,
+            locations: places.locations,
             denylist,
             events,
             monitor: settings.monitor,
         };
-        let drain_time = settings.timeouts.drain;
-        let settings = Arc::new(settings);
+        let (live, lives) = watch::channel(Arc::new(Live {
+            settings: Arc::new(settings),
+            tls: tls.clone(),
+            routes,
+            inspector,
+        }));
         let admission = Arc::new(Admission::default());
         let (stop, drain) = watch::channel(false);
         let seed = |listener| WorkerSeed {
             listener,
-            settings: Arc::clone(&settings),
-            tls: tls.clone(),
-            routes: routes.clone(),
-            inspector: inspector.clone(),
-            admission: Arc::clone(&admission),
-            counters: Arc::new(Counters::new()),
-            drain: drain.clone(),
+            lasting: Lasting {
+                live: lives.clone(),
+                admission: Arc::clone(&admission),
+                counters: Arc::new(Counters::new()),
+                drain: drain.clone(),
+            },
         };
         let seeds: Vec<WorkerSeed> = listeners.into_iter().map(seed).collect();
         Ok(Self {
-            counters: seeds.iter().map(|s| Arc::clone(&s.counters)).collect(),
+            counters: seeds
+                .iter()
+                .map(|seed| Arc::clone(&seed.lasting.counters))
+                .collect(),
             seeds,
             local_addr,
-            drain: drain_time,
             stop,
-            tls,
+            reload: ProxyReload {
+                live: Arc::new(live),
+                tls,
+            },
         })
     }
 
@@ -155,12 +160,6 @@ impl Proxy {
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
         self.local_addr
-    }
-
-    /// How long connections have to end from the order to stop on.
-    #[must_use]
-    pub fn drain(&self) -> Duration {
-        self.drain
     }
 
     /// Every counter with its name.
@@ -173,6 +172,12 @@ impl Proxy {
     #[must_use]
     pub fn counter_reader(&self) -> ProxyCounters {
         ProxyCounters(self.counters.clone())
+    }
+
+    /// What gives it other settings while it serves.
+    #[must_use]
+    pub fn reload(&self) -> ProxyReload {
+        self.reload.clone()
     }
 
     /// Serves until `shutdown` is done, then drains: no new connections, GOAWAY or `Connection: close` on
@@ -198,7 +203,7 @@ impl Proxy {
         }
         if failed.is_none() {
             let watch = async {
-                match self.tls {
+                match self.reload.tls.clone() {
                     Some(tls) => tls.watch().await,
                     None => std::future::pending().await,
                 }

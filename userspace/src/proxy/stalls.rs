@@ -50,24 +50,27 @@ impl Stall {
     /// A response that waits for its client from now on.
     pub(super) fn begin(peer: &Rc<Peer>) -> Self {
         Self {
-            slot: peer.stalls.take(peer.activity.now()),
+            slot: peer.client.stalls.take(peer.client.activity.now()),
             peer: Rc::clone(peer),
         }
     }
 
     /// The client has taken all; the upstream's turn.
     pub(super) fn moves(&self) {
-        self.peer.stalls.set(self.slot, MOVING);
+        self.peer.client.stalls.set(self.slot, MOVING);
     }
 
     /// The client's turn.
     pub(super) fn waits(&self) {
-        self.peer.stalls.set(self.slot, self.peer.activity.now());
+        self.peer
+            .client
+            .stalls
+            .set(self.slot, self.peer.client.activity.now());
     }
 }
 
 impl Drop for Stall {
     fn drop(&mut self) {
-        self.peer.stalls.set(self.slot, FREE);
+        self.peer.client.stalls.set(self.slot, FREE);
     }
 }

@@ -24,7 +24,7 @@ use tempfile::TempDir;
 use tokenblock::{
     denylist::{Action, Fingerprint, Listed, ProxySet, ShortTokenId, Tier as _, TokenDigest},
     event::{EventSink, TokenSeen},
-    proxy::{Proxy, ProxyCounters, ProxyError, ProxySettings, TlsFiles},
+    proxy::{Places, Proxy, ProxyCounters, ProxyError, ProxySettings, TlsFiles},
 };
 use tokenblock_ebpf::{
     digest::{Domain, InstallationKey},
@@ -265,10 +265,14 @@ pub(crate) fn bind_with(
         listed(Domain::Exact, ALERT, Action::Alert, 3),
     ])
     .unwrap();
-    let (rules, denylist) = (Arc::new(rules), set.reader());
+    let places = Places {
+        rules: Arc::new(rules),
+        locations: names,
+    };
+    let denylist = set.reader();
     match listener {
-        Some(listener) => Proxy::with_listener(settings, listener, rules, names, denylist, events),
-        None => Proxy::bind(settings, rules, names, denylist, events),
+        Some(listener) => Proxy::with_listener(settings, listener, places, denylist, events),
+        None => Proxy::bind(settings, places, denylist, events),
     }
 }
 

@@ -28,7 +28,7 @@ const SESSIONS: usize = 1024;
 
 /// The handshake settings in force.
 pub(crate) struct ServerTls {
-    settings: ServerTlsSettings,
+    settings: ArcSwap<ServerTlsSettings>,
     provider: Arc<CryptoProvider>,
     /// Shared by all that is in force one after the other, so that clients resume across a reload.
     tickets: Arc<dyn ProducesTickets>,
@@ -36,6 +36,13 @@ pub(crate) struct ServerTls {
     current: ArcSwap<ServerConfig>,
     /// How the files looked when they were read last, well or badly.
     seen: Mutex<Vec<Look>>,
+}
+
+/// Handshake settings whose files are read.
+pub(in crate::proxy) struct Prepared {
+    settings: ServerTlsSettings,
+    config: ServerConfig,
+    seen: Vec<Look>,
 }
 
 impl ServerTls {
@@ -50,7 +57,7 @@ impl ServerTls {
         let seen = look(&settings);
         let first = configure(&settings, &provider, &tickets, &sessions)?;
         Ok(Self {
-            settings,
+            settings: ArcSwap::from_pointee(settings),
             provider,
             tickets,
             sessions,
@@ -91,19 +98,41 @@ impl ServerTls {
         }
     }
 
-    fn refresh(&self) {
-        let now = look(&self.settings);
+    /// Reads the files of other settings.
+    ///
+    /// # Errors
+    /// Where one can't be used.
+    pub(in crate::proxy) fn prepare(
+        &self,
+        settings: ServerTlsSettings,
+    ) -> Result<Prepared, ProxyError> {
+        let seen = look(&settings);
+        let config = configure(&settings, &self.provider, &self.tickets, &self.sessions)?;
+        Ok(Prepared {
+            settings,
+            config,
+            seen,
+        })
+    }
+
+    /// Puts what was prepared in force.
+    pub(in crate::proxy) fn commit(&self, prepared: Prepared) {
+        // Who looks at the files meanwhile waits, and sees all of it.
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        self.settings.store(Arc::new(prepared.settings));
+        self.current.store(Arc::new(prepared.config));
+        *seen = prepared.seen;
+    }
+
+    fn refresh(&self) {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let settings = self.settings.load();
+        let now = look(&settings);
         if *seen == now {
             return;
         }
         *seen = now;
-        match configure(
-            &self.settings,
-            &self.provider,
-            &self.tickets,
-            &self.sessions,
-        ) {
+        match configure(&settings, &self.provider, &self.tickets, &self.sessions) {
             Ok(config) => {
                 self.current.store(Arc::new(config));
                 tracing::info!("new certificates are in force");

@@ -42,6 +42,8 @@ pub(super) struct Pool {
     idle: RefCell<Vec<Idle>>,
     /// HTTP/2 connections.
     shared: RefCell<Vec<http2::Shared>>,
+    /// Whether other settings have taken its place: nothing is kept any more.
+    retired: Cell<bool>,
     /// Held while an HTTP/2 connection is made, so that a crowd of requests makes one.
     connecting: tokio::sync::Mutex<()>,
 }
@@ -85,6 +87,7 @@ impl Pool {
             counters,
             idle: RefCell::default(),
             shared: RefCell::default(),
+            retired: Cell::new(false),
             connecting: tokio::sync::Mutex::default(),
         })
     }
@@ -219,10 +222,20 @@ impl Pool {
 
     fn keep(&self, link: Box<Link>) {
         let mut idle = self.idle.borrow_mut();
-        if !link.has_ended() && idle.len() < self.settings.limits.upstream_idle {
+        if !link.has_ended()
+            && !self.retired.get()
+            && idle.len() < self.settings.limits.upstream_idle
+        {
             let since = Instant::now();
             idle.push(Idle { link, since });
         }
+    }
+
+    /// Closes what nobody uses, and keeps nothing from now on.
+    pub(super) fn retire(&self) {
+        self.retired.set(true);
+        self.idle.borrow_mut().clear();
+        self.shared.borrow_mut().clear();
     }
 
     /// Closes kept connections that the upstream has closed or that are too old; never returns.

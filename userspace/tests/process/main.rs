@@ -6,144 +6,25 @@
     reason = "a helper that fails fails the test that calls it"
 )]
 
+mod reload;
+mod support;
+
 use std::{
     fs,
-    io::{BufRead as _, BufReader, Read as _, Write as _},
+    io::{Read as _, Write as _},
     net::{TcpListener, TcpStream},
     os::{fd::AsRawFd as _, unix::net::UnixDatagram},
-    path::{Path, PathBuf},
-    process::{Child, Command, Output, Stdio},
-    sync::mpsc,
-    thread,
-    time::{Duration, Instant},
+    path::Path,
+    process::{Command, Stdio},
+    time::Duration,
 };
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
-use tempfile::TempDir;
 
-const TOKEN: &str = "sk_live_4eC39HqLyjWDarjtT1zdp7dc";
-const PATIENCE: Duration = Duration::from_secs(10);
-
-/// A folder with a denylist, and the command to enforce it.
-struct Bench {
-    folder: TempDir,
-}
-
-impl Bench {
-    fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        fs::write(
-            folder.path().join("list"),
-            format!("{TOKEN}\nanother-token\n"),
-        )
-        .unwrap();
-        Self { folder }
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    fn write(&self, name: &str, text: &str) {
-        fs::write(self.path(name), text).unwrap();
-    }
-
-    /// `tokenblock run` with nothing from our own environment.
-    fn run(&self, flags: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_tokenblock"));
-        command
-            .arg("run")
-            .args(flags)
-            .env_clear()
-            .env("HOME", self.folder.path())
-            .env("XDG_STATE_HOME", self.path("state"))
-            .current_dir(self.folder.path())
-            .stdin(Stdio::null());
-        command
-    }
-
-    /// With a proxy that needs no privilege.
-    fn proxy(&self, flags: &[&str]) -> Command {
-        let proxy = [
-            "--denylist=list",
-            "--proxy-listen=127.0.0.1:0",
-            "--upstream=http://127.0.0.1:9",
-            "--state-dir=state",
-            "--log-format=json",
-        ];
-        self.run(&[&proxy, flags].concat())
-    }
-
-    fn fails(&self, flags: &[&str]) -> (i32, String) {
-        outcome(self.run(flags).output().unwrap())
-    }
-}
-
-fn outcome(output: Output) -> (i32, String) {
-    let text = String::from_utf8(output.stderr).unwrap();
-    (output.status.code().unwrap(), text)
-}
-
-/// A running process and the lines that it logs.
-struct Running {
-    child: Child,
-    lines: mpsc::Receiver<Value>,
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        // It may have ended.
-        let _ended = self.child.kill();
-        let _reaped = self.child.wait();
-    }
-}
-
-impl Running {
-    fn start(mut command: Command) -> Self {
-        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
-        let stderr = BufReader::new(child.stderr.take().unwrap());
-        let (tell, lines) = mpsc::channel();
-        thread::spawn(move || {
-            for line in stderr.lines().map_while(Result::ok) {
-                let line = serde_json::from_str(&line).unwrap_or(Value::String(line));
-                if tell.send(line).is_err() {
-                    return;
-                }
-            }
-        });
-        Self { child, lines }
-    }
-
-    /// Waits for the line with this message; no line on the way may hold the token.
-    fn line(&self, message: &str) -> Value {
-        let until = Instant::now() + PATIENCE;
-        loop {
-            let left = until.saturating_duration_since(Instant::now());
-            let line = self.lines.recv_timeout(left).expect(message);
-            assert!(!line.to_string().contains(TOKEN), "{line}");
-            if line["message"]
-                .as_str()
-                .is_some_and(|text| text.contains(message))
-            {
-                return line;
-            }
-        }
-    }
-
-    fn signal(&self, signal: Signal) {
-        let pid = Pid::from_child(&self.child);
-        kill_process(pid, signal).unwrap();
-    }
-
-    fn exit_code(&mut self) -> (i32, Duration) {
-        let start = Instant::now();
-        let status = self.child.wait().unwrap();
-        (status.code().unwrap(), start.elapsed())
-    }
-}
+use self::support::{Bench, PATIENCE, Running, TOKEN, outcome, status};
 
 #[test]
 fn a_flag_comes_before_the_environment_and_that_before_the_file() {
@@ -335,17 +216,6 @@ fn a_blocked_request_is_one_structured_line() {
     running.signal(Signal::USR1);
     let counters = running.line("");
     assert_eq!(counters["message"], "counters", "a second line: {counters}");
-}
-
-/// What the proxy answers a request with these lines.
-fn status(address: &str, lines: &str) -> String {
-    let mut client = TcpStream::connect(address).unwrap();
-    client.set_read_timeout(Some(PATIENCE)).unwrap();
-    let request = format!("GET {lines}\r\nHost: a\r\nConnection: close\r\n\r\n");
-    client.write_all(request.as_bytes()).unwrap();
-    let mut answer = String::new();
-    client.read_to_string(&mut answer).unwrap();
-    answer.split(' ').nth(1).unwrap_or_default().to_owned()
 }
 
 #[test]
