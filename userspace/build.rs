@@ -8,15 +8,18 @@ const OBJECT_VARIABLE: &str = "TOKENBLOCK_BPF_OBJECT";
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-env-changed={OBJECT_VARIABLE}");
-    let included = Path::new(&env::var("OUT_DIR")?).join("programs");
-    match env::var(OBJECT_VARIABLE) {
-        Ok(object) => {
-            println!("cargo::rerun-if-changed={object}");
-            fs::copy(&object, &included)
-                .map_err(|error| format!("{OBJECT_VARIABLE}: {object}: {error}"))?;
-        }
-        // A check or a unit test on a machine without the BPF toolchain.
-        Err(_) => fs::write(&included, [])?,
+    let folder = env::var("OUT_DIR")?;
+    for variant in ["", "-sha256"] {
+        let included = Path::new(&folder).join(format!("programs{variant}"));
+        let Ok(object) = env::var(OBJECT_VARIABLE) else {
+            // A check or a unit test on a machine without the BPF toolchain.
+            fs::write(&included, [])?;
+            continue;
+        };
+        let object = format!("{object}{variant}");
+        println!("cargo::rerun-if-changed={object}");
+        fs::copy(&object, &included)
+            .map_err(|error| format!("{OBJECT_VARIABLE}: {object}: {error}"))?;
     }
     Ok(())
 }

@@ -4,7 +4,7 @@
 //! credentials), decoded. Each reading is digested as its bytes come, so that neither is ever stored.
 
 use super::{
-    digest::{Domain, Sip, TokenDigest},
+    digest::{Domain, Ending, Pad, Sip, TokenDigest},
     location::{LocationId, mix},
     rules::{NO_LOCATION, Rules},
     swar,
@@ -84,8 +84,15 @@ struct Reading {
 impl Reading {
     #[inline(always)]
     fn reset(&mut self, rules: &Rules) {
-        self.sip = Sip::new(&rules.seed);
+        self.sip.restart(&rules.seed);
         self.dots = 0;
+    }
+
+    /// Leaves no byte behind.
+    #[inline(always)]
+    fn wipe(&mut self) {
+        self.sip.wipe();
+        self.mark.wipe();
     }
 
     /// Takes a byte; true where the digest before it is to be looked up as a JWS.
@@ -95,7 +102,7 @@ impl Reading {
         if byte == b'.' && self.dots < 2 {
             self.dots += 1;
             if self.dots == 2 && self.sip.len() >= min_len {
-                self.mark = self.sip;
+                self.mark.copy(&self.sip);
                 self.mark_is_jws = 1;
                 marked = true;
             }
@@ -128,6 +135,8 @@ pub struct Value {
     exact: u32,
     /// [`UNDECODED`] and the byte that the second reading has still to take; 0 where none.
     undecoded: u32,
+    /// The digest that is being finished.
+    ending: Ending,
 }
 
 impl Value {
@@ -156,6 +165,7 @@ impl Value {
             begun: 0,
             exact: 0,
             undecoded: 0,
+            ending: Ending::new(&rules.seed),
         }
     }
 
@@ -261,11 +271,33 @@ impl Value {
         self.context as u32 == Context::Cookie as u32
     }
 
-    /// Whether a digest waits for [`Value::take_pending`].
+    /// Whether work or a digest waits for [`Value::take_pending`].
     #[inline(always)]
     #[must_use]
     pub fn has_pending(&self) -> bool {
         self.pending != 0
+            || self.ending.is_busy()
+            || self.raw.sip.is_full()
+            || self.decoded.sip.is_full()
+    }
+
+    /// Hides the bytes that the hashes hold from who reads the place where the value is kept, or shows them again.
+    #[inline(always)]
+    pub(crate) fn seal(&mut self, rules: &Rules, salt: u64) {
+        let mut pad = Pad::new(&rules.seed, salt);
+        self.raw.mark.wipe();
+        self.decoded.mark.wipe();
+        self.ending.wipe();
+        self.raw.sip.seal(&mut pad);
+        self.decoded.sip.seal(&mut pad);
+    }
+
+    /// Leaves no byte of the value behind; it is of no more use.
+    #[inline(always)]
+    pub(crate) fn wipe(&mut self) {
+        self.raw.wipe();
+        self.decoded.wipe();
+        self.ending.wipe();
     }
 
     /// Whether the second reading waits for the byte that the first one took.
@@ -287,23 +319,37 @@ impl Value {
         }
     }
 
-    /// The next digest to look up. Nothing may be read while one is pending.
+    /// The next digest to look up; `None` after a unit of work of another kind. Nothing may be read while
+    /// [`Value::has_pending`].
     #[inline(always)]
-    pub fn take_pending(&mut self, rules: &Rules) -> TokenDigest {
+    pub fn take_pending(&mut self, rules: &Rules) -> Option<TokenDigest> {
+        if self.raw.sip.is_full() {
+            self.raw.sip.compress();
+            return None;
+        }
+        if self.decoded.sip.is_full() {
+            self.decoded.sip.compress();
+            return None;
+        }
+        if self.ending.is_busy() {
+            return self.ending.go_on();
+        }
         let bit = self.pending & self.pending.wrapping_neg();
         self.pending &= !bit;
         let (sip, jws) = match bit {
-            RAW_MARK => (self.raw.mark, self.raw.mark_is_jws != 0),
-            DECODED_MARK => (self.decoded.mark, self.decoded.mark_is_jws != 0),
-            RAW_END => (self.raw.sip, false),
-            _ => (self.decoded.sip, false),
+            RAW_MARK => (&self.raw.mark, self.raw.mark_is_jws != 0),
+            DECODED_MARK => (&self.decoded.mark, self.decoded.mark_is_jws != 0),
+            RAW_END => (&self.raw.sip, false),
+            _ => (&self.decoded.sip, false),
         };
+        let domain = if jws { Domain::Jws } else { Domain::Exact };
+        let digest = self.ending.begin(sip, domain);
         match bit {
             RAW_END => self.raw.reset(rules),
             DECODED_END => self.decoded.reset(rules),
             _ => {}
         }
-        sip.finish(if jws { Domain::Jws } else { Domain::Exact })
+        digest
     }
 
     /// Whether only the reading as it stands is on, so that words can be taken at once.
@@ -449,13 +495,13 @@ impl Value {
     #[inline(always)]
     fn mark(&mut self, rules: &Rules) {
         if self.raw.sip.len() >= rules.min_len {
-            self.raw.mark = self.raw.sip;
+            self.raw.mark.copy(&self.raw.sip);
             self.raw.mark_is_jws = 0;
             self.pending |= RAW_MARK;
         }
         if self.decoder as u32 == Decoder::Escapes as u32 && self.decoded.sip.len() >= rules.min_len
         {
-            self.decoded.mark = self.decoded.sip;
+            self.decoded.mark.copy(&self.decoded.sip);
             self.decoded.mark_is_jws = 0;
             self.pending |= DECODED_MARK;
         }
@@ -465,7 +511,7 @@ impl Value {
     #[inline(always)]
     fn fork(&mut self) {
         if self.decoder as u32 == Decoder::None as u32 {
-            self.decoded.sip = self.raw.sip;
+            self.decoded.sip.copy(&self.raw.sip);
             self.decoded.dots = self.raw.dots;
             self.decoder = Decoder::Escapes;
             self.escape = Escape::None;

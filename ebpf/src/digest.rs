@@ -98,6 +98,12 @@ impl Tail {
         self.len == 0
     }
 
+    /// The bytes not yet given as a block; to be changed by who hides them.
+    #[inline(always)]
+    pub(crate) fn held(&mut self) -> &mut u64 {
+        &mut self.word
+    }
+
     /// No bytes yet.
     #[inline(always)]
     #[must_use]
@@ -120,7 +126,7 @@ impl Tail {
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub struct SipSeed {
-    v: [u64; 4],
+    pub(crate) v: [u64; 4],
 }
 
 impl SipSeed {
@@ -142,6 +148,63 @@ impl SipSeed {
     }
 }
 
+/// Whether a hash in progress holds more than a few bytes as they stand. SHA-256, which takes this one's place in a
+/// second compilation of the scanner, does: see [`crate::sha256`].
+pub(crate) const HOLDS_BYTES: bool = false;
+
+/// What hides the bytes that a hash holds.
+pub(crate) struct Pad;
+
+impl Pad {
+    /// A pad under the installation key; no two flows have one `salt`.
+    #[inline(always)]
+    pub(crate) fn new(_seed: &SipSeed, _salt: u64) -> Self {
+        Self
+    }
+}
+
+/// Ends a hash. SipHash ends at once; what takes its place may need several units of work.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Ending;
+
+#[expect(
+    clippy::unused_self,
+    clippy::unnecessary_wraps,
+    clippy::trivially_copy_pass_by_ref,
+    reason = "what takes its place in `sha256` needs it"
+)]
+impl Ending {
+    /// Nothing is being ended.
+    #[inline(always)]
+    #[must_use]
+    pub fn new(_seed: &SipSeed) -> Self {
+        Self
+    }
+
+    /// Whether [`Ending::go_on`] is to be called.
+    #[inline(always)]
+    pub(crate) fn is_busy(&self) -> bool {
+        false
+    }
+
+    /// Begins to end a copy of a hash.
+    #[inline(always)]
+    pub(crate) fn begin(&mut self, hash: &Sip, domain: Domain) -> Option<TokenDigest> {
+        Some(hash.finish(domain))
+    }
+
+    /// Does one unit of work; gives the digest with the last.
+    #[inline(always)]
+    pub(crate) fn go_on(&mut self) -> Option<TokenDigest> {
+        None
+    }
+
+    /// Leaves no byte behind.
+    #[inline(always)]
+    pub(crate) fn wipe(&mut self) {}
+}
+
 /// A SipHash-2-4-128 in progress; can be saved and resumed at any byte.
 #[derive(Clone, Copy)]
 #[repr(C)]
@@ -159,6 +222,18 @@ impl Sip {
             v: seed.v,
             tail: Tail { word: 0, len: 0 },
         }
+    }
+
+    /// A hash of nothing again.
+    #[inline(always)]
+    pub(crate) fn restart(&mut self, seed: &SipSeed) {
+        *self = Self::new(seed);
+    }
+
+    /// Becomes a copy of another.
+    #[inline(always)]
+    pub(crate) fn copy(&mut self, from: &Self) {
+        *self = *from;
     }
 
     /// Takes the first `n` (0..=8) bytes of `word`.
@@ -222,8 +297,32 @@ impl Sip {
     }
 }
 
+#[expect(
+    clippy::unused_self,
+    reason = "what takes its place in `sha256` needs it"
+)]
+impl Sip {
+    /// Whether [`Sip::compress`] must be called before more is taken than a unit of the scanner takes.
+    #[inline(always)]
+    pub(crate) fn is_full(&self) -> bool {
+        false
+    }
+
+    /// Takes a whole block in.
+    #[inline(always)]
+    pub(crate) fn compress(&mut self) {}
+
+    /// Hides the bytes held, or shows them again.
+    #[inline(always)]
+    pub(crate) fn seal(&mut self, _pad: &mut Pad) {}
+
+    /// Leaves no byte behind; the hash is of no more use.
+    #[inline(always)]
+    pub(crate) fn wipe(&mut self) {}
+}
+
 #[inline(always)]
-fn compress(mut v: [u64; 4], block: u64) -> [u64; 4] {
+pub(crate) fn compress(mut v: [u64; 4], block: u64) -> [u64; 4] {
     v[3] ^= block;
     v = round(round(v));
     v[0] ^= block;

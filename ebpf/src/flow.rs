@@ -4,7 +4,7 @@
 //! was left, so the application can read nothing that was not judged in its place: a second copy of bytes that
 //! the receiver has not acknowledged is dropped, whatever it says. See "The flow engine" in ARCHITECTURE.md.
 
-use crate::{packet::Address, rules::Rules, scan::Scan};
+use super::{digest::HOLDS_BYTES, packet::Address, rules::Rules, scan::Scan};
 
 /// Bytes without a sign of a header after which data ahead of a gap is passed: it belongs to a body.
 const BULK: u32 = 16 * 1024;
@@ -198,6 +198,10 @@ pub struct Flow {
     next_signs: u32,
     /// Part of the key of the flow's gaps.
     pub epoch: u32,
+    /// Sets the flow's states apart from another's; see [`Scan::seal`].
+    salt: u64,
+    /// The signature of `next` as it was before it was sealed.
+    next_signature: u64,
     /// The state at `tip`, where it was left open.
     state: Scan,
     /// The state at the end of the segment under judgement, where it is left open.
@@ -258,6 +262,8 @@ impl Flow {
             gave_up_at: 0,
             next_signs: 0,
             epoch: 0,
+            salt: 0,
+            next_signature: 0,
             state: scan,
             next: scan,
             held: scan,
@@ -346,6 +352,9 @@ impl Flow {
     /// Places the segment of the bytes `start..end` (sequence numbers). `gap` is what is noted under `start`.
     #[inline(always)]
     pub fn place(&mut self, start: u32, end: u32, now: u64, gap: Option<&Gap>) -> Place {
+        if HOLDS_BYTES && self.salt == 0 {
+            self.salt = now | 1;
+        }
         let knows_settled = self.knows_settled != 0;
         if knows_settled && !before(self.settled, end) {
             return Place::Settled;
@@ -410,6 +419,7 @@ impl Flow {
         start: u32,
         gap: Left,
         scan: &mut Scan,
+        rules: &Rules,
     ) -> Option<Start> {
         let at = match place {
             Place::Next => self.tip,
@@ -443,8 +453,14 @@ impl Flow {
             });
         }
         match left {
-            Left::Open if place as u32 == Place::Next as u32 => scan.resume(&self.state),
-            _ if held => scan.resume(&self.held),
+            Left::Open if place as u32 == Place::Next as u32 => {
+                scan.resume(&self.state);
+                scan.seal(rules, self.salt);
+            }
+            _ if held => {
+                scan.resume(&self.held);
+                scan.seal(rules, self.salt);
+            }
             // A message may begin with the segment, though what is before it did not end its line.
             Left::Closed if place as u32 == Place::Next as u32 => scan.restart_anywhere(),
             _ if !exact => scan.restart_anywhere(),
@@ -499,7 +515,7 @@ impl Flow {
         }
         if self.next_left as u32 != Left::Closed as u32 {
             let same = self.next_left as u32 == left as u32
-                && (left.is_light() || self.next.signature() == scan.signature());
+                && (left.is_light() || self.signature_of_next() == scan.signature());
             if same || place as u32 == Place::First as u32 {
                 return Ok(());
             }
@@ -507,9 +523,23 @@ impl Flow {
         }
         self.next_left = left;
         if !left.is_light() {
+            if HOLDS_BYTES {
+                self.next_signature = scan.signature();
+            }
             self.next.copy(scan);
+            self.next.seal(rules, self.salt);
         }
         Ok(())
+    }
+
+    /// The signature of `next`, which may be sealed.
+    #[inline(always)]
+    fn signature_of_next(&self) -> u64 {
+        if HOLDS_BYTES {
+            self.next_signature
+        } else {
+            self.next.signature()
+        }
     }
 
     /// Whether the segment `start..end` may be passed, now that it is scanned; if so it counts as passed.

@@ -24,18 +24,25 @@
 
 pub mod ban;
 pub mod blocked;
+#[cfg(not(feature = "sha256"))]
 pub mod candidate;
 pub mod digest;
 pub mod event;
 pub mod filter;
+#[cfg(not(feature = "sha256"))]
 pub mod flow;
+#[cfg(not(feature = "sha256"))]
 pub mod inspect;
 pub mod location;
 pub mod packet;
 pub mod reply;
 pub mod rules;
+#[cfg(not(feature = "sha256"))]
 pub mod scan;
-#[cfg(not(target_arch = "bpf"))]
+#[cfg(any(feature = "sha256", not(target_arch = "bpf")))]
 pub mod sha256;
 pub mod swar;
 pub mod verdict;
+
+#[cfg(feature = "sha256")]
+pub use sha256::{candidate, flow, inspect, scan};

@@ -6,9 +6,10 @@
 
 use core::mem::MaybeUninit;
 
+pub use super::digest::TokenDigest;
 use super::{
     candidate::{Context, Next, Value, hex_value, specials},
-    digest::{Domain, TokenDigest},
+    digest::Domain,
     filter::Filter,
     location::{LocationId, LocationKind, NameHash, mix},
     rules::{CONTENT_LENGTH, COOKIE_HEADER, MAX_NAME, NO_LOCATION, Rules},
@@ -251,6 +252,18 @@ impl Scan {
         }
     }
 
+    /// Hides what the state holds of a candidate from who reads the place where it is kept, or shows it again.
+    #[inline(always)]
+    pub(crate) fn seal(&mut self, rules: &Rules, salt: u64) {
+        self.value.seal(rules, salt);
+    }
+
+    /// Leaves nothing of a candidate behind; the state is of no more use.
+    #[inline(always)]
+    pub fn wipe(&mut self) {
+        self.value.wipe();
+    }
+
     /// Takes a saved state.
     #[inline(always)]
     pub fn resume(&mut self, saved: &Self) {
@@ -443,7 +456,10 @@ impl Scan {
         filter: &F,
     ) -> Step {
         if self.value.has_pending() {
-            return Step::Lookup(self.value.take_pending(rules));
+            return self
+                .value
+                .take_pending(rules)
+                .map_or(Step::More, Step::Lookup);
         }
         if self.value.has_undecoded() {
             self.value.decode(rules);

@@ -1,12 +1,16 @@
 //! The same readings of the same bytes, digested by SHA-256: for entries of which nothing else is known.
 //!
-//! The scanner is compiled a second time with another [`digest`] under it, so that it can't but see what the
-//! first one sees. For the host alone: the programs look up keyed digests only.
+//! Scanner and flow engine are compiled a second time with another [`digest`] under them, so that they can't but see
+//! what the first ones see. The host has both at once; the programs are built twice, the second time with the feature
+//! `sha256`, which puts these modules in the place of the first ones.
 
 #[expect(clippy::duplicate_mod, reason = "the point of this module")]
 #[path = "candidate.rs"]
 pub mod candidate;
 pub mod digest;
+#[expect(clippy::duplicate_mod, reason = "the point of this module")]
+#[path = "flow.rs"]
+pub mod flow;
 #[expect(clippy::duplicate_mod, reason = "the point of this module")]
 #[path = "inspect.rs"]
 pub mod inspect;
@@ -14,4 +18,4 @@ pub mod inspect;
 #[path = "scan.rs"]
 pub mod scan;
 
-pub use crate::{filter, location, rules, swar};
+pub use crate::{filter, location, packet, rules, swar};

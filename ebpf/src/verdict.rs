@@ -221,4 +221,10 @@ mod user {
     unsafe impl aya::Pod for crate::flow::FlowKey {}
     // SAFETY: written by this very code on both sides, so every enum in it is one of its own.
     unsafe impl aya::Pod for crate::flow::Flow {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for crate::sha256::flow::Flow {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for crate::sha256::flow::FlowKey {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for crate::sha256::digest::TokenDigest {}
 }

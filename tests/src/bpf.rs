@@ -14,11 +14,10 @@ use aya::{
 use tokenblock::{
     denylist::{Listed, Tier as _, TokenDigest},
     kernel::{
-        Counts, KernelMap,
-        flows::Flows,
+        Counts, KernelMap, flows,
         load::{Load, classifier, load},
-        map::{capacity_for, filter_mask_for},
-        object::programs,
+        map::{HashedMap, capacity_for, filter_mask_for},
+        object::Variant,
     },
 };
 use tokenblock_ebpf::{
@@ -28,10 +27,11 @@ use tokenblock_ebpf::{
     flow::{Flow, FlowKey, Gap, GapKey},
     location::LocationKind,
     rules::Rules,
+    sha256,
     verdict::{COUNTERS, Counter, JUDGE_EGRESS, JUDGE_INGRESS, OnHit, PortSet, Settings},
 };
 
-use crate::fixtures::{LOCATIONS, MIN_TOKEN_LENGTH, listed};
+use crate::fixtures::{LOCATIONS, MIN_TOKEN_LENGTH, hashed, listed};
 use frame::Frame;
 
 /// The installation key of the tests.
@@ -65,6 +65,8 @@ pub struct Setup {
     pub entries: usize,
     /// What is done when a request is blocked.
     pub on_hit: OnHit,
+    /// What the programs digest by.
+    pub variant: Variant,
     /// Flows that are kept on record; with none, each frame is judged as the first of its flow, however often it
     /// is repeated.
     pub flows: u32,
@@ -80,6 +82,7 @@ impl Default for Setup {
             ports,
             entries: 1000,
             on_hit: OnHit::Drop,
+            variant: Variant::Keyed,
             flows: 64,
         }
     }
@@ -100,10 +103,16 @@ pub fn rules() -> Result<Rules> {
     }
 }
 
+enum Entries {
+    Keyed(Box<KernelMap>),
+    Sha256(HashedMap),
+}
+
 /// The loaded programs with their maps; not attached anywhere.
 pub struct Programs {
     ebpf: Ebpf,
-    denylist: KernelMap,
+    denylist: Entries,
+    variant: Variant,
     events: RingBuf<MapData>,
     counts: Counts,
 }
@@ -115,10 +124,13 @@ impl Programs {
     /// Where the kernel refuses them.
     pub fn load(setup: &Setup) -> Result<Self> {
         let capacity = capacity_for(setup.entries);
-        let filter_mask = filter_mask_for(capacity);
+        let filter_mask = match setup.variant {
+            Variant::Keyed => filter_mask_for(capacity),
+            Variant::Sha256 => 0,
+        };
         let rules = rules()?;
         let mut ebpf = load(&Load {
-            object: programs()?,
+            variant: setup.variant,
             rules: &rules,
             settings: Settings {
                 monitor: u32::from(setup.monitor),
@@ -133,14 +145,18 @@ impl Programs {
             exempt: &[],
         })?;
         if setup.flows == 0 {
-            Flows::take(&mut ebpf, &rules)?;
+            flows::take(&mut ebpf, &rules, setup.variant)?;
         }
-        let denylist = KernelMap::take(&mut ebpf, filter_mask)?;
+        let denylist = match setup.variant {
+            Variant::Keyed => Entries::Keyed(Box::new(KernelMap::take(&mut ebpf, filter_mask)?)),
+            Variant::Sha256 => Entries::Sha256(HashedMap::take(&mut ebpf)?),
+        };
         let counts = PerCpuArray::try_from(ebpf.take_map("COUNTS").context("no COUNTS")?)?;
         let events = RingBuf::try_from(ebpf.take_map("EVENTS").context("no EVENTS")?)?;
         Ok(Self {
             ebpf,
             denylist,
+            variant: setup.variant,
             events,
             counts: Counts::new(counts),
         })
@@ -152,8 +168,17 @@ impl Programs {
     /// Where the kernel refuses them.
     pub fn with_fixtures(setup: &Setup) -> Result<Self> {
         let mut programs = Self::load(setup)?;
-        programs.list(&listed(&KEY))?;
+        match &mut programs.denylist {
+            Entries::Keyed(map) => map.add(&listed(&KEY))?,
+            Entries::Sha256(map) => map.replace(hashed().entries())?,
+        }
         Ok(programs)
+    }
+
+    /// What they digest by.
+    #[must_use]
+    pub fn variant(&self) -> Variant {
+        self.variant
     }
 
     /// Adds to the denylist.
@@ -161,7 +186,10 @@ impl Programs {
     /// # Errors
     /// Where the map can't take them.
     pub fn list(&mut self, entries: &[(TokenDigest, Listed)]) -> Result<()> {
-        Ok(self.denylist.add(entries)?)
+        match &mut self.denylist {
+            Entries::Keyed(map) => Ok(map.add(entries)?),
+            Entries::Sha256(_) => bail!("these programs look up SHA-256"),
+        }
     }
 
     /// Removes from the denylist.
@@ -169,7 +197,10 @@ impl Programs {
     /// # Errors
     /// Where the map can't let them go.
     pub fn unlist(&mut self, digests: &[TokenDigest]) -> Result<()> {
-        Ok(self.denylist.remove(digests)?)
+        match &mut self.denylist {
+            Entries::Keyed(map) => Ok(map.remove(digests)?),
+            Entries::Sha256(_) => bail!("these programs look up SHA-256"),
+        }
     }
 
     /// Forgets all flows, so that the next frame is the first of its own.
@@ -179,7 +210,7 @@ impl Programs {
     pub fn forget_flows(&mut self) -> Result<()> {
         const KEY: usize = size_of::<FlowKey>();
         clear::<KEY, { size_of::<Blocked>() }>(&mut self.ebpf, "BLOCKED")?;
-        clear::<KEY, { size_of::<Flow>() }>(&mut self.ebpf, "FLOWS")?;
+        self.sweep_flows()?;
         clear::<KEY, { size_of::<u32>() }>(&mut self.ebpf, "HANDSHAKES")?;
         clear::<{ size_of::<GapKey>() }, { size_of::<Gap>() }>(&mut self.ebpf, "GAPS")
     }
@@ -189,7 +220,13 @@ impl Programs {
     /// # Errors
     /// Where the map can't be emptied.
     pub fn sweep_flows(&mut self) -> Result<()> {
-        clear::<{ size_of::<FlowKey>() }, { size_of::<Flow>() }>(&mut self.ebpf, "FLOWS")
+        const KEY: usize = size_of::<FlowKey>();
+        match self.variant {
+            Variant::Keyed => clear::<KEY, { size_of::<Flow>() }>(&mut self.ebpf, "FLOWS"),
+            Variant::Sha256 => {
+                clear::<KEY, { size_of::<sha256::flow::Flow>() }>(&mut self.ebpf, "FLOWS")
+            }
+        }
     }
 
     /// Runs a program, one of [`tokenblock::kernel::load::CLASSIFIERS`], once, on the first frame of a flow.

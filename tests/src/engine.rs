@@ -93,7 +93,10 @@ impl<'a> Engine<'a> {
         let mut scan = Scan::new(self.rules);
         for step in 0..2 {
             let left = gap.map_or(Left::Closed, |gap| gap.left);
-            let Some(begun) = self.flow.start(step, place, start, left, &mut scan) else {
+            let Some(begun) = self
+                .flow
+                .start(step, place, start, left, &mut scan, self.rules)
+            else {
                 continue;
             };
             let rest = bytes.get(begun.offset as usize..).unwrap_or_default();

@@ -2,6 +2,8 @@
 
 use std::{env, fmt, io::Write as _, path::PathBuf};
 
+use tokenblock::kernel::object::{self, Variant};
+
 /// Names the built product.
 pub const BINARY_VARIABLE: &str = "TOKENBLOCK_BIN";
 
@@ -61,7 +63,7 @@ pub fn namespaces(test: &str) -> bool {
 pub fn programs(test: &str) -> bool {
     let missing = if !rustix::process::geteuid().is_root() {
         Missing::Bpf
-    } else if tokenblock::kernel::object::programs().is_err() {
+    } else if object::programs(Variant::Keyed).is_err() {
         Missing::Object
     } else {
         return true;

@@ -244,7 +244,7 @@ impl From<KernelError> for Failure {
             KernelError::NoInterface { .. }
             | KernelError::BadGlob { .. }
             | KernelError::BadLink { .. } => Exit::Usage,
-            KernelError::BadObject { .. } => Exit::Internal,
+            KernelError::BadObject { .. } | KernelError::Stopping => Exit::Internal,
             KernelError::Attach { .. }
             | KernelError::Netlink(_)
             | KernelError::Cpus(_)

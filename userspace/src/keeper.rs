@@ -164,13 +164,6 @@ fn report(file: &Source, summary: &Summary) {
     if unnamed > 0 {
         tracing::warn!("{path}: {unnamed} more lines skipped");
     }
-    if summary.hashed > 0 {
-        tracing::warn!(
-            "{path}: {} entries are known by their SHA-256 alone: the proxy tier enforces them, the kernel tier \
-             doesn't",
-            summary.hashed
-        );
-    }
     if summary.entries == 0 {
         tracing::warn!("{path}: the list is empty");
     }

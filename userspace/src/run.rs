@@ -22,7 +22,7 @@ use crate::{
     counters::{self, Counted},
     exit::{Exit, Failure},
     keeper::{Keeper, Sources},
-    kernel::{KernelMap, KernelTier, error::KernelError},
+    kernel::{Entries, KernelMap, KernelTier, error::KernelError},
     key::StoredKey,
     log::Log,
     proxy::{Places, Proxy, ProxyCounters, ProxyError, ProxyReload},
@@ -82,9 +82,8 @@ struct Tiers {
     control_counters: ControlCounters,
     /// Who wants to know how the tiers are.
     asked: mpsc::Receiver<oneshot::Sender<TiersStatus>>,
+    /// In force at start.
     entries: usize,
-    /// Entries besides that are known by their SHA-256 alone.
-    hashed: usize,
     _state: StateFolder,
 }
 
@@ -141,7 +140,11 @@ impl Tiers {
         let (tier, map) = match &settings.kernel {
             Some(kernel) => {
                 let names = Arc::clone(&names);
-                let (tier, map) = KernelTier::start(kernel, &rules, entries, names, log.events())?;
+                let size = Entries {
+                    keyed: entries,
+                    hashed,
+                };
+                let (tier, map) = KernelTier::start(kernel, &rules, size, names, log.events())?;
                 (Some(tier), Some(map))
             }
             None => (None, None),
@@ -187,8 +190,7 @@ impl Tiers {
             control_counters: control.counters(),
             control: tokio::spawn(control.serve()),
             asked,
-            entries,
-            hashed,
+            entries: entries + hashed,
             _state: state,
         })
     }
@@ -203,20 +205,15 @@ impl Tiers {
             (None, _) => "proxy",
         };
         let entries = self.entries;
-        let proxy_only = (self.hashed > 0).then_some(self.hashed);
         tracing::info!(
             tiers,
             entries,
-            proxy_only,
             interfaces = kernel.map(|kernel| &*kernel.interfaces),
             ports = kernel.map(|kernel| &*kernel.ports),
             proxy = proxy.map(|proxy| &*proxy.address),
             "in force"
         );
-        let more = proxy_only.map_or_else(String::new, |more| {
-            format!(", {more} more in the proxy only")
-        });
-        let status = format!("in force: {tiers}; {entries} entries{more}");
+        let status = format!("in force: {tiers}; {entries} entries");
         notify(&[NotifyState::Ready, NotifyState::Status(&status)]);
     }
 
@@ -266,10 +263,10 @@ impl Tiers {
 
     fn counters(&self, log: &Log) -> impl Iterator<Item = (&'static str, Counted)> {
         let kernel = self.kernel.as_ref();
-        let kernel = kernel.map(|kernel| ("kernel", kernel.tier.counters()));
+        let kernel = kernel.map(|kernel| kernel.tier.counters());
         let proxy = self.proxy.as_ref();
         let proxy = proxy.map(|proxy| ("proxy", proxy.counters.read()));
-        kernel.into_iter().chain(proxy).chain([
+        kernel.into_iter().flatten().chain(proxy).chain([
             ("control", self.control_counters.read()),
             ("log", log.counters()),
         ])
@@ -300,7 +297,7 @@ impl Tiers {
         let mut counted: Vec<(&str, Counted)> = Vec::new();
         if let Some(mut kernel) = self.kernel {
             kernel.tier.detach();
-            counted.push(("kernel", kernel.tier.counters()));
+            counted.extend(kernel.tier.counters());
         }
         if let Some(proxy) = self.proxy {
             // It may have ended by itself.

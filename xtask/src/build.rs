@@ -14,21 +14,50 @@ use crate::{
     workspace,
 };
 
-/// Tells `userspace/build.rs` and the tests where the kernel programs lie.
+/// Tells `userspace/build.rs` and the tests where the kernel programs lie; those that digest by SHA-256 lie beside
+/// them.
 pub(crate) const OBJECT_VARIABLE: &str = "TOKENBLOCK_BPF_OBJECT";
 
 /// Tells the tests and benches which `tokenblock` to start.
 pub(crate) const BINARY_VARIABLE: &str = "TOKENBLOCK_BIN";
 
 /// Package and binary target of the kernel programs.
-pub(crate) const PROGRAMS: [&str; 6] = [
+const PROGRAMS: [&str; 4] = [
     "--package",
     "tokenblock-ebpf",
     "--bin",
     "tokenblock-programs",
-    "--features",
-    "programs",
 ];
+
+/// The kernel programs, which are built twice: for entries of tokens, and for those known by their SHA-256 alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Programs {
+    /// They look up keyed digests.
+    Keyed,
+    /// They look up SHA-256.
+    Sha256,
+}
+
+impl Programs {
+    /// Both.
+    pub(crate) const ALL: [Self; 2] = [Self::Keyed, Self::Sha256];
+
+    /// What is built, as cargo's arguments.
+    pub(crate) fn arguments(self) -> impl Iterator<Item = &'static str> {
+        let features = match self {
+            Self::Keyed => "programs",
+            Self::Sha256 => "programs,sha256",
+        };
+        PROGRAMS.into_iter().chain(["--features", features])
+    }
+
+    fn object(self) -> &'static str {
+        match self {
+            Self::Keyed => "tokenblock-programs",
+            Self::Sha256 => "tokenblock-programs-sha256",
+        }
+    }
+}
 
 /// Arguments of the task.
 #[derive(clap::Args)]
@@ -96,21 +125,27 @@ impl Built {
     }
 }
 
-/// Builds the kernel programs; gives the object's path.
+/// Builds the kernel programs; gives the path of the object for entries of tokens, beside which the other lies.
 ///
 /// # Errors
 /// Where the toolchain can't be had or the programs don't build.
 pub(crate) fn programs() -> Result<PathBuf> {
     let toolchain = Toolchain::ensure()?;
-    exec::run(toolchain.cargo("build").arg("--release").args(PROGRAMS))
-        .context("building the kernel programs")?;
     let folder = workspace::target().join("bpf");
     let linked = folder
         .join(toolchain::TARGET)
         .join("release/tokenblock-programs");
-    let object = folder.join("tokenblock-programs");
-    copy_if_changed(&linked, &object)?;
-    Ok(object)
+    for programs in Programs::ALL {
+        exec::run(
+            toolchain
+                .cargo("build")
+                .arg("--release")
+                .args(programs.arguments()),
+        )
+        .context("building the kernel programs")?;
+        copy_if_changed(&linked, &folder.join(programs.object()))?;
+    }
+    Ok(folder.join(Programs::Keyed.object()))
 }
 
 /// An unchanged object keeps its time stamp, so that nothing that includes it is built again.

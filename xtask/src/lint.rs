@@ -38,14 +38,17 @@ fn programs() -> Result<()> {
         );
         return Ok(());
     }
-    step(
-        "lints of the kernel programs",
-        toolchain
-            .cargo("clippy")
-            .arg("--release")
-            .args(build::PROGRAMS)
-            .args(["--", "--deny", "warnings"]),
-    )
+    for programs in build::Programs::ALL {
+        step(
+            "lints of the kernel programs",
+            toolchain
+                .cargo("clippy")
+                .arg("--release")
+                .args(programs.arguments())
+                .args(["--", "--deny", "warnings"]),
+        )?;
+    }
+    Ok(())
 }
 
 fn step(what: &str, command: &mut Command) -> Result<()> {

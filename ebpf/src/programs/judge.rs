@@ -163,7 +163,7 @@ fn scan(
         payload_at.wrapping_add(work.segment.payload_len),
     );
     let left = work.gap.left;
-    let Some(begun) = flow.start(0, work.place, work.start, left, &mut work.scan) else {
+    let Some(begun) = flow.start(0, work.place, work.start, left, &mut work.scan, rules) else {
         return Err(Counter::ScanUnfinished);
     };
     work.window
@@ -183,6 +183,7 @@ fn scan(
     // SAFETY: the callback gets the context back, and it outlives the call.
     unsafe { bpf_loop(MAX_UNITS, unit as *mut c_void, context.cast(), 0) };
     shared.work.window.close(skb);
+    shared.work.scan.wipe();
     match shared.outcome {
         Outcome::Clean => Ok(()),
         Outcome::Blocked => Err(Counter::Blocked),
@@ -265,9 +266,14 @@ fn next_scan(shared: &mut Shared<'_>) -> i64 {
     shared.work.step += 1;
     let begun = if shared.work.step < STEPS {
         let (step, place, start) = (shared.work.step, shared.work.place, shared.work.start);
-        shared
-            .flow
-            .start(step, place, start, Left::Closed, &mut shared.work.scan)
+        shared.flow.start(
+            step,
+            place,
+            start,
+            Left::Closed,
+            &mut shared.work.scan,
+            shared.rules,
+        )
     } else {
         None
     };

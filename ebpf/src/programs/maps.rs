@@ -9,13 +9,12 @@ use aya_ebpf::{
 use tokenblock_ebpf::{
     ban::Offender,
     blocked::{Again, Blocked, flow_of},
-    digest::TokenDigest,
     filter::{Filter, Fingerprint},
     flow::{Flow, FlowKey, Gap, GapKey, Place, Start},
     packet::{Address, Head, Segment},
     reply::Reply,
     rules::Rules,
-    scan::Scan,
+    scan::{Scan, TokenDigest},
     verdict::{COUNTERS, Counter, MapEntry, PortSet, Settings},
 };
 

@@ -19,7 +19,7 @@ use anyhow::{Result, bail};
 use measure::{Measured, in_order, warm};
 use tokenblock::{
     denylist::{Action, Fingerprint, Listed, ShortTokenId, TokenDigest},
-    kernel::object::programs,
+    kernel::object::{Variant, programs},
 };
 use tokenblock_ebpf::digest::Domain;
 use tokenblock_tests::bpf::{KEY, Programs, Setup};
@@ -44,7 +44,7 @@ fn main() -> Result<()> {
     if std::env::args().any(|argument| argument == "--test" || argument == "--list") {
         return Ok(());
     }
-    if programs().is_err() {
+    if programs(Variant::Keyed).is_err() {
         bail!("built without the kernel programs: start it by `cargo xtask bench kernel`");
     }
     print_machine();
@@ -59,7 +59,33 @@ fn main() -> Result<()> {
             others(&mut programs)?;
         }
     }
+    hashed()?;
     eprintln!("load average afterwards: {}", load_average());
+    Ok(())
+}
+
+/// What the second set of programs takes, which is attached while entries are known by their SHA-256 alone.
+fn hashed() -> Result<()> {
+    let mut programs = Programs::with_fixtures(&Setup {
+        variant: Variant::Sha256,
+        ..Setup::default()
+    })?;
+    for (kind, token) in [
+        ("", packets::opaque as fn(&str) -> String),
+        ("jwt_", packets::jwt),
+    ] {
+        let usual = vec![packets::request(&token("usual"))?; SEGMENTS];
+        figure(
+            &format!("sha256_request_{kind}ns"),
+            in_order(&mut programs, &usual)?,
+        );
+    }
+    let body = vec![packets::json_body(1)?; SEGMENTS];
+    figure("sha256_body_kib_ns", in_order(&mut programs, &body)?);
+    let small = vec![packets::small_request()?; SEGMENTS];
+    figure("sha256_small_request_ns", in_order(&mut programs, &small)?);
+    let port = packets::other_port()?;
+    figure("sha256_other_port_ns", warm(&mut programs, &port)?);
     Ok(())
 }
 

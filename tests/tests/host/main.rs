@@ -10,6 +10,7 @@ mod bans;
 mod control;
 mod evasions;
 mod harness;
+mod hashed;
 mod lab;
 mod lifecycle;
 mod list;

@@ -1,9 +1,13 @@
 //! What the programs know of a flow from one segment to the next.
 
+use base64::{Engine as _, prelude::BASE64_STANDARD};
 use tokenblock_ebpf::verdict::Counter;
-use tokenblock_tests::bpf::{Programs, frame::Frame, name};
+use tokenblock_tests::{
+    bpf::{Programs, frame::Frame, name},
+    fixtures::Token,
+};
 
-use crate::fixtures_listed;
+use crate::{each_variant, fixtures_listed};
 
 const REQUEST: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 /// The program's verdict on what passes.
@@ -11,9 +15,14 @@ const PASS: u32 = u32::MAX;
 /// Offset of the TCP header behind Ethernet and IPv4.
 const TCP_AT: usize = 14 + 20;
 
-/// A segment of the client's at this sequence number.
+/// A request of the client's at this sequence number.
 fn request(sequence: u32) -> Vec<u8> {
-    let mut frame = Frame::v4(REQUEST).ethernet().unwrap();
+    segment(sequence, REQUEST)
+}
+
+/// A segment of the client's at this sequence number.
+fn segment(sequence: u32, payload: impl AsRef<[u8]>) -> Vec<u8> {
+    let mut frame = Frame::v4(payload.as_ref()).ethernet().unwrap();
     frame[TCP_AT + 4..TCP_AT + 8].copy_from_slice(&sequence.to_be_bytes());
     frame
 }
@@ -66,4 +75,44 @@ fn a_connection_goes_on_after_its_flow_was_swept() {
     assert_eq!(judged(&mut programs, &request(first + 2 * len)), PASS);
     assert_eq!(late(&programs), 1);
     assert_eq!(judged(&mut programs, &request(first + 3 * len)), PASS);
+}
+
+/// With its first byte percent-encoded.
+fn escaped(text: &str) -> String {
+    let (first, rest) = text.split_at(1);
+    format!("%{:02x}{rest}", first.as_bytes()[0])
+}
+
+/// Wherever it is cut, in whatever block of its digest.
+#[test]
+fn a_token_in_two_segments_is_found() {
+    const FIRST: u32 = 1000;
+    for programs in &mut each_variant("a_token_in_two_segments_is_found") {
+        for token in [Token::Opaque, Token::Long, Token::Jwt] {
+            let basic = BASE64_STANDARD.encode(format!("user:{}", token.text()));
+            for line in [
+                format!("Authorization: Bearer {}", token.text()),
+                format!("Authorization: Basic {basic}"),
+                format!("Cookie: session={}", escaped(&token.text())),
+            ] {
+                let request = format!("GET / HTTP/1.1\r\nHost: a\r\n{line}\r\n\r\n");
+                for cut in (1..request.len()).step_by(7) {
+                    let (one, two) = request.as_bytes().split_at(cut);
+                    programs.forget_flows().unwrap();
+                    programs
+                        .repeat("egress_ethernet", &accepted(FIRST), 1)
+                        .unwrap();
+                    let first = judged(programs, &segment(FIRST, one));
+                    let next = FIRST + u32::try_from(one.len()).unwrap();
+                    let second = judged(programs, &segment(next, two));
+                    let blocked = programs.events().len() == 1;
+                    assert!(
+                        blocked && (first != PASS || second != PASS),
+                        "{:?}, {token:?} cut at {cut} of {line}",
+                        programs.variant()
+                    );
+                }
+            }
+        }
+    }
 }

@@ -10,7 +10,7 @@ mod reasons;
 mod secrecy;
 mod verdicts;
 
-use tokenblock::kernel::load::CLASSIFIERS;
+use tokenblock::kernel::{load::CLASSIFIERS, object::Variant};
 use tokenblock_tests::{
     bpf::{MAX_FRAME, Programs, Setup, frame::Frame},
     fixtures::{Fixture, OPAQUE},
@@ -20,6 +20,22 @@ use tokenblock_tests::{
 /// The programs with the fixtures' denylist, or `None` after a line that says why not.
 fn fixtures_listed(test: &str) -> Option<Programs> {
     gate::programs(test).then(|| Programs::with_fixtures(&Setup::default()).unwrap())
+}
+
+/// Both sets of programs with the fixtures' denylist, the one by its tokens, the other by their SHA-256; none after a
+/// line that says why not.
+fn each_variant(test: &str) -> Vec<Programs> {
+    if !gate::programs(test) {
+        return Vec::new();
+    }
+    let load = |variant| {
+        let setup = Setup {
+            variant,
+            ..Setup::default()
+        };
+        Programs::with_fixtures(&setup).unwrap()
+    };
+    [Variant::Keyed, Variant::Sha256].map(load).into()
 }
 
 /// A request that must be dropped.

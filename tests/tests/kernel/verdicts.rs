@@ -4,14 +4,14 @@ use etherparse::IpNumber;
 use tokenblock_ebpf::{event::Event, verdict::Counter};
 use tokenblock_tests::{
     bpf::{
-        Fate, KEY,
+        Fate, KEY, Programs,
         frame::{CUSTOMER_TAG, Frame, PROVIDER_TAG},
         name,
     },
     fixtures::{Expected, Fixture, TOKENS, Token, all, listed},
 };
 
-use crate::{compromised, fixtures_listed, for_each_program, in_one_frame};
+use crate::{compromised, each_variant, fixtures_listed, for_each_program, in_one_frame};
 
 /// The index of the loopback interface, which test runs pretend to.
 const LOOPBACK: u32 = 1;
@@ -48,13 +48,16 @@ fn check_events(context: &str, frame: &Frame, expected: Expected, events: &[Even
 }
 
 fn fixtures_by(test: &str, wrap: impl Fn(Vec<u8>) -> Frame) {
-    let Some(mut programs) = fixtures_listed(test) else {
-        return;
-    };
+    for programs in &mut each_variant(test) {
+        fixtures_in(programs, &wrap);
+    }
+}
+
+fn fixtures_in(programs: &mut Programs, wrap: impl Fn(Vec<u8>) -> Frame) {
     for (fixture, bytes) in all().iter().filter_map(|f| Some((f, in_one_frame(f)?))) {
         let frame = wrap(bytes);
         for (program, bytes) in for_each_program(&frame) {
-            let context = format!("{} in {program}", fixture.name);
+            let context = format!("{} in {program}, {:?}", fixture.name, programs.variant());
             let (fate, counts) = programs.counted(program, &bytes).unwrap();
             let (want, counter) = if fixture.is_blocked() {
                 (Fate::Dropped, Counter::Blocked)
@@ -133,9 +136,12 @@ fn wrappings(payload: &[u8]) -> Vec<(String, Frame)> {
 
 #[test]
 fn however_it_is_wrapped() {
-    let Some(mut programs) = fixtures_listed("however_it_is_wrapped") else {
-        return;
-    };
+    for programs in &mut each_variant("however_it_is_wrapped") {
+        wrapped_in(programs);
+    }
+}
+
+fn wrapped_in(programs: &mut Programs) {
     let location = 0;
     let dropped = Expected::Block {
         location,

@@ -1,11 +1,12 @@
-//! Entries that are known by their SHA-256 alone, as the proxy tier holds them.
+//! Entries that are known by their SHA-256 alone.
 //!
-//! Their keyed digest can't be told from that, so the kernel tier can't look them up.
+//! Their keyed digest can't be told from that, so both tiers digest candidates a second time while there are any.
 
 use std::{sync::Arc, time::SystemTime};
 
 use arc_swap::ArcSwap;
-use tokenblock_ebpf::{digest::Domain, sha256::digest::TokenDigest};
+use tokenblock_ebpf::digest::Domain;
+pub use tokenblock_ebpf::sha256::digest::TokenDigest as Sha256Digest;
 
 use super::{Action, Expires, Fingerprint, Listed, TokenId};
 
@@ -34,6 +35,18 @@ impl HashedRecord {
             Some(Domain::Jws) => 2,
         };
         (self.id, domain)
+    }
+
+    fn entries(&self) -> impl Iterator<Item = (Sha256Digest, Listed)> {
+        let listed = Listed {
+            token: self.id.short(),
+            action: self.action,
+            fingerprint: Fingerprint(0),
+        };
+        [Domain::Exact, Domain::Jws]
+            .into_iter()
+            .filter(|domain| self.covers(*domain))
+            .map(move |domain| (Sha256Digest::new(self.id.0, domain), listed))
     }
 
     fn covers(&self, domain: Domain) -> bool {
@@ -67,6 +80,30 @@ impl HashedSet {
         &self.0
     }
 
+    /// What the kernel tier is to hold, ascending: an entry for each way to read a value that a record covers.
+    #[must_use]
+    pub fn entries(&self) -> Vec<(Sha256Digest, Listed)> {
+        let mut entries: Vec<_> = self.0.iter().flat_map(HashedRecord::entries).collect();
+        // Block comes before alert.
+        entries.sort_unstable_by_key(|(digest, listed)| (*digest, listed.action as u8));
+        entries.dedup_by_key(|(digest, _)| *digest);
+        entries
+    }
+
+    /// When the next entry leaves by itself.
+    #[must_use]
+    pub fn next_expiry(&self) -> Option<SystemTime> {
+        let soonest = self.0.iter().map(|record| record.expires).min();
+        soonest.and_then(Expires::time)
+    }
+
+    /// Those that are left at `now`.
+    #[must_use]
+    pub fn left(&self, now: SystemTime) -> Self {
+        let left = self.0.iter().filter(|record| !record.expires.is_past(now));
+        Self(left.copied().collect())
+    }
+
     fn find(&self, record: &HashedRecord) -> Option<&HashedRecord> {
         let at = self
             .0
@@ -76,14 +113,14 @@ impl HashedSet {
 
     /// What is listed under this digest at `now`; block comes before alert.
     #[must_use]
-    pub fn get(&self, digest: &TokenDigest, now: SystemTime) -> Option<Listed> {
-        let id = TokenId(digest.sha256);
+    pub fn get(&self, digest: &Sha256Digest, now: SystemTime) -> Option<Listed> {
+        let id = TokenId(digest.sha256());
         let from = self.0.partition_point(|record| record.id < id);
         let records = self.0.get(from..)?;
         let action = records
             .iter()
             .take_while(|record| record.id == id)
-            .filter(|record| record.covers(digest.domain) && !record.expires.is_past(now))
+            .filter(|record| record.covers(digest.domain()) && !record.expires.is_past(now))
             .map(|record| record.action)
             .min_by_key(|action| *action as u8)?;
         Some(Listed {
@@ -104,6 +141,11 @@ impl HashedReader {
     pub fn current(&self) -> Option<Arc<HashedSet>> {
         let current = self.0.load();
         (!current.0.is_empty()).then(|| Arc::clone(&current))
+    }
+
+    /// Whether this set is in force.
+    pub(super) fn is(&self, set: &HashedSet) -> bool {
+        **self.0.load() == *set
     }
 
     /// Puts another set in force; says how many entries came or changed, and how many left.
@@ -149,8 +191,7 @@ mod tests {
         );
         assert_eq!(set.records().len(), 4);
         let get = |id: u8, domain, now| {
-            let sha256 = [id; 32];
-            set.get(&TokenDigest { sha256, domain }, now)
+            set.get(&Sha256Digest::new([id; 32], domain), now)
                 .map(|listed| listed.action)
         };
         assert_eq!(get(1, Domain::Jws, now), Some(Action::Block));

@@ -12,7 +12,7 @@ mod table;
 mod token;
 
 pub use canonical::{Identity, Malformed, Skipped, Unlistable, identify};
-pub use hashed::{HashedReader, HashedRecord, HashedSet};
+pub use hashed::{HashedReader, HashedRecord, HashedSet, Sha256Digest};
 pub use list::{Entry, Expires, List, Record};
 pub use set::{ProxySet, SetReader, Snapshot};
 pub use store::{Changed, Denylist};
@@ -35,4 +35,12 @@ pub trait Tier: Send {
     /// # Errors
     /// Where not all of them are gone.
     fn remove(&mut self, digests: &[TokenDigest]) -> Result<(), Self::Error>;
+
+    /// Lists these entries, ascending, that are known by their SHA-256 alone in place of all that were; what is on
+    /// both lists is in force all the time.
+    ///
+    /// # Errors
+    /// Where not all of them are in force, or not all others gone; what was listed before stays listed where they are
+    /// not.
+    fn replace_hashed(&mut self, entries: Vec<(Sha256Digest, Listed)>) -> Result<(), Self::Error>;
 }

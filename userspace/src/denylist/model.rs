@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use super::{Listed, Tier, TokenDigest};
+use super::{Listed, Sha256Digest, Tier, TokenDigest};
 
 pub(crate) type Map = BTreeMap<TokenDigest, Listed>;
 
@@ -16,6 +16,7 @@ pub(crate) struct Model(Arc<Mutex<State>>);
 #[derive(Debug, Default)]
 struct State {
     map: Map,
+    hashed: Vec<(Sha256Digest, Listed)>,
     fails: bool,
 }
 
@@ -26,6 +27,10 @@ pub(crate) struct Full;
 impl Model {
     pub(crate) fn map(&self) -> Map {
         self.state().map.clone()
+    }
+
+    pub(crate) fn hashed(&self) -> Vec<(Sha256Digest, Listed)> {
+        self.state().hashed.clone()
     }
 
     pub(crate) fn fail(&self, fails: bool) {
@@ -60,6 +65,15 @@ impl Tier for Model {
         for digest in digests {
             state.map.remove(digest);
         }
+        Ok(())
+    }
+
+    fn replace_hashed(&mut self, entries: Vec<(Sha256Digest, Listed)>) -> Result<(), Full> {
+        let mut state = self.state();
+        if state.fails {
+            return Err(Full);
+        }
+        state.hashed = entries;
         Ok(())
     }
 }

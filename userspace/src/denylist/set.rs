@@ -4,7 +4,7 @@ use std::{convert::Infallible, iter, sync::Arc};
 
 use arc_swap::ArcSwap;
 
-use super::{HashedReader, HashedSet, Listed, Tier, TokenDigest, table::Table};
+use super::{HashedReader, HashedSet, Listed, Sha256Digest, Tier, TokenDigest, table::Table};
 
 /// Changes are gathered in an overlay up to this many, so that one addition to a large list copies the
 /// overlay and not the list. Both are searched on each read, so it stays small.
@@ -181,6 +181,11 @@ impl Tier for ProxySet {
 
     fn remove(&mut self, digests: &[TokenDigest]) -> Result<(), Infallible> {
         self.change(digests.iter().map(|digest| (*digest, None)).collect());
+        Ok(())
+    }
+
+    /// [`HashedReader`] has them.
+    fn replace_hashed(&mut self, _: Vec<(Sha256Digest, Listed)>) -> Result<(), Infallible> {
         Ok(())
     }
 }

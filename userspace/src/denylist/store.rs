@@ -3,8 +3,8 @@
 use std::time::SystemTime;
 
 use super::{
-    Expires, HashedReader, HashedRecord, List, Listed, ProxySet, Record, SetReader, Snapshot, Tier,
-    TokenDigest, expiries::Expiries,
+    Expires, HashedReader, HashedRecord, HashedSet, List, Listed, ProxySet, Record, SetReader,
+    Snapshot, Tier, TokenDigest, expiries::Expiries,
 };
 
 /// The denylist in force. The proxy's set is the record of it, so that it is held once.
@@ -74,15 +74,27 @@ impl<K: Tier> Denylist<K> {
         let difference = Difference::between(&self.set.snapshot(), list.records());
         self.expiries = Expiries::of(list.records());
         let added = self.add(list, &difference.added);
-        // Swapped as a whole, and without the kernel tier, which has no part in it.
-        let (hashed_added, hashed_removed) = self.hashed.store(list.hashed().clone());
         let Ok(()) = self.set.add(&difference.added);
+        let hashed = self.replace_hashed(list.hashed().clone());
         added?;
+        let (hashed_added, hashed_removed) = hashed?;
         self.remove(&difference.removed)?;
         Ok(Changed {
             added: difference.added.len() + hashed_added,
             removed: difference.removed.len() + hashed_removed,
         })
+    }
+
+    /// Says how many entries came or changed, and how many left.
+    fn replace_hashed(&mut self, set: HashedSet) -> Result<(usize, usize), K::Error> {
+        if let Some(kernel) = &mut self.kernel
+            && (self.kernel_behind || !self.hashed.is(&set))
+        {
+            let result = kernel.replace_hashed(set.entries());
+            self.kernel_behind |= result.is_err();
+            result?;
+        }
+        Ok(self.hashed.store(set))
     }
 
     fn add(&mut self, list: &List, added: &[(TokenDigest, Listed)]) -> Result<(), K::Error> {
@@ -188,7 +200,8 @@ impl<K: Tier> Denylist<K> {
     /// When the next entry leaves by itself; at times earlier.
     #[must_use]
     pub fn next_expiry(&self) -> Option<SystemTime> {
-        self.expiries.next()
+        let hashed = self.hashed.current().and_then(|set| set.next_expiry());
+        self.expiries.next().into_iter().chain(hashed).min()
     }
 
     /// Takes off what has expired by `now`; says how many.
@@ -199,7 +212,13 @@ impl<K: Tier> Denylist<K> {
         let due = self.expiries.due(now);
         self.remove(&due)?;
         self.expiries.forget(&due, now);
-        Ok(due.len())
+        let hashed = match self.hashed.current() {
+            Some(set) if set.next_expiry().is_some_and(|at| at <= now) => {
+                self.replace_hashed(set.left(now))?.1
+            }
+            _ => 0,
+        };
+        Ok(due.len() + hashed)
     }
 }
 
@@ -238,7 +257,7 @@ mod tests {
 
     use super::*;
     use crate::denylist::{
-        Action, Fingerprint, ShortTokenId,
+        Action, Fingerprint, ShortTokenId, TokenId,
         model::{Map, Model},
     };
 
@@ -344,5 +363,33 @@ mod tests {
         assert_eq!(denylist.expire(second(10)).unwrap(), 1);
         assert_eq!(denylist.next_expiry(), Some(second(20)));
         assert_eq!(denylist.records().len(), 2);
+    }
+
+    #[test]
+    fn entries_known_by_their_sha256_are_in_both_tiers_until_they_leave() {
+        let hashed = |id: u8, expires: Option<u8>| HashedRecord {
+            id: TokenId([id; 32]),
+            domain: None,
+            action: Action::Block,
+            expires: expires.map_or(Expires::NEVER, |at| Expires::at(second(at))),
+        };
+        let set = |records: &[HashedRecord]| HashedSet::merge(records.to_vec(), second(0));
+        let kernel = Model::default();
+        let mut denylist = Denylist::new(Some(kernel.clone()));
+        let two = set(&[hashed(1, Some(10)), hashed(2, None)]);
+        let list = List::merge(Vec::new(), second(0)).with_hashed(two.clone());
+        denylist.apply(&list).unwrap();
+        assert_eq!(kernel.hashed(), two.entries());
+        assert_eq!(denylist.next_expiry(), Some(second(10)));
+
+        kernel.fail(true);
+        denylist.expire(second(10)).expect_err("full");
+        kernel.fail(false);
+        assert_eq!(denylist.next_expiry(), Some(second(10)));
+        assert_eq!(denylist.expire(second(10)).unwrap(), 1);
+        let one = set(&[hashed(2, None)]);
+        assert_eq!(kernel.hashed(), one.entries());
+        assert_eq!(denylist.hashed(), one.records());
+        assert_eq!(denylist.next_expiry(), None);
     }
 }

@@ -91,6 +91,9 @@ pub enum KernelError {
     /// The ring buffer can't be watched.
     #[error("can't watch the ring buffer of events")]
     Watch(#[source] io::Error),
+    /// The tier is gone.
+    #[error("the kernel tier is being stopped")]
+    Stopping,
     /// Any other failure of the loader.
     #[error("can't load the kernel programs")]
     Load(#[source] EbpfError),

@@ -16,12 +16,17 @@ use tokenblock_ebpf::{
     verdict::{PortSet, Settings},
 };
 
-use super::{debug, error::KernelError, flows::table_size};
+use super::{
+    debug,
+    error::KernelError,
+    flows::table_size,
+    object::{Variant, programs},
+};
 
 /// What the programs are loaded with.
 pub struct Load<'a> {
-    /// The BPF object.
-    pub object: &'a [u8],
+    /// Which programs.
+    pub variant: Variant,
     /// Key and locations.
     pub rules: &'a Rules,
     /// Settings of the programs.
@@ -56,7 +61,7 @@ pub fn load(request: &Load<'_>) -> Result<Ebpf, KernelError> {
         .map_max_entries("FILTER", request.settings.filter_mask + 1)
         .map_max_entries("FLOWS", table_size(request.flows)?)
         .map_max_entries("EXEMPT", len_of(request.exempt))
-        .load(request.object)
+        .load(programs(request.variant)?)
         .map_err(KernelError::from_load)?;
     set(&mut ebpf, "RULES", *request.rules)?;
     set(&mut ebpf, "SETTINGS", request.settings)?;

@@ -2,31 +2,27 @@
 
 use std::{sync::Arc, time::Duration};
 
-use aya::{
-    Ebpf,
-    maps::{PerCpuArray, RingBuf},
-};
 use tokenblock_ebpf::{
     ban::BanRule,
     blocked::MEMORY_NS,
     rules::Rules,
     verdict::{JUDGE_EGRESS, JUDGE_INGRESS, OnHit, PortSet, Settings},
 };
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
-use tracing::warn;
+use tokio::{
+    sync::mpsc::UnboundedReceiver,
+    time::{Instant, MissedTickBehavior, interval, sleep_until},
+};
+use tracing::{info, warn};
 
 use super::{
-    attach::Attachments,
-    counts::Counts,
     debug::ProgramLog,
     error::KernelError,
-    events::Events,
-    flows::Flows,
+    hashed::{HashedTier, Request},
     interfaces::{Change, Interfaces},
-    load::{Load, load},
-    map::{KernelMap, capacity_for, filter_mask_for},
-    object::programs,
+    map::{HashedMap, KernelMap, capacity_for, filter_mask_for},
+    object::Variant,
     patterns::Patterns,
+    programs::{Plan, Programs},
 };
 use crate::{
     cli,
@@ -44,15 +40,23 @@ const FLOW_MEMORY: Duration = Duration::from_nanos(MEMORY_NS);
 /// How often the programs' log is brought, where they are debugged.
 const FLUSH_LOG: Duration = Duration::from_millis(100);
 
+/// How long a list is for which the tier makes room.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Entries {
+    /// Entries of tokens.
+    pub keyed: usize,
+    /// Entries that are known by their SHA-256 alone.
+    pub hashed: usize,
+}
+
 /// The kernel tier; dropped, it detaches its programs and leaves nothing behind.
 pub struct KernelTier {
-    attachments: Attachments,
+    plan: Plan,
     interfaces: Interfaces,
-    events: Events,
-    counts: Counts,
-    flows: Flows,
-    log: Option<ProgramLog>,
-    ebpf: Ebpf,
+    keyed: Programs,
+    /// While there are entries that are known by their SHA-256 alone.
+    hashed: Option<Programs>,
+    requests: UnboundedReceiver<Request>,
     /// How long the programs remember what they blocked.
     memory: Duration,
     /// When all of it is forgotten.
@@ -60,60 +64,56 @@ pub struct KernelTier {
 }
 
 impl KernelTier {
-    /// Loads the programs, with room for a list of `entries`. Nothing is attached yet: fill the map first.
+    /// Loads the programs, with room for a list. Nothing is attached yet: fill the map first.
     ///
     /// # Errors
     /// [`KernelError`] where the kernel or this process can't.
     pub fn start(
         settings: &KernelSettings,
-        rules: &Rules,
-        entries: usize,
+        rules: &Arc<Rules>,
+        entries: Entries,
         locations: Arc<[Arc<str>]>,
         sink: EventSink,
     ) -> Result<(Self, KernelMap), KernelError> {
-        let patterns = Patterns::parse(&settings.interfaces)?;
-        let capacity = capacity_for(entries);
+        let plan = Plan {
+            rules: Arc::clone(rules),
+            settings: settings.clone(),
+            patterns: Patterns::parse(&settings.interfaces)?,
+            ports: Box::new(port_set(&settings.ports)),
+            locations,
+            sink,
+        };
+        let capacity = capacity_for(entries.keyed);
         let filter_mask = filter_mask_for(capacity);
-        let mut ebpf = load(&Load {
-            object: programs()?,
-            rules,
-            settings: Settings {
-                monitor: u32::from(settings.monitor),
+        let mut keyed = Programs::load(
+            &plan,
+            Variant::Keyed,
+            Settings {
                 filter_mask,
-                on_hit: on_hit(settings.on_hit) as u32,
-                judged: judged(settings.direction),
-                ban: settings.ban.as_ref().map(ban_rule).unwrap_or_default(),
+                ..program_settings(settings)
             },
-            exempt: settings.ban.as_ref().map_or(&[], |ban| &ban.exempt),
-            ports: &port_set(&settings.ports),
             capacity,
-            flows: settings.flows,
-        })?;
-        let map = KernelMap::take(&mut ebpf, filter_mask)?;
-        let flows = Flows::take(&mut ebpf, rules)?;
-        let log = ProgramLog::take(&mut ebpf);
-        let mut take = |what| ebpf.take_map(what).ok_or(KernelError::BadObject { what });
-        let counts = Counts::new(PerCpuArray::try_from(take("COUNTS")?)?);
-        let events = Events::new(RingBuf::try_from(take("EVENTS")?)?, locations, sink)?;
-        let attachments = Attachments::new(patterns, settings.direction, settings.xdp);
-        let interfaces = Interfaces::open()?;
-        Ok((
-            Self {
-                attachments,
-                interfaces,
-                events,
-                counts,
-                flows,
-                log,
-                ebpf,
-                memory: settings
-                    .ban
-                    .as_ref()
-                    .map_or(FLOW_MEMORY, |ban| FLOW_MEMORY.max(ban.duration)),
-                idle_at: Instant::now(),
-            },
-            map,
-        ))
+        )?;
+        let map = KernelMap::take(&mut keyed.ebpf, filter_mask)?;
+        let hashed = match entries.hashed {
+            0 => None,
+            hashed => Some(load_hashed(&plan, hashed)?),
+        };
+        let (hashed, hashed_map) = hashed.unzip();
+        let (of_list, requests) = HashedTier::new(hashed_map);
+        let tier = Self {
+            plan,
+            interfaces: Interfaces::open()?,
+            keyed,
+            hashed,
+            requests,
+            memory: settings
+                .ban
+                .as_ref()
+                .map_or(FLOW_MEMORY, |ban| FLOW_MEMORY.max(ban.duration)),
+            idle_at: Instant::now(),
+        };
+        Ok((tier, map.with_hashed(of_list)))
     }
 
     /// Attaches the programs to all interfaces that are meant and there.
@@ -122,25 +122,25 @@ impl KernelTier {
     /// [`KernelError`] where one can't be attached to; those that were are detached when the tier is dropped.
     pub async fn attach(&mut self) -> Result<(), KernelError> {
         let present = self.interfaces.all().await?;
-        self.attachments.start(&mut self.ebpf, &present)
+        for programs in each(&mut self.keyed, &mut self.hashed) {
+            programs.attach(&present)?;
+        }
+        Ok(())
     }
 
     /// Names of the interfaces that are protected.
     #[must_use]
     pub fn protected(&self) -> Vec<&str> {
-        self.attachments.names()
+        self.keyed.attachments.names()
     }
 
-    /// The counters.
-    #[must_use]
-    pub fn counters(&self) -> Counted {
-        self.counts.read().unwrap_or_else(|error| {
-            warn!(
-                error = &error as &dyn std::error::Error,
-                "the kernel tier's counters can't be read"
-            );
-            Counted::new()
-        })
+    /// The counters of the programs, and of those that look up SHA-256, by the name of the set.
+    pub fn counters(&self) -> impl Iterator<Item = (&'static str, Counted)> {
+        let hashed = self.hashed.as_ref();
+        let hashed = hashed.map(|programs| ("kernel_sha256", programs.counters()));
+        [("kernel", self.keyed.counters())]
+            .into_iter()
+            .chain(hashed)
     }
 
     /// Reports events and follows the interfaces, until dropped; returns only why it can't go on.
@@ -150,52 +150,81 @@ impl KernelTier {
         let mut flush = interval(FLUSH_LOG);
         loop {
             tokio::select! {
-                done = self.events.forward() => match done {
+                done = self.keyed.events.forward() => match done {
                     Ok(true) => {
                         self.idle_at = Instant::now() + self.memory;
-                        self.attachments.busy(&mut self.ebpf);
+                        self.keyed.attachments.busy(&mut self.keyed.ebpf);
                     }
                     Ok(false) => {}
                     Err(error) => return error,
                 },
-                () = sleep_until(self.idle_at), if self.attachments.is_busy() => {
-                    self.attachments.idle();
+                done = forward(self.hashed.as_mut()) => if let Err(error) = done {
+                    return error;
+                },
+                Some(request) = self.requests.recv() => self.serve(request).await,
+                () = sleep_until(self.idle_at), if self.keyed.attachments.is_busy() => {
+                    self.keyed.attachments.idle();
                 }
-                Some(change) = self.interfaces.change() => {
-                    self.attachments.follow(&mut self.ebpf, &change);
-                }
+                Some(change) = self.interfaces.change() => self.follow(&change),
                 _ = again.tick() => {
                     self.look_again().await;
-                    self.sweep();
+                    each(&mut self.keyed, &mut self.hashed).for_each(Programs::sweep);
                 }
-                _ = flush.tick(), if self.log.is_some() => {
-                    self.log.as_mut().map(ProgramLog::flush);
+                _ = flush.tick(), if self.keyed.log.is_some() => {
+                    for programs in each(&mut self.keyed, &mut self.hashed) {
+                        programs.log.as_mut().map(ProgramLog::flush);
+                    }
                 }
             }
         }
     }
 
-    /// Detaches from all interfaces, and reports the events that are still in the buffer.
-    pub fn detach(&mut self) {
-        self.attachments.clear();
-        self.events.drain();
+    async fn serve(&mut self, request: Request) {
+        match request {
+            Request::Load(reply) => {
+                let loaded = self.load_hashed().await;
+                if loaded.is_ok() {
+                    info!(
+                        "entries known by their SHA-256 alone: programs attached that look them up"
+                    );
+                }
+                // A list that is gone needs no map.
+                let _heard = reply.send(loaded);
+            }
+            Request::Unload => {
+                if let Some(mut programs) = self.hashed.take() {
+                    programs.detach();
+                    info!(
+                        "no entry is known by its SHA-256 alone: programs detached that look them up"
+                    );
+                }
+            }
+        }
     }
 
-    fn sweep(&mut self) {
-        if let Err(error) = self.flows.sweep() {
-            warn!(
-                error = &error as &dyn std::error::Error,
-                "idle flows can't be forgotten"
-            );
+    async fn load_hashed(&mut self) -> Result<HashedMap, KernelError> {
+        let (mut programs, map) = load_hashed(&self.plan, 0)?;
+        programs.attach(&self.interfaces.all().await?)?;
+        self.hashed = Some(programs);
+        Ok(map)
+    }
+
+    fn follow(&mut self, change: &Change) {
+        for programs in each(&mut self.keyed, &mut self.hashed) {
+            programs.follow(change);
         }
+    }
+
+    /// Detaches from all interfaces, and reports the events that are still in the buffer.
+    pub fn detach(&mut self) {
+        each(&mut self.keyed, &mut self.hashed).for_each(Programs::detach);
     }
 
     async fn look_again(&mut self) {
         match self.interfaces.all().await {
             Ok(present) => {
                 for interface in present {
-                    self.attachments
-                        .follow(&mut self.ebpf, &Change::There(interface));
+                    self.follow(&Change::There(interface));
                 }
             }
             Err(error) => warn!(
@@ -203,6 +232,40 @@ impl KernelTier {
                 "interfaces unknown"
             ),
         }
+    }
+}
+
+fn each<'a>(
+    keyed: &'a mut Programs,
+    hashed: &'a mut Option<Programs>,
+) -> impl Iterator<Item = &'a mut Programs> {
+    [keyed].into_iter().chain(hashed)
+}
+
+async fn forward(programs: Option<&mut Programs>) -> Result<bool, KernelError> {
+    match programs {
+        Some(programs) => programs.events.forward().await,
+        None => std::future::pending().await,
+    }
+}
+
+fn load_hashed(plan: &Plan, entries: usize) -> Result<(Programs, HashedMap), KernelError> {
+    // One that covers both kinds of value takes two places.
+    let capacity = capacity_for(entries.saturating_mul(2));
+    let settings = program_settings(&plan.settings);
+    let mut programs = Programs::load(plan, Variant::Sha256, settings, capacity)?;
+    let map = HashedMap::take(&mut programs.ebpf)?;
+    Ok((programs, map))
+}
+
+/// Settings of any set of programs; the filter is that of the keyed one alone.
+fn program_settings(settings: &KernelSettings) -> Settings {
+    Settings {
+        monitor: u32::from(settings.monitor),
+        filter_mask: 0,
+        on_hit: on_hit(settings.on_hit) as u32,
+        judged: judged(settings.direction),
+        ban: settings.ban.as_ref().map(ban_rule).unwrap_or_default(),
     }
 }
 

@@ -61,8 +61,6 @@ impl Source {
 pub struct Summary {
     /// Entries, before those that are given twice are merged.
     pub entries: u64,
-    /// Those of them that are known by their SHA-256 alone.
-    pub hashed: u64,
     /// Lines that were left out.
     pub skipped: u64,
     /// The first of them.
@@ -246,7 +244,6 @@ fn read_lines(
             }
             Ok(Line::Hashed(record)) => {
                 summary.entries += 1;
-                summary.hashed += 1;
                 records.hashed.push(record);
             }
             Ok(Line::Skipped(why)) => summary.skip(SkippedLine { number, why }),

@@ -294,12 +294,8 @@ fn a_list_of_hashes_is_enforced_by_the_proxy_in_every_spelling() {
         ),
     );
     let running = Running::start(bench.proxy(&[]));
-    running.line("4 entries are known by their SHA-256 alone");
     let in_force = running.line("in force");
-    assert_eq!(
-        (&in_force["entries"], &in_force["proxy_only"]),
-        (&1.into(), &4.into())
-    );
+    assert_eq!(in_force["entries"], 5);
     let address = in_force["proxy"].as_str().unwrap();
     let header = |value: &str| format!("/ HTTP/1.1\r\nAuthorization: {value}");
     let basic = BASE64_STANDARD.encode(format!("user:{TOKEN}"));

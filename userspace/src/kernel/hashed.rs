@@ -1,0 +1,62 @@
+//! The second set of programs, for entries that are known by their SHA-256 alone: there while there are any.
+
+use std::sync::mpsc::{SyncSender, sync_channel};
+
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+
+use super::{error::KernelError, map::HashedMap};
+use crate::denylist::{Listed, Sha256Digest};
+
+/// What the list asks of the tier.
+pub(super) enum Request {
+    /// Load the programs, attach them behind the others, and give their map.
+    Load(SyncSender<Result<HashedMap, KernelError>>),
+    /// Take them off.
+    Unload,
+}
+
+/// The list's end.
+pub struct HashedTier {
+    requests: UnboundedSender<Request>,
+    map: Option<HashedMap>,
+}
+
+impl HashedTier {
+    /// The list's end and the tier's; `map` where the programs are loaded already.
+    pub(super) fn new(map: Option<HashedMap>) -> (Self, UnboundedReceiver<Request>) {
+        let (requests, requested) = unbounded_channel();
+        (Self { requests, map }, requested)
+    }
+
+    /// Lists these entries, ascending, in place of all others. Brings the programs where they are needed, and takes
+    /// them off where they aren't any more; waits for the tier then, which must be running.
+    ///
+    /// # Errors
+    /// [`KernelError`] where the programs can't be had, or did not take all.
+    pub(super) fn replace(
+        &mut self,
+        entries: Vec<(Sha256Digest, Listed)>,
+    ) -> Result<(), KernelError> {
+        if entries.is_empty() {
+            if self.map.take().is_some() {
+                // A tier that is gone has taken them off.
+                let _told_or_gone = self.requests.send(Request::Unload);
+            }
+            return Ok(());
+        }
+        let map = match &mut self.map {
+            Some(map) => map,
+            none => none.insert(load(&self.requests)?),
+        };
+        map.replace(entries)
+    }
+}
+
+fn load(requests: &UnboundedSender<Request>) -> Result<HashedMap, KernelError> {
+    let (reply, answer) = sync_channel(1);
+    let _told_or_gone = requests.send(Request::Load(reply));
+    match answer.recv() {
+        Ok(loaded) => loaded,
+        Err(_gone) => Err(KernelError::Stopping),
+    }
+}

@@ -1,0 +1,125 @@
+//! One set of programs: loaded, attached, read, dropped.
+
+use std::sync::Arc;
+
+use aya::{
+    Ebpf,
+    maps::{PerCpuArray, RingBuf},
+};
+use tokenblock_ebpf::{
+    rules::Rules,
+    verdict::{PortSet, Settings},
+};
+use tracing::warn;
+
+use super::{
+    attach::Attachments,
+    counts::Counts,
+    debug::ProgramLog,
+    error::KernelError,
+    events::Events,
+    flows::{self, Sweep},
+    interfaces::{Change, Interface},
+    load::{Load, load},
+    object::Variant,
+    patterns::Patterns,
+};
+use crate::{cli, counters::Counted, event::EventSink, settings::KernelSettings};
+
+/// What any set of programs is loaded and attached with.
+pub(super) struct Plan {
+    pub(super) rules: Arc<Rules>,
+    pub(super) settings: KernelSettings,
+    pub(super) patterns: Patterns,
+    pub(super) ports: Box<PortSet>,
+    pub(super) locations: Arc<[Arc<str>]>,
+    pub(super) sink: EventSink,
+}
+
+/// A set of programs; dropped, it is detached.
+pub(super) struct Programs {
+    pub(super) attachments: Attachments,
+    pub(super) events: Events,
+    pub(super) ebpf: Ebpf,
+    pub(super) log: Option<ProgramLog>,
+    counts: Counts,
+    flows: Box<dyn Sweep>,
+}
+
+impl Programs {
+    /// Loads them, attached to nothing yet.
+    pub(super) fn load(
+        plan: &Plan,
+        variant: Variant,
+        settings: Settings,
+        capacity: u32,
+    ) -> Result<Self, KernelError> {
+        let ban = plan.settings.ban.as_ref();
+        let mut ebpf = load(&Load {
+            variant,
+            rules: &plan.rules,
+            settings,
+            exempt: ban.map_or(&[], |ban| &ban.exempt),
+            ports: &plan.ports,
+            capacity,
+            flows: plan.settings.flows,
+        })?;
+        let flows = flows::take(&mut ebpf, &plan.rules, variant)?;
+        let log = ProgramLog::take(&mut ebpf);
+        let mut take = |what| ebpf.take_map(what).ok_or(KernelError::BadObject { what });
+        let counts = Counts::new(PerCpuArray::try_from(take("COUNTS")?)?);
+        let buffer = RingBuf::try_from(take("EVENTS")?)?;
+        let events = Events::new(buffer, Arc::clone(&plan.locations), plan.sink.clone())?;
+        let xdp = match variant {
+            Variant::Keyed => plan.settings.xdp,
+            // An interface has one program there; what this one would drop is dropped a little later.
+            Variant::Sha256 => cli::Xdp::Off,
+        };
+        let attachments = Attachments::new(plan.patterns.clone(), plan.settings.direction, xdp);
+        Ok(Self {
+            attachments,
+            events,
+            ebpf,
+            log,
+            counts,
+            flows,
+        })
+    }
+
+    /// Attaches to all interfaces that are meant and there.
+    pub(super) fn attach(&mut self, present: &[Interface]) -> Result<(), KernelError> {
+        self.attachments.start(&mut self.ebpf, present)
+    }
+
+    /// Follows a change of the interfaces.
+    pub(super) fn follow(&mut self, change: &Change) {
+        self.attachments.follow(&mut self.ebpf, change);
+    }
+
+    /// Forgets idle flows.
+    pub(super) fn sweep(&mut self) {
+        if let Err(error) = self.flows.sweep() {
+            warn!(
+                error = &error as &dyn std::error::Error,
+                "idle flows can't be forgotten"
+            );
+        }
+    }
+
+    /// The counters.
+    pub(super) fn counters(&self) -> Counted {
+        self.counts.read().unwrap_or_else(|error| {
+            warn!(
+                error = &error as &dyn std::error::Error,
+                "the kernel tier's counters can't be read"
+            );
+            Counted::new()
+        })
+    }
+
+    /// Detaches, and reports the events that are still in the buffer.
+    pub(super) fn detach(&mut self) {
+        self.attachments.clear();
+        self.events.drain();
+    }
+}
