@@ -10,9 +10,10 @@ use super::{digest::HOLDS_BYTES, packet::Address, rules::Rules, scan::Scan};
 const BULK: u32 = 16 * 1024;
 /// Furthest from what is settled that a receiver's window can reach (RFC 7323 section 2.2).
 const WINDOW: u32 = 1 << 30;
-/// Nanoseconds after which the receiver has acknowledged all that it took (the longest delayed
-/// acknowledgment of Linux, `TCP_DELACK_MAX`), so that what is not settled was lost behind the hook.
-const RECOVERY: u64 = 200_000_000;
+/// Nanoseconds after which the receiver has acknowledged all that it took: the longest delayed
+/// acknowledgment of Linux (`TCP_DELACK_MAX`, 200 ms) and what its timers may be late, so that what is not settled was
+/// lost behind the hook.
+const RECOVERY: u64 = 220_000_000;
 
 /// The half of a connection that carries requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -65,7 +66,7 @@ pub enum Place {
     TooEarly = 6,
     /// A second copy of bytes that were passed and are not settled: dropped.
     Duplicate = 7,
-    /// Further away than any window: dropped, as the receiver would.
+    /// Further away than any window, or of another connection: dropped, as the receiver would.
     OutOfWindow = 8,
 }
 
@@ -175,6 +176,12 @@ pub struct Flow {
     tip: u32,
     /// Behind the furthest byte that was passed before a recovery; the receiver may hold such bytes.
     high: u32,
+    /// How the state was left at `high`.
+    high_left: Left,
+    /// Behind the last segment that declared where a message ends.
+    framed_at: u32,
+    /// One of [`OPEN`], [`FINISHED`], [`RESET`].
+    over: u32,
     /// Bytes passed since the last sign of a header.
     quiet: u32,
     /// Bytes of a declared body that are still to come behind `tip`, at least.
@@ -225,6 +232,23 @@ const HOLDS: u32 = 8;
 const DECLARED: u32 = 32;
 /// An open state was given up for another.
 const GAVE_UP: u32 = 16;
+/// What was passed came on a SYN; the server has not said yet whether it took it.
+const ON_SYN: u32 = 64;
+/// `framed_at` is set.
+const FRAMED: u32 = 128;
+
+/// `knows_settled`: from the SYN-ACK alone, which the server may send for several connections of the same ends and
+/// keep none of (SYN cookies).
+const ACCEPTED: u32 = 1;
+/// `knows_settled`: the server has acknowledged data.
+const ACKNOWLEDGED: u32 = 2;
+
+/// `over`: as far as it is known, the connection goes on.
+const OPEN: u32 = 0;
+/// `over`: the server sends no more.
+const FINISHED: u32 = 1;
+/// `over`: one end has reset it.
+const RESET: u32 = 2;
 
 /// Whether sequence number `a` is before `b` (RFC 9293 section 3.4).
 #[inline(always)]
@@ -250,6 +274,9 @@ impl Flow {
             settled: 0,
             tip: 0,
             high: 0,
+            high_left: Left::Closed,
+            framed_at: 0,
+            over: OPEN,
             quiet: 0,
             body: 0,
             length: 0,
@@ -277,6 +304,7 @@ impl Flow {
         self.knows_settled = 0;
         self.knows_sent = 0;
         self.asked = 0;
+        self.over = OPEN;
         self.body = 0;
         self.length = 0;
         self.quiet = 0;
@@ -295,7 +323,28 @@ impl Flow {
     pub fn settle(&mut self, ack: u32) {
         if self.knows_settled == 0 || before(self.settled, ack) {
             self.settled = ack;
-            self.knows_settled = 1;
+            self.knows_settled = ACKNOWLEDGED;
+        }
+    }
+
+    /// The server ends the connection, by RST or by FIN: what comes from its client afterwards may be of another.
+    /// As [`Flow::settle`].
+    #[inline(always)]
+    pub fn end_by_server(&mut self, reset: bool) {
+        if reset {
+            self.over = RESET;
+        } else if self.over == OPEN {
+            self.over = FINISHED;
+        }
+    }
+
+    /// The client sends RST with this sequence number. Only one that stands where the server may is believed, as
+    /// the server does (RFC 5961 section 3.2). As [`Flow::settle`].
+    #[inline(always)]
+    pub fn end_by_client(&mut self, sequence: u32) {
+        let known = self.knows_settled != 0 && self.flags & KNOWS_TIP != 0;
+        if known && !before(sequence, self.settled) && !before(self.tip, sequence) {
+            self.over = RESET;
         }
     }
 
@@ -332,11 +381,14 @@ impl Flow {
     /// is forgotten, and so is what came with the SYN and was not taken.
     #[inline(always)]
     pub fn accept(&mut self, ack: u32) {
+        const TAKEN: u32 = KNOWS_TIP | ON_SYN;
         self.epoch = self.epoch.wrapping_add(1);
-        let taken = self.flags & KNOWS_TIP != 0 && self.tip == ack;
+        let taken = self.flags & TAKEN == TAKEN && self.tip == ack;
         self.settled = ack;
-        self.knows_settled = 1;
+        self.knows_settled = ACCEPTED;
+        self.over = OPEN;
         if taken {
+            self.flags &= !ON_SYN;
             return;
         }
         self.flags = KNOWS_TIP;
@@ -349,6 +401,19 @@ impl Flow {
         self.quiet = 0;
     }
 
+    /// Places data on a SYN (RFC 7413), the bytes from `start` on: the beginning of a connection. While an older
+    /// one is remembered it is dropped, and the client sends its SYN again without.
+    #[inline(always)]
+    pub fn place_on_syn(&mut self, start: u32) -> Place {
+        if self.flags & KNOWS_TIP != 0 || self.knows_settled != 0 {
+            return Place::OutOfWindow;
+        }
+        self.flags = KNOWS_TIP | ON_SYN;
+        self.tip = start;
+        self.left = Left::Line;
+        Place::Next
+    }
+
     /// Places the segment of the bytes `start..end` (sequence numbers). `gap` is what is noted under `start`.
     #[inline(always)]
     pub fn place(&mut self, start: u32, end: u32, now: u64, gap: Option<&Gap>) -> Place {
@@ -356,14 +421,36 @@ impl Flow {
             self.salt = now | 1;
         }
         let knows_settled = self.knows_settled != 0;
+        if self.knows_settled == ACCEPTED || self.over != OPEN {
+            // No data is settled yet, or no more is: what stands before is of another connection.
+            let behind = knows_settled && before(start, self.settled);
+            if behind || !self.may_go_on(start) {
+                return Place::OutOfWindow;
+            }
+        }
         if knows_settled && !before(self.settled, end) {
             return Place::Settled;
+        }
+        if knows_settled && self.flags & KNOWS_TIP != 0 && before(self.tip, self.settled) {
+            self.catch_up();
         }
         if self.flags & KNOWS_TIP == 0 {
             return Place::First;
         }
         if knows_settled && before(self.gave_up_at, self.settled) {
             self.flags &= !GAVE_UP;
+        }
+        if knows_settled && before(self.framed_at, self.settled) {
+            self.flags &= !FRAMED;
+        }
+        let lost = now.wrapping_sub(self.passed_at) >= RECOVERY;
+        if knows_settled && before(self.tip, self.settled) {
+            // Another hole in what was passed before a recovery.
+            return if lost && start == self.settled {
+                Place::Recovery
+            } else {
+                Place::Duplicate
+            };
         }
         if start == self.tip {
             return Place::Next;
@@ -393,11 +480,32 @@ impl Flow {
         {
             return Place::Filler;
         }
-        let lost = now.wrapping_sub(self.passed_at) >= RECOVERY;
         if knows_settled && lost && !before(self.settled, start) {
             return Place::Recovery;
         }
         Place::Duplicate
+    }
+
+    /// Whether a segment at `start` may be of this connection, should it be over. What comes behind the server's
+    /// FIN may also be the start of another.
+    #[inline(always)]
+    fn may_go_on(&self, start: u32) -> bool {
+        let either = matches!(self.left, Left::Closed | Left::Line);
+        self.over == OPEN
+            || self.over == FINISHED && self.flags & KNOWS_TIP != 0 && start == self.tip && either
+    }
+
+    /// The receiver has taken more than was passed since a recovery: it held what was passed before. Or it took
+    /// what was not seen here, and its stream is read from where it stands.
+    #[inline(always)]
+    fn catch_up(&mut self) {
+        if self.flags & RECOVERING == 0 || before(self.high, self.settled) {
+            self.flags &= !(KNOWS_TIP | RECOVERING);
+        } else if self.settled == self.high {
+            self.flags &= !RECOVERING;
+            self.tip = self.high;
+            self.left = self.high_left;
+        }
     }
 
     /// Whether all up to `end` belongs to a body. A length that was declared is believed; without one (chunks,
@@ -405,6 +513,11 @@ impl Flow {
     #[inline(always)]
     fn in_body(&self, end: u32) -> bool {
         let ahead = u64::from(end.wrapping_sub(self.tip));
+        self.flags & RECOVERING == 0 && self.over == OPEN && self.is_body(ahead)
+    }
+
+    #[inline(always)]
+    fn is_body(&self, ahead: u64) -> bool {
         ahead <= self.body
             || self.flags & DECLARED == 0 && self.quiet >= BULK && self.left.is_light()
     }
@@ -471,12 +584,22 @@ impl Flow {
             Left::Closed | Left::Open => scan.restart_in_line(),
         }
         if matches!(place, Place::Next) {
-            scan.continue_message(offset, self.length, self.body);
+            scan.continue_message(offset, self.length, self.body_behind_tip());
         }
         Some(Start {
             offset,
             first_line_only: false,
         })
+    }
+
+    /// Bytes of a declared body that are still to come behind the tip. While what was lost is sent again, `body` is
+    /// what is to come behind `high`.
+    #[inline(always)]
+    fn body_behind_tip(&self) -> u64 {
+        if self.flags & RECOVERING == 0 || self.body == 0 {
+            return self.body;
+        }
+        self.body + u64::from(self.high.wrapping_sub(self.tip))
     }
 
     #[inline(always)]
@@ -560,6 +683,10 @@ impl Flow {
         let mut note = None;
         match (place, gap) {
             (Place::Filler, Some(gap)) => {
+                // What was passed behind it was read without this.
+                if self.declares_end() {
+                    return Err(Conflict::Gap);
+                }
                 if gap.right == end {
                     if !left.is_light() {
                         return Err(Conflict::Gap);
@@ -588,29 +715,49 @@ impl Flow {
                 self.leave_tip();
                 self.flags |= GAPS;
             }
-            (Place::Recovery, _) => {
-                if self.flags & GAVE_UP != 0 && !self.holds(self.settled) {
-                    return Err(Conflict::Gap);
-                }
-                self.epoch = self.epoch.wrapping_add(1);
-                if self.flags & RECOVERING == 0 || before(self.high, self.tip) {
-                    self.high = self.tip;
-                    self.flags |= RECOVERING;
-                }
-                self.tip = end;
-            }
+            (Place::Recovery, _) => self.recover(end)?,
             _ => self.leave_tip(),
         }
         if self.flags & RECOVERING != 0 {
-            if !before(end, self.high) {
-                self.flags &= !RECOVERING;
-            } else if left as u32 != Left::Closed as u32 {
-                return Err(Conflict::Gap);
+            if before(end, self.high) {
+                // What was passed behind it was read from another state, and with another framing.
+                if left as u32 != Left::Closed as u32 || self.declares_end() {
+                    return Err(Conflict::Gap);
+                }
+                self.commit(end, left, now);
+                return Ok(None);
             }
+            self.flags &= !RECOVERING;
         }
         self.count_body(place, end);
         self.commit(end, left, now);
         Ok(note)
+    }
+
+    /// What was passed from what is settled on was lost behind the hook, or is held by the receiver: the tip goes
+    /// back.
+    #[inline(always)]
+    fn recover(&mut self, end: u32) -> Result<(), Conflict> {
+        if self.flags & GAVE_UP != 0 && !self.holds(self.settled) {
+            return Err(Conflict::Gap);
+        }
+        self.epoch = self.epoch.wrapping_add(1);
+        if self.flags & RECOVERING == 0 || before(self.high, self.tip) {
+            self.high = self.tip;
+            self.high_left = self.left;
+            self.flags |= RECOVERING;
+        }
+        if before(end, self.high) && (self.flags & FRAMED != 0 || !self.high_left.is_light()) {
+            return Err(Conflict::Gap);
+        }
+        self.tip = end;
+        Ok(())
+    }
+
+    /// Whether the segment under judgement says where a message ends that ends behind it.
+    #[inline(always)]
+    fn declares_end(&self) -> bool {
+        self.next_signs & ENDED_HEADERS != 0 && self.next_body != 0 || self.next_length != 0
     }
 
     /// What the scan of the whole segment saw of its messages' framing.
@@ -642,6 +789,10 @@ impl Flow {
         if self.next_signs & SAW_BLANK != 0 {
             self.asked = 1;
             self.asked_at = self.answers;
+        }
+        if self.length != 0 {
+            self.framed_at = end;
+            self.flags |= FRAMED;
         }
         if self.next_signs & ENDED_HEADERS != 0 {
             self.length = 0;

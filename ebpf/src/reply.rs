@@ -16,6 +16,8 @@ pub const RST: u8 = 0x04;
 pub const PSH: u8 = 0x08;
 /// ACK.
 pub const ACK: u8 = 0x10;
+/// URG.
+pub const URG: u8 = 0x20;
 
 /// The answer to a blocked request: that of the proxy tier, before a connection that ends.
 pub static FORBIDDEN: [u8; 147] = *b"HTTP/1.1 403 Forbidden\r\n\
@@ -29,6 +31,8 @@ pub static FORBIDDEN: [u8; 147] = *b"HTTP/1.1 403 Forbidden\r\n\
 /// Bytes of [`FORBIDDEN`].
 pub const FORBIDDEN_LEN: u32 = FORBIDDEN.len() as u32;
 
+/// Offset of the checksum in a TCP header (RFC 9293 section 3.1).
+pub const CHECKSUM_AT: u32 = 16;
 /// Bytes of a TCP header without options.
 pub const TCP_BARE: u32 = 20;
 /// Bytes of a TCP header with timestamps (RFC 7323 section 3.2), aligned as its appendix A shows.

@@ -66,7 +66,7 @@ pub enum Counter {
     TooEarly,
     /// A second copy of bytes that are not acknowledged; it is dropped.
     Duplicate,
-    /// A segment outside any window; it is dropped.
+    /// A segment outside any window, or of a connection that is over; it is dropped.
     OutOfWindow,
     /// A segment of a flow that another CPU judges at this moment; it is dropped, and comes again.
     FlowBusy,
@@ -74,10 +74,12 @@ pub enum Counter {
     FlowTableFull,
     /// A segment that ends inside a candidate which goes on in what was passed before; the flow is reset.
     GapConflict,
+    /// Segments that were marked urgent; the mark is taken off.
+    Urgent,
 }
 
 /// The names of all [`Counter`]s, in order.
-pub const COUNTERS: [&str; 34] = [
+pub const COUNTERS: [&str; 35] = [
     "not_ip",
     "not_tcp",
     "other_port",
@@ -112,9 +114,10 @@ pub const COUNTERS: [&str; 34] = [
     "flow_busy",
     "flow_table_full",
     "gap_conflict",
+    "urgent",
 ];
 
-const _: () = assert!(COUNTERS.len() == Counter::GapConflict as usize + 1);
+const _: () = assert!(COUNTERS.len() == Counter::Urgent as usize + 1);
 
 /// The action of a denylist entry, as the map holds it.
 pub const ACTION_BLOCK: u8 = 0;

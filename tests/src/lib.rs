@@ -11,5 +11,7 @@ pub mod netns;
 pub mod origin;
 pub mod poll;
 pub mod product;
+pub mod raw;
 pub mod receiver;
 pub mod reference;
+pub mod wire;

@@ -85,6 +85,23 @@ impl Netns {
         })
     }
 
+    /// The link address of an interface.
+    ///
+    /// # Errors
+    /// Where there is no such interface.
+    pub fn mac(&self, interface: &str) -> Result<[u8; 6]> {
+        let said = self.ip(&format!("-o link show dev {interface}"))?;
+        let parse = || -> Option<[u8; 6]> {
+            let text = said.split_once("link/ether ")?.1.split(' ').next()?;
+            let bytes: Option<Vec<u8>> = text
+                .split(':')
+                .map(|byte| u8::from_str_radix(byte, 16).ok())
+                .collect();
+            bytes?.try_into().ok()
+        };
+        parse().with_context(|| format!("no link address in {said:?}"))
+    }
+
     fn path(&self) -> String {
         format!("/run/netns/{}", self.name)
     }

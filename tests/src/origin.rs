@@ -85,15 +85,22 @@ impl Origin {
     /// What the connection from `peer` brought; nothing where the application never read a byte of it.
     #[must_use]
     pub fn seen_from(&self, peer: SocketAddr) -> Vec<u8> {
-        let same = |connection: &&Connection| {
-            connection.peer.port() == peer.port()
-                && connection.peer.ip().to_canonical() == peer.ip().to_canonical()
-        };
         self.shared
             .lock()
             .iter()
-            .find(same)
+            .find(|connection| is_from(connection, peer))
             .map_or_else(Vec::new, |c| c.bytes.clone())
+    }
+
+    /// What all connections from `peer` brought, one after the other.
+    #[must_use]
+    pub fn all_seen_from(&self, peer: SocketAddr) -> Vec<u8> {
+        self.shared
+            .lock()
+            .iter()
+            .filter(|connection| is_from(connection, peer))
+            .flat_map(|connection| connection.bytes.iter().copied())
+            .collect()
     }
 
     /// Waits until as many complete requests came; gives them all.
@@ -159,6 +166,11 @@ impl Shared {
             connections.push(connection);
         }
     }
+}
+
+fn is_from(connection: &Connection, peer: SocketAddr) -> bool {
+    connection.peer.port() == peer.port()
+        && connection.peer.ip().to_canonical() == peer.ip().to_canonical()
 }
 
 fn accept(listener: &TcpListener, shared: &Arc<Shared>) {

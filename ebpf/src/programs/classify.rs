@@ -9,7 +9,8 @@ use aya_log_ebpf::debug;
 use tokenblock_ebpf::{
     blocked::Again,
     flow::Place,
-    packet::{HEAD, Link, parse},
+    packet::{HEAD, Link, Segment, parse},
+    reply::{RST, URG},
     verdict::{Counter, OnHit, Settings},
 };
 
@@ -99,6 +100,18 @@ fn drop_or_pass(reason: Counter, settings: &Settings) -> i32 {
     }
 }
 
+/// Makes a segment that is not urgent of one that is. The urgent byte is no part of the stream that an application
+/// reads (RFC 6093 section 3.2), unless it asks for it, and what was urgent first becomes a part of it where a second
+/// byte is: so many streams can't be read at once, and no client of HTTP sends any.
+#[inline(always)]
+fn calm(skb: *mut __sk_buff, segment: &Segment) -> Result<(), Counter> {
+    if skb::clear_urgent(skb, segment.tcp_at, segment.urgent) {
+        Ok(())
+    } else {
+        Err(Counter::ReadFailed)
+    }
+}
+
 #[inline(always)]
 fn read(
     skb: *mut __sk_buff,
@@ -123,13 +136,22 @@ fn read(
     let hook = direction as u32;
     if settings.judged >> hook & 1 == 0 || !ports.contains(work.segment.destination_port) {
         if settings.judged >> (hook ^ 1) & 1 != 0 && ports.contains(work.segment.source_port) {
-            flow::hear_answer(&work.segment, interface, direction, &mut work.gap_key.flow);
+            flow::hear_answer(&work.segment, interface, direction, &mut work.gap_key.flow)?;
             return Err(Counter::Answer);
         }
         return Err(Counter::OtherPort);
     }
     if maps::is_banned(&work.segment) {
         return Err(Counter::Banned);
+    }
+    if work.segment.flags & (URG | RST) != 0 {
+        if work.segment.flags & RST != 0 {
+            flow::hear_reset(&work.segment, interface, direction, &mut work.gap_key.flow);
+        }
+        if work.segment.flags & URG != 0 && settings.monitor == 0 {
+            calm(skb, &work.segment)?;
+            counts.count(Counter::Urgent);
+        }
     }
     if let Some((again, flow)) = maps::blocked(&work.segment) {
         if again == Again::Pass {

@@ -4,7 +4,8 @@ use aya_ebpf::helpers::generated::bpf_get_smp_processor_id;
 use tokenblock_ebpf::{
     flow::{Flow, FlowKey},
     packet::Segment,
-    reply::{ACK, SYN},
+    reply::{ACK, FIN, RST, SYN},
+    verdict::Counter,
 };
 
 use super::{classify::Direction, maps};
@@ -94,10 +95,19 @@ pub fn unlock(flow: &mut Flow) {
 }
 
 /// Tells the flow of a server's packet what the server has taken and sent.
+///
+/// # Errors
+/// Where the server accepts a connection while another CPU judges a segment of an older one of the same ends: its
+/// SYN comes again.
 #[inline(always)]
-pub fn hear_answer(segment: &Segment, interface: u32, hook: Direction, key: &mut FlowKey) {
-    if segment.flags & ACK == 0 {
-        return;
+pub fn hear_answer(
+    segment: &Segment,
+    interface: u32,
+    hook: Direction,
+    key: &mut FlowKey,
+) -> Result<(), Counter> {
+    if segment.flags & (ACK | RST) == 0 {
+        return Ok(());
     }
     key_of_answer(segment, interface, hook, key);
     let accepts = segment.flags & SYN != 0;
@@ -105,15 +115,34 @@ pub fn hear_answer(segment: &Segment, interface: u32, hook: Direction, key: &mut
         if accepts {
             maps::keep_handshake(key, segment.acknowledgment);
         }
-        return;
+        return Ok(());
     };
     // SAFETY: as in `of_request`.
     let flow = unsafe { &mut *flow };
+    if segment.flags & (FIN | RST) != 0 {
+        flow.end_by_server(segment.flags & RST != 0);
+    }
+    if segment.flags & ACK == 0 {
+        return Ok(());
+    }
     if !accepts {
         flow.settle(segment.acknowledgment);
         flow.answer(segment.sequence, segment.payload_len);
     } else if lock(flow) {
         flow.accept(segment.acknowledgment);
         unlock(flow);
+    } else {
+        return Err(Counter::FlowBusy);
+    }
+    Ok(())
+}
+
+/// Tells the flow of a client's RST.
+#[inline(always)]
+pub fn hear_reset(segment: &Segment, interface: u32, hook: Direction, key: &mut FlowKey) {
+    key_of_request(segment, interface, hook, key);
+    if let Some(flow) = maps::flow(key) {
+        // SAFETY: as in `of_request`.
+        unsafe { &mut *flow }.end_by_client(segment.sequence);
     }
 }

@@ -77,7 +77,11 @@ fn judge_in_flow(
         work.gap = *gap;
         work.has_gap = 1;
     }
-    let place = flow.place(start, end, now, gap_of(work));
+    let place = if work.segment.flags & SYN == 0 {
+        flow.place(start, end, now, gap_of(work))
+    } else {
+        flow.place_on_syn(start)
+    };
     match place {
         Place::Settled => return Err(Counter::Settled),
         Place::TooEarly => return Err(Counter::TooEarly),

@@ -11,8 +11,8 @@ use tokenblock_ebpf::{
     blocked::{Again, Blocked},
     packet::{Link, Segment},
     reply::{
-        ACK, FORBIDDEN, FORBIDDEN_LEN, IPV4, IPV6, MAX_PADDING, Reply, SYN, TCP_BARE, TCP_STAMPED,
-        Timestamps, To, Words,
+        ACK, CHECKSUM_AT, FORBIDDEN, FORBIDDEN_LEN, IPV4, IPV6, MAX_PADDING, Reply, SYN, TCP_BARE,
+        TCP_STAMPED, Timestamps, To, Words,
     },
     swar,
     verdict::{Counter, OnHit, Settings},
@@ -27,8 +27,6 @@ use super::{
 
 /// The index of the loopback interface, in every network namespace.
 const LOOPBACK: u32 = 1;
-/// Offset of the checksum in a TCP header (RFC 9293 section 3.1).
-const CHECKSUM_AT: u32 = 16;
 
 /// The packet that is answered, and where.
 #[derive(Clone, Copy)]

@@ -1,6 +1,13 @@
-//! Reading a packet.
+//! Reading a packet, and changing a header of it.
 
-use aya_ebpf::{bindings::__sk_buff, helpers::generated::bpf_skb_load_bytes};
+use aya_ebpf::{
+    bindings::__sk_buff,
+    helpers::generated::{bpf_l4_csum_replace, bpf_skb_load_bytes, bpf_skb_store_bytes},
+};
+use tokenblock_ebpf::{
+    reply::{CHECKSUM_AT, URG},
+    swar,
+};
 
 /// Hides a value's origin from LLVM, which would else drop a check that it can prove and the verifier
 /// ("R4 unbounded memory access", "invalid zero-sized read") cannot.
@@ -53,4 +60,57 @@ pub unsafe fn read<const N: u32>(skb: *mut __sk_buff, at: u32, to: *mut u8) -> b
 pub unsafe fn clear<const N: u32>(skb: *mut __sk_buff, to: *mut u8, n: u32) {
     // SAFETY: the caller's promise.
     unsafe { load::<N>(skb, u32::MAX, to, n) };
+}
+
+/// Offset of data offset, flags and window in a TCP header, and of the urgent pointer (RFC 9293 section 3.1).
+const FLAGS_AT: u32 = 12;
+const URGENT_AT: u32 = 18;
+
+/// Clears the URG flag of the TCP header at `tcp_at`, and its urgent pointer, which is `urgent`. False where the packet
+/// can't be written.
+#[inline(always)]
+pub fn clear_urgent(skb: *mut __sk_buff, tcp_at: u32, urgent: u16) -> bool {
+    let mut words = swar::zero();
+    let word = (&raw mut words).cast::<u8>();
+    // SAFETY: the program's context; a word holds both.
+    unsafe {
+        if !read::<2>(skb, tcp_at.wrapping_add(FLAGS_AT), word) {
+            return false;
+        }
+        let flagged = words & 0xffff;
+        // The flags are the second byte in memory.
+        words = flagged & !u64::from(u16::from_be(u16::from(URG)));
+        let calm = words;
+        replace(skb, tcp_at, FLAGS_AT, word, flagged, calm) && {
+            words = 0;
+            replace(skb, tcp_at, URGENT_AT, word, u64::from(urgent.to_be()), 0)
+        }
+    }
+}
+
+/// Stores the two bytes at `word` in the TCP header and mends its checksum.
+///
+/// # Safety
+/// As [`load`].
+#[inline(always)]
+unsafe fn replace(
+    skb: *mut __sk_buff,
+    tcp_at: u32,
+    at: u32,
+    word: *const u8,
+    old: u64,
+    new: u64,
+) -> bool {
+    const LEN: u32 = 2;
+    // SAFETY: the caller's promise.
+    unsafe {
+        bpf_skb_store_bytes(skb, tcp_at.wrapping_add(at), word.cast(), LEN, 0) == 0
+            && bpf_l4_csum_replace(
+                skb,
+                tcp_at.wrapping_add(CHECKSUM_AT),
+                old,
+                new,
+                u64::from(LEN),
+            ) == 0
+    }
 }

@@ -60,8 +60,12 @@ pub(crate) struct Exchange {
 impl Bench {
     /// Namespaces, origin and certificate; the denylist lists all tokens of the fixtures.
     pub(crate) fn new(binary: PathBuf) -> Self {
+        Self::between(Pair::new().unwrap(), binary)
+    }
+
+    /// The same in namespaces that are there.
+    pub(crate) fn between(pair: Pair, binary: PathBuf) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let pair = Pair::new().unwrap();
         let bench = Self {
             origin: Origin::start(&pair.server, ORIGIN_PORT).unwrap(),
             certificate: Certificate::new(folder.path(), "server").unwrap(),

@@ -15,6 +15,7 @@ mod lab;
 mod lifecycle;
 mod list;
 mod modes;
+mod raw_segments;
 mod refused_starts;
 mod segments;
 mod verdicts;
