@@ -18,7 +18,9 @@ use tokio::{
     time::sleep,
 };
 
-pub use self::requests::{ChangeError, Checked, FileStatus, ListStatus, Removed, Request, Target};
+pub use self::requests::{
+    ChangeError, Checked, FileStatus, Imported, ListStatus, Mode, Removed, Request, Target,
+};
 
 use crate::{
     denylist::{Denylist, HashedSet, List, SetReader, Tier, TokenDigest},

@@ -1,6 +1,6 @@
 //! What is said over the control socket: the JSON of requests and answers, as `openapi.json` describes it.
 
-use std::time::SystemTime;
+use std::{collections::BTreeMap, time::SystemTime};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -10,7 +10,8 @@ use zeroize::Zeroizing;
 
 use crate::{
     denylist::{Action, Expires, Identity, TokenId, Unlistable, identify},
-    keeper::{Checked, FileStatus, ListStatus, Removed, Target},
+    import::{Unfit, guard},
+    keeper::{Checked, FileStatus, Imported, ListStatus, Mode, Removed, Target},
     sources,
     state::{Addition, Outcome, StoredEntry},
 };
@@ -23,6 +24,12 @@ const LONGEST_TEXT: usize = 1024;
 #[serde(deny_unknown_fields)]
 pub(super) struct AddRequest {
     pub(super) entries: Vec<NewEntry>,
+    /// Take placeholders and values of little entropy too.
+    #[serde(default)]
+    pub(super) force: bool,
+    /// Only say what would be done.
+    #[serde(default)]
+    pub(super) dry_run: bool,
 }
 
 /// One entry to be added. Without `Debug` on purpose.
@@ -87,6 +94,10 @@ pub(super) enum EntryError {
     #[error(transparent)]
     Token(#[from] Unlistable),
     #[error(
+        "{0}: others may use it too, and would be blocked; it is taken with --force (`force` in the API)"
+    )]
+    Guarded(#[from] Unfit),
+    #[error(
         "expires takes a time such as 2027-01-31T12:00:00Z or a duration such as 90d or 12h, still to come"
     )]
     Expires,
@@ -122,8 +133,16 @@ impl Identifying<'_> {
         }
     }
 
-    pub(super) fn entry(self, new: &NewEntry, now: SystemTime) -> Result<StoredEntry, EntryError> {
+    pub(super) fn entry(
+        self,
+        new: &NewEntry,
+        now: SystemTime,
+        force: bool,
+    ) -> Result<StoredEntry, EntryError> {
         let identity = self.token(&new.token)?;
+        if !force {
+            guard(new.token.trim_ascii().trim_matches('"'))?;
+        }
         let expires = match &new.expires {
             None => Expires::NEVER,
             Some(text) => sources::expires(text, now).map_err(|_no_time| EntryError::Expires)?,
@@ -135,14 +154,18 @@ impl Identifying<'_> {
             identity,
             action: new.action.into(),
             expires,
-            reason: text("reason", new.reason.as_deref(), &new.token)?,
-            source: text("source", new.source.as_deref(), &new.token)?,
+            reason: harmless_text("reason", new.reason.as_deref(), &new.token)?,
+            source: harmless_text("source", new.source.as_deref(), &new.token)?,
             added: to_the_second(now),
         })
     }
 }
 
-fn text(
+/// A reason or a source that can be kept.
+///
+/// # Errors
+/// Where it is too long, can't stand in a denylist file, or holds the token.
+pub(super) fn harmless_text(
     name: &'static str,
     given: Option<&str>,
     token: &str,
@@ -209,6 +232,46 @@ pub(super) struct RemovedAnswer {
     pub(super) id: String,
     pub(super) removed: bool,
     pub(super) in_files: bool,
+}
+
+/// `POST /v1/import`.
+#[derive(Debug, Deserialize, Serialize)]
+pub(super) struct ImportAnswer {
+    /// Whether nothing was done.
+    pub(super) dry_run: bool,
+    pub(super) added: usize,
+    pub(super) updated: usize,
+    pub(super) unchanged: usize,
+    /// How many lines are left out, by reason.
+    pub(super) refused: BTreeMap<String, u64>,
+    /// The first of them.
+    pub(super) lines: Vec<Noted>,
+}
+
+/// A line that is left out.
+#[derive(Debug, Deserialize, Serialize)]
+pub(super) struct Noted {
+    /// Counted from 1.
+    pub(super) line: u64,
+    pub(super) why: String,
+}
+
+impl ImportAnswer {
+    pub(super) fn new(
+        mode: Mode,
+        imported: Imported,
+        refused: BTreeMap<String, u64>,
+        lines: Vec<Noted>,
+    ) -> Self {
+        Self {
+            dry_run: mode == Mode::DryRun,
+            added: imported.added,
+            updated: imported.updated,
+            unchanged: imported.unchanged,
+            refused,
+            lines,
+        }
+    }
 }
 
 /// What is in force of a token.

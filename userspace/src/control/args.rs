@@ -9,6 +9,7 @@ use clap::{
 use zeroize::Zeroizing;
 
 use super::api::ActionName;
+use crate::import::Format;
 
 /// Where a running tokenblock is.
 #[derive(Args, Clone, Debug)]
@@ -41,6 +42,12 @@ pub enum DenyCommand {
     /// Without TOKEN, tokens are asked for on a terminal, without echo, or else read from standard input, one a line.
     /// A token that is listed already is no error.
     Add(AddArgs),
+    /// Adds what finders of leaked secrets report, or a denylist file holds, all or nothing
+    ///
+    /// Reports are read as by `tokenblock import`, and never leave this host. Files called `*.list` and `*.list.gz` are
+    /// denylist files; lines of theirs that can't be listed are left out and counted. What is added is stored and in
+    /// force in every tier when this returns.
+    Import(DenyImportArgs),
     /// Removes tokens that were added; one that a denylist file lists too stays in force
     Remove(RemoveArgs),
     /// Lists what was added: ids and attributes, never tokens
@@ -89,7 +96,47 @@ pub struct AddArgs {
     #[arg(long, value_name = "ACTION", value_enum, default_value = "block")]
     pub(super) action: ActionName,
 
+    /// Take placeholders and values of little entropy too: others may use them
+    #[arg(long)]
+    pub(super) force: bool,
+
+    /// Only say what would be done
+    #[arg(long)]
+    pub(super) dry_run: bool,
+
     /// Answers as JSON, one object a line
+    #[arg(long)]
+    pub(super) json: bool,
+
+    #[command(flatten)]
+    pub(super) at: SocketArgs,
+}
+
+/// The arguments of `deny import`.
+#[derive(Args, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "one a flag")]
+pub struct DenyImportArgs {
+    /// Reports and denylist files; `-` for standard input
+    #[arg(value_name = "FILE", required = true)]
+    pub(super) files: Vec<PathBuf>,
+
+    /// What the reports are [default: what they look like]
+    #[arg(long, value_name = "FORMAT", value_enum, conflicts_with = "list")]
+    pub(super) format: Option<Format>,
+
+    /// They are denylist files, whatever they are called
+    #[arg(long)]
+    pub(super) list: bool,
+
+    /// Take placeholders and values of little entropy too: others may use them
+    #[arg(long)]
+    pub(super) force: bool,
+
+    /// Only say what would be done
+    #[arg(long)]
+    pub(super) dry_run: bool,
+
+    /// Answer as JSON
     #[arg(long)]
     pub(super) json: bool,
 

@@ -1,11 +1,21 @@
 //! The client's end of the control socket.
 
-use std::{io, path::PathBuf, time::Duration};
+use std::{
+    convert::Infallible,
+    io,
+    path::PathBuf,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use http::{Method, Request, StatusCode, header};
 use http_body_util::{BodyExt as _, Full};
-use hyper::client::conn::http1;
+use hyper::{
+    body::{Body, Frame, SizeHint},
+    client::conn::http1,
+};
 use hyper_util::rt::TokioIo;
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::{net::UnixStream, runtime, time::timeout};
@@ -15,6 +25,10 @@ use super::api::ErrorAnswer;
 
 /// Longest time for an answer.
 const PATIENCE: Duration = Duration::from_secs(90);
+/// The same for a list of any length.
+const LONG_PATIENCE: Duration = Duration::from_mins(15);
+/// Bytes that are sent at once.
+const PIECE: usize = 256 << 10;
 
 /// Why there is no answer, or none that was hoped for.
 #[derive(Debug, thiserror::Error)]
@@ -55,7 +69,7 @@ impl Client {
 
     /// Asks for what is under `path`.
     pub(super) fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
-        self.exchange(Method::GET, path, Bytes::new())
+        self.exchange(Method::GET, path, Full::default(), PATIENCE)
     }
 
     /// Sends a body, which is wiped afterwards.
@@ -67,17 +81,33 @@ impl Client {
     ) -> Result<T, ClientError> {
         let body = serde_json::to_vec(body).map_err(broken)?;
         // As its owner, `Bytes` wipes it when the last clone is gone.
-        self.exchange(method, path, Bytes::from_owner(Zeroizing::new(body)))
+        let body = Bytes::from_owner(Zeroizing::new(body));
+        self.exchange(method, path, Full::new(body), PATIENCE)
+    }
+
+    /// Sends text that may be long, which is wiped afterwards; `sent` is told how many bytes went.
+    pub(super) fn send_text<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        text: Zeroizing<Vec<u8>>,
+        sent: impl FnMut(usize) + Send + Unpin + 'static,
+    ) -> Result<T, ClientError> {
+        let body = Text {
+            rest: Bytes::from_owner(text),
+            sent,
+        };
+        self.exchange(Method::POST, path, body, LONG_PATIENCE)
     }
 
     fn exchange<T: DeserializeOwned>(
         &self,
         method: Method,
         path: &str,
-        body: Bytes,
+        body: impl Body<Data = Bytes, Error = Infallible> + Send + Unpin + 'static,
+        patience: Duration,
     ) -> Result<T, ClientError> {
         // In the runtime, which has the clock.
-        let answer = async { timeout(PATIENCE, self.answer(method, path, body)).await };
+        let answer = async { timeout(patience, self.answer(method, path, body)).await };
         let answered = self.runtime.block_on(answer);
         let (status, text) = answered.map_err(broken)??;
         if status == StatusCode::OK {
@@ -94,7 +124,7 @@ impl Client {
         &self,
         method: Method,
         path: &str,
-        body: Bytes,
+        body: impl Body<Data = Bytes, Error = Infallible> + Send + Unpin + 'static,
     ) -> Result<(StatusCode, Bytes), ClientError> {
         let stream = UnixStream::connect(&self.path).await;
         let stream = stream.map_err(|error| {
@@ -112,7 +142,7 @@ impl Client {
             .uri(path)
             .header(header::HOST, "tokenblock")
             .header(header::CONTENT_TYPE, "application/json")
-            .body(Full::new(body))
+            .body(body)
             .map_err(broken)?;
         let exchange = async {
             let answer = sender.send_request(request).await.map_err(broken)?;
@@ -128,6 +158,34 @@ impl Client {
                 exchange.await
             }
         }
+    }
+}
+
+/// A body in pieces.
+struct Text<F> {
+    rest: Bytes,
+    sent: F,
+}
+
+impl<F: FnMut(usize) + Unpin> Body for Text<F> {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let length = self.rest.len().min(PIECE);
+        if length == 0 {
+            return Poll::Ready(None);
+        }
+        let piece = self.rest.split_to(length);
+        (self.sent)(length);
+        Poll::Ready(Some(Ok(Frame::data(piece))))
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.rest.len() as u64)
     }
 }
 

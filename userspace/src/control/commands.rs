@@ -17,6 +17,7 @@ use super::{
         TokenArgs,
     },
     client::Client,
+    import::import,
     settings::socket_in,
 };
 use crate::{
@@ -36,6 +37,7 @@ const LONGEST: u64 = 1 << 30;
 pub fn deny(command: DenyCommand) -> Result<Exit, Failure> {
     match command {
         DenyCommand::Add(args) => add(&args),
+        DenyCommand::Import(args) => import(&args),
         DenyCommand::Remove(args) => remove(&args),
         DenyCommand::List(args) => list(&args),
         DenyCommand::Check(args) => check(&args),
@@ -59,7 +61,7 @@ pub fn status(args: &StatusArgs) -> Result<Exit, Failure> {
     Ok(if status.in_force { Exit::Ok } else { Exit::No })
 }
 
-fn client(at: &SocketArgs) -> Result<Client, Failure> {
+pub(super) fn client(at: &SocketArgs) -> Result<Client, Failure> {
     let path = match (&at.control_socket, &at.state_dir) {
         (Some(path), _) => path.clone(),
         (None, Some(folder)) => socket_in(folder),
@@ -84,6 +86,8 @@ fn add(args: &AddArgs) -> Result<Exit, Failure> {
         };
         let request = AddRequest {
             entries: tokens.iter().map(entry).collect(),
+            force: args.force,
+            dry_run: args.dry_run,
         };
         let answer: Entries<AddedAnswer> = client.send(Method::POST, "/v1/entries", &request)?;
         for added in &answer.entries {
@@ -93,7 +97,8 @@ fn add(args: &AddArgs) -> Result<Exit, Failure> {
                     OutcomeName::Updated => "updated",
                     OutcomeName::Unchanged => "unchanged",
                 };
-                writeln!(to, "{outcome} {}", added.entry.short)
+                let would = if args.dry_run { "would be " } else { "" };
+                writeln!(to, "{would}{outcome} {}", added.entry.short)
             })?;
         }
     }
@@ -245,18 +250,18 @@ fn lines() -> Result<Vec<Zeroizing<String>>, Failure> {
 }
 
 /// Standard output, for people or for programs.
-struct Out {
+pub(super) struct Out {
     to: BufWriter<io::Stdout>,
     json: bool,
 }
 
 impl Out {
-    fn new(json: bool) -> Self {
+    pub(super) fn new(json: bool) -> Self {
         let to = BufWriter::new(io::stdout());
         Self { to, json }
     }
 
-    fn line(
+    pub(super) fn line(
         &mut self,
         answer: &impl Serialize,
         text: impl FnOnce(&mut BufWriter<io::Stdout>) -> io::Result<()>,
@@ -280,7 +285,7 @@ impl Out {
         text(&mut self.to).map_err(|error| Failure::new(Exit::Os, error))
     }
 
-    fn end(mut self) -> Result<Exit, Failure> {
+    pub(super) fn end(mut self) -> Result<Exit, Failure> {
         let flushed = self.to.flush();
         flushed.map_err(|error| Failure::new(Exit::Os, error))?;
         Ok(Exit::Ok)

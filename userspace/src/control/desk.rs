@@ -21,15 +21,16 @@ use tokio::{
 use super::{
     api::{
         AddRequest, AddedAnswer, CheckRequest, CheckedAnswer, Entries, EntryAnswer, EntryError,
-        Identifying, Page, RemoveRequest, RemovedAnswer, StatusAnswer, TiersStatus,
+        Identifying, NewEntry, Page, RemoveRequest, RemovedAnswer, StatusAnswer, TiersStatus,
     },
     body,
     counters::{ControlCounters, Counter},
     refusal::{Refusal, Why, json, response},
     remote::Gate,
+    upload,
 };
 use crate::{
-    keeper::{ChangeError, Request},
+    keeper::{ChangeError, Mode, Request},
     key::StoredKey,
 };
 
@@ -37,6 +38,8 @@ use crate::{
 const HEAD_PATIENCE: Duration = Duration::from_secs(10);
 /// Longest time for an answer; a reload of a long list comes first.
 const ANSWER_PATIENCE: Duration = Duration::from_mins(1);
+/// The same for a list of any length.
+const IMPORT_PATIENCE: Duration = Duration::from_mins(15);
 /// Longest time for the running tiers to say how they are.
 const TIERS_PATIENCE: Duration = Duration::from_secs(2);
 /// Until the next connection is taken, after one could not be.
@@ -44,14 +47,23 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// Entries of a page, unless told, and at most.
 const PAGE: usize = 100;
 const LONGEST_PAGE: usize = 10_000;
+const IMPORT: &str = "/v1/import";
 const OPENAPI: &str = include_str!("openapi.json");
 
 /// Asks the running tiers how they are.
 pub type Questions = mpsc::Sender<oneshot::Sender<TiersStatus>>;
 
+/// What is said of a list beside its lines.
+#[derive(Clone, Copy)]
+pub(super) struct Upload {
+    /// Take placeholders and values of little entropy too.
+    pub(super) force: bool,
+    pub(super) mode: Mode,
+}
+
 /// What requests are answered from.
 pub(super) struct Desk {
-    key: StoredKey,
+    key: Arc<StoredKey>,
     min_token_length: u64,
     keeper: mpsc::Sender<Request>,
     tiers: Questions,
@@ -76,7 +88,7 @@ impl Desk {
         tiers: Questions,
     ) -> Self {
         Self {
-            key,
+            key: Arc::new(key),
             min_token_length,
             keeper,
             tiers,
@@ -123,7 +135,11 @@ impl Desk {
         access: &Access,
     ) -> Response<Full<Bytes>> {
         self.counters.add(Counter::Requests);
-        let answer = timeout(ANSWER_PATIENCE, self.answer(request, access)).await;
+        let patience = match request.uri().path() {
+            IMPORT => IMPORT_PATIENCE,
+            _ => ANSWER_PATIENCE,
+        };
+        let answer = timeout(patience, self.answer(request, access)).await;
         answer
             .unwrap_or(Err(Refusal::Silence))
             .unwrap_or_else(|refusal| {
@@ -153,10 +169,14 @@ impl Desk {
             ("/v1/entries", &Method::POST) => json(&self.add(body::json(body).await?).await?),
             ("/v1/entries", &Method::DELETE) => json(&self.remove(body::json(body).await?).await?),
             ("/v1/entries", &Method::GET) => json(&self.list(head.uri.query()).await?),
+            (IMPORT, &Method::POST) => {
+                let given = uploaded(head.uri.query())?;
+                json(&upload::import(self, given, body).await?)
+            }
             ("/v1/check", &Method::POST) => json(&self.check(body::json(body).await?).await?),
             ("/v1/status", &Method::GET) => json(&self.status().await?),
             ("/v1/openapi.json", &Method::GET) => Ok(response(StatusCode::OK, OPENAPI)),
-            ("/v1/entries" | "/v1/check" | "/v1/status" | "/v1/openapi.json", _) => {
+            ("/v1/entries" | IMPORT | "/v1/check" | "/v1/status" | "/v1/openapi.json", _) => {
                 Err(Refusal::Method)
             }
             _ => Err(Refusal::NotFound),
@@ -165,9 +185,12 @@ impl Desk {
 
     async fn add(&self, request: AddRequest) -> Result<Entries<AddedAnswer>, Refusal> {
         let now = SystemTime::now();
-        let entries = each(&request.entries, |new| self.identifying().entry(new, now))?;
+        let identifying = self.identifying();
+        let entry = |new: &NewEntry| identifying.entry(new, now, request.force);
+        let entries = each(&request.entries, entry)?;
+        let mode = mode(request.dry_run);
         drop(request);
-        let added = self.ask(|reply| Request::Add(entries, reply)).await?;
+        let added = self.ask(|reply| Request::Add(entries, mode, reply)).await?;
         let entries = added.into_iter().map(AddedAnswer::from).collect();
         Ok(Entries { entries })
     }
@@ -238,6 +261,10 @@ impl Desk {
         Ok(answer?)
     }
 
+    pub(super) fn key(&self) -> Arc<StoredKey> {
+        Arc::clone(&self.key)
+    }
+
     pub(super) fn min_token_length(&self) -> u64 {
         self.min_token_length
     }
@@ -248,6 +275,28 @@ impl Desk {
             min_token_length: self.min_token_length,
         }
     }
+}
+
+fn mode(dry_run: bool) -> Mode {
+    if dry_run { Mode::DryRun } else { Mode::Do }
+}
+
+/// What is said of a list.
+fn uploaded(query: Option<&str>) -> Result<Upload, Refusal> {
+    let (mut force, mut dry_run) = (false, false);
+    for (name, value) in query.into_iter().flat_map(parameters) {
+        let flag = match name {
+            "force" => &mut force,
+            "dry_run" => &mut dry_run,
+            _ => return Err(Refusal::Parameter("is none of force and dry_run")),
+        };
+        let value = value.parse();
+        *flag = value.map_err(|_no_bool| Refusal::Parameter("takes true or false"))?;
+    }
+    Ok(Upload {
+        force,
+        mode: mode(dry_run),
+    })
 }
 
 fn parameters(query: &str) -> impl Iterator<Item = (&str, &str)> {

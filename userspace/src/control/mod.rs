@@ -10,6 +10,7 @@ mod commands;
 mod counters;
 mod credential;
 mod desk;
+mod import;
 mod peer;
 mod receivers;
 mod refusal;
@@ -17,6 +18,7 @@ mod remote;
 mod serve;
 mod settings;
 mod socket;
+mod upload;
 mod watched;
 
 pub use api::{KernelStatus, ProxyStatus, TiersStatus};

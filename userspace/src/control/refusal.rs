@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::{
     api::{EntryError, ErrorAnswer},
     body::BodyError,
+    upload::UploadError,
 };
 use crate::keeper::ChangeError;
 
@@ -45,6 +46,8 @@ pub(super) enum Refusal {
     Body(#[from] BodyError),
     #[error("entry {index}: {error}; nothing is changed")]
     Entry { index: usize, error: EntryError },
+    #[error("line {number}: {error}; nothing is changed")]
+    Line { number: u64, error: UploadError },
     #[error(transparent)]
     Change(#[from] ChangeError),
     #[error("no answer in time; a change that was asked for may yet come into force")]
@@ -61,10 +64,12 @@ impl Refusal {
                 StatusCode::UNAUTHORIZED
             }
             Self::Busy => StatusCode::TOO_MANY_REQUESTS,
-            Self::Body(BodyError::TooLong) => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Body(BodyError::TooLong | BodyError::ListTooLong) => {
+                StatusCode::PAYLOAD_TOO_LARGE
+            }
             Self::Body(BodyError::TooSlow) => StatusCode::REQUEST_TIMEOUT,
             Self::Parameter(_) | Self::Body(_) | Self::TokenType { .. } => StatusCode::BAD_REQUEST,
-            Self::Entry { .. } => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::Entry { .. } | Self::Line { .. } => StatusCode::UNPROCESSABLE_ENTITY,
             Self::Change(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Silence => StatusCode::GATEWAY_TIMEOUT,
         }

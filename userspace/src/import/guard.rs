@@ -113,13 +113,24 @@ pub fn fit(finding: &Finding, min_length: u64, force: bool) -> Result<Identity, 
     if secret.len() > LONGEST {
         return Err(Unfit::TooLong);
     }
-    if !force && is_placeholder(secret) {
-        return Err(Unfit::Placeholder);
-    }
-    if !force && has_little_entropy(secret) {
-        return Err(Unfit::LowEntropy);
+    if !force {
+        guard(secret)?;
     }
     Ok(identity)
+}
+
+/// Whether a value is one that others may use too, so that to list it would block what has nothing to do with a leak.
+///
+/// # Errors
+/// [`Unfit::Placeholder`] or [`Unfit::LowEntropy`].
+pub fn guard(value: &str) -> Result<(), Unfit> {
+    if is_placeholder(value) {
+        return Err(Unfit::Placeholder);
+    }
+    if has_little_entropy(value) {
+        return Err(Unfit::LowEntropy);
+    }
+    Ok(())
 }
 
 fn is_placeholder(value: &str) -> bool {

@@ -23,7 +23,8 @@ mod trufflehog;
 
 pub use detect::{Detected, detect};
 pub use finding::{Finding, Secret};
-pub use guard::{Unfit, fit};
+pub use guard::{Unfit, fit, guard};
 pub use plan::{Addition, Plan, Refusal};
 pub use report::{Format, ReportError, findings};
 pub use run::{ImportArgs, ImportError, run};
+pub(crate) use run::{list, read};

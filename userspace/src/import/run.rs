@@ -119,7 +119,11 @@ pub fn run(args: &ImportArgs) -> Result<(), ImportError> {
     Ok(())
 }
 
-fn read(path: &Path, format: Option<Format>) -> Result<Vec<Finding>, ImportError> {
+/// The findings of one report.
+///
+/// # Errors
+/// Where it can't be read, or is malformed.
+pub(crate) fn read(path: &Path, format: Option<Format>) -> Result<Vec<Finding>, ImportError> {
     let contents = contents(path)?;
     let report = contents.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&contents);
     let malformed = |error| ImportError::Report {
@@ -165,7 +169,8 @@ fn contents(path: &Path) -> Result<Zeroizing<Vec<u8>>, ImportError> {
     Ok(contents)
 }
 
-fn list(plan: &Plan, hashed: bool) -> Zeroizing<String> {
+/// The lines of a denylist file.
+pub(crate) fn list(plan: &Plan, hashed: bool) -> Zeroizing<String> {
     let mut list = Zeroizing::new(String::new());
     for addition in &plan.additions {
         let (reason, source) = (addition.reason(), addition.tools.join(","));

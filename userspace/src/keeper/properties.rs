@@ -30,7 +30,7 @@ type Tokens = Vec<(u8, Option<u8>)>;
 
 #[derive(Clone, Debug)]
 enum Step {
-    Add(Tokens),
+    Add(Tokens, bool),
     Remove(Vec<u8>),
     File(Tokens),
     Pass(u8),
@@ -41,7 +41,7 @@ enum Step {
 fn step() -> impl Strategy<Value = Step> {
     let tokens = || prop::collection::vec((0..12_u8, prop::option::of(1..60_u8)), 0..6);
     prop_oneof![
-        4 => tokens().prop_map(Step::Add),
+        4 => (tokens(), any::<bool>()).prop_map(|(tokens, bulk)| Step::Add(tokens, bulk)),
         2 => prop::collection::vec(0..12_u8, 0..4).prop_map(Step::Remove),
         3 => tokens().prop_map(Step::File),
         3 => (0..20_u8).prop_map(Step::Pass),
@@ -138,7 +138,7 @@ impl Bench {
         self.keeper.as_mut().unwrap()
     }
 
-    fn add(&mut self, tokens: &[(u8, Option<u64>)]) {
+    fn add(&mut self, tokens: &[(u8, Option<u64>)], in_bulk: bool) {
         let added = self.now();
         let entry = |(n, expires): &(u8, Option<u64>)| StoredEntry {
             identity: token(*n),
@@ -150,9 +150,16 @@ impl Bench {
             source: None,
             added,
         };
-        let (reply, _answer) = oneshot::channel();
         let entries = tokens.iter().map(entry).collect();
-        self.keeper().serve(Request::Add(entries, reply));
+        if in_bulk {
+            let (reply, _answer) = oneshot::channel();
+            let request = Request::Import(entries, Mode::Do, reply);
+            self.keeper().serve(request);
+        } else {
+            let (reply, _answer) = oneshot::channel();
+            let request = Request::Add(entries, Mode::Do, reply);
+            self.keeper().serve(request);
+        }
     }
 
     fn remove(&mut self, tokens: &[u8]) {
@@ -188,9 +195,9 @@ proptest! {
                 tokens.into_iter().map(at).filter(|(_, at)| plain.is_left(*at)).collect()
             };
             match step {
-                Step::Add(tokens) => {
+                Step::Add(tokens, in_bulk) => {
                     let tokens = absolute(tokens);
-                    bench.add(&tokens);
+                    bench.add(&tokens, in_bulk);
                     plain.added.extend(tokens);
                 }
                 Step::Remove(tokens) => {

@@ -2,13 +2,13 @@
 //!
 //! A change is on disk first and in force in every tier then, before it is answered.
 
-use std::{path::PathBuf, time::SystemTime};
+use std::{collections::HashSet, panic::resume_unwind, path::PathBuf, thread, time::SystemTime};
 
 use tokio::sync::oneshot;
 
 use super::Keeper;
 use crate::{
-    denylist::{Identity, Record, Tier, TokenDigest, TokenId},
+    denylist::{Denylist, Identity, Record, Tier, TokenDigest, TokenId},
     state::{Addition, EntryKey, StateError, StoredEntry},
 };
 
@@ -18,7 +18,9 @@ type Reply<T> = oneshot::Sender<Result<T, ChangeError>>;
 /// What is asked of the keeper.
 pub enum Request {
     /// Add entries, or change them.
-    Add(Vec<StoredEntry>, Reply<Vec<Addition>>),
+    Add(Vec<StoredEntry>, Mode, Reply<Vec<Addition>>),
+    /// Add very many entries, and count what that did.
+    Import(Vec<StoredEntry>, Mode, Reply<Imported>),
     /// Remove entries.
     Remove(Vec<Target>, Reply<Vec<Removed>>),
     /// Say what is in force of tokens.
@@ -31,6 +33,27 @@ pub enum Request {
     ),
     /// How the list is.
     Status(Reply<ListStatus>),
+}
+
+/// Whether what is asked for is done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// It is.
+    #[default]
+    Do,
+    /// It is only said what would be done.
+    DryRun,
+}
+
+/// What an import did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Imported {
+    /// Tokens that were not among the additions.
+    pub added: usize,
+    /// Those that were, with other attributes.
+    pub updated: usize,
+    /// Those that were, as they are.
+    pub unchanged: usize,
 }
 
 /// What is to be removed.
@@ -110,7 +133,12 @@ impl<K: Tier + 'static> Keeper<K> {
     pub(super) fn serve(&mut self, request: Request) {
         // A client that is gone needs no answer.
         match request {
-            Request::Add(entries, reply) => drop(reply.send(self.add(entries))),
+            Request::Add(entries, Mode::Do, reply) => drop(reply.send(self.add(entries))),
+            Request::Add(entries, Mode::DryRun, reply) => {
+                let plan = self.additions.plan(entries);
+                drop(reply.send(plan.map_err(ChangeError::from)));
+            }
+            Request::Import(entries, mode, reply) => drop(reply.send(self.import(entries, mode))),
             Request::Remove(targets, reply) => drop(reply.send(self.withdraw(&targets))),
             Request::Check(tokens, reply) => drop(reply.send(self.check(&tokens))),
             Request::List(after, limit, reply) => {
@@ -123,18 +151,53 @@ impl<K: Tier + 'static> Keeper<K> {
     }
 
     fn add(&mut self, entries: Vec<StoredEntry>) -> Result<Vec<Addition>, ChangeError> {
-        let (denylist, owed) = (&self.denylist, &self.owed);
-        let in_force = |digest: &TokenDigest| {
-            let record = denylist.get(digest);
-            record.filter(|_| !owed.contains(digest))
-        };
-        let added = self
-            .additions
-            .add(entries, in_force)
-            .inspect_err(|error| tracing::error!(%error, "an addition could not be stored"))?;
+        let in_force = in_force(&self.denylist, &self.owed);
+        let added = self.additions.add(entries, in_force);
+        let added = added.inspect_err(unstored)?;
         let digests: Vec<_> = added.iter().map(|a| a.entry.identity.digest).collect();
         self.settle(digests)?;
         Ok(added)
+    }
+
+    /// Disk and tiers take a second each of a million entries, so they take them side by side; where the disk fails
+    /// the tiers give them back.
+    fn import(&mut self, entries: Vec<StoredEntry>, mode: Mode) -> Result<Imported, ChangeError> {
+        let bulk = self.additions.plan_bulk(entries)?;
+        let imported = Imported {
+            added: bulk.added,
+            updated: bulk.updated,
+            unchanged: bulk.unchanged,
+        };
+        if mode == Mode::DryRun || bulk.changed.is_empty() {
+            return Ok(imported);
+        }
+        self.additions.reserve(bulk.added);
+        let in_force = in_force(&self.denylist, &self.owed);
+        let before = self.additions.hold_all(&bulk.changed, in_force);
+        let digests: Vec<_> = bulk.changed.iter().map(|e| e.identity.digest).collect();
+        let now = (self.clock)();
+        let effective = |digest| self.additions.effective(digest, now);
+        let records: Vec<_> = digests.iter().filter_map(effective).collect();
+        let (additions, denylist) = (&mut self.additions, &mut self.denylist);
+        let (stored, taken) = thread::scope(|scope| {
+            let taking = scope.spawn(|| denylist.insert(&records));
+            let stored = additions.write(&bulk.changed, &[]);
+            (
+                stored,
+                taking.join().unwrap_or_else(|panic| resume_unwind(panic)),
+            )
+        });
+        if let Err(error) = stored {
+            unstored(&error);
+            self.additions.take_back(&bulk.changed, before);
+            // An error is told where it happens, and what is owed then is tried again.
+            let _told = self.settle(digests);
+            return Err(error.into());
+        }
+        if let Err(error) = taken {
+            return Err(self.owe(digests, &error));
+        }
+        Ok(imported)
     }
 
     fn withdraw(&mut self, targets: &[Target]) -> Result<Vec<Removed>, ChangeError> {
@@ -212,13 +275,33 @@ impl<K: Tier + 'static> Keeper<K> {
         let result = self.denylist.insert(&listed);
         let result = result.and_then(|()| self.denylist.withdraw(&gone));
         if let Err(error) = result {
-            tracing::error!(%error, "the kernel tier did not take the change; will be tried again");
-            self.owed.extend(digests);
-            return Err(ChangeError::Tier(error.to_string()));
+            return Err(self.owe(digests, &error));
         }
         self.additions.settled(&digests);
         Ok(())
     }
+
+    /// Remembers what a tier did not take.
+    fn owe(&mut self, digests: Vec<TokenDigest>, error: &K::Error) -> ChangeError {
+        tracing::error!(%error, "the kernel tier did not take the change; will be tried again");
+        self.owed.extend(digests);
+        ChangeError::Tier(error.to_string())
+    }
+}
+
+/// What is in force under a digest, as far as every tier is known to have it.
+fn in_force<K: Tier>(
+    denylist: &Denylist<K>,
+    owed: &HashSet<TokenDigest>,
+) -> impl Fn(&TokenDigest) -> Option<Record> {
+    move |digest| {
+        let record = denylist.get(digest);
+        record.filter(|_| !owed.contains(digest))
+    }
+}
+
+fn unstored(error: &StateError) {
+    tracing::error!(%error, "an addition could not be stored");
 }
 
 impl Target {

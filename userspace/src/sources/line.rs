@@ -161,7 +161,7 @@ fn without_scheme(line: &str) -> Option<&str> {
 }
 
 /// The text up to the first blank or tab, and what follows the white space.
-fn split_at_white(text: &str) -> (&str, &str) {
+pub(super) fn split_at_white(text: &str) -> (&str, &str) {
     match memchr::memchr2(b' ', b'\t', text.as_bytes()).and_then(|at| text.split_at_checked(at)) {
         Some((word, rest)) => (word, rest.trim_start_matches([' ', '\t'])),
         None => (text, ""),

@@ -7,12 +7,15 @@ mod folder;
 mod gzip;
 mod line;
 mod lines;
+mod upload;
 mod watch;
 mod write;
 
 pub use file::{FileError, Records, SkippedLine, Source, Summary, read};
+pub(crate) use gzip::expanded;
 pub(crate) use line::expires;
 pub use line::{Grammar, LineError};
+pub(crate) use upload::{Uploaded, upload};
 pub use watch::{Change, Watch};
 pub(crate) use write::writable;
 pub use write::{write_hash, write_token};

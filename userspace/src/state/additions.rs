@@ -43,6 +43,33 @@ pub struct Addition {
     pub outcome: Outcome,
 }
 
+/// What an addition of very many entries does.
+#[derive(Debug, Default)]
+pub struct Bulk {
+    /// As they are to be stored.
+    pub changed: Vec<StoredEntry>,
+    /// How many of them are new.
+    pub added: usize,
+    /// How many were there with other attributes.
+    pub updated: usize,
+    /// How many are there as they are.
+    pub unchanged: usize,
+}
+
+/// What becomes of an entry that is added, where `before` is there.
+fn updated(before: Option<&StoredEntry>, entry: StoredEntry) -> (StoredEntry, Outcome) {
+    let Some(before) = before else {
+        return (entry, Outcome::Added);
+    };
+    let entry = before.updated(entry);
+    let outcome = if entry == *before {
+        Outcome::Unchanged
+    } else {
+        Outcome::Updated
+    };
+    (entry, outcome)
+}
+
 impl Additions {
     /// Reads all entries of the database that have not expired by `now`; takes the others off it.
     ///
@@ -65,7 +92,7 @@ impl Additions {
                 if entry.expires.is_past(now) {
                     expired.push(EntryKey::from(&entry.identity));
                 } else {
-                    additions.hold(entry);
+                    let _nothing_yet = additions.hold(entry);
                 }
             }
         }
@@ -75,15 +102,19 @@ impl Additions {
         Ok(additions)
     }
 
-    fn hold(&mut self, entry: &StoredEntry) {
-        let record = entry.record();
-        if let Some(before) = self.records.insert(record.digest, record) {
+    fn hold(&mut self, entry: &StoredEntry) -> Option<Record> {
+        self.hold_record(entry.record(), EntryKey::from(&entry.identity))
+    }
+
+    fn hold_record(&mut self, record: Record, key: EntryKey) -> Option<Record> {
+        let before = self.records.insert(record.digest, record);
+        if let Some(before) = before {
             self.queue.remove(&(before.expires, before.digest));
         }
         if record.expires != Expires::NEVER {
-            let key = EntryKey::from(&entry.identity);
             self.queue.insert((record.expires, record.digest), key);
         }
+        before
     }
 
     fn release(&mut self, digest: &TokenDigest) {
@@ -92,17 +123,11 @@ impl Additions {
         }
     }
 
-    /// Stores entries, on disk when it returns; `in_force` says what is listed under a digest so far.
-    ///
-    /// An entry that is given twice counts as it is given last.
+    /// What an addition of these entries would do. An entry that is given twice counts as it is given last.
     ///
     /// # Errors
-    /// Where the disk didn't take them; nothing is changed then.
-    pub fn add(
-        &mut self,
-        entries: Vec<StoredEntry>,
-        in_force: impl Fn(&TokenDigest) -> Option<Record>,
-    ) -> Result<Vec<Addition>, StateError> {
+    /// Where the disk can't be read.
+    pub fn plan(&mut self, entries: Vec<StoredEntry>) -> Result<Vec<Addition>, StateError> {
         let mut batch = BTreeMap::<EntryKey, StoredEntry>::new();
         let mut additions = Vec::with_capacity(entries.len());
         for entry in entries {
@@ -111,34 +136,104 @@ impl Additions {
                 Some(entry) => Some(entry.clone()),
                 None => self.get(&entry)?,
             };
-            let (entry, outcome) = match before {
-                None => (entry, Outcome::Added),
-                Some(before) => {
-                    let entry = before.updated(entry);
-                    let same = entry == before;
-                    let outcome = if same {
-                        Outcome::Unchanged
-                    } else {
-                        Outcome::Updated
-                    };
-                    (entry, outcome)
-                }
-            };
+            let (entry, outcome) = updated(before.as_ref(), entry);
             if outcome != Outcome::Unchanged {
                 batch.insert(key, entry.clone());
             }
             additions.push(Addition { entry, outcome });
         }
-        let changed: Vec<_> = batch.into_values().collect();
-        self.write(&changed, &[])?;
-        for entry in &changed {
+        Ok(additions)
+    }
+
+    /// Stores entries, on disk when it returns; `in_force` says what is listed under a digest so far.
+    ///
+    /// # Errors
+    /// Where the disk didn't take them; nothing is changed then.
+    pub fn add(
+        &mut self,
+        entries: Vec<StoredEntry>,
+        in_force: impl Fn(&TokenDigest) -> Option<Record>,
+    ) -> Result<Vec<Addition>, StateError> {
+        let additions = self.plan(entries)?;
+        let changed = additions.iter().filter(|a| a.outcome != Outcome::Unchanged);
+        // The last of a key counts.
+        let changed: BTreeMap<_, _> = changed
+            .map(|a| (EntryKey::from(&a.entry.identity), &a.entry))
+            .collect();
+        let changed: Vec<_> = changed.into_values().collect();
+        self.write(changed.iter().copied(), &[])?;
+        self.hold_all(changed, in_force);
+        Ok(additions)
+    }
+
+    /// Holds entries besides the rest; gives what was held of each before.
+    pub fn hold_all<'a>(
+        &mut self,
+        entries: impl IntoIterator<Item = &'a StoredEntry>,
+        in_force: impl Fn(&TokenDigest) -> Option<Record>,
+    ) -> Vec<Option<Record>> {
+        let hold = |entry: &StoredEntry| {
             let digest = entry.identity.digest;
-            if let (false, Some(record)) = (self.records.contains_key(&digest), in_force(&digest)) {
+            if !self.records.contains_key(&digest)
+                && let Some(record) = in_force(&digest)
+            {
                 self.files.insert(digest, record);
             }
-            self.hold(entry);
+            self.hold(entry)
+        };
+        entries.into_iter().map(hold).collect()
+    }
+
+    /// Takes back what [`Additions::hold_all`] did with the same entries.
+    pub fn take_back(&mut self, entries: &[StoredEntry], before: Vec<Option<Record>>) {
+        for (entry, before) in entries.iter().zip(before) {
+            self.release(&entry.identity.digest);
+            if let Some(record) = before {
+                self.hold_record(record, EntryKey::from(&entry.identity));
+            }
         }
-        Ok(additions)
+    }
+
+    /// What an addition of very many entries would do: those that come or change, ascending by key, and counts.
+    ///
+    /// # Errors
+    /// Where the disk can't be read.
+    pub fn plan_bulk(&mut self, entries: Vec<StoredEntry>) -> Result<Bulk, StateError> {
+        let mut bulk = Bulk::default();
+        let mut entries: Vec<Option<StoredEntry>> = entries.into_iter().map(Some).collect();
+        let mut order: Vec<_> = entries
+            .iter()
+            .enumerate()
+            .filter_map(|(at, entry)| Some((EntryKey::from(&entry.as_ref()?.identity), at)))
+            .collect();
+        order.sort_unstable();
+        bulk.changed.reserve_exact(order.len());
+        let mut order = order.into_iter().peekable();
+        while let Some((key, at)) = order.next() {
+            let given = entries.get_mut(at).and_then(Option::take);
+            let Some(entry) = given else { continue };
+            // The last of a key counts.
+            if order.peek().is_some_and(|(next, _)| *next == key) {
+                continue;
+            }
+            let before = self.get(&entry)?;
+            let (entry, outcome) = updated(before.as_ref(), entry);
+            match outcome {
+                Outcome::Added => bulk.added += 1,
+                Outcome::Updated => bulk.updated += 1,
+                Outcome::Unchanged => {
+                    bulk.unchanged += 1;
+                    continue;
+                }
+            }
+            bulk.changed.push(entry);
+        }
+        Ok(bulk)
+    }
+
+    /// Makes room for so many more, so that holding them takes no time.
+    pub fn reserve(&mut self, more: usize) {
+        self.records.reserve(more);
     }
 
     fn get(&mut self, entry: &StoredEntry) -> Result<Option<StoredEntry>, StateError> {
@@ -166,8 +261,17 @@ impl Additions {
         Ok(removed)
     }
 
-    fn write(&mut self, put: &[StoredEntry], remove: &[EntryKey]) -> Result<(), StateError> {
-        if put.is_empty() && remove.is_empty() {
+    /// Writes and removes entries on disk alone.
+    ///
+    /// # Errors
+    /// Where the disk didn't take it; nothing is changed then.
+    pub fn write<'a>(
+        &mut self,
+        put: impl IntoIterator<Item = &'a StoredEntry>,
+        remove: &[EntryKey],
+    ) -> Result<(), StateError> {
+        let mut put = put.into_iter().peekable();
+        if put.peek().is_none() && remove.is_empty() {
             return Ok(());
         }
         let result = self.store.write(put, remove);

@@ -8,7 +8,7 @@ mod error;
 mod folder;
 mod store;
 
-pub use additions::{Addition, Additions, Outcome};
+pub use additions::{Addition, Additions, Bulk, Outcome};
 pub(crate) use entry::from_hex;
 pub use entry::{EntryKey, StoredEntry};
 pub use error::StateError;

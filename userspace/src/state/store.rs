@@ -136,9 +136,13 @@ impl Store {
     ///
     /// # Errors
     /// Where the disk didn't take it; nothing is changed then, and the next call tries to open the database anew.
-    pub fn write(&mut self, put: &[StoredEntry], remove: &[EntryKey]) -> Result<(), StateError> {
+    pub fn write<'a>(
+        &mut self,
+        put: impl IntoIterator<Item = &'a StoredEntry>,
+        remove: &[EntryKey],
+    ) -> Result<(), StateError> {
         let database = self.reopen()?;
-        let written = || -> Result<(), redb::Error> {
+        let written = move || -> Result<(), redb::Error> {
             let write = database.begin_write()?;
             let mut entries = write.open_table(ENTRIES)?;
             for key in remove {

@@ -83,6 +83,26 @@ fn every_answer_is_as_the_api_describes_it() {
         ("post", "/v1/entries", Some(token("plain-token-001")), 200),
         ("post", "/v1/entries", Some(token("short")), 422),
         ("post", "/v1/entries", Some("{".to_owned()), 400),
+        ("post", "/v1/entries", Some(token("changeme-001")), 422),
+        (
+            "post",
+            "/v1/import",
+            Some("listed-token-001\nshort\n".to_owned()),
+            200,
+        ),
+        (
+            "post",
+            "/v1/import?dry_run=true&force=true",
+            Some("changeme-001".to_owned()),
+            200,
+        ),
+        (
+            "post",
+            "/v1/import",
+            Some("listed-token-001 what\n".to_owned()),
+            422,
+        ),
+        ("post", "/v1/import?what=true", Some(String::new()), 400),
         ("get", "/v1/entries", None, 200),
         ("get", "/v1/entries?limit=1", None, 200),
         ("get", "/v1/entries?limit=0", None, 400),
@@ -92,7 +112,10 @@ fn every_answer_is_as_the_api_describes_it() {
     ] {
         let method_flag = method.to_uppercase();
         let mut args = vec!["-X", &method_flag];
-        args.extend(body.iter().flat_map(|body| ["-d", body.as_str()]));
+        args.extend(
+            body.iter()
+                .flat_map(|body| ["--data-binary", body.as_str()]),
+        );
         // In the same way by both ways.
         for answer in [host.curl(path, &args), running.fetch(&host, path, &args)] {
             assert_eq!(answer.0, code, "{path}: {}", answer.1);

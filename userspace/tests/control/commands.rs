@@ -1,6 +1,13 @@
 //! Each command, its effect on requests, its output and its exit code.
 
-use std::fs;
+use std::{
+    fs::{self, File, OpenOptions},
+    io::Read as _,
+    process::Stdio,
+    thread,
+};
+
+use rustix::pty::{OpenptFlags, openpt, ptsname, unlockpt};
 
 use crate::support::{Host, IN_FILE, tokens};
 
@@ -178,20 +185,26 @@ fn what_can_not_be_listed_is_refused_without_its_text() {
         (&[], "secret1", "shorter than the minimum of 8"),
         (
             &["--expires=yesterday"],
-            "secret-00001",
+            "secret-a0001",
             "expires takes a time",
         ),
         (
             &["--expires=2001-01-01T00:00:00Z"],
-            "secret-00001",
+            "secret-a0001",
             "still to come",
         ),
         (
-            &["--reason=it is secret-00001"],
-            "secret-00001",
+            &["--reason=it is secret-a0001"],
+            "secret-a0001",
             "reason holds the token",
         ),
-        (&["--source=a\"b"], "secret-00001", "a double quote"),
+        (&["--source=a\"b"], "secret-a0001", "a double quote"),
+        (
+            &[],
+            "secret-00001",
+            "entry 0: a placeholder: others may use it",
+        ),
+        (&[], "11112222", "too little entropy"),
     ] {
         let (code, out, error) = host.call(&[&["deny", "add"], args].concat(), input);
         assert!(code == 65 && error.contains(part), "{error}");
@@ -229,4 +242,147 @@ fn many_are_added_in_one_call() {
         assert!(running.blocks(&format!("bulk-token-{n:08}")));
     }
     assert_eq!(host.added().len(), 25_000);
+}
+
+#[test]
+fn what_others_may_use_too_takes_force() {
+    let host = Host::new();
+    let running = host.start(&[]);
+    let (code, _, error) = host.call(&["deny", "add"], "changeme-0001");
+    assert!(
+        code == 65 && error.contains("taken with --force"),
+        "{error}"
+    );
+    let (code, _, error) = host.call(&["deny", "add", "--force"], "changeme-0001");
+    assert!(code == 0 && running.blocks("changeme-0001"), "{error}");
+}
+
+#[test]
+fn a_dry_run_says_what_would_be_done_and_does_nothing() {
+    let host = Host::new();
+    let running = host.start(&[]);
+    let dry = |args: &[&str], input: &str| {
+        let (code, out, error) = host.call(&[&["deny"], args, &["--dry-run"]].concat(), input);
+        assert_eq!(code, 0, "{error}");
+        out
+    };
+    assert!(dry(&["add"], LEAKED).starts_with("would be added "));
+    assert!(!running.blocks(LEAKED) && host.added().is_empty());
+    host.add(LEAKED);
+    assert!(dry(&["add"], LEAKED).starts_with("would be unchanged "));
+    assert!(dry(&["add", "--action=alert"], LEAKED).starts_with("would be updated "));
+    let list = format!("{LEAKED}\nanother-token-000\nabc\n");
+    fs::write(host.path("more.list"), list).unwrap();
+    assert_eq!(
+        dry(&["import", "more.list"], ""),
+        "1 would be added, 0 would be updated, 1 unchanged; left out: 1 shorter than the minimum of 8 bytes \
+         (--min-token-length)\nline 3: shorter than the minimum of 8 bytes (--min-token-length)\n"
+    );
+    assert!(running.blocks(LEAKED) && !running.blocks("another-token-000"));
+    assert_eq!(host.added().len(), 1);
+}
+
+#[test]
+fn reports_and_lists_are_imported_into_a_running_tokenblock() {
+    let host = Host::new();
+    let running = host.start(&[]);
+    let report = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/import/gitleaks.json");
+    let found: serde_json::Value =
+        serde_json::from_str(&fs::read_to_string(report).unwrap()).unwrap();
+    let found = found[0]["Secret"].as_str().unwrap();
+    let list = "listed-token-0001 reason=\"a partner\" action=alert\n\
+                listed-token-0001 expires=1h\n\
+                changeme-0001\n";
+    fs::write(host.path("more.list"), list).unwrap();
+    let (code, out, error) = host.call(&["deny", "import", "--json", report, "more.list"], "");
+    assert_eq!(code, 0, "{error}");
+    let answer: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert!(
+        answer["refused"]["a placeholder"].as_u64() >= Some(1),
+        "{out}"
+    );
+    assert!(running.blocks(found) && !running.blocks("changeme-0001"));
+    assert!(!out.contains(found));
+    let (_, list, _) = host.call(&["deny", "list"], "");
+    assert!(list.contains("source=\"gitleaks\""), "{list}");
+    assert_eq!(host.added().len() as u64, answer["added"].as_u64().unwrap());
+    // Of a token that is given twice, the last counts.
+    assert!(running.blocks("listed-token-0001"));
+
+    // All or nothing, and nothing of the text is repeated.
+    let bad = "good-token-0001\nsecret-b0001 what\n";
+    fs::write(host.path("bad.list"), bad).unwrap();
+    let (code, out, error) = host.call(&["deny", "import", "bad.list"], "");
+    assert!(
+        code == 65 && error.contains("line 2: what follows"),
+        "{error}"
+    );
+    assert!(!format!("{out}{error}").contains("secret"));
+    for (line, part) in [
+        (
+            format!("sha256:{}", "0".repeat(64)),
+            "line 1: known by its SHA-256 alone",
+        ),
+        (
+            "holds-token-0001 reason=\"of holds-token-0001\"".to_owned(),
+            "reason holds the token",
+        ),
+    ] {
+        let (code, _, error) = host.call(&["deny", "import", "--list", "-"], &line);
+        assert!(code == 65 && error.contains(part), "{error}");
+    }
+    assert!(!running.blocks("good-token-0001"));
+    let (code, _, _) = host.call(&["deny", "import", "nothing.list"], "");
+    assert_eq!(code, 66);
+}
+
+#[test]
+fn a_long_list_is_in_force_after_one_import_and_a_restart() {
+    let host = Host::new();
+    let mut running = host.start(&[]);
+    let list = tokens("bulk-token", 200_000);
+    let (code, out, error) = host.call(&["deny", "import", "--list", "-"], &list);
+    assert_eq!(code, 0, "{error}");
+    assert_eq!(out, "200000 added, 0 updated, 0 unchanged\n");
+    // No terminal, no progress bar.
+    assert_eq!(error, "");
+    let check = |running: &crate::support::Running| {
+        for n in [0, 9_999, 123_456, 199_999] {
+            assert!(running.blocks(&format!("bulk-token-{n:08}")));
+        }
+        assert!(!running.blocks("bulk-token-00200000"));
+    };
+    check(&running);
+    running.kill();
+    check(&host.start(&[]));
+}
+
+#[test]
+fn a_long_import_shows_on_a_terminal_how_far_it_is() {
+    let host = Host::new();
+    let running = host.start(&[]);
+    fs::write(host.path("long.list"), tokens("bulk-token", 250_000)).unwrap();
+    let terminal = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    unlockpt(&terminal).unwrap();
+    let name = ptsname(&terminal, Vec::new()).unwrap();
+    let end = OpenOptions::new().write(true).open(name.to_str().unwrap());
+    let mut command = host.tokenblock(&["deny", "import", "long.list"]);
+    let mut child = command
+        .env("TERM", "xterm")
+        .stdout(Stdio::null())
+        .stderr(end.unwrap())
+        .spawn()
+        .unwrap();
+    drop(command);
+    let shown = thread::spawn(move || {
+        let mut shown = Vec::new();
+        // It ends with an error once nobody holds the other end.
+        let _ended = File::from(terminal).read_to_end(&mut shown);
+        String::from_utf8_lossy(&shown).into_owned()
+    });
+    assert!(child.wait().unwrap().success());
+    let shown = shown.join().unwrap();
+    assert!(shown.contains("waiting until it is in force"), "{shown}");
+    assert!(!shown.contains("bulk-token"));
+    assert!(running.blocks("bulk-token-00249999"));
 }

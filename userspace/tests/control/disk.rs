@@ -47,6 +47,13 @@ fn on_a_full_disk_changes_are_refused_and_enforcement_goes_on() {
         "{code} {error}"
     );
     assert!(error.contains("No space left"), "{error}");
+    // Disk and tiers take a bulk side by side: the tiers give it back, but for what was listed before.
+    let all = format!("{bulk}\n{LEAKED} action=alert\n{IN_FILE} action=alert\n");
+    let (code, _, error) = call(&["deny", "import", "--list", "-"], &all);
+    assert!(
+        code == 75 && error.contains("nothing is changed"),
+        "{code} {error}"
+    );
     assert!(running.blocks(LEAKED) && running.blocks(IN_FILE));
     assert!(!running.blocks("bulk-token-00000001"));
     let (code, out, _) = call(&["status"], "");

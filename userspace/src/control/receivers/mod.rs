@@ -27,7 +27,7 @@ use super::{
 use crate::{
     denylist::{Action, Expires},
     import::{Finding, Plan},
-    keeper::Request,
+    keeper::{Mode, Request},
     sources::writable,
     state::StoredEntry,
 };
@@ -149,7 +149,9 @@ async fn list(desk: &Desk, findings: Vec<Finding>, counter: Counter) -> Result<P
     if entries.is_empty() {
         return Ok(plan);
     }
-    let added = desk.ask(|reply| Request::Add(entries, reply)).await?;
+    let added = desk
+        .ask(|reply| Request::Add(entries, Mode::Do, reply))
+        .await?;
     desk.counters().add_many(counter, added.len());
     tracing::info!("{} reported tokens are listed", added.len());
     Ok(plan)

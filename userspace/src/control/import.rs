@@ -1,0 +1,120 @@
+//! `tokenblock deny import`: files -> lines of a denylist -> the running tokenblock.
+
+use std::{
+    fs::File,
+    io::{self, Read as _, Write as _},
+    path::Path,
+};
+
+use anyhow::Context as _;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use zeroize::Zeroizing;
+
+use super::{
+    api::ImportAnswer,
+    args::DenyImportArgs,
+    commands::{Out, client},
+};
+use crate::{
+    exit::{Exit, Failure},
+    import::{Plan, list, read},
+    sources::expanded,
+};
+
+/// Shorter lists are sent without a progress bar, in bytes.
+const SHORT: usize = 4 << 20;
+/// Fewer bytes than any token of a report; the running tokenblock has the setting.
+const ANY_LENGTH: u64 = 1;
+
+/// Adds what the files hold, all or nothing.
+pub(super) fn import(args: &DenyImportArgs) -> Result<Exit, Failure> {
+    let client = client(&args.at)?;
+    let mut text = Zeroizing::new(Vec::new());
+    let mut findings = Vec::new();
+    for path in &args.files {
+        if args.list || is_list(path) {
+            append(path, &mut text)?;
+        } else {
+            findings.extend(read(path, args.format)?);
+        }
+    }
+    let plan = Plan::of(findings, ANY_LENGTH, args.force);
+    text.extend_from_slice(list(&plan, false).as_bytes());
+    let bar = progress(text.len());
+    let of_client = bar.clone();
+    let sent = move |bytes| {
+        of_client.inc(bytes as u64);
+        if Some(of_client.position()) == of_client.length() {
+            of_client.set_message("sent; waiting until it is in force");
+        }
+    };
+    let path = format!("/v1/import?force={}&dry_run={}", args.force, args.dry_run);
+    let answer = client.send_text(&path, text, sent);
+    bar.finish_and_clear();
+    let mut answer: ImportAnswer = answer?;
+    for (why, count) in plan.refused() {
+        *answer.refused.entry(why.to_string()).or_default() += count as u64;
+    }
+    let mut out = Out::new(args.json);
+    out.line(&answer, |to| writeln!(to, "{}", summary(&answer)))?;
+    out.end()
+}
+
+/// Whether the file is called as lists in a folder of lists are.
+fn is_list(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    name.ends_with(".list") || name.ends_with(".list.gz")
+}
+
+/// Appends the lines of a denylist file.
+fn append(path: &Path, text: &mut Zeroizing<Vec<u8>>) -> Result<(), Failure> {
+    let result = if path == Path::new("-") {
+        io::stdin().lock().read_to_end(text)
+    } else {
+        File::open(path).and_then(|file| {
+            let size = file.metadata()?.len();
+            // So that it isn't moved as it grows.
+            text.reserve(usize::try_from(size).unwrap_or(0) + 1);
+            expanded(file, size)?.read_to_end(text)
+        })
+    };
+    let result = result.with_context(|| format!("{}: can't be read", path.display()));
+    result.map_err(|error| Failure::new(Exit::NoInput, error))?;
+    if !text.is_empty() && !text.ends_with(b"\n") {
+        text.push(b'\n');
+    }
+    Ok(())
+}
+
+/// On standard error, where that is a terminal.
+fn progress(bytes: usize) -> ProgressBar {
+    if bytes < SHORT {
+        return ProgressBar::hidden();
+    }
+    let bar = ProgressBar::with_draw_target(Some(bytes as u64), ProgressDrawTarget::stderr());
+    let style = ProgressStyle::with_template("{bar:40} {bytes}/{total_bytes} {elapsed} {msg}");
+    bar.with_style(style.unwrap_or_else(|_never| ProgressStyle::default_bar()))
+}
+
+fn summary(answer: &ImportAnswer) -> String {
+    let would = if answer.dry_run { "would be " } else { "" };
+    let ImportAnswer {
+        added,
+        updated,
+        unchanged,
+        ..
+    } = answer;
+    let counts = format!("{added} {would}added, {updated} {would}updated, {unchanged} unchanged");
+    let refused = answer.refused.iter();
+    let refused: Vec<_> = refused
+        .map(|(why, count)| format!("{count} {why}"))
+        .collect();
+    let refused = if refused.is_empty() {
+        String::new()
+    } else {
+        format!("; left out: {}", refused.join(", "))
+    };
+    let lines = answer.lines.iter();
+    let lines = lines.map(|noted| format!("\nline {}: {}", noted.line, noted.why));
+    format!("{counts}{refused}{}", lines.collect::<String>())
+}
