@@ -33,6 +33,7 @@ pub mod filter;
 pub mod flow;
 #[cfg(not(feature = "sha256"))]
 pub mod inspect;
+pub mod intercept;
 pub mod location;
 pub mod packet;
 pub mod reply;

@@ -11,6 +11,7 @@ pub mod netns;
 pub mod origin;
 pub mod poll;
 pub mod product;
+pub mod program;
 pub mod raw;
 pub mod receiver;
 pub mod reference;

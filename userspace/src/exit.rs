@@ -247,6 +247,8 @@ impl From<KernelError> for Failure {
             KernelError::BadObject { .. } | KernelError::Stopping => Exit::Internal,
             KernelError::Attach { .. }
             | KernelError::Netlink(_)
+            | KernelError::Netns(_)
+            | KernelError::Pin { .. }
             | KernelError::Cpus(_)
             | KernelError::Watch(_)
             | KernelError::Load(_)

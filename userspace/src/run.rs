@@ -20,12 +20,14 @@ use crate::{
     cli::{RunArgs, given::Given},
     control::{Control, ControlCounters, KernelStatus, ProxyStatus, TiersStatus},
     counters::{self, Counted},
+    denylist::SetReader,
+    event::EventSink,
     exit::{Exit, Failure},
     keeper::{Keeper, Sources},
-    kernel::{Entries, KernelMap, KernelTier, error::KernelError},
+    kernel::{Entries, InterceptSettings, Interception, KernelMap, KernelTier, error::KernelError},
     key::StoredKey,
     log::Log,
-    proxy::{Places, Proxy, ProxyCounters, ProxyError, ProxyReload},
+    proxy::{OwnConnections, Places, Proxy, ProxyCounters, ProxyError, ProxyReload, ProxySettings},
     reload::{InForce, Outcome},
     settings::{KernelSettings, Settings, Surroundings},
     sources::Watch,
@@ -99,6 +101,14 @@ struct RunningProxy {
     stop: oneshot::Sender<()>,
     serving: JoinHandle<Result<(), ProxyError>>,
     reload: ProxyReload,
+    /// Ends with this, where connections are intercepted.
+    interception: Option<Interception>,
+}
+
+/// A proxy that has its address, and takes no connections yet.
+struct ReadyProxy {
+    proxy: Proxy,
+    interception: Option<Interception>,
 }
 
 impl Tiers {
@@ -150,13 +160,15 @@ impl Tiers {
             None => (None, None),
         };
         let keeper = Keeper::<KernelMap>::start(sources, loaded, map).map_err(Failure::from)?;
+        let places = Places {
+            rules,
+            locations: names,
+        };
         let proxy = match settings.proxy {
-            Some(proxy) => Some(Proxy::bind(
+            Some(proxy) => Some(ReadyProxy::bind(
                 proxy,
-                Places {
-                    rules,
-                    locations: names,
-                },
+                settings.intercept,
+                places,
                 keeper.reader(),
                 log.events(),
             )?),
@@ -179,13 +191,14 @@ impl Tiers {
         if let Some(address) = control.remote_address() {
             tracing::info!(%address, "the control API is served over TLS");
         }
+        let proxy = proxy.map(ReadyProxy::start).transpose()?;
         if let Some(proxy) = &proxy {
-            in_force.with_proxy(proxy.reload());
+            in_force.with_proxy(proxy.reload.clone());
         }
         Ok(Self {
             in_force,
             kernel,
-            proxy: proxy.map(RunningProxy::start),
+            proxy,
             keeping: tokio::spawn(keeper.keep(watch, requested)),
             control_counters: control.counters(),
             control: tokio::spawn(control.serve()),
@@ -211,6 +224,7 @@ impl Tiers {
             interfaces = kernel.map(|kernel| &*kernel.interfaces),
             ports = kernel.map(|kernel| &*kernel.ports),
             proxy = proxy.map(|proxy| &*proxy.address),
+            intercepted = self.interception().map(Interception::port),
             "in force"
         );
         let status = format!("in force: {tiers}; {entries} entries");
@@ -266,10 +280,24 @@ impl Tiers {
         let kernel = kernel.map(|kernel| kernel.tier.counters());
         let proxy = self.proxy.as_ref();
         let proxy = proxy.map(|proxy| ("proxy", proxy.counters.read()));
-        kernel.into_iter().flatten().chain(proxy).chain([
-            ("control", self.control_counters.read()),
-            ("log", log.counters()),
-        ])
+        kernel
+            .into_iter()
+            .flatten()
+            .chain(proxy)
+            .chain(self.intercepted())
+            .chain([
+                ("control", self.control_counters.read()),
+                ("log", log.counters()),
+            ])
+    }
+
+    fn interception(&self) -> Option<&Interception> {
+        self.proxy.as_ref()?.interception.as_ref()
+    }
+
+    fn intercepted(&self) -> Option<(&'static str, Counted)> {
+        self.interception()
+            .map(|interception| ("intercept", interception.counters()))
     }
 
     fn status(&self, log: &Log) -> TiersStatus {
@@ -294,7 +322,7 @@ impl Tiers {
     async fn stop(self, log: &Log) {
         self.control.abort();
         self.keeping.abort();
-        let mut counted: Vec<(&str, Counted)> = Vec::new();
+        let mut counted: Vec<(&str, Counted)> = Vec::from_iter(self.intercepted());
         if let Some(mut kernel) = self.kernel {
             kernel.tier.detach();
             counted.extend(kernel.tier.counters());
@@ -327,19 +355,50 @@ impl RunningKernel {
     }
 }
 
-impl RunningProxy {
-    fn start(proxy: Proxy) -> Self {
+impl ReadyProxy {
+    fn bind(
+        settings: ProxySettings,
+        intercept: Option<InterceptSettings>,
+        places: Places,
+        denylist: SetReader,
+        events: EventSink,
+    ) -> Result<Self, Failure> {
+        let (interception, own) = match intercept {
+            Some(intercept) => {
+                let (interception, own) = Interception::load(intercept)?;
+                (Some(interception), Some(own))
+            }
+            None => (None, None),
+        };
+        let settings = ProxySettings {
+            own: own.map(|own| Arc::new(own) as Arc<dyn OwnConnections>),
+            ..settings
+        };
+        Ok(Self {
+            proxy: Proxy::bind(settings, places, denylist, events)?,
+            interception,
+        })
+    }
+
+    fn start(mut self) -> Result<RunningProxy, KernelError> {
+        if let (Some(interception), Some(listener)) =
+            (&mut self.interception, self.proxy.listener())
+        {
+            interception.attach(listener)?;
+        }
+        let proxy = self.proxy;
         let (stop, stopped) = oneshot::channel::<()>();
-        Self {
+        Ok(RunningProxy {
             address: proxy.local_addr().to_string(),
             counters: proxy.counter_reader(),
             reload: proxy.reload(),
+            interception: self.interception,
             stop,
             serving: tokio::spawn(proxy.serve(async {
                 // Where the sender is gone the process is on its way out too.
                 let _told_or_gone = stopped.await;
             })),
-        }
+        })
     }
 }
 

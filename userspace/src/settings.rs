@@ -23,6 +23,7 @@ use tokenblock_ebpf::{
 use crate::{
     cli::{Direction, LogFormat, LogLevel, OnHit, RunArgs, Xdp},
     control::{ControlSettings, ControlSettingsError},
+    kernel::InterceptSettings,
     proxy::{ProxySettings, RouteError, UpstreamError},
     sources::{Grammar, Source},
 };
@@ -48,6 +49,8 @@ pub struct Settings {
     pub kernel: Option<KernelSettings>,
     /// The proxy tier, where there is to be one; one of the two is set.
     pub proxy: Option<ProxySettings>,
+    /// The service that it is put before, where it is put before one.
+    pub intercept: Option<InterceptSettings>,
 }
 
 /// What the kernel tier protects.
@@ -166,6 +169,11 @@ pub enum SettingsError {
     /// Not a header.
     #[error("--gitlab-header {0:?}: no header can be called so")]
     GitlabHeader(String),
+    /// Not for both families.
+    #[error(
+        "--proxy-listen {0:?} can't take what --intercept hands over, IPv4 and IPv6: leave it out, or give [::]:PORT"
+    )]
+    InterceptListen(String),
     /// Not an upstream.
     #[error("--upstream {0}")]
     Upstream(#[from] UpstreamError),
@@ -275,6 +283,7 @@ impl Settings {
         if kernel.is_none() && proxy.is_none() {
             return Err(SettingsError::NoTier);
         }
+        let intercept = proxy::intercept(&args.proxy);
         let locations = Locations::check(&args)?;
         let state_dir = args.state_dir.clone().or_else(|| surroundings.state_dir());
         let state_dir = state_dir.ok_or(SettingsError::NoStateDir)?;
@@ -298,6 +307,7 @@ impl Settings {
             locations,
             kernel,
             proxy,
+            intercept,
         })
     }
 }

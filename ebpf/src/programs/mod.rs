@@ -2,6 +2,7 @@
 
 mod classify;
 mod flow;
+mod intercept;
 mod judge;
 mod maps;
 mod report;
@@ -11,8 +12,8 @@ mod window;
 mod xdp;
 
 use aya_ebpf::{
-    macros::{classifier, xdp},
-    programs::{TcContext, XdpContext},
+    macros::{classifier, sk_lookup, xdp},
+    programs::{SkLookupContext, TcContext, XdpContext},
 };
 use classify::{Direction, classify};
 use tokenblock_ebpf::packet::Link;
@@ -45,6 +46,12 @@ pub fn egress_ip(ctx: TcContext) -> i32 {
 #[xdp]
 pub fn xdp_ethernet(ctx: XdpContext) -> u32 {
     xdp::cut(&ctx)
+}
+
+/// New connections, as the host looks for who listens.
+#[sk_lookup]
+pub fn intercept(ctx: SkLookupContext) -> u32 {
+    intercept::hand_over(&ctx)
 }
 
 /// A reachable panic would be an endless loop, which the verifier refuses.

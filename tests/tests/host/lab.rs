@@ -141,6 +141,11 @@ impl Bench {
         Product::spawn(&self.binary, &self.pair.server, args).unwrap()
     }
 
+    /// The product in force with these arguments.
+    pub(crate) fn start_with(&self, args: &[OsString]) -> Product {
+        Product::start(&self.binary, &self.pair.server, args).unwrap()
+    }
+
     /// The product in force with these arguments at the client's end.
     pub(crate) fn start_at_client(&self, args: &[OsString]) -> Product {
         Product::start(&self.binary, &self.pair.client, args).unwrap()

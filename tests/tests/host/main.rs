@@ -11,6 +11,7 @@ mod control;
 mod evasions;
 mod harness;
 mod hashed;
+mod intercept;
 mod lab;
 mod lifecycle;
 mod list;

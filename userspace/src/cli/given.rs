@@ -22,7 +22,14 @@ pub enum Change {
 }
 
 /// Of the proxy tier: what its threads and sockets are made with.
-const AT_START: [&str; 3] = ["proxy-listen", "proxy-takeover", "workers"];
+const AT_START: [&str; 6] = [
+    "proxy-listen",
+    "proxy-takeover",
+    "workers",
+    "intercept",
+    "intercept-fail",
+    "intercept-pin",
+];
 /// What both tiers have to agree on, and the kernel programs are given at the start.
 const OF_BOTH_TIERS: [&str; 6] = [
     "monitor",

@@ -2,7 +2,7 @@
 
 use std::{num::NonZeroUsize, path::PathBuf};
 
-use clap::{ArgAction, Args, builder::BoolishValueParser};
+use clap::{ArgAction, Args, ValueEnum, builder::BoolishValueParser};
 
 use super::units::Span;
 use crate::proxy::{Balance, HealthSettings, Limits, Timeouts, TlsVersion, UpstreamHttp};
@@ -15,6 +15,28 @@ pub struct ProxyArgs {
     /// manager passes
     #[arg(long, value_name = "ADDR:PORT", env = "TOKENBLOCK_PROXY_LISTEN")]
     pub proxy_listen: Option<String>,
+
+    /// Port of a TLS service on this host that the proxy is put before, without moving it: new connections to it, at
+    /// any address of this host, are handed to the proxy. Needs `CAP_BPF` and `CAP_NET_ADMIN`; without --upstream, the
+    /// service is asked at localhost
+    #[arg(long, value_name = "PORT", env = "TOKENBLOCK_INTERCEPT")]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..))]
+    pub intercept: Option<u16>,
+
+    /// What becomes of connections to it while no proxy runs
+    #[arg(
+        long,
+        value_name = "WHAT",
+        env = "TOKENBLOCK_INTERCEPT_FAIL",
+        value_enum
+    )]
+    #[arg(default_value_t = InterceptFail::default())]
+    pub intercept_fail: InterceptFail,
+
+    /// Folder in a BPF file system that keeps what refuses them
+    #[arg(long, value_name = "DIR", env = "TOKENBLOCK_INTERCEPT_PIN")]
+    #[arg(default_value = "/sys/fs/bpf/tokenblock")]
+    pub intercept_pin: PathBuf,
 
     /// Share the address with a running tokenblock that is about to stop; without it, an address in use is an error
     #[arg(long, value_name = "BOOL", env = "TOKENBLOCK_PROXY_TAKEOVER")]
@@ -54,6 +76,16 @@ pub struct ProxyArgs {
     /// How large and how many things may be.
     #[command(flatten)]
     pub limits: LimitArgs,
+}
+
+/// What becomes of connections that would be intercepted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum InterceptFail {
+    /// The service gets them, unjudged
+    #[default]
+    Open,
+    /// They are refused, until a proxy runs again
+    Closed,
 }
 
 /// What clients see in TLS handshakes.

@@ -1,6 +1,6 @@
 //! Why the kernel tier can't work.
 
-use std::io;
+use std::{io, path::PathBuf};
 
 use aya::{EbpfError, maps::MapError, programs::ProgramError};
 use thiserror::Error;
@@ -85,6 +85,20 @@ pub enum KernelError {
     /// The kernel tells nothing of interfaces.
     #[error("can't ask the kernel for its interfaces (rtnetlink)")]
     Netlink(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The network namespace can't be named.
+    #[error("can't open this process's network namespace")]
+    Netns(#[source] io::Error),
+    /// What outlives the process can't be kept.
+    #[error(
+        "can't keep {} (it takes a BPF file system: `mount -t bpf bpf /sys/fs/bpf`)", path.display()
+    )]
+    Pin {
+        /// Where it was to be kept.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
     /// The CPUs can't be counted.
     #[error("can't tell how many CPUs there are")]
     Cpus(#[source] io::Error),

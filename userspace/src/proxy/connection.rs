@@ -146,6 +146,10 @@ pub(super) async fn run(seat: Rc<Seat>, mut stream: TcpStream, client: SocketAdd
         worker.counters.close(Closed::Protocol);
         return;
     };
+    if !worker.settings.serves(local) {
+        worker.counters.close(Closed::NotIntercepted);
+        return;
+    }
     let client = match preamble(&worker, &mut stream, client).await {
         Ok(client) => client,
         Err(why) => {
@@ -169,8 +173,8 @@ pub(super) async fn run(seat: Rc<Seat>, mut stream: TcpStream, client: SocketAdd
             stalls: Stalls::default(),
             provenance: Provenance::new(client, tls, trusted),
             ends: Ends {
-                source: client,
-                destination: local,
+                source: canonical(client),
+                destination: canonical(local),
             },
             requests: Cell::new(0),
             retire: Notify::new(),
@@ -182,6 +186,11 @@ pub(super) async fn run(seat: Rc<Seat>, mut stream: TcpStream, client: SocketAdd
         tracing::debug!(%client, ?why, "a connection was closed");
         peer.worker.counters.close(why);
     }
+}
+
+/// An address of IPv4 as such, also where a socket for both families shows it.
+fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
 /// Who the client is: the other end, or whom a balancer there speaks for.

@@ -44,6 +44,8 @@ pub(super) enum Closed {
     TooManyConnections,
     /// As many connections as allowed are open from the same source.
     TooManyFromSource,
+    /// It was made to the proxy itself, which takes only what is intercepted.
+    NotIntercepted,
     /// A request head is larger, or has more fields, than allowed.
     HeaderTooLarge,
     /// More HTTP/2 streams were reset than allowed.

@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    net::{SocketAddr, TcpListener},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener},
     time::Duration,
 };
 
@@ -27,6 +27,7 @@ pub(super) fn listeners(settings: &ProxySettings) -> Result<Vec<TcpListener>, Pr
     let address = match settings.listen {
         Listen::Address(address) => address,
         Listen::Passed => return shared(passed()?, settings),
+        Listen::Intercepted => any(),
     };
     let failed = |source: io::Error| {
         if source.kind() == io::ErrorKind::AddrInUse {
@@ -55,6 +56,16 @@ pub(super) fn listeners(settings: &ProxySettings) -> Result<Vec<TcpListener>, Pr
         })
         .collect::<io::Result<_>>()
         .map_err(failed)
+}
+
+/// A free port, for both families where there are both. A socket that is bound to one address of IPv6 takes no IPv4.
+fn any() -> SocketAddr {
+    let v6 = SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0));
+    if bind(v6, false).is_ok() {
+        v6
+    } else {
+        SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0))
+    }
 }
 
 /// The one TCP socket that a service manager has passed.
@@ -119,6 +130,10 @@ fn bind(address: SocketAddr, shared: bool) -> io::Result<Socket> {
         Type::STREAM.nonblocking(),
         Some(Protocol::TCP),
     )?;
+    if address.is_ipv6() {
+        // Whatever `net.ipv6.bindv6only` says: what is intercepted comes over both.
+        socket.set_only_v6(false)?;
+    }
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(shared)?;
     prepare(&SockRef::from(&socket))?;

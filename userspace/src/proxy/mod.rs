@@ -28,6 +28,7 @@ mod upstream;
 
 use std::{
     net::{SocketAddr, TcpListener},
+    os::fd::{AsFd as _, BorrowedFd},
     sync::Arc,
     thread,
 };
@@ -46,8 +47,9 @@ pub use self::{
     error::ProxyError,
     reload::{Places, ProxyReload},
     settings::{
-        Balance, HealthSettings, Limits, Listen, ProxySettings, Refusal, Route, RouteError,
-        Timeouts, TlsFiles, TlsVersion, Upstream, UpstreamError, UpstreamHttp, UpstreamTlsSettings,
+        Balance, HealthSettings, Limits, Listen, OwnConnections, ProxySettings, Refusal, Route,
+        RouteError, Timeouts, TlsFiles, TlsVersion, Upstream, UpstreamError, UpstreamHttp,
+        UpstreamTlsSettings,
     },
 };
 use crate::{denylist::SetReader, event::EventSink};
@@ -160,6 +162,12 @@ impl Proxy {
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
         self.local_addr
+    }
+
+    /// A socket that listens; the kernel spreads connections from it over all workers.
+    #[must_use]
+    pub fn listener(&self) -> Option<BorrowedFd<'_>> {
+        self.seeds.first().map(|seed| seed.listener.as_fd())
     }
 
     /// Every counter with its name.

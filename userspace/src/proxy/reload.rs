@@ -52,6 +52,7 @@ impl ProxyReload {
             listen: before.settings.listen,
             workers: before.settings.workers,
             takeover: before.settings.takeover,
+            own: before.settings.own.clone(),
             ..settings
         };
         let routes = RouteSeeds::new(&settings)?;

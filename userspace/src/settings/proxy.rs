@@ -1,10 +1,15 @@
 //! The settings of the proxy tier, checked.
 
+use std::net::Ipv6Addr;
+
 use http::{HeaderValue, StatusCode};
 
 use super::{SettingsError, network};
 use crate::{
-    cli::proxy::{LimitArgs, ProxyArgs, RefusalArgs, TimeoutArgs, TlsArgs, UpstreamArgs},
+    cli::proxy::{
+        InterceptFail, LimitArgs, ProxyArgs, RefusalArgs, TimeoutArgs, TlsArgs, UpstreamArgs,
+    },
+    kernel::InterceptSettings,
     proxy::{
         HealthSettings, Limits, Listen, ProxySettings, Refusal, Timeouts, TlsFiles, Upstream,
         UpstreamTlsSettings,
@@ -16,8 +21,10 @@ pub(super) fn check(
     args: &ProxyArgs,
     monitor: bool,
 ) -> Result<Option<ProxySettings>, SettingsError> {
-    let Some(listen) = &args.proxy_listen else {
-        return needless(args);
+    let listen = match (&args.proxy_listen, args.intercept) {
+        (None, None) => return needless(args),
+        (None, Some(_)) => Listen::Intercepted,
+        (Some(text), intercept) => listen(text, intercept)?,
     };
     let tls = pair(
         (args.tls.tls_cert.as_ref(), "--tls-cert"),
@@ -26,13 +33,14 @@ pub(super) fn check(
     if tls.is_none() {
         without_certificate(&args.tls)?;
     }
-    let upstreams = urls(&args.upstreams.upstream)?;
+    let mut upstreams = urls(&args.upstreams.upstream)?;
+    if let (Some(port), true) = (args.intercept, upstreams.is_empty()) {
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        upstreams.push(format!("{scheme}://localhost:{port}").parse()?);
+    }
     let Some((upstream, more_upstreams)) = upstreams.split_first() else {
         return Err(needed("--upstream", "--proxy-listen"));
     };
-    let listen: Listen = listen
-        .parse()
-        .map_err(|_no_address| SettingsError::Listen(listen.clone()))?;
     let defaults = ProxySettings::new(listen, upstream.clone());
     Ok(Some(ProxySettings {
         takeover: args.proxy_takeover,
@@ -63,6 +71,33 @@ pub(super) fn check(
         limits: limits(&args.limits, &args.upstreams),
         ..defaults
     }))
+}
+
+/// The interception of a service's connections, where there is to be one.
+pub(super) fn intercept(args: &ProxyArgs) -> Option<InterceptSettings> {
+    let pins = args.intercept_pin.clone();
+    let closed = args.intercept_fail == InterceptFail::Closed;
+    Some(InterceptSettings {
+        port: args.intercept?,
+        closed: closed.then(|| pins.clone()),
+        pins,
+    })
+}
+
+/// An address. What is intercepted comes over both families, which only a socket for all addresses takes.
+fn listen(text: &str, intercept: Option<u16>) -> Result<Listen, SettingsError> {
+    let listen = text
+        .parse()
+        .map_err(|_no_address| SettingsError::Listen(text.to_owned()))?;
+    match listen {
+        Listen::Address(at) if intercept.is_none() || at.ip() == Ipv6Addr::UNSPECIFIED => {
+            Ok(listen)
+        }
+        Listen::Passed if intercept.is_none() => Ok(listen),
+        Listen::Address(_) | Listen::Passed | Listen::Intercepted => {
+            Err(SettingsError::InterceptListen(text.to_owned()))
+        }
+    }
 }
 
 fn needed(needed: &'static str, by: &'static str) -> SettingsError {
@@ -309,6 +344,20 @@ mod tests {
     }
 
     #[test]
+    fn an_intercepted_service_is_the_upstream_where_none_is_given() {
+        let tls = ["--intercept=443", "--tls-cert=c", "--tls-key=k"];
+        let settings = given(&tls).unwrap().unwrap();
+        assert_eq!(settings.listen, Listen::Intercepted);
+        assert_eq!(settings.upstream.to_string(), "https://localhost");
+        let settings = given(&["--intercept=80", "--proxy-listen=[::]:1"]);
+        let settings = settings.unwrap().unwrap();
+        assert_eq!(settings.upstream.to_string(), "http://localhost");
+        let settings = given(&["--intercept=80", "--upstream=http://192.0.2.1:80"]);
+        let settings = settings.unwrap().unwrap();
+        assert_eq!(settings.upstream.to_string(), "http://192.0.2.1");
+    }
+
+    #[test]
     fn what_cannot_be_meant_is_refused_by_name() {
         for (flag, part) in [
             (
@@ -344,6 +393,11 @@ mod tests {
         }
         let error = given(&["--route=/a=http://b"]).unwrap_err();
         assert_eq!(error, needed("--proxy-listen", "--route"));
+        for listen in ["[::1]:1", "0.0.0.0:1", "systemd"] {
+            let error = given(&[&format!("--proxy-listen={listen}"), "--intercept=443"]);
+            let expected = SettingsError::InterceptListen(listen.to_owned());
+            assert_eq!(error.unwrap_err(), expected);
+        }
         let passed = given(&["--proxy-listen=systemd", "--upstream=http://a"]);
         assert_eq!(passed.unwrap().unwrap().listen, Listen::Passed);
     }

@@ -4,11 +4,12 @@ mod route;
 mod upstream;
 
 use std::{
-    fmt,
+    fmt, io,
     net::{AddrParseError, IpAddr, SocketAddr},
     num::NonZeroUsize,
     path::PathBuf,
     str::FromStr,
+    sync::Arc,
     time::Duration,
 };
 
@@ -60,6 +61,8 @@ pub struct ProxySettings {
     pub upstream_http: UpstreamHttp,
     /// How an `https` upstream is reached.
     pub upstream_tls: UpstreamTlsSettings,
+    /// Where connections to a service are intercepted: who must know of the proxy's own. Default: nowhere.
+    pub own: Option<Arc<dyn OwnConnections>>,
     /// Threads, each with its own listener, event loop and upstream connections. Default: one a core.
     pub workers: NonZeroUsize,
     /// Report listed tokens, and let them pass. Default: false.
@@ -72,6 +75,21 @@ pub struct ProxySettings {
     pub limits: Limits,
 }
 
+/// Who must know of the connections that the proxy itself makes, so that they are not handed to it again.
+pub trait OwnConnections: fmt::Debug + Send + Sync {
+    /// Whether those to this destination are intercepted.
+    fn are_to(&self, destination: SocketAddr) -> bool;
+
+    /// One is made from this end on.
+    ///
+    /// # Errors
+    /// Where that can't be noted, and the connection must not be made.
+    fn begin(&self, source: SocketAddr) -> io::Result<()>;
+
+    /// It is made, or could not be.
+    fn end(&self, source: SocketAddr);
+}
+
 /// Where clients connect to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Listen {
@@ -79,6 +97,8 @@ pub enum Listen {
     Address(SocketAddr),
     /// The socket that a service manager has passed (`LISTEN_FDS`).
     Passed,
+    /// A free port; who connects to it, and does not come by interception, is turned away.
+    Intercepted,
 }
 
 /// A certificate chain and its key, both in PEM form.
@@ -247,6 +267,7 @@ impl ProxySettings {
             health: HealthSettings::default(),
             upstream_http: UpstreamHttp::default(),
             upstream_tls: UpstreamTlsSettings::default(),
+            own: None,
             workers: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
             monitor: false,
             refusal: Refusal::default(),
@@ -257,6 +278,12 @@ impl ProxySettings {
 }
 
 impl ProxySettings {
+    /// Whether a connection that was made to this address is served.
+    pub(super) fn serves(&self, local: SocketAddr) -> bool {
+        let intercepted = |own: &Arc<dyn OwnConnections>| own.are_to(local);
+        self.listen != Listen::Intercepted || self.own.as_ref().is_some_and(intercepted)
+    }
+
     /// Whether a connection from this address starts with a PROXY protocol header.
     pub(super) fn has_preamble(&self, source: IpAddr) -> bool {
         is_in(source, &self.proxy_protocol_from)
@@ -314,6 +341,7 @@ impl fmt::Display for Listen {
         match self {
             Self::Address(address) => address.fmt(f),
             Self::Passed => f.write_str("the socket of the service manager"),
+            Self::Intercepted => f.write_str("a free port"),
         }
     }
 }

@@ -2,10 +2,10 @@
 
 use std::{io, net::SocketAddr};
 
-use tokio::net::{TcpStream, UnixStream, lookup_host};
+use tokio::net::{TcpSocket, TcpStream, UnixStream, lookup_host};
 
 use crate::proxy::{
-    settings::{Host, Upstream},
+    settings::{Host, OwnConnections, Upstream},
     stream::Transport,
     tls::UpstreamTls,
 };
@@ -17,14 +17,15 @@ use crate::proxy::{
 pub(super) async fn connect(
     upstream: &Upstream,
     tls: Option<&UpstreamTls>,
+    own: Option<&dyn OwnConnections>,
     http1_only: bool,
 ) -> io::Result<Transport> {
     let stream = match upstream.host() {
         Host::Address(address) => {
-            TcpStream::connect(SocketAddr::new(*address, upstream.port())).await?
+            connect_to(SocketAddr::new(*address, upstream.port()), own).await?
         }
         Host::Unix(path) => return Ok(Transport::Unix(UnixStream::connect(path).await?)),
-        Host::Name(name) => connect_to_name(name, upstream.port()).await?,
+        Host::Name(name) => connect_to_name(name, upstream.port(), own).await?,
     };
     stream.set_nodelay(true)?;
     let Some(tls) = tls else {
@@ -36,13 +37,67 @@ pub(super) async fn connect(
 
 /// Resolves the name anew each time, so that a changed record is followed; the first address that takes the
 /// connection is it.
-async fn connect_to_name(name: &str, port: u16) -> io::Result<TcpStream> {
+async fn connect_to_name(
+    name: &str,
+    port: u16,
+    own: Option<&dyn OwnConnections>,
+) -> io::Result<TcpStream> {
     let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
     for address in lookup_host((name, port)).await? {
-        match TcpStream::connect(address).await {
+        match connect_to(address, own).await {
             Ok(stream) => return Ok(stream),
             Err(error) => last = error,
         }
     }
     Err(last)
+}
+
+async fn connect_to(
+    address: SocketAddr,
+    own: Option<&dyn OwnConnections>,
+) -> io::Result<TcpStream> {
+    match own.filter(|own| own.are_to(address)) {
+        Some(own) => connect_unseen(address, own).await,
+        None => TcpStream::connect(address).await,
+    }
+}
+
+/// Connects to a service of this host whose port is intercepted. Such a connection comes from the address that it goes
+/// to, so its near end is known before it is made.
+async fn connect_unseen(address: SocketAddr, own: &dyn OwnConnections) -> io::Result<TcpStream> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    match socket.bind(SocketAddr::new(address.ip(), 0)) {
+        Ok(()) => {}
+        // Another host's: nothing stands before it here.
+        Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => {
+            return TcpStream::connect(address).await;
+        }
+        Err(error) => return Err(error),
+    }
+    let note = Note::begin(own, socket.local_addr()?)?;
+    let connected = socket.connect(address).await;
+    drop(note);
+    connected
+}
+
+/// Taken back when dropped, also where nobody waits for the connection any more.
+struct Note<'a> {
+    own: &'a dyn OwnConnections,
+    source: SocketAddr,
+}
+
+impl<'a> Note<'a> {
+    fn begin(own: &'a dyn OwnConnections, source: SocketAddr) -> io::Result<Self> {
+        own.begin(source)?;
+        Ok(Self { own, source })
+    }
+}
+
+impl Drop for Note<'_> {
+    fn drop(&mut self) {
+        self.own.end(self.source);
+    }
 }

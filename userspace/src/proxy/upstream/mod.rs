@@ -139,7 +139,8 @@ impl Pool {
     async fn open(&self, upgrade: bool) -> io::Result<Connection> {
         let (settings, tls) = (&self.settings, self.tls.as_ref());
         let http1_only = upgrade && settings.upstream_http != UpstreamHttp::Http2;
-        let stream = connect::connect(&self.upstream, tls, http1_only).await?;
+        let stream =
+            connect::connect(&self.upstream, tls, settings.own.as_deref(), http1_only).await?;
         let http2 = match settings.upstream_http {
             UpstreamHttp::Http1 => false,
             UpstreamHttp::Http2 => true,

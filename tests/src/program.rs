@@ -1,0 +1,77 @@
+//! Programs of others in a namespace: servers that run until they are dropped.
+
+use std::{
+    ffi::OsStr,
+    fs::{self, File},
+    net::{SocketAddr, TcpStream},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result};
+
+use crate::{netns::Netns, poll};
+
+const START: Duration = Duration::from_secs(20);
+
+/// A running program; killed when dropped.
+#[derive(Debug)]
+pub struct Program {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Program {
+    /// Runs `command` and waits until it takes connections at `address` in `netns`; what it says goes to a file in
+    /// `folder`.
+    ///
+    /// # Errors
+    /// Where it can't be started, or takes none in time; with what it said.
+    pub fn serve(
+        command: &mut Command,
+        folder: &Path,
+        netns: &Netns,
+        address: SocketAddr,
+    ) -> Result<Self> {
+        let log = folder.join(format!("program-{}.log", address.port()));
+        let file = File::create(&log)?;
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(file.try_clone()?)
+            .stderr(file)
+            .spawn()
+            .with_context(|| format!("starting {command:?}"))?;
+        let program = Self { child, log };
+        let connects = || {
+            let stream = netns.enter(|| TcpStream::connect(address).ok());
+            stream.ok().flatten()
+        };
+        poll::until(START, connects)
+            .with_context(|| format!("{command:?} is not there: {}", program.log()))?;
+        Ok(program)
+    }
+
+    /// What it said so far.
+    #[must_use]
+    pub fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        // Both fail where it has ended already.
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+/// A script of `tests/programs` in a namespace.
+#[must_use]
+pub fn python<A: AsRef<OsStr>>(netns: &Netns, script: &str, args: &[A]) -> Command {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("programs");
+    let mut command = netns.command("python3");
+    command.arg("-u").arg(folder.join(script)).args(args);
+    command
+}

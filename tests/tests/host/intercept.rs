@@ -1,0 +1,242 @@
+//! The proxy before a TLS service that knows nothing of it.
+
+use std::{
+    ffi::OsString,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    path::PathBuf,
+    process::Command,
+};
+
+use rustix::process::Signal;
+use tempfile::TempDir;
+use tokenblock_tests::{
+    certificate::Certificate,
+    client::{Answer, Client, TlsClient},
+    fixtures::Token,
+    gate,
+    netns::Netns,
+    poll,
+    product::Product,
+    program::{Program, python},
+};
+
+use crate::lab::{Bench, LIMIT, Lab};
+
+/// The service's port.
+const PORT: u16 = 9443;
+
+/// A service over TLS, on a host of its own.
+struct Service {
+    bench: Bench,
+    _origin: Program,
+}
+
+impl Service {
+    fn new(binary: PathBuf) -> Self {
+        let bench = Bench::new(binary);
+        let files = [&bench.certificate.cert_file, &bench.certificate.key_file];
+        let args = [PORT.to_string().into()]
+            .into_iter()
+            .chain(files.map(|file| file.clone().into_os_string()))
+            .collect::<Vec<OsString>>();
+        let server = &bench.pair.server;
+        let [address, _] = bench.pair.server_addresses(PORT);
+        let mut command = python(server, "tls_origin.py", &args);
+        let origin = Program::serve(&mut command, bench.folder.path(), server, address).unwrap();
+        Self {
+            bench,
+            _origin: origin,
+        }
+    }
+
+    fn intercept(&self, more: &[&str]) -> Product {
+        let mut args = self.bench.common();
+        let cert = self.bench.certificate.cert_file.clone();
+        args.extend([
+            "--intercept".into(),
+            PORT.to_string().into(),
+            "--tls-cert".into(),
+            cert.clone().into(),
+            "--tls-key".into(),
+            self.bench.certificate.key_file.clone().into(),
+            "--upstream-ca".into(),
+            cert.into(),
+            "--upstream-server-name".into(),
+            Certificate::HOST.into(),
+        ]);
+        args.extend(more.iter().map(OsString::from));
+        self.bench.start_with(&args)
+    }
+
+    /// Where clients find the service: over both families, from the other host and from its own.
+    fn ways(&self) -> Vec<(&Netns, SocketAddr)> {
+        let pair = &self.bench.pair;
+        let loopback = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
+        let from_client = pair.server_addresses(PORT).map(|to| (&pair.client, to));
+        let from_itself = loopback.map(|ip: IpAddr| (&pair.server, SocketAddr::new(ip, PORT)));
+        from_client.into_iter().chain(from_itself).collect()
+    }
+
+    fn connect(&self, (netns, to): (&Netns, SocketAddr)) -> TlsClient {
+        TlsClient::connect(netns, to, &self.bench.certificate).unwrap()
+    }
+
+    /// Whether a request on a connection of its own went through the proxy; nothing where it was refused.
+    fn judged(&self, way: (&Netns, SocketAddr)) -> bool {
+        is_judged(&mut self.connect(way))
+    }
+}
+
+fn is_refused((netns, to): (&Netns, SocketAddr)) -> bool {
+    Client::connect(netns, to).is_err()
+}
+
+/// Whether the service says that a clean request came by the proxy, and a listed token is refused accordingly.
+fn is_judged(client: &mut TlsClient) -> bool {
+    let clean = b"GET / HTTP/1.1\r\nHost: origin.test\r\n\r\n";
+    let answer = client.exchange(clean, LIMIT).unwrap();
+    let Answer::Response {
+        status: 200, body, ..
+    } = answer
+    else {
+        panic!("{answer:?}");
+    };
+    let by_proxy = String::from_utf8(body)
+        .unwrap()
+        .contains("via: 1.1 tokenblock");
+    let listed = client
+        .exchange(&Lab::request(Token::Opaque), LIMIT)
+        .unwrap();
+    let expected = if by_proxy { 403 } else { 200 };
+    assert_eq!(listed.status(), Some(expected), "{listed:?}");
+    by_proxy
+}
+
+#[test]
+fn a_service_keeps_its_port_and_gets_judged_requests() {
+    let Some(binary) = gate::product("intercept::a_service_keeps_its_port") else {
+        return;
+    };
+    let service = Service::new(binary);
+    let mut before: Vec<TlsClient> = service
+        .ways()
+        .into_iter()
+        .map(|w| service.connect(w))
+        .collect();
+    assert!(before.iter_mut().all(|client| !is_judged(client)));
+    let product = service.intercept(&[]);
+    for way in service.ways() {
+        let mut client = service.connect(way);
+        assert!(is_judged(&mut client) && is_judged(&mut client), "{way:?}");
+        let source = client.address().unwrap();
+        let both = || (product.events_from(source).len() == 2).then_some(());
+        assert!(
+            poll::until(LIMIT, both).is_some(),
+            "{way:?}\n{}",
+            product.log()
+        );
+    }
+    // What is told is the address that the client wanted.
+    let [to, _] = service.bench.pair.server_addresses(PORT);
+    assert!(
+        product.says(&format!("\"destination\":\"{to}\"")),
+        "{}",
+        product.log()
+    );
+    // Who was connected already is not cut off.
+    assert!(before.iter_mut().all(|client| !is_judged(client)));
+    // The proxy's own port serves nobody.
+    let own = own_port(&product);
+    let [mut own, _] = service.bench.pair.server_addresses(own);
+    own.set_ip(Ipv4Addr::LOCALHOST.into());
+    let mut direct = Client::connect(&service.bench.pair.server, own).unwrap();
+    assert!(matches!(direct.answer(LIMIT), Answer::Closed(bytes) if bytes.is_empty()));
+}
+
+/// The port that the proxy listens at.
+fn own_port(product: &Product) -> u16 {
+    let line = product
+        .lines()
+        .into_iter()
+        .find(|line| line.contains("in force"))
+        .unwrap();
+    let (_, rest) = line.split_once("\"proxy\":\"[::]:").unwrap();
+    rest.split('"').next().unwrap().parse().unwrap()
+}
+
+#[test]
+fn it_is_off_when_the_process_ends_however_it_ends() {
+    let Some(binary) = gate::product("intercept::it_is_off_when_the_process_ends") else {
+        return;
+    };
+    let service = Service::new(binary);
+    for signal in [Signal::TERM, Signal::KILL] {
+        let mut product = service.intercept(&[]);
+        assert!(service.ways().into_iter().all(|way| service.judged(way)));
+        product.signal(signal).unwrap();
+        product.wait(LIMIT).unwrap();
+        assert!(service.ways().into_iter().all(|way| !service.judged(way)));
+    }
+}
+
+/// A BPF file system of the test's own.
+struct BpfFs(TempDir);
+
+impl BpfFs {
+    fn mount() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mount = Command::new("mount")
+            .args(["-t", "bpf", "bpf"])
+            .arg(folder.path())
+            .status();
+        assert!(mount.unwrap().success());
+        Self(folder)
+    }
+}
+
+impl Drop for BpfFs {
+    fn drop(&mut self) {
+        drop(Command::new("umount").arg(self.0.path()).status());
+    }
+}
+
+#[test]
+fn it_can_stay_shut_until_a_proxy_runs_again() {
+    let Some(binary) = gate::product("intercept::it_can_stay_shut") else {
+        return;
+    };
+    let service = Service::new(binary);
+    let bpf = BpfFs::mount();
+    let pins = bpf.0.path().join("tokenblock");
+    let pin = format!("--intercept-pin={}", pins.display());
+    for signal in [Signal::KILL, Signal::TERM] {
+        let mut product = service.intercept(&["--intercept-fail=closed", &pin]);
+        assert!(service.ways().into_iter().all(|way| service.judged(way)));
+        product.signal(signal).unwrap();
+        product.wait(LIMIT).unwrap();
+        assert!(service.ways().into_iter().all(is_refused));
+    }
+    // One that fails open takes the bar away.
+    let mut product = service.intercept(&[&pin]);
+    assert!(service.ways().into_iter().all(|way| service.judged(way)));
+    product.signal(Signal::TERM).unwrap();
+    product.wait(LIMIT).unwrap();
+    let open = || service.ways().into_iter().all(|way| !is_refused(way));
+    assert!(poll::until(LIMIT, || open().then_some(())).is_some());
+    assert!(service.ways().into_iter().all(|way| !service.judged(way)));
+    // Without a place to stay it does not start.
+    let mut args = service.bench.common();
+    args.extend(
+        [
+            "--intercept=9443",
+            "--intercept-fail=closed",
+            "--intercept-pin=/dev/null/x",
+        ]
+        .map(OsString::from),
+    );
+    let mut product = service.bench.spawn(&args);
+    let end = product.wait(LIMIT).unwrap();
+    assert_eq!(end.code(), Some(71), "{}", end.log);
+    assert!(end.log.contains("mount -t bpf"), "{}", end.log);
+    assert!(service.ways().into_iter().all(|way| !service.judged(way)));
+}
