@@ -614,17 +614,13 @@ impl Value {
     }
 }
 
-/// Marks the bytes of a word that [`Value::plain`] may not take: all up to `/` but `-`, and in cookies `;` and
-/// `\`.
+/// Marks the bytes of a word that [`Value::plain`] may not take: all up to `/` but `-`, and in cookies (`cookie` is
+/// all ones, else zero) `;` and `\`.
 #[inline(always)]
 #[must_use]
-pub fn specials(word: u64, cookie: bool) -> u64 {
+pub fn specials(word: u64, cookie: u64) -> u64 {
     let low = swar::below(word, b'/') & !swar::equal(word, b'-');
-    if cookie {
-        low | swar::equal(word, b';') | swar::equal(word, b'\\')
-    } else {
-        low
-    }
+    low | (swar::equal(word, b';') | swar::equal(word, b'\\')) & cookie
 }
 
 /// Value of a hexadecimal digit; 16 and above for any other byte.

@@ -48,21 +48,15 @@ impl Fingerprint {
     #[must_use]
     pub fn of(key: &InstallationKey, domain: Domain, canonical: &[u8]) -> Self {
         let seed = FingerprintSeed::new(key);
-        let mut state = seed.start();
-        let mut chunks = canonical.chunks_exact(8);
-        for chunk in &mut chunks {
-            let mut word = [0; 8];
-            word.copy_from_slice(chunk);
-            state = seed.absorb(state, u64::from_le_bytes(word));
+        let mut lanes = seed.start();
+        let mut groups = canonical.chunks_exact(GROUP as usize);
+        for group in &mut groups {
+            seed.absorb(&mut lanes, words_of(group));
         }
-        let rest = chunks.remainder();
-        let word = rest
-            .iter()
-            .rev()
-            .fold(0, |word, byte| word << 8 | u64::from(*byte));
+        let rest = groups.remainder();
         seed.finish(
-            state,
-            word,
+            lanes,
+            words_of(rest),
             rest.len() as u32,
             canonical.len() as u64,
             domain,
@@ -77,6 +71,35 @@ impl Fingerprint {
         let bits = 1 << (f & 63) | 1 << (f >> 6 & 63) | 1 << (f >> 12 & 63);
         ((f >> 32) as u32 & mask, bits)
     }
+}
+
+/// Four words, in the order of their bytes.
+pub type Words = (u64, u64, u64, u64);
+
+/// Bytes of four words: a fingerprint takes so many at once.
+pub const GROUP: u32 = 32;
+
+/// Up to [`GROUP`] bytes, with zeros behind them.
+fn words_of(bytes: &[u8]) -> Words {
+    let word = |index: usize| {
+        let rest = bytes.get(index * 8..).unwrap_or(&[]);
+        let eight = rest.iter().take(8).rev();
+        eight.fold(0, |word, byte| word << 8 | u64::from(*byte))
+    };
+    (word(0), word(1), word(2), word(3))
+}
+
+/// A fingerprint on its way. The multiplications of one lane wait for each other, so there are two.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Lanes {
+    even: u64,
+    odd: u64,
+}
+
+impl Lanes {
+    /// Nothing was taken, and none will be before [`FingerprintSeed::start`].
+    pub const NONE: Self = Self { even: 0, odd: 0 };
 }
 
 /// Key material of fingerprints.
@@ -104,28 +127,49 @@ impl FingerprintSeed {
     /// The state of an empty value.
     #[inline(always)]
     #[must_use]
-    pub fn start(&self) -> u64 {
-        self.start
+    pub fn start(&self) -> Lanes {
+        Lanes {
+            even: self.start,
+            odd: self.start,
+        }
     }
 
-    /// Takes a whole word.
+    /// Takes a whole group.
     #[inline(always)]
-    #[must_use]
-    pub fn absorb(&self, state: u64, word: u64) -> u64 {
+    pub fn absorb(&self, lanes: &mut Lanes, (a, b, c, d): Words) {
+        lanes.even = self.mix(self.mix(lanes.even, a), c);
+        lanes.odd = self.mix(self.mix(lanes.odd, b), d);
+    }
+
+    #[inline(always)]
+    fn mix(&self, state: u64, word: u64) -> u64 {
         let x = (state ^ word).wrapping_mul(self.multiplier);
         // Without it the top byte of a word would only ever reach the top byte of the state.
         x ^ x >> 32
     }
 
-    /// Ends a value of `len` bytes with the first `n` (0..=7) bytes of `word`.
+    /// Ends a value of `len` bytes with the first `n` (below [`GROUP`]) bytes of a group.
     #[inline(always)]
     #[must_use]
-    pub fn finish(&self, state: u64, word: u64, n: u32, len: u64, domain: Domain) -> Fingerprint {
+    pub fn finish(
+        &self,
+        mut lanes: Lanes,
+        (a, b, c, d): Words,
+        n: u32,
+        len: u64,
+        domain: Domain,
+    ) -> Fingerprint {
         let domain = match domain {
             Domain::Exact => 0,
             Domain::Jws => 1 << 63,
         };
-        let state = self.absorb(state, swar::keep(word, n));
-        Fingerprint(self.absorb(state, len | domain))
+        let group = (
+            swar::keep(a, swar::part(n, 0)),
+            swar::keep(b, swar::part(n, 1)),
+            swar::keep(c, swar::part(n, 2)),
+            swar::keep(d, swar::part(n, 3)),
+        );
+        self.absorb(&mut lanes, group);
+        Fingerprint(self.mix(self.mix(lanes.even, lanes.odd), len | domain))
     }
 }

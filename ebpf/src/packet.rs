@@ -45,6 +45,25 @@ impl Head {
         head
     }
 
+    /// Leaves none of the bytes behind.
+    #[inline(always)]
+    pub fn clear(&mut self) {
+        let mut word = 0;
+        while word < HEAD / 8 {
+            let zero = swar::zero();
+            // A call of the kernel's own memset costs three times as much.
+            // SAFETY: aligned and inside `bytes`.
+            unsafe {
+                self.bytes
+                    .as_mut_ptr()
+                    .cast::<u64>()
+                    .add(word)
+                    .write_volatile(zero)
+            };
+            word += 1;
+        }
+    }
+
     /// Where the bytes are to be put: [`HEAD`] of them.
     #[inline(always)]
     pub fn as_mut_ptr(&mut self) -> *mut u8 {

@@ -10,7 +10,7 @@ pub use super::digest::TokenDigest;
 use super::{
     candidate::{Context, Next, Value, hex_value, specials},
     digest::Domain,
-    filter::Filter,
+    filter::{Filter, GROUP, Lanes, Words},
     location::{LocationId, LocationKind, NameHash, mix},
     rules::{CONTENT_LENGTH, COOKIE_HEADER, MAX_NAME, NO_LOCATION, Rules},
     swar,
@@ -35,6 +35,9 @@ pub trait Source {
 pub trait Chunk {
     /// The eight bytes from `index * 8` on, the first in the lowest place; `index` below `WIDEST / 8`.
     fn word(&self, index: u32) -> u64;
+
+    /// The four words from `index` on, a multiple of four.
+    fn words(&self, index: u32) -> Words;
 }
 
 /// What the scanner reads at its position.
@@ -81,7 +84,7 @@ pub enum Step {
 }
 
 /// Bytes that the widest unit reads at once; a source that will grow should hold as many before its end.
-pub const WIDEST: u32 = 128;
+pub const WIDEST: u32 = 256;
 
 const WIDEST_WORDS: u32 = WIDEST / 8;
 /// A request line or a location was seen.
@@ -117,7 +120,7 @@ pub struct Scan {
     glanced: u32,
     /// Dots among them, up to 2.
     dots: u32,
-    /// Bytes of the next word that are looked at already.
+    /// Bytes of the next group that are looked at already.
     passed: u32,
     /// Bits [`SIGN`], [`BLANK`].
     headers: u32,
@@ -131,7 +134,7 @@ pub struct Scan {
     blank_at: u32,
     /// Where a message may begin in the middle of what was read as a line; 0 where nowhere.
     fork_at: u32,
-    fingerprint: u64,
+    fingerprint: Lanes,
     name: NameHash,
     value: Value,
 }
@@ -158,7 +161,7 @@ impl Scan {
             base: 0,
             blank_at: 0,
             fork_at: 0,
-            fingerprint: 0,
+            fingerprint: Lanes::NONE,
             name: NameHash::new(LocationKind::Header, rules.name_seed),
             value: Value::new(rules),
         }
@@ -439,6 +442,13 @@ impl Scan {
         self.pos + self.glanced
     }
 
+    /// Whether nothing is left to be done before the source has more than `end` bytes.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_done(&self, end: u32) -> bool {
+        self.pos >= end && !self.value.has_pending() && !self.value.has_undecoded()
+    }
+
     /// The source can hold no more bytes behind `pos`: what is read must be digested as it comes.
     #[inline(always)]
     pub fn stop_glancing(&mut self) {
@@ -465,7 +475,7 @@ impl Scan {
             self.value.decode(rules);
             return Step::More;
         }
-        if self.pos >= source.end() {
+        if self.is_done(source.end()) {
             return Step::End;
         }
         if self.pos >= self.body_end {
@@ -560,13 +570,22 @@ impl Scan {
         let chunk = source.chunk(self.pos);
         let mut i = 0;
         while i < WIDEST_WORDS {
-            let (a, b) = (chunk.word(i), chunk.word(i + 1));
-            if swar::near_line_end(a) | swar::near_line_end(b) != 0
-                && swar::line_end(a) | swar::line_end(b) != 0
+            let (a, b, c, d) = chunk.words(i);
+            if swar::not_plain(a) | swar::not_plain(b) | swar::not_plain(c) | swar::not_plain(d)
+                != 0
             {
-                return self.skip_in(left, i * 8, a, b);
+                if swar::near_line_end(a) | swar::near_line_end(b) != 0
+                    && swar::line_end(a) | swar::line_end(b) != 0
+                {
+                    return self.skip_in(left, i * 8, a, b);
+                }
+                if swar::near_line_end(c) | swar::near_line_end(d) != 0
+                    && swar::line_end(c) | swar::line_end(d) != 0
+                {
+                    return self.skip_in(left, i * 8 + 16, c, d);
+                }
             }
-            i += 2;
+            i += 4;
         }
         self.pos += swar::least(left, WIDEST);
     }
@@ -789,7 +808,7 @@ impl Scan {
         let left = self.end(source) - self.pos;
         let cookie = self.value.is_cookie();
         let words = self.value.takes_words();
-        let stop = swar::first(specials(word, cookie));
+        let stop = swar::first(specials(word, u64::from(cookie).wrapping_neg()));
         if stop >= bytes && glance && self.value.may_glance() {
             self.mode = Mode::Glance;
             self.glanced = 0;
@@ -820,45 +839,78 @@ impl Scan {
         let left = self.end(source) - self.pos;
         let chunk = source.chunk(self.pos + self.glanced);
         let cookie = self.value.is_cookie();
-        let mut state = self.fingerprint;
-        let mut fresh = u64::MAX
-            .wrapping_shl(self.passed * 4)
-            .wrapping_shl(self.passed * 4);
+        let mut lanes = self.fingerprint;
         let mut i = 0;
         while i < WIDEST_WORDS {
-            let word = chunk.word(i);
-            let mask = specials(word, cookie) & fresh;
-            if mask != 0 {
-                self.fingerprint = state;
-                self.glanced += i * 8;
-                return self.glance_stop(rules, left, word, mask, filter);
+            let (a, b, c, d) = chunk.words(i);
+            let marks =
+                swar::not_token(a) | swar::not_token(b) | swar::not_token(c) | swar::not_token(d);
+            if marks != 0 || cookie && ends_cookie(&chunk, i) != 0 {
+                break;
             }
-            fresh = u64::MAX;
-            state = rules.fingerprint.absorb(state, word);
-            i += 1;
+            rules.fingerprint.absorb(&mut lanes, (a, b, c, d));
+            // Unrolled it needs more stack than there is ("combined stack size of 2 calls is ... Too large").
+            i = swar::opaque(i + 4);
         }
-        self.fingerprint = state;
+        self.fingerprint = lanes;
+        self.glanced += i * 8;
+        swar::forget_registers();
+        if i < WIDEST_WORDS {
+            self.glance_group(rules, source, left, filter);
+        } else if self.glanced >= left {
+            self.stop_glancing();
+        }
+    }
+
+    /// Looks for the first special byte of a group which may hold one.
+    #[inline(always)]
+    fn glance_group<S: Source + ?Sized, F: Filter>(
+        &mut self,
+        rules: &Rules,
+        source: &S,
+        left: u32,
+        filter: &F,
+    ) {
+        let chunk = source.chunk(self.pos + self.glanced);
+        let cookie = u64::from(self.value.is_cookie()).wrapping_neg();
+        let passed = self.passed;
+        let before = |index, stop| {
+            // One word after the other: together they need more stack than there is.
+            swar::forget_registers();
+            let seen = swar::keep(u64::MAX, swar::part(passed, index));
+            swar::before(
+                swar::first(specials(chunk.word(index), cookie) & !seen),
+                stop,
+            )
+        };
+        let stop = before(0, before(1, before(2, before(3, 0))));
+        if stop < GROUP {
+            return self.glance_stop(rules, source, left, stop, filter);
+        }
         self.passed = 0;
-        self.glanced += WIDEST;
+        let mut lanes = self.fingerprint;
+        rules.fingerprint.absorb(&mut lanes, chunk.words(0));
+        self.fingerprint = lanes;
+        self.glanced += GROUP;
         if self.glanced >= left {
             self.stop_glancing();
         }
     }
 
-    /// Handles the first special byte that a glance met in `word`.
+    /// Handles the first special byte that a glance met, `stop` bytes behind the first of the group.
     #[inline(always)]
-    fn glance_stop<F: Filter>(
+    fn glance_stop<S: Source + ?Sized, F: Filter>(
         &mut self,
         rules: &Rules,
+        source: &S,
         left: u32,
-        word: u64,
-        mask: u64,
+        stop: u32,
         filter: &F,
     ) {
         swar::forget_registers();
-        let stop = swar::first(mask);
+        let words = source.chunk(self.pos + self.glanced).words(0);
         let len = self.glanced + stop;
-        let byte = word.wrapping_shr(stop * 8) as u8;
+        let byte = source.chunk(self.pos + len).word(0) as u8;
         self.passed = stop + 1;
         let end = byte <= b' ' || byte == b'"' || self.value.is_separator(byte);
         if len < left && !end {
@@ -878,7 +930,7 @@ impl Scan {
         let domain = if end { Domain::Exact } else { Domain::Jws };
         let seen = rules
             .fingerprint
-            .finish(self.fingerprint, word, stop, u64::from(len), domain);
+            .finish(self.fingerprint, words, stop, u64::from(len), domain);
         if len >= left || filter.may_hold(seen) {
             self.stop_glancing();
         } else if end {
@@ -1143,6 +1195,20 @@ impl Scan {
     }
 }
 
+/// Not zero where the group of word `index` holds a byte that ends a cookie, or begins an escape.
+#[inline(always)]
+fn ends_cookie<C: Chunk>(chunk: &C, index: u32) -> u64 {
+    let mut marks = 0;
+    let mut i = index;
+    while i < index + GROUP / 8 {
+        swar::forget_registers();
+        let word = chunk.word(i);
+        marks |= swar::equal(word, b';') | swar::equal(word, b'\\');
+        i += 1;
+    }
+    marks
+}
+
 /// What ends a header name, or a method.
 #[inline(always)]
 fn name_end(word: u64) -> u64 {
@@ -1168,6 +1234,20 @@ impl Chunk for &[u8; WIDEST as usize] {
         // SAFETY: in bounds by the mask; eight bytes are eight bytes.
         u64::from_le_bytes(unsafe { self.as_ptr().add(at).cast::<[u8; 8]>().read() })
     }
+
+    #[inline(always)]
+    fn words(&self, index: u32) -> Words {
+        // One check for all four.
+        let at = (index & (WIDEST_WORDS - 4)) as usize * 8;
+        // SAFETY: as in `word`.
+        let word = |n: usize| unsafe { self.as_ptr().add(at + n * 8).cast::<[u8; 8]>().read() };
+        (
+            u64::from_le_bytes(word(0)),
+            u64::from_le_bytes(word(1)),
+            u64::from_le_bytes(word(2)),
+            u64::from_le_bytes(word(3)),
+        )
+    }
 }
 
 impl Chunk for &[u8] {
@@ -1180,5 +1260,14 @@ impl Chunk for &[u8] {
                 .rev()
                 .fold(0, |word, byte| word << 8 | u64::from(*byte)),
         }
+    }
+
+    fn words(&self, index: u32) -> Words {
+        (
+            self.word(index),
+            self.word(index + 1),
+            self.word(index + 2),
+            self.word(index + 3),
+        )
     }
 }

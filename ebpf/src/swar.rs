@@ -23,6 +23,21 @@ pub fn zero() -> u64 {
     0
 }
 
+/// Hides a value's origin from LLVM.
+#[inline(always)]
+#[must_use]
+pub fn opaque(n: u32) -> u32 {
+    #[cfg(target_arch = "bpf")]
+    let n = {
+        let mut n = u64::from(n);
+        // A real instruction: an empty one leaves two line records at one offset ("Invalid line_info").
+        // SAFETY: a register is copied to itself.
+        unsafe { core::arch::asm!("{0} = {0}", inout(reg) n, options(pure, nomem, nostack)) };
+        n as u32
+    };
+    n
+}
+
 /// Makes LLVM read again what lies in memory, rather than keep it in registers: only then are the ways that lead
 /// here one to the verifier, which compares registers.
 #[inline(always)]
@@ -92,6 +107,23 @@ pub const fn near_line_end(word: u64) -> u64 {
     x.wrapping_sub(splat(0x08)) & !x & HIGH
 }
 
+/// Zero if every byte is in `0x30..=0x7f` or is `-`, as those of most tokens are; `/` and bytes from 0x80 on may be
+/// marked too. May be combined by `|` over words.
+#[inline(always)]
+#[must_use]
+pub const fn not_token(word: u64) -> u64 {
+    // Swaps `-` and `/`, so that `-` is above all other bytes that end a token.
+    (word ^ splat(0x02)).wrapping_sub(splat(b'/')) & HIGH
+}
+
+/// Zero if every byte is in `0x10..0x90`, as those of ASCII text but for its control characters are; may be combined
+/// by `|` over words.
+#[inline(always)]
+#[must_use]
+pub const fn not_plain(word: u64) -> u64 {
+    word.wrapping_sub(splat(0x10)) & HIGH
+}
+
 /// Index (0..=7) of the first marked byte; 8 where none is marked.
 #[inline(always)]
 #[must_use]
@@ -110,6 +142,22 @@ pub const fn keep(word: u64, n: u32) -> u64 {
     // Two shifts by half: one shift by 64 is undefined.
     let rest = u64::MAX.wrapping_shl(n * 4).wrapping_shl(n * 4);
     word & !rest
+}
+
+/// How many of the first `n` bytes of a group of words lie in word `index`.
+#[inline(always)]
+#[must_use]
+pub fn part(n: u32, index: u32) -> u32 {
+    let behind = i64::from(n) - i64::from(index * 8);
+    least((behind & !(behind >> 63)) as u32, 8)
+}
+
+/// The index of the first mark in a word and those behind it: `first` (0..=8) that in the word itself, `rest` that in
+/// the others.
+#[inline(always)]
+#[must_use]
+pub const fn before(first: u32, rest: u32) -> u32 {
+    first + (first >> 3) * rest
 }
 
 /// Folds a word of a location name: letters to lower case, and every other printable byte that is not a
@@ -152,6 +200,26 @@ mod tests {
         #[test]
         fn least_is_the_minimum(a: u32, b: u32) {
             prop_assert_eq!(least(a, b), a.min(b));
+        }
+
+        #[test]
+        fn a_plain_group_is_plain(bytes: [u8; 8]) {
+            let word = u64::from_le_bytes(bytes);
+            if bytes.iter().any(|x| *x < b'/' && *x != b'-') {
+                prop_assert!(not_token(word) != 0);
+            }
+            if bytes.iter().any(|x| *x < 0x10) {
+                prop_assert!(not_plain(word) != 0);
+            }
+            let token = bytes.map(|x| if x & 0x7f < b'0' { b'-' } else { x & 0x7f });
+            prop_assert_eq!(not_token(u64::from_le_bytes(token)), 0);
+        }
+
+        #[test]
+        fn the_parts_of_a_group_are_its_whole(n in 0u32..=32) {
+            let parts = [0, 1, 2, 3].map(|index| part(n, index));
+            prop_assert_eq!(parts.iter().sum::<u32>(), n);
+            prop_assert!(parts.windows(2).all(|two| two[0] == 8 || two[1] == 0));
         }
 
         #[test]

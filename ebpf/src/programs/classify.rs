@@ -42,8 +42,7 @@ pub fn classify(ctx: &TcContext, link: Link, direction: Direction) -> i32 {
     let work = unsafe { &mut *work };
     let judged = read(skb, ctx.len(), work, counts, link, direction);
     // The first bytes of a frame hold the first of its payload, where the query of a request stands.
-    // SAFETY: `head` holds HEAD bytes and more.
-    unsafe { skb::clear::<{ HEAD as u32 }>(skb, work.head.as_mut_ptr(), HEAD as u32) };
+    work.head.clear();
     let reason = match judged {
         Ok(()) => Counter::Clean,
         Err(reason) => reason,

@@ -88,8 +88,11 @@ pub fn lock(flow: &mut Flow) -> bool {
 #[inline(always)]
 pub fn unlock(flow: &mut Flow) {
     let lock: *mut u32 = &raw mut flow.lock;
-    // SAFETY: as in `lock`.
+    // SAFETY: as in `lock`. There a plain store is not seen before those in front of it; elsewhere it might be.
     unsafe {
+        #[cfg(bpf_target_arch = "x86_64")]
+        core::arch::asm!("*(u32 *)(r1 + 0) = w2", in("r1") lock, in("r2") 0_u64);
+        #[cfg(not(bpf_target_arch = "x86_64"))]
         core::arch::asm!("w2 = xchg32_32(r1 + 0, w2)", in("r1") lock, inout("r2") 0_u64 => _);
     }
 }

@@ -7,7 +7,7 @@ use tokenblock_ebpf::{
     flow::{Conflict, Flow, Gap, Left, Place},
     reply::SYN,
     rules::Rules,
-    scan::Step,
+    scan::{Source as _, Step},
     swar::forget_registers,
     verdict::{ACTION_ALERT, Counter, Settings},
 };
@@ -219,7 +219,14 @@ extern "C" fn unit(_index: u64, context: *mut Shared<'_>) -> i64 {
         mask: shared.settings.filter_mask,
     };
     match work.scan.step(shared.rules, &work.window, &filter) {
-        Step::More => CONTINUE,
+        Step::More => {
+            // The end is seen without another unit.
+            if shared.work.window.is_last() && shared.work.scan.is_done(shared.work.window.end()) {
+                end_scan(shared)
+            } else {
+                CONTINUE
+            }
+        }
         Step::End => end_scan(shared),
         Step::Lookup(digest) => {
             shared.counts.count(Counter::Candidates);

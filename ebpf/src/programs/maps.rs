@@ -2,7 +2,7 @@
 
 use aya_ebpf::{
     bindings::BPF_NOEXIST,
-    helpers::bpf_ktime_get_ns,
+    helpers::generated::bpf_ktime_get_coarse_ns,
     macros::map,
     maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf, lpm_trie::Key},
 };
@@ -218,11 +218,11 @@ pub fn replies(slot: u32) -> Option<*mut Replies> {
     REPLIES.get_ptr_mut(slot)
 }
 
-/// Nanoseconds since boot.
+/// Nanoseconds since boot, as of the last tick: a few milliseconds decide nothing here, and it needs no clock read.
 #[inline(always)]
 pub fn now() -> u64 {
     // SAFETY: no arguments.
-    unsafe { bpf_ktime_get_ns() }
+    unsafe { bpf_ktime_get_coarse_ns() }
 }
 
 /// Remembers that a request of this flow was blocked.

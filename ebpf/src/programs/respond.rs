@@ -233,7 +233,7 @@ unsafe fn pad(skb: *mut __sk_buff, reply: &Reply) -> bool {
     }
     let at = reply.tcp_at.wrapping_sub(reply.padding_len);
     let from = reply.padding.as_ptr().cast::<u8>();
-    let n = skb::opaque(reply.padding_len) & (MAX_PADDING - 1);
+    let n = swar::opaque(reply.padding_len) & (MAX_PADDING - 1);
     // SAFETY: less than MAX_PADDING bytes.
     n != 0 && unsafe { bpf_skb_store_bytes(skb, at, from.cast(), n, 0) == 0 }
 }

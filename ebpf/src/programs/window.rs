@@ -3,7 +3,7 @@
 use aya_ebpf::bindings::__sk_buff;
 use tokenblock_ebpf::{
     scan::{Source, WIDEST},
-    swar::least,
+    swar::{least, opaque},
 };
 
 use super::skb;
@@ -55,8 +55,13 @@ impl Window {
     /// Whether a unit that reads [`WIDEST`] bytes from `at` on finds all that the payload has.
     #[inline(always)]
     pub fn covers(&self, at: u32) -> bool {
-        self.len.wrapping_sub(at) as i32 >= WIDEST as i32
-            || self.base.wrapping_add(self.len) >= self.payload_end
+        self.len.wrapping_sub(at) as i32 >= WIDEST as i32 || self.is_last()
+    }
+
+    /// Whether the payload has no bytes behind the window.
+    #[inline(always)]
+    pub fn is_last(&self) -> bool {
+        self.base.wrapping_add(self.len) >= self.payload_end
     }
 
     /// Moves on, so that the first byte held is the one at `pos`; false where the packet could not be read.
@@ -86,7 +91,7 @@ impl Source for Window {
 
     #[inline(always)]
     fn chunk(&self, at: u32) -> &[u8; WIDEST as usize] {
-        let at = skb::opaque(at);
+        let at = opaque(at);
         let at = if at > CAPACITY { 0 } else { at };
         // SAFETY: CAPACITY + WIDEST bytes are there, all initialised.
         unsafe { &*self.bytes.as_ptr().add(at as usize).cast() }

@@ -13,10 +13,11 @@ use aya_ebpf::{
 };
 use tokenblock_ebpf::{
     packet::{HEAD, Head, Link, Segment, parse},
+    swar::opaque,
     verdict::Counter,
 };
 
-use super::{maps, skb::opaque};
+use super::maps;
 
 /// What one frame needs while it is looked at.
 #[repr(C)]
