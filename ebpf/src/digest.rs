@@ -99,6 +99,7 @@ impl Tail {
     }
 
     /// The bytes not yet given as a block; to be changed by who hides them.
+    #[cfg(any(feature = "sha256", not(target_arch = "bpf")))]
     #[inline(always)]
     pub(crate) fn held(&mut self) -> &mut u64 {
         &mut self.word

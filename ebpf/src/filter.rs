@@ -154,7 +154,7 @@ impl FingerprintSeed {
     pub fn finish(
         &self,
         mut lanes: Lanes,
-        (a, b, c, d): Words,
+        words: Words,
         n: u32,
         len: u64,
         domain: Domain,
@@ -164,10 +164,10 @@ impl FingerprintSeed {
             Domain::Jws => 1 << 63,
         };
         let group = (
-            swar::keep(a, swar::part(n, 0)),
-            swar::keep(b, swar::part(n, 1)),
-            swar::keep(c, swar::part(n, 2)),
-            swar::keep(d, swar::part(n, 3)),
+            swar::keep(words.0, swar::part(n, 0)),
+            swar::keep(words.1, swar::part(n, 1)),
+            swar::keep(words.2, swar::part(n, 2)),
+            swar::keep(words.3, swar::part(n, 3)),
         );
         self.absorb(&mut lanes, group);
         Fingerprint(self.mix(self.mix(lanes.even, lanes.odd), len | domain))

@@ -48,19 +48,13 @@ impl Head {
     /// Leaves none of the bytes behind.
     #[inline(always)]
     pub fn clear(&mut self) {
-        let mut word = 0;
-        while word < HEAD / 8 {
-            let zero = swar::zero();
-            // A call of the kernel's own memset costs three times as much.
-            // SAFETY: aligned and inside `bytes`.
-            unsafe {
-                self.bytes
-                    .as_mut_ptr()
-                    .cast::<u64>()
-                    .add(word)
-                    .write_volatile(zero)
-            };
-            word += 1;
+        let words = (&raw mut *self).cast::<u64>();
+        let mut at = 0;
+        while at < HEAD / 8 {
+            // In line: a call of the kernel's own memset costs three times as much.
+            // SAFETY: a head is aligned to words, and holds so many.
+            unsafe { words.add(at).write_volatile(swar::zero()) };
+            at += 1;
         }
     }
 

@@ -568,24 +568,24 @@ impl Scan {
     fn skip_unit<S: Source + ?Sized>(&mut self, source: &S) {
         let left = self.end(source) - self.pos;
         let chunk = source.chunk(self.pos);
-        let mut i = 0;
-        while i < WIDEST_WORDS {
-            let (a, b, c, d) = chunk.words(i);
+        let mut at = 0;
+        while at < WIDEST_WORDS {
+            let (a, b, c, d) = chunk.words(at);
             if swar::not_plain(a) | swar::not_plain(b) | swar::not_plain(c) | swar::not_plain(d)
                 != 0
             {
                 if swar::near_line_end(a) | swar::near_line_end(b) != 0
                     && swar::line_end(a) | swar::line_end(b) != 0
                 {
-                    return self.skip_in(left, i * 8, a, b);
+                    return self.skip_in(left, at * 8, a, b);
                 }
                 if swar::near_line_end(c) | swar::near_line_end(d) != 0
                     && swar::line_end(c) | swar::line_end(d) != 0
                 {
-                    return self.skip_in(left, i * 8 + 16, c, d);
+                    return self.skip_in(left, at * 8 + 16, c, d);
                 }
             }
-            i += 4;
+            at += 4;
         }
         self.pos += swar::least(left, WIDEST);
     }
@@ -840,22 +840,22 @@ impl Scan {
         let chunk = source.chunk(self.pos + self.glanced);
         let cookie = self.value.is_cookie();
         let mut lanes = self.fingerprint;
-        let mut i = 0;
-        while i < WIDEST_WORDS {
-            let (a, b, c, d) = chunk.words(i);
+        let mut at = 0;
+        while at < WIDEST_WORDS {
+            let (a, b, c, d) = chunk.words(at);
             let marks =
                 swar::not_token(a) | swar::not_token(b) | swar::not_token(c) | swar::not_token(d);
-            if marks != 0 || cookie && ends_cookie(&chunk, i) != 0 {
+            if marks != 0 || cookie && ends_cookie(&chunk, at) != 0 {
                 break;
             }
             rules.fingerprint.absorb(&mut lanes, (a, b, c, d));
             // Unrolled it needs more stack than there is ("combined stack size of 2 calls is ... Too large").
-            i = swar::opaque(i + 4);
+            at = swar::opaque(at + 4);
         }
         self.fingerprint = lanes;
-        self.glanced += i * 8;
+        self.glanced += at * 8;
         swar::forget_registers();
-        if i < WIDEST_WORDS {
+        if at < WIDEST_WORDS {
             self.glance_group(rules, source, left, filter);
         } else if self.glanced >= left {
             self.stop_glancing();

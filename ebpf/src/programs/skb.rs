@@ -61,10 +61,10 @@ const URGENT_AT: u32 = 18;
 #[inline(always)]
 pub fn clear_urgent(skb: *mut __sk_buff, tcp_at: u32, urgent: u16) -> bool {
     let mut words = swar::zero();
-    let word = (&raw mut words).cast::<u8>();
+    let word = &raw mut words;
     // SAFETY: the program's context; a word holds both.
     unsafe {
-        if !read::<2>(skb, tcp_at.wrapping_add(FLAGS_AT), word) {
+        if !read::<2>(skb, tcp_at.wrapping_add(FLAGS_AT), word.cast()) {
             return false;
         }
         let flagged = words & 0xffff;
@@ -72,7 +72,7 @@ pub fn clear_urgent(skb: *mut __sk_buff, tcp_at: u32, urgent: u16) -> bool {
         words = flagged & !u64::from(u16::from_be(u16::from(URG)));
         let calm = words;
         replace(skb, tcp_at, FLAGS_AT, word, flagged, calm) && {
-            words = 0;
+            word.write(0);
             replace(skb, tcp_at, URGENT_AT, word, u64::from(urgent.to_be()), 0)
         }
     }
@@ -87,7 +87,7 @@ unsafe fn replace(
     skb: *mut __sk_buff,
     tcp_at: u32,
     at: u32,
-    word: *const u8,
+    word: *const u64,
     old: u64,
     new: u64,
 ) -> bool {
