@@ -14,6 +14,7 @@ use clap::{
     builder::BoolishValueParser,
 };
 
+use self::units::Span;
 use self::{given::Given, proxy::ProxyArgs};
 use crate::{
     config_file::ConfigError,
@@ -90,6 +91,12 @@ pub struct RunArgs {
     )]
     #[arg(value_parser = clap::value_parser!(u64).range(1..=4096), help_heading = "Denylist")]
     pub min_token_length: u64,
+
+    /// A JWT leaves the list this long after its own `exp`, for instance `5m`, unless its entry says when
+    /// [default: it stays]
+    #[arg(long, value_name = "MARGIN", env = "TOKENBLOCK_JWT_EXPIRY")]
+    #[arg(help_heading = "Denylist")]
+    pub jwt_expiry: Option<Span>,
 
     /// Header whose value may be a token, alone or behind a scheme such as Bearer; replaces the default
     /// names (repeatable)

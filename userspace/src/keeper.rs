@@ -42,6 +42,8 @@ pub struct Sources {
     pub key: StoredKey,
     /// Entries shorter than this many bytes are skipped.
     pub min_token_length: u64,
+    /// How long after its `exp` a JWT leaves by itself, where it does.
+    pub jwt_expiry: Option<Duration>,
 }
 
 /// The sources and the denylist that they fill.
@@ -110,6 +112,7 @@ impl Sources {
         let reading = Reading {
             key: self.key.get(),
             min_token_length: self.min_token_length,
+            jwt_expiry: self.jwt_expiry,
         };
         let mut gathered = Gathered::default();
         for source in &self.files {
@@ -373,6 +376,7 @@ mod tests {
                     .collect(),
                 key: StoredKey::load_or_create(folder.path()).unwrap(),
                 min_token_length: 8,
+                jwt_expiry: None,
             };
             let loaded = sources
                 .read(additions(folder.path()), SystemTime::now())
@@ -522,6 +526,7 @@ mod tests {
             }],
             key: StoredKey::load_or_create(folder.path()).unwrap(),
             min_token_length: 8,
+            jwt_expiry: None,
         };
         let loaded = sources
             .read(additions(folder.path()), SystemTime::now())

@@ -143,6 +143,7 @@ impl Tiers {
             files: settings.denylist,
             key,
             min_token_length: settings.min_token_length,
+            jwt_expiry: settings.jwt_expiry,
         };
         let loaded = sources.read(additions, now)?;
         let entries = loaded.list.records().len();
@@ -185,6 +186,7 @@ impl Tiers {
             &settings.control,
             key,
             settings.min_token_length,
+            settings.jwt_expiry,
             requests,
             questions,
         )?;

@@ -37,6 +37,8 @@ pub struct Settings {
     pub locations: Locations,
     /// Entries and candidates shorter than this many bytes don't count.
     pub min_token_length: u64,
+    /// How long after its `exp` a JWT leaves the list by itself, where it does.
+    pub jwt_expiry: Option<Duration>,
     /// Where the installation key is.
     pub state_dir: PathBuf,
     /// Where changes at run time are asked for.
@@ -299,6 +301,7 @@ impl Settings {
         };
         Ok(Self {
             min_token_length: args.min_token_length,
+            jwt_expiry: args.jwt_expiry.map(|span| span.0),
             state_dir,
             control,
             log_format: args.log_format,

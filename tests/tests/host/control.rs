@@ -5,15 +5,18 @@ use std::{
     io::Write as _,
     path::Path,
     process::{Command, Stdio},
+    time::{Duration, SystemTime},
 };
 
+use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use rustix::process::Signal;
 use tokenblock_tests::{
+    certificate::Certificate,
     fixtures::{Token, list_file},
-    gate,
+    gate, poll,
 };
 
-use crate::lab::{Bench, Tier};
+use crate::lab::{Bench, LIMIT, Tier};
 
 /// Runs `tokenblock` with this input; gives its exit code and what it wrote.
 fn call(binary: &Path, state: &Path, args: &[&str], input: &str) -> (Option<i32>, String) {
@@ -63,4 +66,49 @@ fn an_addition_is_enforced_when_the_command_returns() {
         assert!(lab.blocks(Token::Jwt), "{tier:?}\n{}", lab.product.log());
         lab.assert_no_token_shown();
     }
+}
+
+#[test]
+fn an_entry_leaves_each_tier_at_its_second() {
+    let Some(binary) = gate::product("an_entry_leaves_each_tier_at_its_second") else {
+        return;
+    };
+    for tier in [Tier::Kernel, Tier::Proxy] {
+        let bench = Bench::new(binary.clone());
+        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        let exp = since.unwrap().as_secs() + 4;
+        let jwt = jwt(exp);
+        fs::write(
+            bench.list(),
+            format!("{jwt}\n{}", list_file(&[Token::Opaque])),
+        )
+        .unwrap();
+        let lab = bench.start(tier, &["--jwt-expiry", "1s"]);
+        let [server, _] = lab.servers();
+        let request = format!(
+            "GET / HTTP/1.1\r\nHost: {}\r\nAuthorization: Bearer {jwt}\r\n\r\n",
+            Certificate::HOST
+        );
+        let blocks = || {
+            let answer = lab.exchange(server, request.as_bytes(), LIMIT).answer;
+            answer.status() == Some(403)
+        };
+        let leaves = SystemTime::UNIX_EPOCH + Duration::from_secs(exp + 1);
+        while SystemTime::now() < leaves - Duration::from_millis(200) {
+            assert!(blocks(), "{tier:?}\n{}", lab.product.log());
+        }
+        let free = poll::until(LIMIT, || (!blocks()).then(SystemTime::now));
+        let late = free.unwrap().duration_since(leaves);
+        // Never early, and within the second.
+        let late = late.unwrap_or_else(|early| panic!("{tier:?}: {early}"));
+        assert!(late < Duration::from_secs(1), "{tier:?}: {late:?}");
+        assert!(lab.blocks(Token::Opaque), "{tier:?}");
+    }
+}
+
+/// A JWT that ends by itself at this second.
+fn jwt(exp: u64) -> String {
+    let encode = |json: &str| BASE64_URL_SAFE_NO_PAD.encode(json);
+    let payload = encode(&format!(r#"{{"sub":"alice","exp":{exp}}}"#));
+    format!("{}.{payload}.c2lnbmF0dXJl", encode(r#"{"alg":"HS256"}"#))
 }

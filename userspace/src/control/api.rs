@@ -5,14 +5,13 @@ use std::{collections::BTreeMap, time::SystemTime};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use tokenblock_ebpf::digest::InstallationKey;
 use zeroize::Zeroizing;
 
 use crate::{
-    denylist::{Action, Expires, Identity, TokenId, Unlistable, identify},
+    denylist::{Action, Identity, TokenId, Unlistable, identify},
     import::{Unfit, guard},
     keeper::{Checked, FileStatus, Imported, ListStatus, Mode, Removed, Target},
-    sources,
+    sources::{self, Reading},
     state::{Addition, Outcome, StoredEntry},
 };
 
@@ -101,6 +100,10 @@ pub(super) enum EntryError {
         "expires takes a time such as 2027-01-31T12:00:00Z or a duration such as 90d or 12h, still to come"
     )]
     Expires,
+    #[error(
+        "its own exp has passed, so it would leave at once (--jwt-expiry); expires says when it leaves all the same"
+    )]
+    Ended,
     #[error("{0} is longer than {LONGEST_TEXT} bytes")]
     TooLong(&'static str),
     #[error("{0} has a control character or a double quote in it")]
@@ -113,14 +116,11 @@ pub(super) enum EntryError {
 
 /// What tokens are identified with.
 #[derive(Clone, Copy)]
-pub(super) struct Identifying<'a> {
-    pub(super) key: &'a InstallationKey,
-    pub(super) min_token_length: u64,
-}
+pub(super) struct Identifying<'a>(pub(super) Reading<'a>);
 
 impl Identifying<'_> {
     pub(super) fn token(self, token: &str) -> Result<Identity, EntryError> {
-        Ok(identify(self.key, self.min_token_length, token)?)
+        Ok(identify(self.0.key, self.0.min_token_length, token)?)
     }
 
     pub(super) fn target(self, named: &Named) -> Result<Target, EntryError> {
@@ -143,12 +143,15 @@ impl Identifying<'_> {
         if !force {
             guard(new.token.trim_ascii().trim_matches('"'))?;
         }
-        let expires = match &new.expires {
-            None => Expires::NEVER,
-            Some(text) => sources::expires(text, now).map_err(|_no_time| EntryError::Expires)?,
-        };
+        let said = new.expires.as_deref();
+        let said = said.map(|text| sources::expires(text, now));
+        let said = said.transpose().map_err(|_no_time| EntryError::Expires)?;
+        let expires = self.0.expires(&identity, new.token.trim_ascii(), said);
         if expires.is_past(now) {
-            return Err(EntryError::Expires);
+            return Err(match said {
+                Some(_) => EntryError::Expires,
+                None => EntryError::Ended,
+            });
         }
         Ok(StoredEntry {
             identity,

@@ -32,6 +32,7 @@ use super::{
 use crate::{
     keeper::{ChangeError, Mode, Request},
     key::StoredKey,
+    sources::Reading,
 };
 
 /// Longest time for the head of a request, and between two requests.
@@ -65,6 +66,7 @@ pub(super) struct Upload {
 pub(super) struct Desk {
     key: Arc<StoredKey>,
     min_token_length: u64,
+    jwt_expiry: Option<Duration>,
     keeper: mpsc::Sender<Request>,
     tiers: Questions,
     started: Instant,
@@ -84,12 +86,14 @@ impl Desk {
     pub(super) fn new(
         key: StoredKey,
         min_token_length: u64,
+        jwt_expiry: Option<Duration>,
         keeper: mpsc::Sender<Request>,
         tiers: Questions,
     ) -> Self {
         Self {
             key: Arc::new(key),
             min_token_length,
+            jwt_expiry,
             keeper,
             tiers,
             started: Instant::now(),
@@ -265,15 +269,20 @@ impl Desk {
         Arc::clone(&self.key)
     }
 
+    pub(super) fn jwt_expiry(&self) -> Option<Duration> {
+        self.jwt_expiry
+    }
+
     pub(super) fn min_token_length(&self) -> u64 {
         self.min_token_length
     }
 
     pub(super) fn identifying(&self) -> Identifying<'_> {
-        Identifying {
+        Identifying(Reading {
             key: self.key.get(),
             min_token_length: self.min_token_length,
-        }
+            jwt_expiry: self.jwt_expiry,
+        })
     }
 }
 

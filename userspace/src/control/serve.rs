@@ -1,6 +1,6 @@
 //! The server's end: `accept -> peer -> desk`.
 
-use std::{convert::Infallible, net::SocketAddr, sync::Arc};
+use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::sync::{Semaphore, mpsc};
 
@@ -45,6 +45,7 @@ impl Control {
         settings: &ControlSettings,
         key: StoredKey,
         min_token_length: u64,
+        jwt_expiry: Option<Duration>,
         keeper: mpsc::Sender<Request>,
         tiers: Questions,
     ) -> Result<Self, ControlError> {
@@ -53,7 +54,7 @@ impl Control {
             remote: remote.map(Remote::bind).transpose()?,
             socket: Socket::bind(settings)?,
             group: settings.group,
-            desk: Arc::new(Desk::new(key, min_token_length, keeper, tiers)),
+            desk: Arc::new(Desk::new(key, min_token_length, jwt_expiry, keeper, tiers)),
         })
     }
 

@@ -1,6 +1,11 @@
 //! A list that is sent as the lines of a denylist file: `lines -> entries -> keeper`, worked on while it comes.
 
-use std::{collections::BTreeMap, sync::Arc, thread::available_parallelism, time::SystemTime};
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    thread::available_parallelism,
+    time::{Duration, SystemTime},
+};
 
 use futures_util::{StreamExt as _, stream::FuturesOrdered};
 use hyper::body::Incoming;
@@ -28,6 +33,7 @@ const NAMED: usize = 20;
 struct Reader {
     key: Arc<StoredKey>,
     min_token_length: u64,
+    jwt_expiry: Option<Duration>,
     now: SystemTime,
     force: bool,
 }
@@ -66,6 +72,7 @@ pub(super) async fn import(
     let reader = Reader {
         key: desk.key(),
         min_token_length: desk.min_token_length(),
+        jwt_expiry: desk.jwt_expiry(),
         now: SystemTime::now(),
         force: given.force,
     };
@@ -129,6 +136,7 @@ impl Reader {
         let reading = Reading {
             key: self.key.get(),
             min_token_length: self.min_token_length,
+            jwt_expiry: self.jwt_expiry,
         };
         let (entry, token) = match upload(reading, self.now, line)? {
             Uploaded::Entry(entry, token) => (entry, token),

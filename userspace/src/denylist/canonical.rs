@@ -3,16 +3,10 @@
 //! The data path takes the canonical form of what stands on the wire while it reads
 //! (`tokenblock_ebpf::candidate`); here the same is done for what stands on the list.
 
-use base64::{
-    Engine as _,
-    alphabet::URL_SAFE,
-    engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
-};
 use sha2::{Digest as _, Sha256};
 use tokenblock_ebpf::digest::{Domain, InstallationKey, TokenDigest};
-use zeroize::Zeroizing;
 
-use super::{Fingerprint, TokenId};
+use super::{Fingerprint, TokenId, jwt::decoded};
 
 /// The identities of one token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -167,23 +161,8 @@ fn is_base64(segment: &str) -> bool {
 
 /// Whether the segment decodes to a JSON object with `alg` (RFC 7515 section 4.1.1).
 fn is_jose_header(segment: &str) -> bool {
-    const LENIENT: GeneralPurpose = GeneralPurpose::new(
-        &URL_SAFE,
-        GeneralPurposeConfig::new()
-            .with_decode_allow_trailing_bits(true)
-            .with_decode_padding_mode(DecodePaddingMode::Indifferent),
-    );
-    let mut text = Zeroizing::new(segment.trim_end_matches('=').as_bytes().to_vec());
-    for byte in text.iter_mut() {
-        *byte = match *byte {
-            b'+' => b'-',
-            b'/' => b'_',
-            other => other,
-        };
-    }
-    let mut json = Zeroizing::new(Vec::with_capacity(text.len()));
-    LENIENT.decode_vec(&*text, &mut json).is_ok()
-        && serde_json::from_slice::<HasAlg>(&json).is_ok_and(|header| header.0)
+    decoded(segment)
+        .is_some_and(|json| serde_json::from_slice::<HasAlg>(&json).is_ok_and(|header| header.0))
 }
 
 /// Whether a JSON object has a member `alg`; reads any object, keeps nothing.
@@ -217,7 +196,10 @@ impl<'de> serde::Deserialize<'de> for HasAlg {
 
 #[cfg(test)]
 mod tests {
-    use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
+    use base64::{
+        Engine as _,
+        prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD},
+    };
     use proptest::prelude::*;
     use tokenblock_ebpf::{inspect, location::LocationKind, rules::Rules};
 

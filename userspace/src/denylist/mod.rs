@@ -3,6 +3,7 @@
 mod canonical;
 mod expiries;
 mod hashed;
+pub(crate) mod jwt;
 mod list;
 #[cfg(test)]
 pub(crate) mod model;

@@ -123,6 +123,7 @@ impl Bench {
             }],
             key: StoredKey::load_or_create(self.folder.path()).unwrap(),
             min_token_length: 8,
+            jwt_expiry: None,
         };
         let store = Store::open(self.folder.path(), sources.key.get()).unwrap();
         let additions = Additions::open(store, self.now()).unwrap();

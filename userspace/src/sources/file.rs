@@ -274,6 +274,7 @@ mod tests {
     const READING: Reading<'_> = Reading {
         key: &InstallationKey([5; 16]),
         min_token_length: 8,
+        jwt_expiry: None,
     };
 
     fn read_path(path: &Path) -> Result<(Vec<Record>, Summary), FileError> {

@@ -117,7 +117,7 @@ pub(super) fn parse<'a>(
         Ok(identity) => Ok(Line::Entry(Entry {
             identity,
             action: attributes.action.unwrap_or_default(),
-            expires: attributes.expires.unwrap_or(Expires::NEVER),
+            expires: reading.expires(&identity, token, attributes.expires),
             reason: attributes.reason,
             source: attributes.source,
         })),
@@ -287,6 +287,7 @@ mod tests {
     const READING: Reading<'_> = Reading {
         key: &InstallationKey([5; 16]),
         min_token_length: 8,
+        jwt_expiry: None,
     };
 
     fn written() -> SystemTime {

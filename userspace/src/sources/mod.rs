@@ -20,7 +20,11 @@ pub use watch::{Change, Watch};
 pub(crate) use write::writable;
 pub use write::{write_hash, write_token};
 
-use tokenblock_ebpf::digest::InstallationKey;
+use std::time::Duration;
+
+use tokenblock_ebpf::digest::{Domain, InstallationKey};
+
+use crate::denylist::{Expires, Identity, jwt};
 
 /// What the text of an entry is read with.
 #[derive(Clone, Copy)]
@@ -29,4 +33,18 @@ pub struct Reading<'a> {
     pub key: &'a InstallationKey,
     /// Entries shorter than this many bytes are skipped.
     pub min_token_length: u64,
+    /// How long after its `exp` a JWT leaves the list, where the list doesn't say when; `None` where it stays.
+    pub jwt_expiry: Option<Duration>,
+}
+
+impl Reading<'_> {
+    /// When an entry leaves: as the list says, else as the token itself does.
+    #[must_use]
+    pub fn expires(&self, identity: &Identity, token: &str, said: Option<Expires>) -> Expires {
+        let of_token = || match (self.jwt_expiry, identity.domain) {
+            (Some(margin), Domain::Jws) => jwt::ends(token, margin),
+            (Some(_), Domain::Exact) | (None, _) => None,
+        };
+        said.or_else(of_token).unwrap_or(Expires::NEVER)
+    }
 }

@@ -70,6 +70,28 @@ fn updated(before: Option<&StoredEntry>, entry: StoredEntry) -> (StoredEntry, Ou
     (entry, outcome)
 }
 
+/// Ascending by key, the last given of each.
+fn in_order(entries: Vec<StoredEntry>) -> Vec<StoredEntry> {
+    // The leading bytes and the index, not the entries, which are large.
+    let mut order: Vec<_> = entries
+        .iter()
+        .enumerate()
+        .map(|(at, entry)| (EntryKey::from(&entry.identity).leading(), at))
+        .collect();
+    order.sort_unstable();
+    let mut entries: Vec<_> = entries.into_iter().map(Some).collect();
+    let taken = order
+        .into_iter()
+        .filter_map(|(_, at)| entries.get_mut(at).and_then(Option::take));
+    let mut sorted: Vec<StoredEntry> = taken.collect();
+    // In order already, but for keys that share their leading bytes.
+    sorted.sort_by_key(|entry| EntryKey::from(&entry.identity));
+    sorted.reverse();
+    sorted.dedup_by_key(|entry| EntryKey::from(&entry.identity));
+    sorted.reverse();
+    sorted
+}
+
 impl Additions {
     /// Reads all entries of the database that have not expired by `now`; takes the others off it.
     ///
@@ -200,23 +222,17 @@ impl Additions {
     /// Where the disk can't be read.
     pub fn plan_bulk(&mut self, entries: Vec<StoredEntry>) -> Result<Bulk, StateError> {
         let mut bulk = Bulk::default();
-        let mut entries: Vec<Option<StoredEntry>> = entries.into_iter().map(Some).collect();
-        let mut order: Vec<_> = entries
-            .iter()
-            .enumerate()
-            .filter_map(|(at, entry)| Some((EntryKey::from(&entry.as_ref()?.identity), at)))
-            .collect();
-        order.sort_unstable();
-        bulk.changed.reserve_exact(order.len());
-        let mut order = order.into_iter().peekable();
-        while let Some((key, at)) = order.next() {
-            let given = entries.get_mut(at).and_then(Option::take);
-            let Some(entry) = given else { continue };
-            // The last of a key counts.
-            if order.peek().is_some_and(|(next, _)| *next == key) {
-                continue;
-            }
-            let before = self.get(&entry)?;
+        let entries = in_order(entries);
+        let is_held = |entry: &&StoredEntry| self.records.contains_key(&entry.identity.digest);
+        let held = entries.iter().filter(is_held);
+        let held: Vec<_> = held.map(|e| EntryKey::from(&e.identity)).collect();
+        let before = self.store.get_all(&held)?;
+        let mut before = held.into_iter().zip(before).peekable();
+        bulk.changed.reserve_exact(entries.len());
+        for entry in entries {
+            let key = EntryKey::from(&entry.identity);
+            let before = before.next_if(|(held, _)| *held == key);
+            let before = before.and_then(|(_, before)| before);
             let (entry, outcome) = updated(before.as_ref(), entry);
             match outcome {
                 Outcome::Added => bulk.added += 1,

@@ -71,6 +71,12 @@ impl EntryKey {
         [0, 1].map(|domain| Self::new(id, domain))
     }
 
+    /// The first eight bytes, as a number of the same order.
+    pub(super) fn leading(&self) -> u64 {
+        let (leading, _) = self.0.split_first_chunk().unwrap_or((&[0; 8], &[]));
+        u64::from_be_bytes(*leading)
+    }
+
     fn parts(&self) -> Option<(TokenId, Domain)> {
         let (domain, id) = self.0.split_last()?;
         let domain = match domain {

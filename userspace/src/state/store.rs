@@ -171,17 +171,33 @@ impl Store {
     /// # Errors
     /// Where the disk can't be read.
     pub fn get(&mut self, key: &EntryKey) -> Result<Option<StoredEntry>, StateError> {
+        Ok(self.get_all(&[*key])?.pop().flatten())
+    }
+
+    /// The entry under each of these keys; quick where they ascend.
+    ///
+    /// # Errors
+    /// Where the disk can't be read.
+    pub fn get_all(&mut self, keys: &[EntryKey]) -> Result<Vec<Option<StoredEntry>>, StateError> {
         let database = self.reopen()?;
         let read = || -> Result<_, redb::Error> {
             let entries = database.begin_read()?.open_table(ENTRIES)?;
-            let row = entries.get(&key.0)?;
-            Ok(row.map(|row| StoredEntry::of_row(*key, &row.value())))
+            let get = |key: &EntryKey| {
+                let row = entries.get(&key.0)?;
+                Ok(row.map(|row| StoredEntry::of_row(*key, &row.value())))
+            };
+            keys.iter()
+                .map(get)
+                .collect::<Result<Vec<_>, redb::Error>>()
         };
         let found = read();
-        match self.done(found)? {
-            Some(None) => Err(self.corrupt("an entry of no known form")),
-            found => Ok(found.flatten()),
-        }
+        let found = self.done(found)?.into_iter();
+        found
+            .map(|found| match found {
+                Some(None) => Err(self.corrupt("an entry of no known form")),
+                found => Ok(found.flatten()),
+            })
+            .collect()
     }
 
     /// Up to `limit` entries behind `after`, ascending by key.

@@ -5,7 +5,10 @@ use std::{
     io::Read as _,
     process::Stdio,
     thread,
+    time::{Duration, SystemTime},
 };
+
+use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 
 use rustix::pty::{OpenptFlags, openpt, ptsname, unlockpt};
 
@@ -385,4 +388,51 @@ fn a_long_import_shows_on_a_terminal_how_far_it_is() {
     assert!(shown.contains("waiting until it is in force"), "{shown}");
     assert!(!shown.contains("bulk-token"));
     assert!(running.blocks("bulk-token-00249999"));
+}
+
+/// A JWT that ends by itself at this second.
+fn jwt(subject: &str, exp: u64) -> String {
+    let encode = |json: &str| BASE64_URL_SAFE_NO_PAD.encode(json);
+    let header = encode(r#"{"alg":"HS256"}"#);
+    let payload = encode(&format!(r#"{{"sub":"{subject}","exp":{exp}}}"#));
+    format!("{header}.{payload}.c2lnbmF0dXJl")
+}
+
+#[test]
+fn a_jwt_leaves_by_its_own_exp_and_a_margin_where_that_is_set() {
+    let host = Host::new();
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    let now = since.unwrap().as_secs();
+    let [listed, added, said, ended] = [
+        jwt("listed", now + 3),
+        jwt("added", now + 3),
+        jwt("said", now + 3),
+        jwt("ended", now - 3),
+    ];
+    fs::write(host.path("list"), format!("{listed}\n{ended}\n")).unwrap();
+    let running = host.start(&["--jwt-expiry=2s"]);
+    let margin = SystemTime::UNIX_EPOCH + Duration::from_secs(now + 5);
+    host.add(&added);
+    let (code, _, error) = host.call(&["deny", "add", "--expires=1h"], &said);
+    assert_eq!(code, 0, "{error}");
+    let (code, _, error) = host.call(&["deny", "add"], &ended);
+    assert!(
+        code == 65 && error.contains("its own exp has passed"),
+        "{error}"
+    );
+    let (code, out, _) = host.call(&["deny", "import", "--list", "-"], &ended);
+    assert!(code == 0 && out.contains("left out: 1 expired"), "{out}");
+    assert!(!running.blocks(&ended));
+    loop {
+        let blocked = [&listed, &added].map(|token| running.blocks(token));
+        if SystemTime::now() >= margin {
+            break;
+        }
+        assert_eq!(blocked, [true, true]);
+    }
+    while running.blocks(&listed) || running.blocks(&added) {
+        assert!(margin.elapsed().unwrap() < Duration::from_secs(1));
+    }
+    assert!(running.blocks(&said));
+    assert_eq!(host.added().len(), 1);
 }

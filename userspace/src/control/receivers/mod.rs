@@ -25,8 +25,8 @@ use super::{
     settings::RemoteSettings,
 };
 use crate::{
-    denylist::{Action, Expires},
-    import::{Finding, Plan},
+    denylist::Action,
+    import::{Addition, Finding, Plan},
     keeper::{Mode, Request},
     sources::writable,
     state::StoredEntry,
@@ -127,16 +127,18 @@ async fn list(desk: &Desk, findings: Vec<Finding>, counter: Counter) -> Result<P
     for (why, count) in plan.refused() {
         tracing::warn!("{count} reported tokens are not listed: {why}");
     }
-    let added = to_the_second(SystemTime::now());
-    let entry = |addition: &crate::import::Addition| {
+    let now = SystemTime::now();
+    let identifying = desk.identifying();
+    let entry = |addition: &Addition| {
         let text = |text: &str| Some(writable(text).into_owned()).filter(|text| !text.is_empty());
+        let identity = identifying.token(&addition.secret)?;
         Ok(StoredEntry {
-            identity: desk.identifying().token(&addition.secret)?,
+            identity,
             action: Action::Block,
-            expires: Expires::NEVER,
+            expires: identifying.0.expires(&identity, &addition.secret, None),
             reason: addition.reason().as_deref().and_then(text),
             source: text(&addition.tools.join(",")),
-            added,
+            added: to_the_second(now),
         })
     };
     let entries: Vec<_> = plan
@@ -146,6 +148,13 @@ async fn list(desk: &Desk, findings: Vec<Finding>, counter: Counter) -> Result<P
         .collect::<Result<_, EntryError>>()
         // They were identified before.
         .map_err(|error| BodyError::Malformed(error.to_string()))?;
+    let reported = entries.len();
+    let entries: Vec<_> = entries
+        .into_iter()
+        .filter(|entry| !entry.expires.is_past(now))
+        .collect();
+    let ended = reported - entries.len();
+    desk.counters().add_many(Counter::ReceivedUnfit, ended);
     if entries.is_empty() {
         return Ok(plan);
     }
