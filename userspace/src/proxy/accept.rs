@@ -16,6 +16,7 @@ use super::{
     connection,
     counters::{Closed, Counter, Counters},
     error::ProxyError,
+    fast::Buffers,
     inspect::Inspector,
     settings::ProxySettings,
     tls::ServerTls,
@@ -55,6 +56,7 @@ pub(super) struct Worker {
     pub(super) counters: Arc<Counters>,
     pub(super) routes: Routes,
     pub(super) default_host: HeaderValue,
+    pub(super) buffers: Buffers,
     /// True from the order to stop on.
     pub(super) drain: watch::Receiver<bool>,
 }
@@ -92,6 +94,7 @@ impl Worker {
             settings: Arc::clone(settings),
             tls: live.tls.clone(),
             inspector: live.inspector.clone(),
+            buffers: Buffers::default(),
             admission: Arc::clone(&lasting.admission),
             counters: Arc::clone(&lasting.counters),
             drain: lasting.drain.clone(),

@@ -260,6 +260,14 @@ impl ResponseBody {
         }
     }
 
+    /// Our own words; empty where they are an upstream's.
+    pub(super) fn own(&self) -> &[u8] {
+        match &self.source {
+            Source::Own(Some(bytes)) => bytes,
+            Source::Own(None) | Source::Upstream(_) => &[],
+        }
+    }
+
     /// The request is over when this body is.
     pub(super) fn answering(mut self, answering: Answering, stall: Option<Stall>) -> Self {
         self.answering = Some(answering);

@@ -28,6 +28,7 @@ use super::{
     admission::Place,
     body::{Answering, ResponseBody},
     counters::{Closed, Counter},
+    fast::{self, Outcome},
     forward,
     hop::Provenance,
     inspect::{Ends, Form, Verdict},
@@ -71,23 +72,33 @@ impl Peer {
     /// The same client under the settings in force now.
     fn renew(slot: &RefCell<Rc<Self>>) -> Rc<Self> {
         let mut peer = slot.borrow_mut();
-        if !peer.client.seat.holds(&peer.worker) {
-            *peer = Rc::new(Self {
-                worker: peer.client.seat.worker(),
-                client: Rc::clone(&peer.client),
-            });
+        if let Some(newer) = peer.newer() {
+            *peer = newer;
         }
         Rc::clone(&peer)
     }
 
-    /// Counts a request.
-    fn on_request(&self) {
+    /// The same client under the settings in force now; `None` where it is under those.
+    pub(super) fn newer(&self) -> Option<Rc<Self>> {
+        let seat = &self.client.seat;
+        (!seat.holds(&self.worker)).then(|| {
+            Rc::new(Self {
+                worker: seat.worker(),
+                client: Rc::clone(&self.client),
+            })
+        })
+    }
+
+    /// Counts a request; true where it is the last that the connection may have.
+    pub(super) fn on_request(&self) -> bool {
         self.worker.counters.add(Counter::Requests);
         let requests = self.client.requests.get() + 1;
         self.client.requests.set(requests);
-        if Some(requests) == self.worker.settings.limits.requests_per_connection {
+        let last = Some(requests) == self.worker.settings.limits.requests_per_connection;
+        if last {
             self.client.retire.notify_one();
         }
+        last
     }
 
     /// What judges the body of a request with these fields, if anything does.
@@ -117,6 +128,20 @@ impl Peer {
             ..
         } = &*self.worker;
         inspector.trailers(counters, self.client.ends, trailers)
+    }
+
+    /// Judges the head of a request that was read without making a map of its fields.
+    pub(super) fn inspect_plain<'f>(
+        &self,
+        query: Option<&str>,
+        fields: impl Iterator<Item = (&'f str, &'f [u8])>,
+    ) -> Verdict {
+        let Worker {
+            inspector,
+            counters,
+            ..
+        } = &*self.worker;
+        inspector.plain(counters, self.client.ends, query, fields)
     }
 
     fn inspect_head(&self, request: &Request<Incoming>) -> Verdict {
@@ -231,10 +256,54 @@ async fn handshake(worker: &Worker, stream: TcpStream) -> Result<(Transport, Pro
 
 /// Serves requests until the client has no more, a limit is passed, or the worker stops.
 async fn serve(peer: &Rc<Peer>, transport: Transport, protocol: Protocol) -> Result<(), Closed> {
+    let limits = &peer.worker.settings.limits;
+    let client = ClientStream::new(transport, Arc::clone(&peer.client.activity), limits);
+    let client = match protocol {
+        Protocol::Http1 | Protocol::Detected if peer.worker.settings.has_plain_upstreams() => {
+            match serve_plain(peer, client).await? {
+                Outcome::Over => return Ok(()),
+                Outcome::NotPlain(client) => client,
+            }
+        }
+        Protocol::Http1 | Protocol::Http2 | Protocol::Detected => client,
+    };
+    // What most connections never need takes no room in them.
+    Box::pin(serve_any(peer, client, protocol)).await
+}
+
+/// Serves requests while they are plain, and until a limit is passed or the worker stops.
+async fn serve_plain(peer: &Rc<Peer>, client: ClientStream) -> Result<Outcome, Closed> {
+    let timeouts = &peer.worker.settings.timeouts;
+    let ending = Cell::new(false);
+    let mut serving = pin!(fast::serve(peer, client, &ending));
+    let mut overdue = pin!(peer.client.activity.overdue(timeouts, &peer.client.stalls));
+    let mut draining = pin!(draining(peer));
+    loop {
+        tokio::select! {
+            biased;
+            outcome = serving.as_mut() => return outcome,
+            why = &mut overdue => {
+                if why == Closed::IdleTimeout {
+                    ending.set(true);
+                    drop(timeout(timeouts.header, serving).await);
+                }
+                return Err(why);
+            }
+            () = &mut draining, if !ending.get() => ending.set(true),
+        }
+    }
+}
+
+/// Serves all kinds of requests.
+async fn serve_any(
+    peer: &Rc<Peer>,
+    client: ClientStream,
+    protocol: Protocol,
+) -> Result<(), Closed> {
     let worker = &peer.worker;
     let http = http(&worker.settings, protocol);
-    let (activity, limits) = (Arc::clone(&peer.client.activity), &worker.settings.limits);
-    let stream = TokioIo::new(ClientStream::new(transport, activity, limits));
+    let limits = &worker.settings.limits;
+    let stream = TokioIo::new(client);
     let newest = RefCell::new(Rc::clone(peer));
     let service = service_fn(|request| respond(Peer::renew(&newest), request));
     let mut connection = pin!(http.serve_connection_with_upgrades(stream, service));

@@ -24,6 +24,34 @@ const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
+/// Writes one field.
+pub(super) fn write_field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Whether a field of this name speaks to the next hop only.
+pub(super) fn ends_here(name: &str) -> bool {
+    let is = |known: &HeaderName| name.eq_ignore_ascii_case(known.as_str());
+    // Most fields are told by their length.
+    matches!(name.len(), 2 | 7 | 10 | 16 | 17)
+        && (is(&header::CONNECTION) || HOP_BY_HOP.iter().any(is))
+}
+
+/// Whether a `Connection` field names this one, and can.
+pub(super) fn is_named(name: &str, fields: &[httparse::Header<'_>]) -> bool {
+    let is = |known: &HeaderName| name.eq_ignore_ascii_case(known.as_str());
+    let connection = fields
+        .iter()
+        .filter(|field| field.name.eq_ignore_ascii_case(header::CONNECTION.as_str()));
+    !KEPT.iter().any(is)
+        && connection
+            .flat_map(|field| field.value.split(|byte| *byte == b','))
+            .any(|option| option.trim_ascii().eq_ignore_ascii_case(name.as_bytes()))
+}
+
 /// What the fields added to each request of one client connection say.
 #[derive(Clone, Debug)]
 pub(super) struct Provenance {
@@ -50,6 +78,56 @@ impl Provenance {
             forwarded: visible(&format!("for={node};proto={protocol}")),
             trusted,
         }
+    }
+
+    /// Whether what a client says in this field is not passed on as it stands.
+    pub(super) fn replaces(&self, name: &str) -> bool {
+        let is = |known: &HeaderName| name.eq_ignore_ascii_case(known.as_str());
+        match name.len() {
+            9 => is(&header::FORWARDED),
+            15 => is(&X_FORWARDED_FOR),
+            16 => !self.trusted && is(&X_FORWARDED_HOST),
+            17 => !self.trusted && is(&X_FORWARDED_PROTO),
+            _ => false,
+        }
+    }
+
+    /// Writes where an HTTP/1.1 request with these fields comes from, as [`Provenance::stamp`] does.
+    pub(super) fn write(&self, out: &mut Vec<u8>, fields: &[httparse::Header<'_>], host: &[u8]) {
+        self.write_joined(out, &X_FORWARDED_FOR, &self.address, fields);
+        self.write_joined(out, &header::FORWARDED, &self.forwarded, fields);
+        for (name, value) in [
+            (&X_FORWARDED_PROTO, self.protocol.as_bytes()),
+            (&X_FORWARDED_HOST, host),
+        ] {
+            let said =
+                |field: &httparse::Header<'_>| field.name.eq_ignore_ascii_case(name.as_str());
+            if !(self.trusted && fields.iter().any(said)) {
+                write_field(out, name.as_str(), value);
+            }
+        }
+        write_field(out, header::VIA.as_str(), b"1.1 tokenblock");
+    }
+
+    /// A field to which those before us may have said something.
+    fn write_joined(
+        &self,
+        out: &mut Vec<u8>,
+        name: &HeaderName,
+        own: &HeaderValue,
+        fields: &[httparse::Header<'_>],
+    ) {
+        out.extend_from_slice(name.as_str().as_bytes());
+        out.extend_from_slice(b": ");
+        let said = fields
+            .iter()
+            .filter(|field| self.trusted && field.name.eq_ignore_ascii_case(name.as_str()));
+        for field in said {
+            out.extend_from_slice(field.value);
+            out.extend_from_slice(b", ");
+        }
+        out.extend_from_slice(own.as_bytes());
+        out.extend_from_slice(b"\r\n");
     }
 
     /// Says where a request comes from. What a client that isn't trusted claims of that is replaced.

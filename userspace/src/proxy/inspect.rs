@@ -78,7 +78,24 @@ impl Inspector {
         {
             return Verdict::Block;
         }
-        judge.fields(headers)
+        judge.map(headers)
+    }
+
+    /// Judges the head of a request that was read without making a map of its fields.
+    pub(super) fn plain<'f>(
+        &self,
+        counters: &Counters,
+        ends: Ends,
+        query: Option<&str>,
+        fields: impl Iterator<Item = (&'f str, &'f [u8])>,
+    ) -> Verdict {
+        let mut judge = Judge::new(self, counters, ends);
+        if let Some(query) = query
+            && judge.query(query.as_bytes()) == Verdict::Block
+        {
+            return Verdict::Block;
+        }
+        judge.fields(fields)
     }
 
     /// A form of which at most `limit` bytes are judged.
@@ -135,7 +152,7 @@ impl Inspector {
         ends: Ends,
         trailers: &HeaderMap,
     ) -> Verdict {
-        Judge::new(self, counters, ends).fields(trailers)
+        Judge::new(self, counters, ends).map(trailers)
     }
 }
 
@@ -161,18 +178,19 @@ impl<'a> Judge<'a> {
         }
     }
 
-    fn fields(&mut self, headers: &HeaderMap) -> Verdict {
-        for (name, value) in headers {
-            let hit = if name == SEC_WEBSOCKET_PROTOCOL {
-                self.protocols(value.as_bytes())
+    fn map(&mut self, headers: &HeaderMap) -> Verdict {
+        let fields = headers.iter();
+        self.fields(fields.map(|(name, value)| (name.as_str(), value.as_bytes())))
+    }
+
+    fn fields<'f>(&mut self, mut fields: impl Iterator<Item = (&'f str, &'f [u8])>) -> Verdict {
+        Verdict::of(fields.any(|(name, value)| {
+            if name.eq_ignore_ascii_case(SEC_WEBSOCKET_PROTOCOL.as_str()) {
+                self.protocols(value)
             } else {
-                self.field(name.as_str(), value.as_bytes())
-            };
-            if hit {
-                return Verdict::Block;
+                self.field(name, value)
             }
-        }
-        Verdict::Pass
+        }))
     }
 
     fn field(&mut self, name: &str, value: &[u8]) -> bool {

@@ -5,7 +5,7 @@ use http::{HeaderValue, Response, StatusCode, header};
 use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Incoming};
 
-use super::{body::ResponseBody, settings::Refusal};
+use super::{body::ResponseBody, date, hop, settings::Refusal};
 
 /// Why a request was not forwarded, or why its answer could not be had; shown as `proxy_refused_<name>`.
 #[derive(
@@ -48,6 +48,29 @@ impl Reason {
             Self::UpstreamConnectTimeout | Self::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
         }
     }
+}
+
+/// Writes the answer to a refused HTTP/1.1 request, as [`response`] has it.
+pub(super) fn write(reason: Reason, listed: &Refusal, closes: bool, out: &mut Vec<u8>) {
+    let response = response(reason, listed);
+    let status = response.status();
+    out.extend_from_slice(b"HTTP/1.1 ");
+    out.extend_from_slice(status.as_str().as_bytes());
+    out.push(b' ');
+    out.extend_from_slice(status.canonical_reason().unwrap_or_default().as_bytes());
+    out.extend_from_slice(b"\r\n");
+    for (name, value) in response.headers() {
+        hop::write_field(out, name.as_str(), value.as_bytes());
+    }
+    if closes {
+        out.extend_from_slice(b"connection: close\r\n");
+    }
+    hop::write_field(out, "date", &date::now());
+    let body = response.body().own();
+    let length = body.len().to_string();
+    hop::write_field(out, "content-length", length.as_bytes());
+    out.extend_from_slice(b"\r\n");
+    out.extend_from_slice(body);
 }
 
 /// The answer to a refused request: a small JSON body that names the reason, or what the settings say.

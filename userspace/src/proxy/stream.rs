@@ -4,7 +4,7 @@ use std::{
     io::{self, IoSlice},
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
 };
 
 use tokio::{
@@ -33,6 +33,16 @@ impl Transport {
             Self::Tls(stream) => stream.get_ref().1.alpn_protocol(),
         }
     }
+
+    /// Whether an unused connection is still open and nobody has spoken. Nobody is woken later.
+    pub(super) fn is_quiet(&mut self) -> bool {
+        let mut byte = [0];
+        let mut unasked = ReadBuf::new(&mut byte);
+        let mut quiet = Context::from_waker(Waker::noop());
+        Pin::new(self)
+            .poll_read(&mut quiet, &mut unasked)
+            .is_pending()
+    }
 }
 
 /// A client connection.
@@ -40,6 +50,8 @@ pub(super) struct ClientStream {
     transport: Transport,
     activity: Arc<Activity>,
     frames: Frames,
+    /// Read already, and to be read again.
+    unread: Vec<u8>,
 }
 
 impl ClientStream {
@@ -49,7 +61,13 @@ impl ClientStream {
             transport,
             activity,
             frames: Frames::new(limits),
+            unread: Vec::new(),
         }
+    }
+
+    /// Gives back what was read, to be read again.
+    pub(super) fn unread(&mut self, bytes: &[u8]) {
+        self.unread = bytes.to_vec();
     }
 
     /// Notes what came, and sees that it is within limits.
@@ -147,6 +165,12 @@ impl AsyncRead for ClientStream {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if !self.unread.is_empty() {
+            let len = self.unread.len().min(buf.remaining());
+            buf.put_slice(self.unread.get(..len).unwrap_or_default());
+            self.unread.drain(..len);
+            return Poll::Ready(Ok(()));
+        }
         let before = buf.filled().len();
         let polled = Pin::new(&mut self.transport).poll_read(cx, buf);
         self.take(buf.filled().get(before..).unwrap_or_default())?;

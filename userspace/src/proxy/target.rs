@@ -36,6 +36,18 @@ pub(super) fn normalise(parts: &mut Parts, default_host: &HeaderValue) -> Result
     Ok(())
 }
 
+/// Whether a target is a path of characters that every reader takes for the same.
+pub(super) fn is_plain(target: &str) -> bool {
+    let is_plain =
+        |byte: &u8| byte.is_ascii_alphanumeric() || b"/-._~%!$&'()*+,;=:@?".contains(byte);
+    target.starts_with('/') && target.as_bytes().iter().all(is_plain)
+}
+
+/// Whether a `Host` field may be passed on.
+pub(super) fn is_host(host: &[u8]) -> bool {
+    host.iter().all(|byte| is_host_byte(*byte))
+}
+
 /// An absolute-form target may name what is served here, over whichever transport it came.
 fn check_scheme(scheme: Option<&Scheme>) -> Result<(), Reason> {
     match scheme {
@@ -57,7 +69,7 @@ fn host_of(authority: &Authority) -> Result<HeaderValue, Reason> {
 fn check_host(parts: &mut Parts, default_host: &HeaderValue) -> Result<(), Reason> {
     let mut hosts = parts.headers.get_all(HOST).iter();
     match (hosts.next(), hosts.next()) {
-        (Some(host), None) if host.as_bytes().iter().all(|b| is_host_byte(*b)) => Ok(()),
+        (Some(host), None) if is_host(host.as_bytes()) => Ok(()),
         (None, _) if parts.version == Version::HTTP_10 => {
             parts.headers.insert(HOST, default_host.clone());
             Ok(())

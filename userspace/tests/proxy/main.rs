@@ -11,6 +11,7 @@ mod inspection;
 mod lifecycle;
 mod limits;
 mod messages;
+mod plain;
 mod preamble;
 mod routes;
 mod support;

@@ -284,6 +284,11 @@ impl ProxySettings {
         self.listen != Listen::Intercepted || self.own.as_ref().is_some_and(intercepted)
     }
 
+    /// Whether requests can go to upstreams over bare connections.
+    pub(super) fn has_plain_upstreams(&self) -> bool {
+        self.upstream_http == UpstreamHttp::Http1
+    }
+
     /// Whether a connection from this address starts with a PROXY protocol header.
     pub(super) fn has_preamble(&self, source: IpAddr) -> bool {
         is_in(source, &self.proxy_protocol_from)

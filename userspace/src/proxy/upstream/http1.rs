@@ -86,6 +86,12 @@ impl Link {
         .await
     }
 
+    /// The bare connection of one that nobody uses; `None` where something was read that nobody asked for.
+    pub(super) fn into_unused(self) -> Option<Transport> {
+        let parts = self.connection.into_parts();
+        parts.read_buf.is_empty().then(|| parts.io.into_inner())
+    }
+
     /// The bare connection, after a response that changed its protocol.
     pub(super) async fn into_parts(mut self) -> Parts {
         std::future::poll_fn(|cx| {

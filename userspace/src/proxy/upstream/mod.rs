@@ -26,6 +26,7 @@ use super::{
     counters::{Counter, Counters},
     refuse::Reason,
     settings::{ProxySettings, Upstream, UpstreamHttp},
+    stream::Transport,
     tls::UpstreamTls,
 };
 
@@ -39,7 +40,9 @@ pub(super) struct Pool {
     tls: Option<UpstreamTls>,
     counters: Arc<Counters>,
     /// HTTP/1.1 connections that nobody uses. The one used last is on top, so that those not needed grow old.
-    idle: RefCell<Vec<Idle>>,
+    idle: RefCell<Vec<Idle<Box<Link>>>>,
+    /// The same, of bare connections.
+    bare: RefCell<Vec<Idle<Transport>>>,
     /// HTTP/2 connections.
     shared: RefCell<Vec<http2::Shared>>,
     /// Whether other settings have taken its place: nothing is kept any more.
@@ -48,9 +51,17 @@ pub(super) struct Pool {
     connecting: tokio::sync::Mutex<()>,
 }
 
-struct Idle {
-    link: Box<Link>,
+struct Idle<T> {
+    link: T,
     since: Instant,
+}
+
+/// An HTTP/1.1 connection without a library, that belongs to one request until it is given back. Dropped before,
+/// it is closed.
+pub(super) struct Bare {
+    stream: Transport,
+    share: Share,
+    reused: bool,
 }
 
 /// A connection, or a place on one, that belongs to one request until it is given back. Dropped before, it is
@@ -86,6 +97,7 @@ impl Pool {
             tls,
             counters,
             idle: RefCell::default(),
+            bare: RefCell::default(),
             shared: RefCell::default(),
             retired: Cell::new(false),
             connecting: tokio::sync::Mutex::default(),
@@ -99,6 +111,11 @@ impl Pool {
     pub(super) async fn lease(self: &Rc<Self>, upgrade: bool) -> Result<Lease, Reason> {
         if let Some(link) = self.take_idle() {
             return Ok(self.leased(Connection::Http1(link), true));
+        }
+        if let Some(stream) = self.take_idle_bare()
+            && let Ok(link) = Link::new(stream).await
+        {
+            return Ok(self.leased(Connection::Http1(Box::new(link)), true));
         }
         if self.settings.upstream_http == UpstreamHttp::Http1 || upgrade {
             return self.connect(upgrade).await;
@@ -119,28 +136,78 @@ impl Pool {
     /// # Errors
     /// Why there is none.
     pub(super) async fn connect(self: &Rc<Self>, upgrade: bool) -> Result<Lease, Reason> {
+        let connection = self.in_time(self.open(upgrade)).await?;
+        Ok(self.leased(connection, false))
+    }
+
+    async fn in_time<T>(&self, opening: impl Future<Output = io::Result<T>>) -> Result<T, Reason> {
         let upstream = &self.upstream;
         let limit = self.settings.timeouts.upstream_connect;
-        let connection = match timeout(limit, self.open(upgrade)).await {
-            Ok(Ok(connection)) => connection,
+        match timeout(limit, opening).await {
+            Ok(Ok(connection)) => {
+                self.counters.add(Counter::UpstreamConnects);
+                Ok(connection)
+            }
             Ok(Err(error)) => {
                 tracing::warn!(%upstream, %error, "can't connect to the upstream");
-                return Err(Reason::UpstreamConnect);
+                Err(Reason::UpstreamConnect)
             }
             Err(_elapsed) => {
                 tracing::warn!(%upstream, ?limit, "the upstream takes no connection in time");
-                return Err(Reason::UpstreamConnectTimeout);
+                Err(Reason::UpstreamConnectTimeout)
             }
-        };
-        self.counters.add(Counter::UpstreamConnects);
-        Ok(self.leased(connection, false))
+        }
+    }
+
+    /// A connection that was kept, bare.
+    pub(super) fn take_bare(self: &Rc<Self>) -> Option<Bare> {
+        let of_library = || self.take_idle()?.into_unused();
+        let stream = self.take_idle_bare().or_else(of_library)?;
+        Some(self.bared(stream, true))
+    }
+
+    fn take_idle_bare(&self) -> Option<Transport> {
+        let mut bare = self.bare.borrow_mut();
+        while let Some(Idle { mut link, since }) = bare.pop() {
+            if since.elapsed() > self.settings.timeouts.upstream_idle {
+                // All below it are older.
+                bare.clear();
+                return None;
+            }
+            if link.is_quiet() {
+                return Some(link);
+            }
+        }
+        None
+    }
+
+    /// A new bare connection.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub(super) async fn connect_bare(self: &Rc<Self>) -> Result<Bare, Reason> {
+        let stream = self.in_time(self.stream(true)).await?;
+        Ok(self.bared(stream, false))
+    }
+
+    fn bared(self: &Rc<Self>, stream: Transport, reused: bool) -> Bare {
+        self.active.set(self.active.get() + 1);
+        Bare {
+            stream,
+            share: Share(Rc::clone(self)),
+            reused,
+        }
+    }
+
+    async fn stream(&self, http1_only: bool) -> io::Result<Transport> {
+        let own = self.settings.own.as_deref();
+        connect::connect(&self.upstream, self.tls.as_ref(), own, http1_only).await
     }
 
     async fn open(&self, upgrade: bool) -> io::Result<Connection> {
         let (settings, tls) = (&self.settings, self.tls.as_ref());
         let http1_only = upgrade && settings.upstream_http != UpstreamHttp::Http2;
-        let stream =
-            connect::connect(&self.upstream, tls, settings.own.as_deref(), http1_only).await?;
+        let stream = self.stream(http1_only).await?;
         let http2 = match settings.upstream_http {
             UpstreamHttp::Http1 => false,
             UpstreamHttp::Http2 => true,
@@ -236,6 +303,7 @@ impl Pool {
     pub(super) fn retire(&self) {
         self.retired.set(true);
         self.idle.borrow_mut().clear();
+        self.bare.borrow_mut().clear();
         self.shared.borrow_mut().clear();
     }
 
@@ -249,6 +317,9 @@ impl Pool {
                 kept.link.look();
                 !kept.link.has_ended() && kept.since.elapsed() <= limit
             });
+            self.bare
+                .borrow_mut()
+                .retain_mut(|kept| kept.link.is_quiet() && kept.since.elapsed() <= limit);
             self.shared.borrow_mut().retain(http2::Shared::is_open);
         }
     }
@@ -258,6 +329,31 @@ impl Drop for Share {
     fn drop(&mut self) {
         let active = &self.0.active;
         active.set(active.get().saturating_sub(1));
+    }
+}
+
+impl Bare {
+    /// Whether the connection served a request before.
+    pub(super) fn is_reused(&self) -> bool {
+        self.reused
+    }
+
+    /// The connection itself.
+    pub(super) fn stream(&mut self) -> &mut Transport {
+        &mut self.stream
+    }
+
+    /// Keeps the connection for the next request.
+    pub(super) fn give_back(self) {
+        let pool = &self.share.0;
+        let mut bare = pool.bare.borrow_mut();
+        if !pool.retired.get() && bare.len() < pool.settings.limits.upstream_idle {
+            let since = Instant::now();
+            bare.push(Idle {
+                link: self.stream,
+                since,
+            });
+        }
     }
 }
 

@@ -98,10 +98,12 @@ impl Routes {
             return Some(only);
         }
         let host = headers.get(header::HOST).map_or(&b""[..], |h| h.as_bytes());
-        let found = self
-            .0
-            .iter()
-            .find(|(route, _)| route.is_for(host, uri.path()));
+        self.find_for(host, uri.path())
+    }
+
+    /// The same by the host and the path.
+    pub(in crate::proxy) fn find_for(&self, host: &[u8], path: &str) -> Option<&Rc<Group>> {
+        let found = self.0.iter().find(|(route, _)| route.is_for(host, path));
         found.map(|(_, group)| group)
     }
 

@@ -1,0 +1,116 @@
+//! Memory for bytes on their way, shared by all connections of a worker.
+//!
+//! The buffer that was given back last is taken first: it is the one that is still in the processor's cache. A
+//! connection that waits holds none.
+
+use std::{cell::RefCell, ops::Deref, rc::Rc};
+
+/// Bytes of a buffer when it is new.
+const SIZE: usize = 16 * 1024;
+/// Bytes of one for something that is long.
+const LARGE: usize = 64 * 1024;
+/// Buffers that are kept for the next who needs one.
+const KEPT: usize = 64;
+
+/// The buffers that nobody uses.
+#[derive(Clone, Debug, Default)]
+pub(in crate::proxy) struct Buffers(Rc<RefCell<Vec<Vec<u8>>>>);
+
+/// One buffer; takes memory when it is filled, and gives it back when it is empty.
+#[derive(Debug)]
+pub(super) struct Buffer {
+    bytes: Vec<u8>,
+    pool: Buffers,
+}
+
+impl Buffer {
+    /// One without memory.
+    pub(super) fn empty(pool: &Buffers) -> Self {
+        Self {
+            bytes: Vec::new(),
+            pool: pool.clone(),
+        }
+    }
+
+    /// To be filled; it has room.
+    pub(super) fn filling(&mut self) -> &mut Vec<u8> {
+        if self.bytes.capacity() == 0 {
+            let kept = self.pool.0.borrow_mut().pop();
+            self.bytes = kept.unwrap_or_else(|| Vec::with_capacity(SIZE));
+        } else if self.bytes.len() == self.bytes.capacity() {
+            self.bytes.reserve(SIZE);
+        }
+        &mut self.bytes
+    }
+
+    /// Gives the memory back where nothing is in it.
+    pub(super) fn settle(&mut self) {
+        if self.bytes.is_empty() {
+            self.release();
+        }
+    }
+
+    /// Forgets the first `len` bytes.
+    pub(super) fn consume(&mut self, len: usize) {
+        self.bytes.drain(..len.min(self.bytes.len()));
+        self.settle();
+    }
+
+    /// Forgets all, and keeps the memory.
+    pub(super) fn clear(&mut self) {
+        self.bytes.clear();
+    }
+
+    /// Ready for the next bytes of something long: with more room, where the last ones took all there was.
+    pub(super) fn next(&mut self) {
+        let full = self.bytes.len() == self.bytes.capacity();
+        self.bytes.clear();
+        if full && self.bytes.capacity() == SIZE {
+            self.release();
+            self.bytes = Vec::with_capacity(LARGE);
+        }
+    }
+
+    fn release(&mut self) {
+        let mut bytes = std::mem::take(&mut self.bytes);
+        let mut kept = self.pool.0.borrow_mut();
+        if bytes.capacity() == SIZE && kept.len() < KEPT {
+            bytes.clear();
+            kept.push(bytes);
+        }
+    }
+}
+
+impl Deref for Buffer {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        self.release();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_buffer_has_no_memory_and_the_last_is_the_next() {
+        let pool = Buffers::default();
+        let mut one = Buffer::empty(&pool);
+        one.filling().extend_from_slice(b"abc");
+        let place = one.as_ptr();
+        one.consume(1);
+        assert_eq!(&*one, b"bc");
+        one.consume(2);
+        assert_eq!(one.bytes.capacity(), 0);
+        let mut two = Buffer::empty(&pool);
+        assert_eq!(two.filling().as_ptr(), place);
+        assert!(two.is_empty());
+    }
+}

@@ -1,0 +1,287 @@
+//! The head of a response: how long its body is (RFC 9112 section 6.3), and what the client gets of it.
+
+use std::io::Write as _;
+
+use httparse::{EMPTY_HEADER, Header, Response, Status};
+
+use super::chunks::Chunks;
+use crate::proxy::{date, hop};
+
+/// Fields that a response may have.
+const FIELDS: usize = 128;
+
+/// What an upstream has said so far.
+pub(super) enum Reading {
+    /// No whole head.
+    Partial,
+    /// Something said in between (1xx), of so many bytes; the response is still to come.
+    Interim(usize),
+    /// No response that could be passed on.
+    Malformed,
+    /// A response.
+    Whole(Head),
+}
+
+/// A response's head, which was written for the client.
+pub(super) struct Head {
+    /// How many bytes it had.
+    pub(super) len: usize,
+    pub(super) framing: Framing,
+    /// Whether the upstream keeps the connection open behind it.
+    pub(super) keeps: bool,
+}
+
+/// How a body comes to its end.
+#[derive(Clone, Debug)]
+pub(super) enum Framing {
+    /// After so many bytes.
+    Length(u64),
+    /// With the last chunk.
+    Chunked(Chunks),
+    /// With the connection.
+    UntilClose,
+}
+
+/// What the fields say of the message and of the connection.
+#[derive(Default)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a thing of its own that a field says"
+)]
+struct Said {
+    length: Option<u64>,
+    chunked: bool,
+    closes: bool,
+    has_date: bool,
+    /// Whether `Connection` names fields.
+    names: bool,
+}
+
+/// Reads a response's head and writes the client's into `out`.
+pub(super) fn read(input: &[u8], is_head: bool, ending: bool, out: &mut Vec<u8>) -> Reading {
+    let mut fields = [EMPTY_HEADER; FIELDS];
+    let mut response = Response::new(&mut fields);
+    let len = match response.parse(input) {
+        Ok(Status::Complete(len)) => len,
+        Ok(Status::Partial) => return Reading::Partial,
+        Err(_) => return Reading::Malformed,
+    };
+    let (Some(status), Some(version)) = (response.code, response.version) else {
+        return Reading::Malformed;
+    };
+    match status {
+        // Nobody asked for another protocol.
+        101 => return Reading::Malformed,
+        100..=199 => return Reading::Interim(len),
+        200..=999 => {}
+        _ => return Reading::Malformed,
+    }
+    let Some(said) = read_fields(response.headers) else {
+        return Reading::Malformed;
+    };
+    let empty = is_head || matches!(status, 204 | 304);
+    let framing = match said {
+        _ if empty => Framing::Length(0),
+        Said { chunked: true, .. } => Framing::Chunked(Chunks::new()),
+        Said {
+            length: Some(length),
+            ..
+        } => Framing::Length(length),
+        _ => Framing::UntilClose,
+    };
+    write_status(out, status, response.reason.unwrap_or_default());
+    write_fields(out, response.headers, &said);
+    if let Some(length) = said.length.filter(|_| !said.chunked && status != 204) {
+        out.extend_from_slice(b"content-length: ");
+        write_number(out, length);
+        out.extend_from_slice(b"\r\n");
+    }
+    if !matches!(framing, Framing::Length(_)) {
+        out.extend_from_slice(b"transfer-encoding: chunked\r\n");
+    }
+    if !said.has_date {
+        hop::write_field(out, "date", &date::now());
+    }
+    if ending {
+        out.extend_from_slice(b"connection: close\r\n");
+    }
+    out.extend_from_slice(b"\r\n");
+    Reading::Whole(Head {
+        len,
+        // What says two lengths may have meant either: nothing more is read behind it.
+        keeps: version == 1 && !said.closes && !(said.chunked && said.length.is_some()),
+        framing,
+    })
+}
+
+/// `None` where they contradict each other, or say what isn't understood.
+fn read_fields(fields: &[Header<'_>]) -> Option<Said> {
+    let mut said = Said::default();
+    for field in fields {
+        let is = |known: &str| field.name.eq_ignore_ascii_case(known);
+        match field.name.len() {
+            4 if is("date") => said.has_date = true,
+            10 if is("connection") => {
+                for option in field.value.split(|byte| *byte == b',') {
+                    let option = option.trim_ascii();
+                    if option.eq_ignore_ascii_case(b"close") {
+                        said.closes = true;
+                    } else if !option.eq_ignore_ascii_case(b"keep-alive") {
+                        said.names = true;
+                    }
+                }
+            }
+            14 if is("content-length") => {
+                let length = length(field.value)?;
+                if said.length.is_some_and(|other| other != length) {
+                    return None;
+                }
+                said.length = Some(length);
+            }
+            17 if is("transfer-encoding") => {
+                if said.chunked || !field.value.eq_ignore_ascii_case(b"chunked") {
+                    return None;
+                }
+                said.chunked = true;
+            }
+            _ => {}
+        }
+    }
+    Some(said)
+}
+
+/// Digits alone, or the same digits several times with commas between (RFC 9110 section 8.6).
+fn length(value: &[u8]) -> Option<u64> {
+    let mut lengths = value.split(|byte| *byte == b',').map(|one| {
+        let digits = one.trim_ascii();
+        let only_digits = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
+        let text = std::str::from_utf8(digits).ok()?;
+        only_digits.then(|| text.parse::<u64>().ok()).flatten()
+    });
+    let first = lengths.next()??;
+    lengths.all(|other| other == Some(first)).then_some(first)
+}
+
+fn write_status(out: &mut Vec<u8>, status: u16, reason: &str) {
+    out.extend_from_slice(b"HTTP/1.1 ");
+    write_number(out, u64::from(status));
+    out.push(b' ');
+    out.extend_from_slice(reason.as_bytes());
+    out.extend_from_slice(b"\r\n");
+}
+
+/// All but what ends here.
+fn write_fields(out: &mut Vec<u8>, fields: &[Header<'_>], said: &Said) {
+    for field in fields {
+        let named = said.names && hop::is_named(field.name, fields);
+        if !hop::ends_here(field.name)
+            && !named
+            && !field.name.eq_ignore_ascii_case("content-length")
+        {
+            hop::write_field(out, field.name, field.value);
+        }
+    }
+}
+
+/// In decimal digits.
+fn write_number(out: &mut Vec<u8>, number: u64) {
+    // Writing to memory doesn't fail.
+    let _written = write!(out, "{number}").is_ok();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn head(input: &str) -> Option<(String, Framing, bool)> {
+        let mut out = Vec::new();
+        match read(input.as_bytes(), false, false, &mut out) {
+            Reading::Whole(head) => {
+                assert_eq!(head.len, input.len());
+                Some((String::from_utf8(out).unwrap(), head.framing, head.keeps))
+            }
+            Reading::Malformed => None,
+            Reading::Partial | Reading::Interim(_) => panic!("{input:?}"),
+        }
+    }
+
+    #[test]
+    fn a_body_has_one_length() {
+        let framing = |fields: &str| {
+            let head = head(&format!("HTTP/1.1 200 OK\r\nDate: x\r\n{fields}\r\n"));
+            head.map(|(text, framing, keeps)| (text, format!("{framing:?}"), keeps))
+        };
+        let ok = |fields: &str, wanted: &str, keeps: bool, sent: &str| {
+            let (text, framing, kept) = framing(fields).unwrap();
+            assert!(framing.starts_with(wanted), "{fields:?}: {framing}");
+            assert_eq!(kept, keeps, "{fields:?}");
+            assert_eq!(text, format!("HTTP/1.1 200 OK\r\nDate: x\r\n{sent}\r\n"));
+        };
+        ok(
+            "Content-Length: 7\r\n",
+            "Length(7)",
+            true,
+            "content-length: 7\r\n",
+        );
+        ok(
+            "Content-Length: 7, 7\r\ncontent-length: 7\r\n",
+            "Length(7)",
+            true,
+            "content-length: 7\r\n",
+        );
+        let chunked = "transfer-encoding: chunked\r\n";
+        ok("Transfer-Encoding: Chunked\r\n", "Chunked", true, chunked);
+        // Two ways to read it: chunks it is (RFC 9112 section 6.3), but nothing more from this connection.
+        ok(
+            "Content-Length: 7\r\nTransfer-Encoding: chunked\r\n",
+            "Chunked",
+            false,
+            chunked,
+        );
+        ok("", "UntilClose", true, chunked);
+        for fields in [
+            "Content-Length: 7\r\nContent-Length: 8\r\n",
+            "Content-Length: 7, 8\r\n",
+            "Content-Length: +7\r\n",
+            "Content-Length: 7 7\r\n",
+            "Content-Length: \r\n",
+            "Content-Length: 99999999999999999999\r\n",
+            "Transfer-Encoding: gzip, chunked\r\n",
+            "Transfer-Encoding: identity\r\n",
+            "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n",
+        ] {
+            assert!(framing(fields).is_none(), "{fields:?}");
+        }
+    }
+
+    #[test]
+    fn what_ends_here_is_not_passed_on() {
+        let (text, _, keeps) = head(
+            "HTTP/1.1 404 Nothing Here\r\nDate: x\r\nConnection: close, X-Mine\r\nX-Mine: 1\r\n\
+             Keep-Alive: timeout=5\r\nUpgrade: h2c\r\nContent-Length: 0\r\nServer: s\r\n\r\n",
+        )
+        .unwrap();
+        assert!(!keeps);
+        assert_eq!(
+            text,
+            "HTTP/1.1 404 Nothing Here\r\nDate: x\r\nServer: s\r\ncontent-length: 0\r\n\r\n"
+        );
+    }
+
+    #[test]
+    fn interim_responses_are_not_the_response() {
+        let read = |input: &str| read(input.as_bytes(), false, false, &mut Vec::new());
+        assert!(matches!(
+            read("HTTP/1.1 103 Early\r\nLink: x\r\n\r\n"),
+            Reading::Interim(31)
+        ));
+        assert!(matches!(
+            read("HTTP/1.1 101 S\r\nUpgrade: x\r\n\r\n"),
+            Reading::Malformed
+        ));
+        assert!(matches!(
+            read("HTTP/1.1 200 OK\r\nA: b\r\n"),
+            Reading::Partial
+        ));
+    }
+}

@@ -1,0 +1,226 @@
+//! Requests without a body on kept-alive connections of HTTP/1.1, which have a path of their own.
+
+use std::{net::SocketAddr, sync::mpsc, time::Duration};
+
+use crate::support::{LISTED, Origin, Raw, Tier, raw_origin};
+
+const GET: &str = "GET /plain HTTP/1.1\r\nHost: h\r\n\r\n";
+
+/// Answers each request with what it is told for its path.
+fn scripted(answer: impl Fn(&str) -> &'static str + Send + Sync + 'static) -> SocketAddr {
+    raw_origin(move |_, mut upstream| {
+        loop {
+            let head = upstream.until("\r\n\r\n");
+            let path = head.split(' ').nth(1).unwrap_or_default().to_owned();
+            upstream.send(answer(&path));
+            if path.contains("close") {
+                return;
+            }
+        }
+    })
+}
+
+fn one_worker(origin: SocketAddr) -> Tier {
+    Tier::plain(origin, |settings| settings.workers = 1.try_into().unwrap())
+}
+
+#[test]
+fn plain_and_other_requests_share_a_connection() {
+    let origin = Origin::echo();
+    let tier = one_worker(origin.address);
+    let mut client = tier.connect();
+    for _ in 0..3 {
+        client.send(GET).until("tokenblock\n\n");
+    }
+    let post = "POST /other HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\n\r\nbody";
+    client.send(post).until("\n\nbody");
+    client.send(GET).until("tokenblock\n\n");
+    assert_eq!(origin.seen().len(), 5);
+    // The upstream connection is shared by both paths.
+    assert_eq!(origin.connections(), 1);
+    assert_eq!(tier.count("proxy_requests_total"), 5);
+}
+
+#[test]
+fn requests_in_one_segment_are_answered_in_order() {
+    let origin = Origin::echo();
+    let tier = one_worker(origin.address);
+    let listed = format!("GET /listed HTTP/1.1\r\nHost: h\r\nX-API-Key: {LISTED}\r\n\r\n");
+    let mut client = tier.connect();
+    let post = "POST /last HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\n\r\nbody";
+    let all = [GET, &listed, GET, post].concat();
+    let (head, tail) = all.split_at(all.len() - 20);
+    client.send(head);
+    let mut answers = client.until("listed_token");
+    client.send(tail);
+    answers.push_str(&client.until("\n\nbody"));
+    let places = ["GET /plain", "listed_token", "POST /last"].map(|text| answers.find(text));
+    assert!(places.is_sorted() && places[0].is_some(), "{answers}");
+    assert_eq!(answers.matches("GET /plain").count(), 2);
+    assert_eq!(tier.count("proxy_blocked_total"), 1);
+}
+
+#[test]
+fn a_head_in_single_bytes_is_one_request() {
+    let origin = Origin::echo();
+    let tier = one_worker(origin.address);
+    let mut client = tier.connect();
+    for byte in GET.chars() {
+        client.send(&byte.to_string());
+    }
+    client.until("tokenblock\n\n");
+    assert_eq!(origin.seen().len(), 1);
+}
+
+#[test]
+fn bodies_of_every_framing_come_whole() {
+    let origin = scripted(|path| match path {
+        "/length" => "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello",
+        "/chunked" => {
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n\
+             2;x=y\r\nhe\r\n3\r\nllo\r\n0\r\nX-Trailer: 1\r\n\r\n"
+        }
+        "/none" => "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+        _ => "HTTP/1.1 200 Fine By Me\r\n\r\nhello",
+    });
+    let tier = one_worker(origin);
+    let mut client = tier.connect();
+    let mut ask = |path: &str, end: &str| {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: h\r\n\r\n");
+        client.send(&request).until(end)
+    };
+    for _ in 0..2 {
+        let reply = ask("/length", "hello");
+        assert!(reply.contains("\r\ncontent-length: 5\r\n"), "{reply}");
+        let reply = ask("/chunked", "0\r\n\r\n");
+        assert!(
+            reply.ends_with("\r\n\r\n2\r\nhe\r\n3\r\nllo\r\n0\r\n\r\n"),
+            "{reply}"
+        );
+        let reply = ask("/none", "\r\n\r\n");
+        assert!(reply.contains("\r\ndate: "), "{reply}");
+        let reply = ask("/close", "0\r\n\r\n");
+        assert!(reply.starts_with("HTTP/1.1 200 Fine By Me\r\n"), "{reply}");
+        assert!(reply.ends_with("\r\n5\r\nhello\r\n0\r\n\r\n"), "{reply}");
+    }
+    // One more for each that was closed.
+    assert_eq!(tier.count("proxy_upstream_connects_total"), 2);
+    assert_eq!(tier.count("proxy_upstream_retries_total"), 0);
+}
+
+#[test]
+fn what_can_be_read_in_two_ways_is_not_passed_on() {
+    for answer in [
+        "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello",
+        "HTTP/1.1 200 OK\r\nContent-Length: 5 \x0b\r\n\r\nhello",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nX-A: b\r\n folded\r\nContent-Length: 5\r\n\r\nhello",
+        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Len",
+    ] {
+        let tier = one_worker(raw_origin(move |_, mut upstream| {
+            upstream.until("\r\n\r\n");
+            upstream.send(answer);
+        }));
+        let mut client = tier.connect();
+        let reply = client.send(GET).until("}\n");
+        assert!(reply.starts_with("HTTP/1.1 502 "), "{answer:?}: {reply}");
+        assert_eq!(tier.count("proxy_refused_upstream_failed"), 1);
+    }
+}
+
+#[test]
+fn what_follows_a_response_unasked_is_nobodys_answer() {
+    let origin = scripted(
+        |_| "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhelloHTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil",
+    );
+    let tier = one_worker(origin);
+    let mut client = tier.connect();
+    for _ in 0..3 {
+        let reply = client.send(GET).until("hello");
+        assert!(
+            reply.ends_with("hello") && !reply.contains("evil"),
+            "{reply}"
+        );
+    }
+    assert_eq!(tier.count("proxy_upstream_connects_total"), 3);
+}
+
+#[test]
+fn a_body_that_breaks_off_breaks_the_response_off() {
+    for answer in [
+        "HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\nhello",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\nnonsense",
+    ] {
+        let tier = one_worker(raw_origin(move |_, mut upstream| {
+            upstream.until("\r\n\r\n");
+            upstream.send(answer);
+        }));
+        let mut client = tier.connect();
+        let reply = client.send(GET).rest();
+        assert!(!reply.ends_with("0\r\n\r\n"), "{reply}");
+        tier.wait_for("proxy_closed_protocol", 1);
+    }
+}
+
+#[test]
+fn the_upstream_is_let_go_when_the_client_leaves() {
+    let (left, has_left) = mpsc::channel();
+    let origin = raw_origin(move |_, mut upstream: Raw| {
+        upstream.until("\r\n\r\n");
+        upstream.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n");
+        upstream.rest();
+        left.send(()).unwrap();
+    });
+    let tier = one_worker(origin);
+    let mut client = tier.connect();
+    client.send(GET).until("hello");
+    drop(client);
+    has_left.recv_timeout(Duration::from_secs(5)).unwrap();
+}
+
+#[test]
+fn what_proxies_in_front_say_is_kept_where_they_are_trusted() {
+    let origin = Origin::echo();
+    let said = "GET / HTTP/1.1\r\nHost: h\r\nX-Forwarded-For: 192.0.2.1\r\nx-forwarded-for: 192.0.2.2\r\n\
+                X-Forwarded-Proto: https\r\nForwarded: for=192.0.2.1\r\nVia: 1.1 front\r\n\r\n";
+    for (trusted, wanted) in [
+        (
+            true,
+            [
+                "x-forwarded-for: 192.0.2.1, 192.0.2.2, 127.0.0.1",
+                "x-forwarded-proto: https",
+                "forwarded: for=192.0.2.1, for=127.0.0.1;proto=http",
+            ],
+        ),
+        (
+            false,
+            [
+                "x-forwarded-for: 127.0.0.1",
+                "x-forwarded-proto: http",
+                "forwarded: for=127.0.0.1;proto=http",
+            ],
+        ),
+    ] {
+        let tier = Tier::plain(origin.address, |settings| {
+            if trusted {
+                settings.trusted_proxies = vec!["127.0.0.0/8".parse().unwrap()];
+            }
+        });
+        let mut client = tier.connect();
+        let reply = client.send(said).until("\n\n");
+        let lines: Vec<&str> = reply.lines().collect();
+        for wanted in wanted
+            .iter()
+            .chain(&["x-forwarded-host: h", "via: 1.1 front"])
+        {
+            assert_eq!(
+                lines.iter().filter(|l| *l == wanted).count(),
+                1,
+                "{wanted}: {reply}"
+            );
+        }
+        assert_eq!(reply.matches("x-forwarded-for").count(), 1, "{reply}");
+    }
+}
