@@ -26,6 +26,10 @@ pub mod ban;
 pub mod blocked;
 #[cfg(not(feature = "sha256"))]
 pub mod candidate;
+#[cfg_attr(
+    feature = "sha256",
+    expect(dead_code, reason = "the scanner that digests so is not compiled")
+)]
 pub mod digest;
 pub mod event;
 pub mod filter;

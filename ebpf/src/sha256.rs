@@ -4,17 +4,29 @@
 //! what the first ones see. The host has both at once; the programs are built twice, the second time with the feature
 //! `sha256`, which puts these modules in the place of the first ones.
 
-#[expect(clippy::duplicate_mod, reason = "the point of this module")]
+#[cfg_attr(
+    not(feature = "sha256"),
+    expect(clippy::duplicate_mod, reason = "the point of this module")
+)]
 #[path = "candidate.rs"]
 pub mod candidate;
 pub mod digest;
-#[expect(clippy::duplicate_mod, reason = "the point of this module")]
+#[cfg_attr(
+    not(feature = "sha256"),
+    expect(clippy::duplicate_mod, reason = "the point of this module")
+)]
 #[path = "flow.rs"]
 pub mod flow;
-#[expect(clippy::duplicate_mod, reason = "the point of this module")]
+#[cfg_attr(
+    not(feature = "sha256"),
+    expect(clippy::duplicate_mod, reason = "the point of this module")
+)]
 #[path = "inspect.rs"]
 pub mod inspect;
-#[expect(clippy::duplicate_mod, reason = "the point of this module")]
+#[cfg_attr(
+    not(feature = "sha256"),
+    expect(clippy::duplicate_mod, reason = "the point of this module")
+)]
 #[path = "scan.rs"]
 pub mod scan;
 

@@ -40,7 +40,7 @@ pub fn hand_over(ctx: &SkLookupContext) -> u32 {
         return sk_action::SK_PASS;
     }
     // SAFETY: an entry is a mark; its value is never read.
-    if unsafe { OWN.get(&remote(ctx.lookup)) }.is_some() {
+    if unsafe { OWN.get(remote(ctx.lookup)) }.is_some() {
         count(Passage::Own);
         return sk_action::SK_PASS;
     }

@@ -78,7 +78,7 @@ pub trait Sweep: Send {
 /// The table of flows of one variant of the programs.
 pub struct Flows<F: Followed>(HashMap<MapData, F::Key, F>);
 
-/// Takes the table out of the loaded object; see [`Flows::take`].
+/// Takes the table out of the loaded object; see `Flows::take`.
 ///
 /// # Errors
 /// As there.
