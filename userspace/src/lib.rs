@@ -20,5 +20,6 @@ pub mod proxy;
 pub mod reload;
 pub mod run;
 pub mod settings;
+pub mod sightings;
 pub mod sources;
 pub mod state;

@@ -18,7 +18,7 @@ use tokio::{
 
 use crate::{
     cli::{RunArgs, given::Given},
-    control::{Control, ControlCounters, KernelStatus, ProxyStatus, TiersStatus},
+    control::{Backing, Control, ControlCounters, KernelStatus, ProxyStatus, TiersStatus},
     counters::{self, Counted},
     denylist::SetReader,
     event::EventSink,
@@ -30,6 +30,7 @@ use crate::{
     proxy::{OwnConnections, Places, Proxy, ProxyCounters, ProxyError, ProxyReload, ProxySettings},
     reload::{InForce, Outcome},
     settings::{KernelSettings, Settings, Surroundings},
+    sightings::Sightings,
     sources::Watch,
     state::{Additions, StateFolder, Store},
 };
@@ -82,6 +83,7 @@ struct Tiers {
     keeping: JoinHandle<Result<Infallible, JoinError>>,
     control: JoinHandle<Infallible>,
     control_counters: ControlCounters,
+    sightings: Sightings,
     /// Who wants to know how the tiers are.
     asked: mpsc::Receiver<oneshot::Sender<TiersStatus>>,
     /// In force at start.
@@ -139,12 +141,15 @@ impl Tiers {
                 .map(|source| source.path.clone())
                 .collect(),
         );
+        let files = settings.denylist.clone();
         let sources = Sources {
             files: settings.denylist,
             key,
             min_token_length: settings.min_token_length,
             jwt_expiry: settings.jwt_expiry,
         };
+        let sightings = Sightings::start(&settings.state_dir);
+        let events = sightings.beside(log.events());
         let loaded = sources.read(additions, now)?;
         let entries = loaded.list.records().len();
         let hashed = loaded.list.hashed().records().len();
@@ -155,7 +160,7 @@ impl Tiers {
                     keyed: entries,
                     hashed,
                 };
-                let (tier, map) = KernelTier::start(kernel, &rules, size, names, log.events())?;
+                let (tier, map) = KernelTier::start(kernel, &rules, size, names, events.clone())?;
                 (Some(tier), Some(map))
             }
             None => (None, None),
@@ -171,7 +176,7 @@ impl Tiers {
                 settings.intercept,
                 places,
                 keeper.reader(),
-                log.events(),
+                events,
             )?),
             None => None,
         };
@@ -182,14 +187,16 @@ impl Tiers {
         let (requests, requested) = mpsc::channel(REQUESTS);
         let (questions, asked) = mpsc::channel(REQUESTS);
         let key = StoredKey::load_or_create(&settings.state_dir)?;
-        let control = Control::bind(
-            &settings.control,
+        let backing = Backing {
             key,
-            settings.min_token_length,
-            settings.jwt_expiry,
-            requests,
-            questions,
-        )?;
+            min_token_length: settings.min_token_length,
+            jwt_expiry: settings.jwt_expiry,
+            sources: files,
+            sightings: sightings.clone(),
+            keeper: requests,
+            tiers: questions,
+        };
+        let control = Control::bind(&settings.control, backing)?;
         if let Some(address) = control.remote_address() {
             tracing::info!(%address, "the control API is served over TLS");
         }
@@ -203,6 +210,7 @@ impl Tiers {
             proxy,
             keeping: tokio::spawn(keeper.keep(watch, requested)),
             control_counters: control.counters(),
+            sightings,
             control: tokio::spawn(control.serve()),
             asked,
             entries: entries + hashed,
@@ -289,6 +297,7 @@ impl Tiers {
             .chain(self.intercepted())
             .chain([
                 ("control", self.control_counters.read()),
+                ("sightings", self.sightings.counters()),
                 ("log", log.counters()),
             ])
     }
@@ -340,7 +349,9 @@ impl Tiers {
             }
             counted.push(("proxy", proxy.counters.read()));
         }
+        self.sightings.flush().await;
         counted.push(("control", self.control_counters.read()));
+        counted.push(("sightings", self.sightings.counters()));
         counted.push(("log", log.counters()));
         counters::log(counted);
     }

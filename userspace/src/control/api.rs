@@ -1,6 +1,6 @@
 //! What is said over the control socket: the JSON of requests and answers, as `openapi.json` describes it.
 
-use std::{collections::BTreeMap, time::SystemTime};
+use std::{collections::BTreeMap, net::IpAddr, time::SystemTime};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -11,6 +11,7 @@ use crate::{
     denylist::{Action, Identity, TokenId, Unlistable, identify},
     import::{Unfit, guard},
     keeper::{Checked, FileStatus, Imported, ListStatus, Mode, Removed, Target},
+    sightings::Sighting,
     sources::{self, Reading},
     state::{Addition, Outcome, StoredEntry},
 };
@@ -196,11 +197,11 @@ pub(super) fn to_the_second(time: SystemTime) -> SystemTime {
 }
 
 /// RFC 3339, in UTC.
-fn shown(time: SystemTime) -> Option<String> {
+pub(super) fn shown(time: SystemTime) -> Option<String> {
     Timestamp::try_from(time).ok().map(|time| time.to_string())
 }
 
-/// An entry that was added at run time.
+/// An entry.
 #[derive(Debug, Deserialize, Serialize)]
 pub(super) struct EntryAnswer {
     pub(super) id: String,
@@ -209,7 +210,56 @@ pub(super) struct EntryAnswer {
     pub(super) expires: Option<String>,
     pub(super) reason: Option<String>,
     pub(super) source: Option<String>,
+    /// When it was added, if it was.
     pub(super) added: Option<String>,
+    /// Where it stands, if it was not.
+    pub(super) file: Option<FilePlace>,
+    /// What was seen of the token.
+    pub(super) seen: Option<SeenAnswer>,
+}
+
+/// A line of a denylist file.
+#[derive(Debug, Deserialize, Serialize)]
+pub(super) struct FilePlace {
+    pub(super) path: String,
+    /// Counted from 1.
+    pub(super) line: u64,
+}
+
+/// What was seen of a token.
+#[derive(Debug, Deserialize, Serialize)]
+pub(super) struct SeenAnswer {
+    /// Requests that bore it.
+    pub(super) hits: u64,
+    /// Those that were blocked.
+    pub(super) blocked: u64,
+    pub(super) first: Option<String>,
+    pub(super) last: Option<String>,
+    /// The last first.
+    pub(super) sources: Vec<SeenFrom>,
+}
+
+/// Where a token was seen from.
+#[derive(Debug, Deserialize, Serialize)]
+pub(super) struct SeenFrom {
+    pub(super) address: IpAddr,
+    pub(super) last: Option<String>,
+}
+
+impl From<Sighting> for SeenAnswer {
+    fn from(seen: Sighting) -> Self {
+        let from = |(address, last)| SeenFrom {
+            address,
+            last: shown(to_the_second(last)),
+        };
+        Self {
+            hits: seen.hits,
+            blocked: seen.blocked,
+            first: shown(to_the_second(seen.first)),
+            last: shown(to_the_second(seen.last)),
+            sources: seen.sources.into_iter().map(from).collect(),
+        }
+    }
 }
 
 /// What an addition did.
@@ -287,12 +337,24 @@ pub(super) struct CheckedAnswer {
     pub(super) expires: Option<String>,
     pub(super) in_files: bool,
     pub(super) addition: Option<EntryAnswer>,
+    /// The lines of files that list it.
+    pub(super) files: Vec<EntryAnswer>,
+    /// What was seen of it, listed or not.
+    pub(super) seen: Option<SeenAnswer>,
 }
 
 /// The answer to all but lists and states.
 #[derive(Debug, Deserialize, Serialize)]
 pub(super) struct Entries<T> {
     pub(super) entries: Vec<T>,
+}
+
+/// A line of `GET /v1/export`.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+pub(super) enum Listed {
+    Error { error: String },
+    Entry(Box<EntryAnswer>),
 }
 
 /// `GET /v1/entries`.
@@ -429,6 +491,8 @@ impl From<StoredEntry> for EntryAnswer {
             reason: entry.reason,
             source: entry.source,
             added: shown(entry.added),
+            file: None,
+            seen: None,
         }
     }
 }
@@ -467,6 +531,8 @@ impl From<Checked> for CheckedAnswer {
             expires: in_force.and_then(|record| record.expires.time().and_then(shown)),
             in_files: checked.in_files,
             addition: checked.added.map(EntryAnswer::from),
+            files: Vec::new(),
+            seen: None,
         }
     }
 }

@@ -50,11 +50,11 @@ pub enum DenyCommand {
     Import(DenyImportArgs),
     /// Removes tokens that were added; one that a denylist file lists too stays in force
     Remove(RemoveArgs),
-    /// Lists what was added: ids and attributes, never tokens
+    /// Lists all entries, those that were added and those of the files: ids, attributes and hits, never tokens
     List(ListArgs),
     /// Says whether tokens are in force, and why
     Check(CheckArgs),
-    /// Writes what was added as lines of a denylist file, `sha256:<id>` and attributes
+    /// Writes all entries as lines of a denylist file, `sha256:<id>` and attributes
     Export(ExportArgs),
 }
 
@@ -165,6 +165,10 @@ pub struct RemoveArgs {
 /// The arguments of `deny list`.
 #[derive(Args, Debug)]
 pub struct ListArgs {
+    /// Only those that were added, not those of the files
+    #[arg(long)]
+    pub(super) added: bool,
+
     /// As JSON, one object a line
     #[arg(long)]
     pub(super) json: bool,
@@ -190,6 +194,10 @@ pub struct CheckArgs {
 /// The arguments of `deny export`.
 #[derive(Args, Debug)]
 pub struct ExportArgs {
+    /// Only those that were added, not those of the files
+    #[arg(long)]
+    pub(super) added: bool,
+
     #[command(flatten)]
     pub(super) at: SocketArgs,
 }

@@ -10,10 +10,10 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Method, Request, StatusCode, header};
+use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Full};
 use hyper::{
-    body::{Body, Frame, SizeHint},
+    body::{Body, Frame, Incoming, SizeHint},
     client::conn::http1,
 };
 use hyper_util::rt::TokioIo;
@@ -22,6 +22,7 @@ use tokio::{net::UnixStream, runtime, time::timeout};
 use zeroize::Zeroizing;
 
 use super::api::ErrorAnswer;
+use crate::exit::Failure;
 
 /// Longest time for an answer.
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -70,6 +71,31 @@ impl Client {
     /// Asks for what is under `path`.
     pub(super) fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
         self.exchange(Method::GET, path, Full::default(), PATIENCE)
+    }
+
+    /// Asks for what is under `path`, and shows each line of it.
+    pub(super) fn lines(
+        &self,
+        path: &str,
+        mut show: impl FnMut(&[u8]) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        self.runtime.block_on(async {
+            let answer = self.connected(Method::GET, path, Full::default()).await?;
+            let mut body = answer.into_body();
+            let mut text = Vec::new();
+            while let Some(frame) = body.frame().await {
+                let frame = frame.map_err(broken)?;
+                text.extend_from_slice(&frame.into_data().unwrap_or_default());
+                let end = memchr::memrchr(b'\n', &text).map_or(0, |at| at + 1);
+                let rest = text.split_off(end);
+                let lines = text.split(|byte| *byte == b'\n');
+                lines
+                    .filter(|line| !line.is_empty())
+                    .try_for_each(&mut show)?;
+                text = rest;
+            }
+            Ok(())
+        })
     }
 
     /// Sends a body, which is wiped afterwards.
@@ -126,6 +152,19 @@ impl Client {
         path: &str,
         body: impl Body<Data = Bytes, Error = Infallible> + Send + Unpin + 'static,
     ) -> Result<(StatusCode, Bytes), ClientError> {
+        let answer = self.connected(method, path, body).await?;
+        let status = answer.status();
+        let text = answer.into_body().collect().await.map_err(broken)?;
+        Ok((status, text.to_bytes()))
+    }
+
+    /// The head of the answer; its body comes while the runtime runs.
+    async fn connected(
+        &self,
+        method: Method,
+        path: &str,
+        body: impl Body<Data = Bytes, Error = Infallible> + Send + Unpin + 'static,
+    ) -> Result<Response<Incoming>, ClientError> {
         let stream = UnixStream::connect(&self.path).await;
         let stream = stream.map_err(|error| {
             let path = self.path.clone();
@@ -137,6 +176,8 @@ impl Client {
         })?;
         let handshake = http1::handshake(TokioIo::new(stream)).await;
         let (mut sender, connection) = handshake.map_err(broken)?;
+        // Its end is the end of the answer.
+        tokio::spawn(connection);
         let request = Request::builder()
             .method(method)
             .uri(path)
@@ -144,20 +185,7 @@ impl Client {
             .header(header::CONTENT_TYPE, "application/json")
             .body(body)
             .map_err(broken)?;
-        let exchange = async {
-            let answer = sender.send_request(request).await.map_err(broken)?;
-            let status = answer.status();
-            let text = answer.into_body().collect().await.map_err(broken)?;
-            Ok((status, text.to_bytes()))
-        };
-        let mut exchange = std::pin::pin!(exchange);
-        tokio::select! {
-            answer = &mut exchange => answer,
-            ended = connection => {
-                ended.map_err(broken)?;
-                exchange.await
-            }
-        }
+        sender.send_request(request).await.map_err(broken)
     }
 }
 

@@ -10,7 +10,8 @@ use zeroize::Zeroizing;
 use super::{
     api::{
         ActionName, AddRequest, AddedAnswer, CheckRequest, CheckedAnswer, Entries, EntryAnswer,
-        Named, NewEntry, OutcomeName, Page, RemoveRequest, RemovedAnswer, StatusAnswer,
+        Listed, Named, NewEntry, OutcomeName, RemoveRequest, RemovedAnswer, SeenAnswer,
+        StatusAnswer,
     },
     args::{
         AddArgs, CheckArgs, DenyCommand, ExportArgs, ListArgs, RemoveArgs, SocketArgs, StatusArgs,
@@ -160,17 +161,20 @@ fn check(args: &CheckArgs) -> Result<Exit, Failure> {
 
 fn list(args: &ListArgs) -> Result<Exit, Failure> {
     let mut out = Out::new(args.json);
-    each_entry(&args.at, |entry| {
+    each_entry(&args.at, args.added, |entry| {
         out.line(entry, |to| {
-            let expires = entry.expires.as_deref().unwrap_or("never");
-            let added = entry.added.as_deref().unwrap_or("-");
             let action = entry.action.name();
-            write!(
-                to,
-                "{}  {action:5}  added={added} expires={expires}",
-                entry.short
-            )?;
+            write!(to, "{}  {action:5} ", entry.short)?;
+            if let Some(added) = &entry.added {
+                write!(to, " added={added}")?;
+            }
+            let expires = entry.expires.as_deref().unwrap_or("never");
+            write!(to, " expires={expires}")?;
             attributes(to, entry)?;
+            if let Some(file) = &entry.file {
+                write!(to, " file={}:{}", file.path, file.line)?;
+            }
+            show_seen(to, entry.seen.as_ref())?;
             writeln!(to)
         })
     })?;
@@ -179,7 +183,7 @@ fn list(args: &ListArgs) -> Result<Exit, Failure> {
 
 fn export(args: &ExportArgs) -> Result<Exit, Failure> {
     let mut out = Out::new(false);
-    each_entry(&args.at, |entry| {
+    each_entry(&args.at, args.added, |entry| {
         out.text(|to| {
             write!(to, "sha256:{} action={}", entry.id, entry.action.name())?;
             if let Some(expires) = &entry.expires {
@@ -192,21 +196,28 @@ fn export(args: &ExportArgs) -> Result<Exit, Failure> {
     out.end()
 }
 
-/// Page by page.
+/// All entries, or those that were added. What files can't be read is told, and the rest is shown.
 fn each_entry(
     at: &SocketArgs,
+    added: bool,
     mut show: impl FnMut(&EntryAnswer) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
-    let client = client(at)?;
-    let mut path = format!("/v1/entries?limit={BATCH}");
-    loop {
-        let page: Page = client.get(&path)?;
-        page.entries.iter().try_for_each(&mut show)?;
-        match page.next {
-            Some(next) => path = format!("/v1/entries?limit={BATCH}&after={next}"),
-            None => return Ok(()),
+    let path = format!("/v1/export?files={}", !added);
+    client(at)?.lines(&path, |line| {
+        let listed: Listed = serde_json::from_slice(line).map_err(unreadable)?;
+        match listed {
+            Listed::Entry(entry) => show(&entry),
+            Listed::Error { error } => {
+                // Nobody may be there to read it.
+                let _told = writeln!(io::stderr(), "warning: {error}");
+                Ok(())
+            }
         }
-    }
+    })
+}
+
+fn unreadable(error: serde_json::Error) -> Failure {
+    Failure::new(Exit::TempFail, error)
 }
 
 /// The tokens that are meant: the argument's, the terminal's, or those of standard input.
@@ -310,15 +321,35 @@ fn show_checked(to: &mut impl Write, checked: &CheckedAnswer) -> io::Result<()> 
     let expires = checked.expires.as_deref().unwrap_or("never");
     let action = checked.action.map_or("-", ActionName::name);
     write!(to, "{short} listed, action={action} expires={expires}")?;
-    if checked.in_files {
-        write!(to, ", by a denylist file")?;
-    }
     if let Some(addition) = &checked.addition {
         let added = addition.added.as_deref().unwrap_or("-");
         write!(to, ", added={added}")?;
         attributes(to, addition)?;
     }
+    for entry in &checked.files {
+        if let Some(file) = &entry.file {
+            write!(to, ", by {}:{}", file.path, file.line)?;
+        }
+        attributes(to, entry)?;
+    }
+    if checked.in_files && checked.files.is_empty() {
+        write!(to, ", by a denylist file")?;
+    }
+    show_seen(to, checked.seen.as_ref())?;
     writeln!(to)
+}
+
+fn show_seen(to: &mut impl Write, seen: Option<&SeenAnswer>) -> io::Result<()> {
+    let Some(seen) = seen else { return Ok(()) };
+    let time = |time: &Option<String>| time.clone().unwrap_or_else(|| "-".to_owned());
+    let (hits, first, last) = (seen.hits, time(&seen.first), time(&seen.last));
+    write!(to, " hits={hits} first={first} last={last}")?;
+    let from: Vec<_> = seen
+        .sources
+        .iter()
+        .map(|from| from.address.to_string())
+        .collect();
+    write!(to, " from={}", from.join(","))
 }
 
 fn show_status(to: &mut impl Write, status: &StatusAnswer) -> io::Result<()> {

@@ -1,6 +1,7 @@
 //! Where requests are answered: `access -> route -> keeper -> answer`.
 
 use std::{
+    collections::HashMap,
     convert::Infallible,
     io,
     sync::Arc,
@@ -9,30 +10,37 @@ use std::{
 
 use bytes::Bytes;
 use http::{Method, Request as HttpRequest, Response, StatusCode};
-use http_body_util::Full;
+use http_body_util::combinators::BoxBody;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    sync::{mpsc, oneshot},
+    sync::{Semaphore, mpsc, oneshot},
+    task::spawn_blocking,
     time::timeout,
 };
 
 use super::{
     api::{
         AddRequest, AddedAnswer, CheckRequest, CheckedAnswer, Entries, EntryAnswer, EntryError,
-        Identifying, NewEntry, Page, RemoveRequest, RemovedAnswer, StatusAnswer, TiersStatus,
+        Identifying, NewEntry, Page, RemoveRequest, RemovedAnswer, SeenAnswer, StatusAnswer,
+        TiersStatus,
     },
     body,
     counters::{ControlCounters, Counter},
+    export,
+    files::Files,
     refusal::{Refusal, Why, json, response},
     remote::Gate,
     upload,
 };
 use crate::{
+    denylist::{Identity, ShortTokenId},
     keeper::{ChangeError, Mode, Request},
     key::StoredKey,
-    sources::Reading,
+    sightings::Sightings,
+    sources::Source,
+    state::from_hex,
 };
 
 /// Longest time for the head of a request, and between two requests.
@@ -47,12 +55,16 @@ const TIERS_PATIENCE: Duration = Duration::from_secs(2);
 const PAUSE: Duration = Duration::from_millis(100);
 /// Entries of a page, unless told, and at most.
 const PAGE: usize = 100;
-const LONGEST_PAGE: usize = 10_000;
+pub(super) const LONGEST_PAGE: usize = 10_000;
 const IMPORT: &str = "/v1/import";
+const EXPORT: &str = "/v1/export";
 const OPENAPI: &str = include_str!("openapi.json");
 
 /// Asks the running tiers how they are.
 pub type Questions = mpsc::Sender<oneshot::Sender<TiersStatus>>;
+
+/// The body of an answer.
+pub(super) type Answer = BoxBody<Bytes, Infallible>;
 
 /// What is said of a list beside its lines.
 #[derive(Clone, Copy)]
@@ -62,11 +74,30 @@ pub(super) struct Upload {
     pub(super) mode: Mode,
 }
 
+/// The running parts that the API speaks for.
+pub struct Backing {
+    /// For the digests.
+    pub key: StoredKey,
+    /// Shorter tokens are refused, in bytes.
+    pub min_token_length: u64,
+    /// How long after its `exp` a JWT leaves by itself, where it does.
+    pub jwt_expiry: Option<Duration>,
+    /// The denylist files.
+    pub sources: Vec<Source>,
+    /// What was seen of tokens.
+    pub sightings: Sightings,
+    /// Who changes the list.
+    pub keeper: mpsc::Sender<Request>,
+    /// Who knows the tiers.
+    pub tiers: Questions,
+}
+
 /// What requests are answered from.
 pub(super) struct Desk {
-    key: Arc<StoredKey>,
-    min_token_length: u64,
-    jwt_expiry: Option<Duration>,
+    files: Files,
+    /// Held by who reads the files again: that takes a processor.
+    reader: Semaphore,
+    sightings: Sightings,
     keeper: mpsc::Sender<Request>,
     tiers: Questions,
     started: Instant,
@@ -82,20 +113,19 @@ pub(super) enum Access {
 }
 
 impl Desk {
-    /// A desk whose answers come from the keeper and the running tiers.
-    pub(super) fn new(
-        key: StoredKey,
-        min_token_length: u64,
-        jwt_expiry: Option<Duration>,
-        keeper: mpsc::Sender<Request>,
-        tiers: Questions,
-    ) -> Self {
+    /// A desk whose answers come from the running parts.
+    pub(super) fn new(backing: Backing) -> Self {
         Self {
-            key: Arc::new(key),
-            min_token_length,
-            jwt_expiry,
-            keeper,
-            tiers,
+            files: Files {
+                sources: backing.sources.into(),
+                key: Arc::new(backing.key),
+                min_token_length: backing.min_token_length,
+                jwt_expiry: backing.jwt_expiry,
+            },
+            reader: Semaphore::new(1),
+            sightings: backing.sightings,
+            keeper: backing.keeper,
+            tiers: backing.tiers,
             started: Instant::now(),
             counters: ControlCounters::new(),
         }
@@ -134,10 +164,10 @@ impl Desk {
     }
 
     async fn reply(
-        &self,
+        self: &Arc<Self>,
         request: HttpRequest<Incoming>,
         access: &Access,
-    ) -> Response<Full<Bytes>> {
+    ) -> Response<Answer> {
         self.counters.add(Counter::Requests);
         let patience = match request.uri().path() {
             IMPORT => IMPORT_PATIENCE,
@@ -153,10 +183,10 @@ impl Desk {
     }
 
     async fn answer(
-        &self,
+        self: &Arc<Self>,
         request: HttpRequest<Incoming>,
         access: &Access,
-    ) -> Result<Response<Full<Bytes>>, Refusal> {
+    ) -> Result<Response<Answer>, Refusal> {
         let (head, body) = request.into_parts();
         match access {
             Access::Local(true) => {}
@@ -177,12 +207,17 @@ impl Desk {
                 let given = uploaded(head.uri.query())?;
                 json(&upload::import(self, given, body).await?)
             }
+            (EXPORT, &Method::GET) => {
+                let [files] = flags(head.uri.query(), [("files", true)])?;
+                Ok(export::export(self, files))
+            }
             ("/v1/check", &Method::POST) => json(&self.check(body::json(body).await?).await?),
             ("/v1/status", &Method::GET) => json(&self.status().await?),
             ("/v1/openapi.json", &Method::GET) => Ok(response(StatusCode::OK, OPENAPI)),
-            ("/v1/entries" | IMPORT | "/v1/check" | "/v1/status" | "/v1/openapi.json", _) => {
-                Err(Refusal::Method)
-            }
+            (
+                "/v1/entries" | IMPORT | EXPORT | "/v1/check" | "/v1/status" | "/v1/openapi.json",
+                _,
+            ) => Err(Refusal::Method),
             _ => Err(Refusal::NotFound),
         }
     }
@@ -210,9 +245,33 @@ impl Desk {
     async fn check(&self, request: CheckRequest) -> Result<Entries<CheckedAnswer>, Refusal> {
         let tokens = each(&request.tokens, |token| self.identifying().token(token))?;
         drop(request);
-        let checked = self.ask(|reply| Request::Check(tokens, reply)).await?;
-        let entries = checked.into_iter().map(CheckedAnswer::from).collect();
+        let asked = tokens.clone();
+        let checked = self.ask(|reply| Request::Check(asked, reply)).await?;
+        let in_files = checked.iter().zip(&tokens);
+        let in_files = in_files.filter(|(checked, _)| checked.in_files);
+        let in_files: Vec<_> = in_files.map(|(_, token)| *token).collect();
+        let mut files = self.in_files(in_files).await?;
+        let mut entries: Vec<_> = checked.into_iter().map(CheckedAnswer::from).collect();
+        let seen = self.seen(entries.iter().map(|entry| &*entry.short)).await;
+        for (entry, seen) in entries.iter_mut().zip(seen) {
+            entry.seen = seen;
+            entry.files = files.remove(&entry.id).unwrap_or_default();
+        }
         Ok(Entries { entries })
+    }
+
+    /// Where files list these tokens, by id.
+    async fn in_files(
+        &self,
+        tokens: Vec<Identity>,
+    ) -> Result<HashMap<String, Vec<EntryAnswer>>, Refusal> {
+        if tokens.is_empty() {
+            return Ok(HashMap::new());
+        }
+        let _turn = self.reader.acquire().await;
+        let files = self.files.clone();
+        let found = spawn_blocking(move || files.of(&tokens)).await;
+        found.map_err(|_panicked| Refusal::Silence)
     }
 
     async fn list(&self, query: Option<&str>) -> Result<Page, Refusal> {
@@ -234,8 +293,10 @@ impl Desk {
             }
         }
         let (page, next) = self.ask(|r| Request::List(after, limit, r)).await?;
+        let mut entries: Vec<_> = page.into_iter().map(EntryAnswer::from).collect();
+        self.sight(&mut entries).await;
         Ok(Page {
-            entries: page.into_iter().map(EntryAnswer::from).collect(),
+            entries,
             next: next.map(|key| key.to_string()),
         })
     }
@@ -265,24 +326,33 @@ impl Desk {
         Ok(answer?)
     }
 
-    pub(super) fn key(&self) -> Arc<StoredKey> {
-        Arc::clone(&self.key)
-    }
-
-    pub(super) fn jwt_expiry(&self) -> Option<Duration> {
-        self.jwt_expiry
+    pub(super) fn files(&self) -> &Files {
+        &self.files
     }
 
     pub(super) fn min_token_length(&self) -> u64 {
-        self.min_token_length
+        self.files.min_token_length
     }
 
     pub(super) fn identifying(&self) -> Identifying<'_> {
-        Identifying(Reading {
-            key: self.key.get(),
-            min_token_length: self.min_token_length,
-            jwt_expiry: self.jwt_expiry,
-        })
+        Identifying(self.files.reading())
+    }
+
+    /// Says of entries what was seen of their tokens.
+    pub(super) async fn sight(&self, entries: &mut [EntryAnswer]) {
+        let seen = self.seen(entries.iter().map(|entry| &*entry.short)).await;
+        for (entry, seen) in entries.iter_mut().zip(seen) {
+            entry.seen = seen;
+        }
+    }
+
+    /// What was seen of tokens, by their short ids.
+    async fn seen<'a>(&self, tokens: impl Iterator<Item = &'a str>) -> Vec<Option<SeenAnswer>> {
+        let short = |text| ShortTokenId(from_hex(text).unwrap_or_default());
+        let seen = self.sightings.of(tokens.map(short).collect()).await;
+        seen.into_iter()
+            .map(|seen| seen.map(SeenAnswer::from))
+            .collect()
     }
 }
 
@@ -292,20 +362,29 @@ fn mode(dry_run: bool) -> Mode {
 
 /// What is said of a list.
 fn uploaded(query: Option<&str>) -> Result<Upload, Refusal> {
-    let (mut force, mut dry_run) = (false, false);
-    for (name, value) in query.into_iter().flat_map(parameters) {
-        let flag = match name {
-            "force" => &mut force,
-            "dry_run" => &mut dry_run,
-            _ => return Err(Refusal::Parameter("is none of force and dry_run")),
-        };
-        let value = value.parse();
-        *flag = value.map_err(|_no_bool| Refusal::Parameter("takes true or false"))?;
-    }
+    let [force, dry_run] = flags(query, [("force", false), ("dry_run", false)])?;
     Ok(Upload {
         force,
         mode: mode(dry_run),
     })
+}
+
+/// The values of parameters that are true or false; each with what it is where it isn't given.
+fn flags<const N: usize>(
+    query: Option<&str>,
+    known: [(&'static str, bool); N],
+) -> Result<[bool; N], Refusal> {
+    let mut values = known.map(|(_, default)| default);
+    for (name, text) in query.into_iter().flat_map(parameters) {
+        let flag = known.iter().position(|(known, _)| *known == name);
+        let flag = flag.and_then(|at| values.get_mut(at));
+        let flag = flag.ok_or(Refusal::Parameter(
+            "is not known; /v1/openapi.json has those of each path",
+        ))?;
+        let value = text.parse();
+        *flag = value.map_err(|_no_bool| Refusal::Parameter("takes true or false"))?;
+    }
+    Ok(values)
 }
 
 fn parameters(query: &str) -> impl Iterator<Item = (&str, &str)> {

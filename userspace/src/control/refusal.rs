@@ -2,12 +2,13 @@
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Response, StatusCode, header};
-use http_body_util::Full;
+use http_body_util::{BodyExt as _, Full};
 use serde::Serialize;
 
 use super::{
     api::{EntryError, ErrorAnswer},
     body::BodyError,
+    desk::Answer,
     upload::UploadError,
 };
 use crate::keeper::ChangeError;
@@ -84,7 +85,7 @@ impl Refusal {
     }
 
     /// The answer.
-    pub(super) fn response(&self) -> Response<Full<Bytes>> {
+    pub(super) fn response(&self) -> Response<Answer> {
         let index = if let Self::Entry { index, .. } | Self::TokenType { index } = self {
             Some(*index)
         } else {
@@ -103,14 +104,14 @@ impl Refusal {
 }
 
 /// A success.
-pub(super) fn json(answer: &impl Serialize) -> Result<Response<Full<Bytes>>, Refusal> {
+pub(super) fn json(answer: &impl Serialize) -> Result<Response<Answer>, Refusal> {
     let text = serde_json::to_vec(answer).map_err(|_never| Refusal::Silence)?;
     Ok(response(StatusCode::OK, text))
 }
 
 /// An answer with a JSON body.
-pub(super) fn response(status: StatusCode, json: impl Into<Bytes>) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(json.into()));
+pub(super) fn response(status: StatusCode, json: impl Into<Bytes>) -> Response<Answer> {
+    let mut response = Response::new(Full::new(json.into()).boxed());
     *response.status_mut() = status;
     let json = HeaderValue::from_static("application/json");
     response.headers_mut().insert(header::CONTENT_TYPE, json);

@@ -1,18 +1,17 @@
 //! The server's end: `accept -> peer -> desk`.
 
-use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
+use std::{convert::Infallible, net::SocketAddr, sync::Arc};
 
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::Semaphore;
 
 use super::{
     counters::{ControlCounters, Counter},
-    desk::{Access, Desk, Questions},
+    desk::{Access, Backing, Desk},
     peer,
     remote::{Remote, RemoteError},
     settings::ControlSettings,
     socket::{Socket, SocketError},
 };
-use crate::{keeper::Request, key::StoredKey};
 
 /// Connections at once; more wait.
 const CONNECTIONS: usize = 32;
@@ -41,20 +40,13 @@ impl Control {
     ///
     /// # Errors
     /// [`ControlError`].
-    pub fn bind(
-        settings: &ControlSettings,
-        key: StoredKey,
-        min_token_length: u64,
-        jwt_expiry: Option<Duration>,
-        keeper: mpsc::Sender<Request>,
-        tiers: Questions,
-    ) -> Result<Self, ControlError> {
+    pub fn bind(settings: &ControlSettings, backing: Backing) -> Result<Self, ControlError> {
         let remote = settings.remote.as_ref();
         Ok(Self {
             remote: remote.map(Remote::bind).transpose()?,
             socket: Socket::bind(settings)?,
             group: settings.group,
-            desk: Arc::new(Desk::new(key, min_token_length, jwt_expiry, keeper, tiers)),
+            desk: Arc::new(Desk::new(backing)),
         })
     }
 

@@ -1,11 +1,6 @@
 //! A list that is sent as the lines of a denylist file: `lines -> entries -> keeper`, worked on while it comes.
 
-use std::{
-    collections::BTreeMap,
-    sync::Arc,
-    thread::available_parallelism,
-    time::{Duration, SystemTime},
-};
+use std::{collections::BTreeMap, thread::available_parallelism, time::SystemTime};
 
 use futures_util::{StreamExt as _, stream::FuturesOrdered};
 use hyper::body::Incoming;
@@ -15,13 +10,13 @@ use super::{
     api::{EntryError, ImportAnswer, Noted, harmless_text, to_the_second},
     body::{Chunk, Lines},
     desk::{Desk, Upload},
+    files::Files,
     refusal::Refusal,
 };
 use crate::{
     import::{self, Unfit},
     keeper::Request,
-    key::StoredKey,
-    sources::{LineError, Reading, Uploaded, upload},
+    sources::{LineError, Uploaded, upload},
     state::StoredEntry,
 };
 
@@ -31,9 +26,7 @@ const NAMED: usize = 20;
 /// What lines are read with.
 #[derive(Clone)]
 struct Reader {
-    key: Arc<StoredKey>,
-    min_token_length: u64,
-    jwt_expiry: Option<Duration>,
+    files: Files,
     now: SystemTime,
     force: bool,
 }
@@ -70,9 +63,7 @@ pub(super) async fn import(
     body: Incoming,
 ) -> Result<ImportAnswer, Refusal> {
     let reader = Reader {
-        key: desk.key(),
-        min_token_length: desk.min_token_length(),
-        jwt_expiry: desk.jwt_expiry(),
+        files: desk.files().clone(),
         now: SystemTime::now(),
         force: given.force,
     };
@@ -133,11 +124,7 @@ impl Reader {
     }
 
     fn line(&self, line: &[u8]) -> Result<Option<Result<StoredEntry, String>>, UploadError> {
-        let reading = Reading {
-            key: self.key.get(),
-            min_token_length: self.min_token_length,
-            jwt_expiry: self.jwt_expiry,
-        };
+        let reading = self.files.reading();
         let (entry, token) = match upload(reading, self.now, line)? {
             Uploaded::Entry(entry, token) => (entry, token),
             Uploaded::Skipped(why) => return Ok(Some(Err(why.to_string()))),

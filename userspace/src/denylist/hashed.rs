@@ -8,7 +8,7 @@ use arc_swap::ArcSwap;
 use tokenblock_ebpf::digest::Domain;
 pub use tokenblock_ebpf::sha256::digest::TokenDigest as Sha256Digest;
 
-use super::{Action, Expires, Fingerprint, Listed, TokenId};
+use super::{Action, Expires, Fingerprint, Identity, Listed, Record, TokenId};
 
 /// One entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,6 +109,29 @@ impl HashedSet {
             .0
             .binary_search_by_key(&record.key(), HashedRecord::key);
         at.ok().and_then(|at| self.0.get(at))
+    }
+
+    /// What is listed of a token at `now`, as if it was listed itself.
+    #[must_use]
+    pub fn record(&self, token: &Identity, now: SystemTime) -> Option<Record> {
+        let from = self.0.partition_point(|record| record.id < token.id);
+        let records = self.0.get(from..)?.iter();
+        let records = records
+            .take_while(|record| record.id == token.id)
+            .filter(|record| record.covers(token.domain) && !record.expires.is_past(now));
+        let records = records.map(|record| Record {
+            digest: token.digest,
+            listed: Listed {
+                token: token.id.short(),
+                action: record.action,
+                fingerprint: token.fingerprint,
+            },
+            expires: record.expires,
+        });
+        records.reduce(|mut one, other| {
+            one.join(&other);
+            one
+        })
     }
 
     /// What is listed under this digest at `now`; block comes before alert.

@@ -207,25 +207,29 @@ impl<K: Tier + 'static> Keeper<K> {
             .remove(&keys)
             .inspect_err(|error| tracing::error!(%error, "a removal could not be stored"))?;
         let mut removed = Vec::with_capacity(targets.len());
+        let (now, hashed) = ((self.clock)(), self.denylist.reader().hashed());
         let (mut entries, mut digests) = (entries.into_iter(), Vec::new());
         for target in targets {
             let of_target = entries.by_ref().take(target.keys().len());
-            let gone: Vec<TokenDigest> = of_target.flatten().map(|e| e.identity.digest).collect();
+            let gone: Vec<Identity> = of_target.flatten().map(|e| e.identity).collect();
+            let by_hash = |token| {
+                let hashed = hashed.as_ref();
+                hashed.is_some_and(|set| set.record(token, now).is_some())
+            };
             let in_files = match target {
                 Target::Token(token) if gone.is_empty() => {
-                    self.denylist.get(&token.digest).is_some()
+                    self.denylist.get(&token.digest).is_some() || by_hash(token)
                 }
-                Target::Token(_) | Target::Id(_) => {
-                    let now = (self.clock)();
-                    gone.iter().any(|d| self.additions.in_files(d, now))
-                }
+                Target::Token(_) | Target::Id(_) => gone
+                    .iter()
+                    .any(|token| self.additions.in_files(&token.digest, now) || by_hash(token)),
             };
             removed.push(Removed {
                 id: target.id(),
                 removed: !gone.is_empty(),
                 in_files,
             });
-            digests.extend(gone);
+            digests.extend(gone.iter().map(|token| token.digest));
         }
         self.settle(digests)?;
         Ok(removed)
@@ -233,11 +237,17 @@ impl<K: Tier + 'static> Keeper<K> {
 
     fn check(&mut self, tokens: &[Identity]) -> Result<Vec<Checked>, ChangeError> {
         let now = (self.clock)();
+        let hashed = self.denylist.reader().hashed();
         let check = |token: &Identity| {
-            let in_force = self.denylist.get(&token.digest);
+            let hashed = hashed.as_ref().and_then(|set| set.record(token, now));
+            let in_force = self.denylist.get(&token.digest).into_iter().chain(hashed);
+            let in_force = in_force.reduce(|mut one, other| {
+                one.join(&other);
+                one
+            });
             let added = self.additions.find(&EntryKey::from(token))?;
             let in_files = match &added {
-                Some(_) => self.additions.in_files(&token.digest, now),
+                Some(_) => hashed.is_some() || self.additions.in_files(&token.digest, now),
                 None => in_force.is_some(),
             };
             Ok(Checked {

@@ -166,7 +166,7 @@ pub fn read(
     result
 }
 
-fn failed(path: &Path, error: io::Error) -> FileError {
+pub(super) fn failed(path: &Path, error: io::Error) -> FileError {
     let (kind, path) = (error.kind(), path.to_owned());
     if matches!(kind, ErrorKind::NotFound | ErrorKind::NotADirectory) {
         FileError::NotFound(path)
@@ -182,7 +182,7 @@ fn failed(path: &Path, error: io::Error) -> FileError {
 }
 
 /// What the file holds, and when it was last written.
-fn open(path: &Path) -> Result<(Box<dyn Read>, SystemTime), FileError> {
+pub(super) fn open(path: &Path) -> Result<(Box<dyn Read>, SystemTime), FileError> {
     let failed = |error| failed(path, error);
     // Asked before opening: to open a named pipe would wait for its writer.
     check_kind(path, &path.metadata().map_err(failed)?)?;
@@ -228,15 +228,13 @@ fn read_lines(
         error,
     };
     loop {
-        let (number, mut text) = match lines.next() {
+        let (number, text) = match lines.next() {
             Ok(Some(line)) => line,
             Ok(None) => return Ok(summary),
             Err(LinesError::TooLong(number)) => return Err(refused(number, LineError::TooLong)),
             Err(LinesError::Io(error)) => return Err(failed(&source.path, error)),
         };
-        if number == 1 {
-            text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text);
-        }
+        let text = unmarked(number, text);
         match line::parse(source.grammar, reading, written, text) {
             Ok(Line::Entry(entry)) => {
                 summary.entries += 1;
@@ -250,6 +248,15 @@ fn read_lines(
             Ok(Line::Blank) => {}
             Err(error) => return Err(refused(number, error)),
         }
+    }
+}
+
+/// The line without the mark that may stand before the first.
+pub(super) fn unmarked(number: u64, line: &[u8]) -> &[u8] {
+    if number == 1 {
+        line.strip_prefix(BYTE_ORDER_MARK).unwrap_or(line)
+    } else {
+        line
     }
 }
 

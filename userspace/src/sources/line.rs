@@ -169,17 +169,17 @@ pub(super) fn split_at_white(text: &str) -> (&str, &str) {
 }
 
 #[derive(Default)]
-struct Attributes<'a> {
+pub(super) struct Attributes<'a> {
     expires: Option<Expires>,
     action: Option<Action>,
-    reason: Option<&'a str>,
-    source: Option<&'a str>,
+    pub(super) reason: Option<&'a str>,
+    pub(super) source: Option<&'a str>,
     kind: Option<Domain>,
 }
 
 const NAMES: [&str; 5] = ["expires", "action", "reason", "source", "kind"];
 
-fn attributes(mut rest: &str, written: SystemTime) -> Result<Attributes<'_>, LineError> {
+pub(super) fn attributes(mut rest: &str, written: SystemTime) -> Result<Attributes<'_>, LineError> {
     let mut attributes = Attributes::default();
     while !rest.is_empty() {
         let (name, value);

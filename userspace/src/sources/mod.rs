@@ -8,6 +8,7 @@ mod gzip;
 mod line;
 mod lines;
 mod upload;
+mod visit;
 mod watch;
 mod write;
 
@@ -16,6 +17,7 @@ pub(crate) use gzip::expanded;
 pub(crate) use line::expires;
 pub use line::{Grammar, LineError};
 pub(crate) use upload::{Uploaded, upload};
+pub(crate) use visit::{Found, visit};
 pub use watch::{Change, Watch};
 pub(crate) use write::writable;
 pub use write::{write_hash, write_token};

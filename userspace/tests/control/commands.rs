@@ -33,9 +33,9 @@ fn an_added_token_is_enforced_when_the_command_returns_and_after_restarts() {
     running.kill();
     let running = host.start(&[]);
     assert!(running.blocks(LEAKED) && running.blocks(IN_FILE));
-    let (_, out, _) = host.call(&["deny", "list"], "");
+    let (_, out, _) = host.call(&["deny", "list", "--added"], "");
     assert!(
-        out.contains("block") && out.ends_with("reason=\"in a repo\" source=\"gitleaks\"\n"),
+        out.contains("block") && out.contains("reason=\"in a repo\" source=\"gitleaks\" hits="),
         "{out}"
     );
 
@@ -90,7 +90,7 @@ fn check_says_whether_and_why() {
     );
     let (code, out, _) = host.call(&["deny", "check"], IN_FILE);
     assert!(
-        code == 0 && out.ends_with("listed, action=block expires=never, by a denylist file\n"),
+        code == 0 && out.ends_with("listed, action=block expires=never, by list:1\n"),
         "{out}"
     );
     let (code, out, _) = host.call(&["deny", "check"], &format!("{LEAKED}\nnot-listed-000\n"));
@@ -110,7 +110,7 @@ fn export_has_hashes_and_attributes() {
         ],
         LEAKED,
     );
-    let (code, out, _) = host.call(&["deny", "export"], "");
+    let (code, out, _) = host.call(&["deny", "export", "--added"], "");
     assert_eq!(code, 0);
     let rest = out.strip_prefix("sha256:").unwrap();
     let (id, attributes) = rest.split_at(64);
@@ -223,7 +223,7 @@ fn neither_state_nor_answers_hold_the_token() {
     let host = Host::new();
     let running = host.start(&[]);
     host.add(LEAKED);
-    let (_, list, _) = host.call(&["deny", "list", "--json"], "");
+    let (_, list, _) = host.call(&["deny", "list", "--added", "--json"], "");
     assert!(list.contains(&host.added()[0]) && !list.contains(LEAKED));
     drop(running);
     for file in fs::read_dir(host.path("state")).unwrap() {
@@ -306,7 +306,7 @@ fn reports_and_lists_are_imported_into_a_running_tokenblock() {
     );
     assert!(running.blocks(found) && !running.blocks("changeme-0001"));
     assert!(!out.contains(found));
-    let (_, list, _) = host.call(&["deny", "list"], "");
+    let (_, list, _) = host.call(&["deny", "list", "--added"], "");
     assert!(list.contains("source=\"gitleaks\""), "{list}");
     assert_eq!(host.added().len() as u64, answer["added"].as_u64().unwrap());
     // Of a token that is given twice, the last counts.

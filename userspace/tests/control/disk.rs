@@ -66,7 +66,7 @@ fn on_a_full_disk_changes_are_refused_and_enforcement_goes_on() {
     assert!(running.blocks("after-the-storm-01") && running.blocks(LEAKED));
     let (_, out, _) = call(&["status"], "");
     assert!(!out.contains("last change: "), "{out}");
-    let (code, out, _) = call(&["deny", "list"], "");
+    let (code, out, _) = call(&["deny", "list", "--added"], "");
     assert!(code == 0 && out.lines().count() == 2, "{out}");
 }
 

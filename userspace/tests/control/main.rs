@@ -14,4 +14,5 @@ mod disk;
 mod peers;
 mod receivers;
 mod remote;
+mod sightings;
 mod support;

@@ -45,6 +45,13 @@ impl Running {
         let _reaped = self.child.wait();
     }
 
+    /// As a service manager ends it.
+    pub(crate) fn stop(mut self) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        assert!(self.child.wait().unwrap().success());
+    }
+
     /// The status of the answer to a request that bears the token: 403, or 502 for the upstream that isn't there.
     pub(crate) fn answer(&self, token: &str) -> u16 {
         let mut client = TcpStream::connect(self.proxy).unwrap();
@@ -148,7 +155,7 @@ impl Host {
 
     /// What was added, by its short ids.
     pub(crate) fn added(&self) -> Vec<String> {
-        let (code, out, error) = self.call(&["deny", "list", "--json"], "");
+        let (code, out, error) = self.call(&["deny", "list", "--added", "--json"], "");
         assert_eq!(code, 0, "{error}");
         let short = |line| {
             let entry: Value = serde_json::from_str(line).unwrap();

@@ -4,9 +4,7 @@ use std::{collections::BTreeMap, fs, path::Path, path::PathBuf};
 
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1, ParsedPublicKey};
 use base64::{Engine as _, prelude::BASE64_STANDARD};
-use bytes::Bytes;
 use http::{HeaderMap, Response};
-use http_body_util::Full;
 use rustls_pki_types::{SubjectPublicKeyInfoDer, pem::PemObject as _};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -14,7 +12,7 @@ use sha2::{Digest as _, Sha256};
 use super::super::{
     body,
     counters::Counter,
-    desk::Desk,
+    desk::{Answer, Desk},
     refusal::{Refusal, json},
     remote::RemoteError,
     watched::Watched,
@@ -101,7 +99,7 @@ impl Github {
         &self,
         desk: &Desk,
         body: &[u8],
-    ) -> Result<Response<Full<Bytes>>, Refusal> {
+    ) -> Result<Response<Answer>, Refusal> {
         let leaks: Vec<Leak> = body::parse(body)?;
         let findings: Vec<_> = leaks.into_iter().map(Finding::from).collect();
         let feedback: Vec<_> = findings.iter().filter_map(|f| feedback(desk, f)).collect();

@@ -1,15 +1,14 @@
 //! GitLab's Token Revocation API: it asks what can be revoked, and sends what it found.
 
-use bytes::Bytes;
 use http::{HeaderMap, Response, StatusCode};
-use http_body_util::Full;
+use http_body_util::{BodyExt as _, Empty};
 use serde::{Deserialize, Serialize};
 
 use super::super::{
     body,
     counters::Counter,
     credential::Credentials,
-    desk::Desk,
+    desk::{Answer, Desk},
     refusal::{Refusal, json},
     remote::RemoteError,
     settings::GitlabSettings,
@@ -63,7 +62,7 @@ impl Gitlab {
         known.then_some(()).ok_or(Refusal::Credential)
     }
 
-    pub(super) fn types(&self) -> Result<Response<Full<Bytes>>, Refusal> {
+    pub(super) fn types(&self) -> Result<Response<Answer>, Refusal> {
         json(&Types {
             types: &self.settings.types,
         })
@@ -73,7 +72,7 @@ impl Gitlab {
         &self,
         desk: &Desk,
         body: &[u8],
-    ) -> Result<Response<Full<Bytes>>, Refusal> {
+    ) -> Result<Response<Answer>, Refusal> {
         let revocations: Vec<Revocation> = body::parse(body)?;
         let types = &self.settings.types;
         if let Some(index) = revocations.iter().position(|r| !types.contains(&r.kind)) {
@@ -86,7 +85,7 @@ impl Gitlab {
         };
         let findings = revocations.into_iter().map(finding).collect();
         super::list(desk, findings, Counter::GitlabTokens).await?;
-        let mut accepted = Response::new(Full::default());
+        let mut accepted = Response::new(Empty::new().boxed());
         *accepted.status_mut() = StatusCode::NO_CONTENT;
         Ok(accepted)
     }

@@ -8,9 +8,7 @@ mod gitlab;
 
 use std::time::SystemTime;
 
-use bytes::Bytes;
 use http::{Method, Response, request::Parts};
-use http_body_util::Full;
 use hyper::body::Incoming;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
@@ -19,7 +17,7 @@ use super::{
     api::{EntryError, to_the_second},
     body::{self, BodyError},
     counters::Counter,
-    desk::Desk,
+    desk::{Answer, Desk},
     refusal::Refusal,
     remote::RemoteError,
     settings::RemoteSettings,
@@ -89,7 +87,7 @@ impl Receivers {
         desk: &Desk,
         head: &Parts,
         body: Incoming,
-    ) -> Result<Response<Full<Bytes>>, Refusal> {
+    ) -> Result<Response<Answer>, Refusal> {
         match receiver {
             Receiver::Gitlab(gitlab) => {
                 gitlab.check(&head.headers)?;

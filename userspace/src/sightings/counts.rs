@@ -1,0 +1,45 @@
+//! What is counted of the counting.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::counters::Counted;
+
+/// Counters of the sightings.
+#[derive(Debug, Default)]
+pub(super) struct Counts {
+    seen: AtomicU64,
+    lost: AtomicU64,
+    forgotten: AtomicU64,
+    store_failed: AtomicU64,
+}
+
+impl Counts {
+    /// An event was taken in, for which so many tokens were forgotten.
+    pub(super) fn see(&self, forgotten: u64) {
+        self.seen.fetch_add(1, Ordering::Relaxed);
+        self.forgotten.fetch_add(forgotten, Ordering::Relaxed);
+    }
+
+    /// There was no room for an event.
+    pub(super) fn lose(&self) {
+        self.lost.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The disk took nothing; says whether that is the first time.
+    pub(super) fn fail(&self) -> bool {
+        self.store_failed.fetch_add(1, Ordering::Relaxed) == 0
+    }
+
+    /// Every counter with its name.
+    pub(super) fn read(&self) -> Counted {
+        let counts = [
+            ("sightings_seen_total", &self.seen),
+            ("sightings_lost", &self.lost),
+            ("sightings_forgotten", &self.forgotten),
+            ("sightings_store_failed", &self.store_failed),
+        ];
+        counts
+            .map(|(name, count)| (name.to_owned(), count.load(Ordering::Relaxed)))
+            .into()
+    }
+}

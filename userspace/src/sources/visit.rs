@@ -1,0 +1,60 @@
+//! Goes through a file again for what was not kept of it: where an entry stands, why it is listed, where it was found.
+
+use std::ops::ControlFlow;
+
+use super::{
+    FileError, LineError, Reading, Source,
+    file::{failed, open, unmarked},
+    line::{Line, attributes, parse, split_at_white},
+    lines::{Lines, LinesError},
+};
+use crate::denylist::{Entry, HashedRecord};
+
+/// An entry where it stands.
+#[derive(Debug)]
+pub(crate) enum Found<'a> {
+    /// Of a token.
+    Token(Entry<'a>),
+    /// Known by its SHA-256 alone; reason and source.
+    Hashed(HashedRecord, Option<&'a str>, Option<&'a str>),
+}
+
+/// Shows each entry of a file with the number of its line, until there is no need for more.
+///
+/// # Errors
+/// Where any line before that is malformed or the file can't be read.
+pub(crate) fn visit(
+    source: &Source,
+    reading: Reading<'_>,
+    visitor: &mut dyn FnMut(u64, Found<'_>) -> ControlFlow<()>,
+) -> Result<(), FileError> {
+    let (file, written) = open(&source.path)?;
+    let mut lines = Lines::new(file);
+    let refused = |number, error| FileError::Line {
+        path: source.path.clone(),
+        number,
+        error,
+    };
+    loop {
+        let (number, text) = match lines.next() {
+            Ok(Some(line)) => line,
+            Ok(None) => return Ok(()),
+            Err(LinesError::TooLong(number)) => return Err(refused(number, LineError::TooLong)),
+            Err(LinesError::Io(error)) => return Err(failed(&source.path, error)),
+        };
+        let text = unmarked(number, text);
+        let line = parse(source.grammar, reading, written, text);
+        let found = match line.map_err(|error| refused(number, error))? {
+            Line::Entry(entry) => Found::Token(entry),
+            Line::Hashed(record) => {
+                let text = str::from_utf8(text).unwrap_or_default().trim_ascii();
+                let said = attributes(split_at_white(text).1, written).unwrap_or_default();
+                Found::Hashed(record, said.reason, said.source)
+            }
+            Line::Skipped(_) | Line::Blank => continue,
+        };
+        if visitor(number, found).is_break() {
+            return Ok(());
+        }
+    }
+}
