@@ -6,7 +6,7 @@ use std::{
     net::SocketAddr,
     os::unix::process::ExitStatusExt as _,
     path::Path,
-    process::{Child, ExitStatus, Stdio},
+    process::{Child, Command, ExitStatus, Stdio},
     sync::{Arc, Mutex, PoisonError},
     thread,
     time::Duration,
@@ -38,7 +38,21 @@ impl Product {
     /// # Errors
     /// Where it can't be started.
     pub fn spawn<A: AsRef<OsStr>>(binary: &Path, netns: &Netns, args: &[A]) -> Result<Self> {
+        Self::spawn_with(binary, netns, args, |_| {})
+    }
+
+    /// As [`Product::spawn`], with something done to the command before.
+    ///
+    /// # Errors
+    /// Where it can't be started.
+    pub fn spawn_with<A: AsRef<OsStr>>(
+        binary: &Path,
+        netns: &Netns,
+        args: &[A],
+        prepare: impl FnOnce(&mut Command),
+    ) -> Result<Self> {
         let mut command = netns.command(binary);
+        prepare(&mut command);
         for (name, _) in std::env::vars_os() {
             if PREFIXES
                 .iter()

@@ -182,6 +182,11 @@ pub struct RunArgs {
     #[arg(value_parser = clap::value_parser!(u32).range(1..=16_777_216))]
     pub max_flows: u32,
 
+    /// How the programs are attached to interfaces
+    #[arg(long, value_name = "MODE", env = "TOKENBLOCK_ATTACH", value_enum)]
+    #[arg(default_value_t = Attach::Auto, help_heading = "Kernel tier (cleartext HTTP)")]
+    pub attach: Attach,
+
     /// Whether packets of blocked flows and banned sources are dropped by XDP, before the kernel takes them in
     #[arg(long, value_name = "MODE", env = "TOKENBLOCK_XDP", value_enum)]
     #[arg(default_value_t = Xdp::Auto, help_heading = "Kernel tier (cleartext HTTP)")]
@@ -391,6 +396,19 @@ pub enum OnHit {
     /// under way
     #[default]
     Forbid,
+}
+
+/// How the TC programs are attached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Attach {
+    /// By tcx where the kernel has it (Linux 6.6), by clsact otherwise
+    #[default]
+    Auto,
+    /// In front of all other programs of the hook; gone with the process, however it ends
+    Tcx,
+    /// As filters of the queueing discipline `clsact`, which stays when they are gone. A process that is killed
+    /// leaves its filters, which go on blocking what it last knew
+    Clsact,
 }
 
 /// How the XDP program is attached.

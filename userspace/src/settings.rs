@@ -21,7 +21,7 @@ use tokenblock_ebpf::{
 };
 
 use crate::{
-    cli::{Direction, LogFormat, LogLevel, OnHit, RunArgs, Xdp},
+    cli::{Attach, Direction, LogFormat, LogLevel, OnHit, RunArgs, Xdp},
     control::{ControlSettings, ControlSettingsError},
     kernel::InterceptSettings,
     proxy::{ProxySettings, RouteError, UpstreamError},
@@ -70,6 +70,8 @@ pub struct KernelSettings {
     pub on_hit: OnHit,
     /// Most flows that are followed at once.
     pub flows: u32,
+    /// How the TC programs are attached.
+    pub attach: Attach,
     /// How the XDP program is attached.
     pub xdp: Xdp,
     /// When a source is banned, where any can be.
@@ -362,6 +364,7 @@ fn kernel(args: &RunArgs) -> Result<Option<KernelSettings>, SettingsError> {
         monitor: args.monitor,
         on_hit: args.on_hit,
         flows: args.max_flows,
+        attach: args.attach,
         xdp: args.xdp,
         ban: Ban::check(args)?,
     }))

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 
+use rustix::process::Signal;
 use tokenblock_tests::{
     client::Client,
     fixtures::{OPAQUE, Token},
@@ -9,7 +10,10 @@ use tokenblock_tests::{
     netns::INTERFACE,
 };
 
-use crate::lab::{Bench, LIMIT, Lab, ORIGIN_PORT, Tier};
+use crate::{
+    lab::{Bench, LIMIT, Lab, ORIGIN_PORT, Tier},
+    lifecycle::attached,
+};
 
 #[test]
 fn monitor_reports_and_passes() {
@@ -75,4 +79,27 @@ fn egress_keeps_tokens_on_the_client() {
         assert_eq!(answer.status(), Some(200), "{server}: {answer:?}");
     }
     assert!(!bench.origin.saw(OPAQUE.as_bytes()));
+}
+
+#[test]
+fn clsact_serves_where_there_is_no_tcx() {
+    let Some(binary) = gate::product("modes::clsact_serves_where_there_is_no_tcx") else {
+        return;
+    };
+    let mut lab = Bench::new(binary).start(Tier::Kernel, &["--attach", "clsact"]);
+    let filters = attached(&lab.bench.pair.server);
+    assert!(
+        filters.iter().any(|line| line.contains("ingress_ethernet"))
+            && filters.iter().any(|line| line.contains("egress_ethernet"))
+            && !filters.iter().any(|line| line.contains("tcx")),
+        "{filters:?}"
+    );
+    for server in lab.servers() {
+        let exchange = lab.exchange(server, &Lab::request(Token::Jwt), LIMIT);
+        assert_eq!(exchange.answer.status(), Some(403), "{server}");
+    }
+    lab.product.signal(Signal::TERM).unwrap();
+    let end = lab.product.wait(LIMIT).unwrap();
+    assert_eq!(end.code(), Some(0), "{}", end.log);
+    assert_eq!(attached(&lab.bench.pair.server), [""; 0]);
 }

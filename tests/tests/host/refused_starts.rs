@@ -1,8 +1,10 @@
 //! Bad input: a message that helps, an exit code that tells, and nothing attached.
 
-use std::{ffi::OsString, fs, path::Path};
+use std::{ffi::OsString, fs, io, os::unix::process::CommandExt as _, path::Path};
 
-use tokenblock_tests::{certificate::Certificate, gate, netns::INTERFACE, origin::Origin};
+use tokenblock_tests::{
+    certificate::Certificate, gate, netns::INTERFACE, origin::Origin, product::Product,
+};
 
 use crate::{
     lab::{Bench, LIMIT, PROXY_PORT, Tier},
@@ -193,10 +195,77 @@ fn no_capabilities() {
     ];
     args.extend(bench.common());
     args.extend(bench.tier(Tier::Kernel));
-    let mut refused =
-        tokenblock_tests::product::Product::spawn(setpriv, &bench.pair.server, &args).unwrap();
+    let mut refused = Product::spawn(setpriv, &bench.pair.server, &args).unwrap();
     let end = refused.wait(LIMIT).unwrap();
     assert_eq!(end.code(), Some(NO_PERMISSION), "{}", end.log);
     assert!(end.log.contains("CAP_BPF"), "{}", end.log);
     assert_eq!(attached(&bench.pair.server), [""; 0]);
+}
+
+/// A kernel without `bpf_loop` refuses the programs, and says no more than that: so does this one, to a process whose
+/// `BPF_PROG_LOAD` fails and to which the kernel calls itself 2.6 (`UNAME26`).
+#[test]
+fn kernel_too_old() {
+    let Some(bench) = bench("kernel_too_old") else {
+        return;
+    };
+    let product = gate::product("refused_starts::kernel_too_old").unwrap();
+    let mut args = bench.common();
+    args.extend(bench.tier(Tier::Kernel));
+    let mut refused = Product::spawn_with(&product, &bench.pair.server, &args, |command| {
+        // SAFETY: two system calls, made between fork and exec.
+        unsafe { command.pre_exec(become_old) };
+    })
+    .unwrap();
+    let end = refused.wait(LIMIT).unwrap();
+    assert_eq!(end.code(), Some(UNAVAILABLE), "{}", end.log);
+    for word in ["2.6.", "5.17", "bpf_loop", "--interface"] {
+        assert!(end.log.contains(word), "no {word:?} in:\n{}", end.log);
+    }
+    assert_eq!(attached(&bench.pair.server), [""; 0]);
+}
+
+fn become_old() -> io::Result<()> {
+    const UNAME26: libc::c_ulong = 0x0002_0000;
+    const PROG_LOAD: u32 = 5;
+    let step = |code: u32, k: u32, jt: u8, jf: u8| libc::sock_filter {
+        code: u16::try_from(code).unwrap_or(0),
+        jt,
+        jf,
+        k,
+    };
+    let (load, equal, ret) = (
+        libc::BPF_LD | libc::BPF_W | libc::BPF_ABS,
+        libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K,
+        libc::BPF_RET | libc::BPF_K,
+    );
+    let bpf = u32::try_from(libc::SYS_bpf).unwrap_or(0);
+    let invalid = libc::SECCOMP_RET_ERRNO | libc::EINVAL.unsigned_abs();
+    // The number of the system call stands at 0, its first argument at 16 (struct seccomp_data).
+    let mut steps = [
+        step(load, 0, 0, 0),
+        step(equal, bpf, 0, 3),
+        step(load, 16, 0, 0),
+        step(equal, PROG_LOAD, 0, 1),
+        step(ret, invalid, 0, 0),
+        step(ret, libc::SECCOMP_RET_ALLOW, 0, 0),
+    ];
+    let program = libc::sock_fprog {
+        len: u16::try_from(steps.len()).unwrap_or(0),
+        filter: steps.as_mut_ptr(),
+    };
+    // SAFETY: the filter outlives the call, which copies it.
+    let done = unsafe {
+        libc::personality(UNAME26) >= 0
+            && libc::prctl(
+                libc::PR_SET_SECCOMP,
+                libc::SECCOMP_MODE_FILTER,
+                &raw const program,
+            ) == 0
+    };
+    if done {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }

@@ -20,7 +20,7 @@ use super::{
     system,
     xdp::{Hold, Plan},
 };
-use crate::cli::{Direction, Xdp};
+use crate::cli::Attach;
 
 /// One way through an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -69,13 +69,17 @@ struct Attached {
 impl Attachments {
     /// Nothing attached yet.
     #[must_use]
-    pub fn new(patterns: Patterns, direction: Direction, xdp: Xdp) -> Self {
-        // tcx came with Linux 6.6 (kernel commit e420bed02507).
-        let tcx = system::kernel_at_least(6, 6);
+    pub fn new(patterns: Patterns, attach: Attach, xdp: Plan) -> Self {
+        let tcx = match attach {
+            // tcx came with Linux 6.6 (kernel commit e420bed02507).
+            Attach::Auto => system::kernel_at_least(6, 6),
+            Attach::Tcx => true,
+            Attach::Clsact => false,
+        };
         Self {
             patterns,
             tcx,
-            xdp: Plan::new(xdp, direction),
+            xdp,
             busy: false,
             links: BTreeMap::new(),
         }
@@ -212,10 +216,14 @@ impl Attachments {
     }
 }
 
+/// `EEXIST`.
+const EXISTS: i32 = rustix::io::Errno::EXIST.raw_os_error();
+
 /// Adds the qdisc that programs attach to before tcx; one that is there already serves.
 fn add_clsact(name: &str) -> Result<(), KernelError> {
     match qdisc_add_clsact(name) {
-        Err(TcError::AlreadyAttached) | Ok(()) => Ok(()),
+        Err(TcError::NetlinkError(error)) if error.raw_os_error() == Some(EXISTS) => Ok(()),
+        Ok(()) => Ok(()),
         Err(error) => Err(KernelError::Attach {
             name: name.to_owned(),
             source: ProgramError::from(error),

@@ -131,8 +131,16 @@ impl KernelError {
     pub(super) fn from_load(error: EbpfError) -> Self {
         match permission(&error) {
             Some(source) => Self::Permission { source },
-            None => Self::Load(error),
+            None => Self::too_old().unwrap_or(Self::Load(error)),
         }
+    }
+
+    /// What to say of a kernel that refused something, where its version explains that. Asked for then alone: some
+    /// distributions bring to their kernels what later versions have.
+    fn too_old() -> Option<Self> {
+        (!system::kernel_at_least(5, 17)).then(|| Self::TooOld {
+            release: system::kernel_version(),
+        })
     }
 
     /// Says why a program could not be loaded.
@@ -144,10 +152,8 @@ impl KernelError {
         if let Some(source) = permission(&error) {
             return Self::Permission { source };
         }
-        if !system::kernel_at_least(5, 17) {
-            return Self::TooOld {
-                release: system::kernel_version(),
-            };
+        if let Some(too_old) = Self::too_old() {
+            return too_old;
         }
         let (io_error, verifier_log) = match error {
             ProgramError::LoadError {

@@ -23,6 +23,7 @@ use super::{
     load::{Load, load},
     object::Variant,
     patterns::Patterns,
+    xdp,
 };
 use crate::{cli, counters::Counted, event::EventSink, settings::KernelSettings};
 
@@ -75,7 +76,11 @@ impl Programs {
             // An interface has one program there; what this one would drop is dropped a little later.
             Variant::Sha256 => cli::Xdp::Off,
         };
-        let attachments = Attachments::new(plan.patterns.clone(), plan.settings.direction, xdp);
+        let attachments = Attachments::new(
+            plan.patterns.clone(),
+            plan.settings.attach,
+            xdp::Plan::new(xdp, plan.settings.direction),
+        );
         Ok(Self {
             attachments,
             events,

@@ -1,6 +1,7 @@
 //! What the running kernel is.
 
 use aya::util::KernelVersion;
+use rustix::system::uname;
 
 /// Whether the running kernel is of this version or later; false where it does not say.
 #[must_use]
@@ -11,8 +12,5 @@ pub(super) fn kernel_at_least(major: u8, minor: u8) -> bool {
 /// The running kernel's version, for messages.
 #[must_use]
 pub(super) fn kernel_version() -> String {
-    KernelVersion::current().map_or_else(
-        |_| "an unknown version".to_owned(),
-        |version| format!("{version:?}"),
-    )
+    uname().release().to_string_lossy().into_owned()
 }
