@@ -36,6 +36,13 @@ impl Domain {
 }
 
 impl TokenDigest {
+    /// Under what the kernel tier lists it.
+    #[inline(always)]
+    #[must_use]
+    pub fn key(&self) -> Self {
+        *self
+    }
+
     /// Digest of a whole canonical form that lies in memory.
     #[must_use]
     pub fn of(key: &InstallationKey, domain: Domain, canonical: &[u8]) -> Self {

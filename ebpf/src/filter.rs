@@ -14,6 +14,11 @@ use crate::{
 /// not listed is digested in vain.
 pub const BITS_PER_ENTRY: u32 = 16;
 
+/// Blocks of a page: the filter grows by pages, each a map of its own.
+pub const PAGE: u32 = 1 << 17;
+/// Most pages; more than 250 million entries have room.
+pub const PAGES: u32 = 1 << 9;
+
 /// Says of a fingerprint that no entry has it.
 pub trait Filter {
     /// Whether fingerprints are worth taking.
@@ -63,7 +68,7 @@ impl Fingerprint {
         )
     }
 
-    /// The block of a filter with `mask + 1` blocks, and the bits in it, that stand for this fingerprint.
+    /// The block of a filter with `mask + 1` blocks, a power of two of pages, and the bits in it, that stand for this fingerprint.
     #[inline(always)]
     #[must_use]
     pub const fn place(self, mask: u32) -> (u32, u64) {

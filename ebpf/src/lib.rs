@@ -47,6 +47,7 @@ pub mod scan;
 #[cfg(any(feature = "sha256", not(target_arch = "bpf")))]
 pub mod sha256;
 pub mod swar;
+pub mod table;
 pub mod verdict;
 
 #[cfg(feature = "sha256")]

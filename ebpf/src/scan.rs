@@ -6,10 +6,9 @@
 
 use core::mem::MaybeUninit;
 
-pub use super::digest::TokenDigest;
 use super::{
     candidate::{Context, Next, Value, hex_value, specials},
-    digest::Domain,
+    digest::{Domain, TokenDigest},
     filter::{Filter, GROUP, Lanes, Words},
     location::{LocationId, LocationKind, NameHash, mix},
     rules::{CONTENT_LENGTH, COOKIE_HEADER, MAX_NAME, NO_LOCATION, Rules},

@@ -132,8 +132,40 @@ pub struct MapEntry {
     pub token: [u8; 6],
     /// [`ACTION_BLOCK`] or [`ACTION_ALERT`].
     pub action: u8,
-    /// Zero.
-    pub reserved: u8,
+    /// [`LISTED`].
+    pub listed: u8,
+}
+
+/// Sets an entry apart from nothing.
+pub const LISTED: u8 = 1;
+
+impl MapEntry {
+    /// As one word, as it lies in memory; never 0.
+    #[must_use]
+    pub fn to_word(self) -> u64 {
+        let mut bytes = [0; 8];
+        bytes[..6].copy_from_slice(&self.token);
+        bytes[6] = self.action;
+        bytes[7] = self.listed;
+        u64::from_ne_bytes(bytes)
+    }
+
+    /// The entry of this word; `None` for 0.
+    #[inline(always)]
+    #[must_use]
+    pub fn of_word(word: u64) -> Option<Self> {
+        if word == 0 {
+            return None;
+        }
+        let bytes = word.to_ne_bytes();
+        let mut token = [0; 6];
+        token.copy_from_slice(&bytes[..6]);
+        Some(Self {
+            token,
+            action: bytes[6],
+            listed: bytes[7],
+        })
+    }
 }
 
 /// What is done when a request is blocked; its packet is dropped in any case.
@@ -214,6 +246,8 @@ impl PortSet {
 mod user {
     // SAFETY: `repr(C)`, integers only, no padding.
     unsafe impl aya::Pod for super::MapEntry {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for crate::table::Bucket {}
     // SAFETY: as above.
     unsafe impl aya::Pod for super::Settings {}
     // SAFETY: as above.

@@ -12,11 +12,11 @@ use aya::{
     programs::{TestRun as _, TestRunOptions},
 };
 use tokenblock::{
-    denylist::{Listed, Tier as _, TokenDigest},
+    denylist::{Listed, ProxySet, Tier as _, TokenDigest},
     kernel::{
         Counts, KernelMap, flows,
         load::{Load, classifier, load},
-        map::{HashedMap, capacity_for, filter_mask_for},
+        map::HashedMap,
         object::Variant,
     },
 };
@@ -28,7 +28,7 @@ use tokenblock_ebpf::{
     location::LocationKind,
     rules::Rules,
     sha256,
-    verdict::{COUNTERS, Counter, JUDGE_EGRESS, JUDGE_INGRESS, OnHit, PortSet, Settings},
+    verdict::{COUNTERS, Counter, JUDGE_EGRESS, JUDGE_INGRESS, MapEntry, OnHit, PortSet, Settings},
 };
 
 use crate::fixtures::{LOCATIONS, MIN_TOKEN_LENGTH, hashed, listed};
@@ -61,8 +61,6 @@ pub struct Setup {
     pub monitor: bool,
     /// Protected ports.
     pub ports: PortSet,
-    /// Room for so many entries.
-    pub entries: usize,
     /// What is done when a request is blocked.
     pub on_hit: OnHit,
     /// What the programs digest by.
@@ -80,7 +78,6 @@ impl Default for Setup {
         Self {
             monitor: false,
             ports,
-            entries: 1000,
             on_hit: OnHit::Drop,
             variant: Variant::Keyed,
             flows: 64,
@@ -105,13 +102,14 @@ pub fn rules() -> Result<Rules> {
 
 enum Entries {
     Keyed(Box<KernelMap>),
-    Sha256(HashedMap),
+    Sha256(Box<HashedMap>),
 }
 
 /// The loaded programs with their maps; not attached anywhere.
 pub struct Programs {
     ebpf: Ebpf,
     denylist: Entries,
+    set: ProxySet,
     variant: Variant,
     events: RingBuf<MapData>,
     counts: Counts,
@@ -123,24 +121,18 @@ impl Programs {
     /// # Errors
     /// Where the kernel refuses them.
     pub fn load(setup: &Setup) -> Result<Self> {
-        let capacity = capacity_for(setup.entries);
-        let filter_mask = match setup.variant {
-            Variant::Keyed => filter_mask_for(capacity),
-            Variant::Sha256 => 0,
-        };
         let rules = rules()?;
+        let settings = Settings {
+            monitor: u32::from(setup.monitor),
+            on_hit: setup.on_hit as u32,
+            judged: JUDGE_INGRESS | JUDGE_EGRESS,
+            ..Settings::default()
+        };
         let mut ebpf = load(&Load {
             variant: setup.variant,
             rules: &rules,
-            settings: Settings {
-                monitor: u32::from(setup.monitor),
-                filter_mask,
-                on_hit: setup.on_hit as u32,
-                judged: JUDGE_INGRESS | JUDGE_EGRESS,
-                ..Settings::default()
-            },
+            settings,
             ports: &setup.ports,
-            capacity,
             flows: setup.flows,
             exempt: &[],
         })?;
@@ -148,14 +140,15 @@ impl Programs {
             flows::take(&mut ebpf, &rules, setup.variant)?;
         }
         let denylist = match setup.variant {
-            Variant::Keyed => Entries::Keyed(Box::new(KernelMap::take(&mut ebpf, filter_mask)?)),
-            Variant::Sha256 => Entries::Sha256(HashedMap::take(&mut ebpf)?),
+            Variant::Keyed => Entries::Keyed(Box::new(KernelMap::take(&mut ebpf, settings)?)),
+            Variant::Sha256 => Entries::Sha256(Box::new(HashedMap::take(&mut ebpf)?)),
         };
         let counts = PerCpuArray::try_from(ebpf.take_map("COUNTS").context("no COUNTS")?)?;
         let events = RingBuf::try_from(ebpf.take_map("EVENTS").context("no EVENTS")?)?;
         Ok(Self {
             ebpf,
             denylist,
+            set: ProxySet::default(),
             variant: setup.variant,
             events,
             counts: Counts::new(counts),
@@ -169,7 +162,7 @@ impl Programs {
     pub fn with_fixtures(setup: &Setup) -> Result<Self> {
         let mut programs = Self::load(setup)?;
         match &mut programs.denylist {
-            Entries::Keyed(map) => map.add(&listed(&KEY))?,
+            Entries::Keyed(_) => programs.list(&listed(&KEY))?,
             Entries::Sha256(map) => map.replace(hashed().entries())?,
         }
         Ok(programs)
@@ -187,8 +180,21 @@ impl Programs {
     /// Where the map can't take them.
     pub fn list(&mut self, entries: &[(TokenDigest, Listed)]) -> Result<()> {
         match &mut self.denylist {
-            Entries::Keyed(map) => Ok(map.add(entries)?),
+            Entries::Keyed(map) => {
+                map.add(entries, &self.set.snapshot())?;
+                self.set.add(entries);
+                Ok(())
+            }
             Entries::Sha256(_) => bail!("these programs look up SHA-256"),
+        }
+    }
+
+    /// What the programs find by keyed digests.
+    #[must_use]
+    pub fn entries(&self) -> BTreeMap<TokenDigest, MapEntry> {
+        match &self.denylist {
+            Entries::Keyed(map) => map.entries().collect(),
+            Entries::Sha256(_) => BTreeMap::new(),
         }
     }
 
@@ -198,7 +204,11 @@ impl Programs {
     /// Where the map can't let them go.
     pub fn unlist(&mut self, digests: &[TokenDigest]) -> Result<()> {
         match &mut self.denylist {
-            Entries::Keyed(map) => Ok(map.remove(digests)?),
+            Entries::Keyed(map) => {
+                map.remove(digests)?;
+                self.set.remove(digests);
+                Ok(())
+            }
             Entries::Sha256(_) => bail!("these programs look up SHA-256"),
         }
     }

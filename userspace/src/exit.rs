@@ -251,6 +251,7 @@ impl From<KernelError> for Failure {
             | KernelError::Pin { .. }
             | KernelError::Cpus(_)
             | KernelError::Watch(_)
+            | KernelError::Share(_)
             | KernelError::Load(_)
             | KernelError::Program(_)
             | KernelError::Map(_) => Exit::Os,

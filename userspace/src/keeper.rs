@@ -328,7 +328,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        denylist::{ProxySet, identify, model::Model},
+        denylist::{identify, model::Model},
         sources::Grammar,
         state::Store,
     };
@@ -381,7 +381,7 @@ mod tests {
             let loaded = sources
                 .read(additions(folder.path()), SystemTime::now())
                 .unwrap();
-            let keeper = Keeper::<ProxySet>::start(sources, loaded, None).unwrap();
+            let keeper = Keeper::<Model>::start(sources, loaded, None).unwrap();
             let (requests, requested) = mpsc::channel(1);
             Self {
                 key: *key.get(),

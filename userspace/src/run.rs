@@ -24,7 +24,7 @@ use crate::{
     event::EventSink,
     exit::{Exit, Failure},
     keeper::{Keeper, Sources},
-    kernel::{Entries, InterceptSettings, Interception, KernelMap, KernelTier, error::KernelError},
+    kernel::{InterceptSettings, Interception, KernelMap, KernelTier, error::KernelError},
     key::StoredKey,
     log::Log,
     proxy::{OwnConnections, Places, Proxy, ProxyCounters, ProxyError, ProxyReload, ProxySettings},
@@ -156,11 +156,8 @@ impl Tiers {
         let (tier, map) = match &settings.kernel {
             Some(kernel) => {
                 let names = Arc::clone(&names);
-                let size = Entries {
-                    keyed: entries,
-                    hashed,
-                };
-                let (tier, map) = KernelTier::start(kernel, &rules, size, names, events.clone())?;
+                let (tier, map) =
+                    KernelTier::start(kernel, &rules, hashed > 0, names, events.clone())?;
                 (Some(tier), Some(map))
             }
             None => (None, None),

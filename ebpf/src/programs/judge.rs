@@ -230,7 +230,7 @@ extern "C" fn unit(_index: u64, context: *mut Shared<'_>) -> i64 {
         Step::End => end_scan(shared),
         Step::Lookup(digest) => {
             shared.counts.count(Counter::Candidates);
-            let Some(entry) = maps::listed(&digest) else {
+            let Some(entry) = maps::listed(&digest.key()) else {
                 return CONTINUE;
             };
             let blocked = entry.action != ACTION_ALERT && shared.settings.monitor == 0;

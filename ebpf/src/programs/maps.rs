@@ -1,20 +1,24 @@
 //! The maps, and safe ways to their values.
 
 use aya_ebpf::{
-    bindings::BPF_NOEXIST,
+    bindings::{BPF_F_INNER_MAP, BPF_F_MMAPABLE, BPF_NOEXIST},
+    btf_maps::{Array as BtfArray, ArrayOfMaps},
     helpers::generated::bpf_ktime_get_coarse_ns,
-    macros::map,
+    macros::{btf_map, map},
     maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf, lpm_trie::Key},
 };
 use tokenblock_ebpf::{
     ban::Offender,
     blocked::{Again, Blocked, flow_of},
-    filter::{Filter, Fingerprint},
+    digest::TokenDigest,
+    filter::{Filter, Fingerprint, PAGE, PAGES},
     flow::{Flow, FlowKey, Gap, GapKey, Place, Start},
     packet::{Address, Head, Segment},
     reply::Reply,
     rules::Rules,
-    scan::{Scan, TokenDigest},
+    scan::Scan,
+    swar::opaque,
+    table::{Bucket, Header, places, words},
     verdict::{COUNTERS, Counter, MapEntry, PortSet, Settings},
 };
 
@@ -58,19 +62,31 @@ pub struct Replies {
     pub server: Reply,
 }
 
+/// A page of the filter.
+#[repr(transparent)]
+pub struct Page([u64; PAGE as usize]);
+
+/// Written through memory that userspace shares, and of any size.
+const TABLE_FLAGS: usize = (BPF_F_MMAPABLE | BPF_F_INNER_MAP) as usize;
+/// Written through memory that userspace shares.
+const PAGE_FLAGS: usize = BPF_F_MMAPABLE as usize;
+
 #[map]
 static RULES: Array<Rules> = Array::with_max_entries(1, 0);
 #[map]
 static SETTINGS: Array<Settings> = Array::with_max_entries(1, 0);
 #[map]
 static PORTS: Array<PortSet> = Array::with_max_entries(1, 0);
-/// Sized by the loader.
+/// One table: see [`tokenblock_ebpf::table`]. A larger one takes its place; the size given here counts for none.
+#[btf_map]
+static TABLE: ArrayOfMaps<BtfArray<Bucket, 1, TABLE_FLAGS>, 1> = ArrayOfMaps::new();
+/// Entries for which the table has no place.
 #[map]
-static DENYLIST: HashMap<TokenDigest, MapEntry> =
+static OVERFLOW: HashMap<[u64; 2], u64> =
     HashMap::with_max_entries(65_536, aya_ebpf::bindings::BPF_F_NO_PREALLOC);
-/// Bits of the fingerprints of all entries; sized by the loader.
-#[map]
-static FILTER: Array<u64> = Array::with_max_entries(1, 0);
+/// Bits of the fingerprints of all entries, by pages.
+#[btf_map]
+static FILTER: ArrayOfMaps<BtfArray<Page, 1, PAGE_FLAGS>, { PAGES as usize }> = ArrayOfMaps::new();
 #[map]
 pub static EVENTS: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
 #[map]
@@ -129,9 +145,34 @@ pub fn ports() -> Option<&'static PortSet> {
 /// What the denylist holds under this digest.
 #[inline(always)]
 pub fn listed(digest: &TokenDigest) -> Option<MapEntry> {
-    // SAFETY: an entry that is removed meanwhile may be reused for another; both readings were true an
-    // instant ago.
-    unsafe { DENYLIST.get(digest) }.copied()
+    let [low, high] = words(digest);
+    MapEntry::of_word(tokenblock_listed(low, high))
+}
+
+/// The entry of the digest with these words; 0 where there is none.
+///
+/// Under a name that other objects could call: such a function the verifier walks through once, whoever calls it.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn tokenblock_listed(low: u64, high: u64) -> u64 {
+    // An entry that is removed meanwhile may be replaced by another; both readings were true an instant ago.
+    look_up([low, high]).unwrap_or(0)
+}
+
+#[inline(always)]
+fn look_up(digest: [u64; 2]) -> Option<u64> {
+    let table = TABLE.get(0)?;
+    let header = Header::of(table.get(0)?);
+    let [first, second] = places(digest, header.buckets);
+    let mut found = table.get(first)?.find(digest);
+    if found == 0 {
+        found = table.get(second)?.find(digest);
+    }
+    if found == 0 && header.overflows {
+        // SAFETY: as above.
+        found = unsafe { OVERFLOW.get(&digest) }.copied()?;
+    }
+    Some(found)
 }
 
 /// The filter in front of the denylist; `mask + 1` is its number of blocks, 0 where there is none.
@@ -148,7 +189,14 @@ impl Filter for MapFilter {
     #[inline(always)]
     fn may_hold(&self, fingerprint: Fingerprint) -> bool {
         let (block, bits) = fingerprint.place(self.mask);
-        FILTER.get(block).is_none_or(|block| block & bits == bits)
+        let Some(page) = FILTER.get_value(block / PAGE, &0) else {
+            return true;
+        };
+        // Opaque: the verifier must see the bound that LLVM knows.
+        let at = opaque(block) & (PAGE - 1);
+        // SAFETY: a page holds PAGE blocks.
+        let block = unsafe { page.0.as_ptr().add(at as usize).read() };
+        block & bits == bits
     }
 }
 

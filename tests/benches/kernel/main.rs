@@ -91,10 +91,7 @@ fn hashed() -> Result<()> {
 
 /// The programs with a denylist of tokens that nobody sends.
 fn filled(entries: usize) -> Result<Programs> {
-    let mut programs = Programs::load(&Setup {
-        entries,
-        ..Setup::default()
-    })?;
+    let mut programs = Programs::load(&Setup::default())?;
     let made_up: Vec<_> = (0..entries).map(|i| entry(&format!("token-{i}"))).collect();
     programs.list(&made_up)?;
     Ok(programs)

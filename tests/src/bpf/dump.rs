@@ -8,7 +8,8 @@ use std::{
 use anyhow::{Context as _, Result};
 use aya::maps::{MapInfo, MapType};
 
-/// All keys and values of the map with this id, one behind the other. A ring buffer has none: it is read by mapping.
+/// All keys and values of the map with this id, and of the maps that it holds, one behind the other. A ring buffer has
+/// none: it is read by mapping.
 ///
 /// # Errors
 /// Where the map can't be read.
@@ -42,7 +43,13 @@ pub fn contents(id: u32) -> Result<Vec<u8>> {
         }
         if call(LOOKUP, fd, Some(&next), &mut value).with_context(|| name.clone())? {
             all.extend_from_slice(&next);
-            all.extend_from_slice(&value);
+            if kind == MapType::ArrayOfMaps {
+                // Seen from here a map is its id.
+                let id = value.first_chunk().map(|id| u32::from_ne_bytes(*id));
+                all.extend(contents(id.context("no id")?)?);
+            } else {
+                all.extend_from_slice(&value);
+            }
         }
         key = Some(next);
     }

@@ -5,6 +5,7 @@ mod agreement;
 mod answers;
 mod budget;
 mod flows;
+mod growth;
 mod modes;
 mod reasons;
 mod secrecy;

@@ -25,11 +25,16 @@ pub trait Tier: Send {
     /// Why the tier could not take a change.
     type Error: std::error::Error + Send + Sync + 'static;
 
-    /// Adds entries, or replaces what is listed under the same digest.
+    /// Adds entries, or replaces what is listed under the same digest. `listed` is what the tier holds besides, or part of
+    /// that, for one that must look at all of it to grow.
     ///
     /// # Errors
     /// Where not all of them are in force; what was listed before stays listed.
-    fn add(&mut self, entries: &[(TokenDigest, Listed)]) -> Result<(), Self::Error>;
+    fn add(
+        &mut self,
+        entries: &[(TokenDigest, Listed)],
+        listed: &Snapshot,
+    ) -> Result<(), Self::Error>;
 
     /// Removes entries; one that is not there is no error.
     ///

@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use super::{Listed, Sha256Digest, Tier, TokenDigest};
+use super::{Listed, Sha256Digest, Snapshot, Tier, TokenDigest};
 
 pub(crate) type Map = BTreeMap<TokenDigest, Listed>;
 
@@ -46,7 +46,7 @@ impl Tier for Model {
     type Error = Full;
 
     /// As a map that is full takes some and not others.
-    fn add(&mut self, entries: &[(TokenDigest, Listed)]) -> Result<(), Full> {
+    fn add(&mut self, entries: &[(TokenDigest, Listed)], _: &Snapshot) -> Result<(), Full> {
         let mut state = self.state();
         let taken = if state.fails {
             entries.len() / 2

@@ -1,10 +1,10 @@
 //! The denylist as the proxy reads it: an immutable snapshot, replaced as a whole.
 
-use std::{convert::Infallible, iter, sync::Arc};
+use std::{iter, sync::Arc};
 
 use arc_swap::ArcSwap;
 
-use super::{HashedReader, HashedSet, Listed, Sha256Digest, Tier, TokenDigest, table::Table};
+use super::{HashedReader, HashedSet, Listed, TokenDigest, table::Table};
 
 /// Changes are gathered in an overlay up to this many, so that one addition to a large list copies the
 /// overlay and not the list. Both are searched on each read, so it stays small.
@@ -53,6 +53,19 @@ impl ProxySet {
         if snapshot.overlay.len() > OVERLAY / 2 {
             self.shared.store(Arc::new(snapshot.flat(&[])));
         }
+    }
+
+    /// Adds entries, or replaces what is listed under the same digest.
+    pub fn add(&self, entries: &[(TokenDigest, Listed)]) {
+        let listed = entries
+            .iter()
+            .map(|(digest, listed)| (*digest, Some(*listed)));
+        self.change(listed.collect());
+    }
+
+    /// Removes entries; one that is not there is no error.
+    pub fn remove(&self, digests: &[TokenDigest]) {
+        self.change(digests.iter().map(|digest| (*digest, None)).collect());
     }
 
     fn change(&self, mut changes: Vec<(TokenDigest, Option<Listed>)>) {
@@ -168,28 +181,6 @@ fn layered(
     })
 }
 
-impl Tier for ProxySet {
-    type Error = Infallible;
-
-    fn add(&mut self, entries: &[(TokenDigest, Listed)]) -> Result<(), Infallible> {
-        let listed = entries
-            .iter()
-            .map(|(digest, listed)| (*digest, Some(*listed)));
-        self.change(listed.collect());
-        Ok(())
-    }
-
-    fn remove(&mut self, digests: &[TokenDigest]) -> Result<(), Infallible> {
-        self.change(digests.iter().map(|digest| (*digest, None)).collect());
-        Ok(())
-    }
-
-    /// [`HashedReader`] has them.
-    fn replace_hashed(&mut self, _: Vec<(Sha256Digest, Listed)>) -> Result<(), Infallible> {
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
@@ -223,16 +214,16 @@ mod tests {
                 (any::<bool>(), prop::collection::vec((digests(), any::<u8>()), 0..700)), 1..6),
             probes in prop::collection::vec(digests(), 100),
         ) {
-            let (mut set, mut model) = (ProxySet::default(), BTreeMap::new());
+            let (set, mut model) = (ProxySet::default(), BTreeMap::new());
             let reader = set.reader();
             for (add, changes) in steps {
                 if add {
                     let entries: Vec<_> = changes.iter().map(|(d, n)| (*d, listed(*n))).collect();
-                    set.add(&entries).unwrap();
+                    set.add(&entries);
                     model.extend(entries);
                 } else {
                     let gone: Vec<_> = changes.iter().map(|(digest, _)| *digest).collect();
-                    set.remove(&gone).unwrap();
+                    set.remove(&gone);
                     model.retain(|digest, _| !gone.contains(digest));
                     set.tidy();
                 }

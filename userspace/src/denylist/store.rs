@@ -74,7 +74,7 @@ impl<K: Tier> Denylist<K> {
         let difference = Difference::between(&self.set.snapshot(), list.records());
         self.expiries = Expiries::of(list.records());
         let added = self.add(list, &difference.added);
-        let Ok(()) = self.set.add(&difference.added);
+        self.set.add(&difference.added);
         let hashed = self.replace_hashed(list.hashed().clone());
         added?;
         let (hashed_added, hashed_removed) = hashed?;
@@ -107,11 +107,11 @@ impl<K: Tier> Denylist<K> {
                 .iter()
                 .map(|r| (r.digest, r.listed))
                 .collect();
-            kernel.add(&all)
+            kernel.add(&all, &self.set.snapshot())
         } else if added.is_empty() {
             Ok(())
         } else {
-            kernel.add(added)
+            kernel.add(added, &self.set.snapshot())
         };
         self.kernel_behind = result.is_err();
         result
@@ -125,7 +125,7 @@ impl<K: Tier> Denylist<K> {
         if let Some(kernel) = &mut self.kernel {
             kernel.remove(digests)?;
         }
-        let Ok(()) = self.set.remove(digests);
+        self.set.remove(digests);
         Ok(())
     }
 
@@ -172,11 +172,11 @@ impl<K: Tier> Denylist<K> {
             self.expiries.set(record.digest, record.expires);
         }
         let taken = match &mut self.kernel {
-            Some(kernel) => kernel.add(&entries),
+            Some(kernel) => kernel.add(&entries, &self.set.snapshot()),
             None => Ok(()),
         };
         self.kernel_behind |= taken.is_err();
-        let Ok(()) = self.set.add(&entries);
+        self.set.add(&entries);
         taken
     }
 

@@ -105,6 +105,9 @@ pub enum KernelError {
     /// The ring buffer can't be watched.
     #[error("can't watch the ring buffer of events")]
     Watch(#[source] io::Error),
+    /// A map's memory can't be shared.
+    #[error("the memory of a BPF map can't be shared with this process")]
+    Share(#[source] io::Error),
     /// The tier is gone.
     #[error("the kernel tier is being stopped")]
     Stopping,
@@ -188,4 +191,15 @@ fn permission(error: &(dyn std::error::Error + 'static)) -> Option<io::Error> {
         cause = error.source();
     }
     None
+}
+
+/// What was gone already is as good as removed.
+pub(super) fn removed(result: Result<(), MapError>) -> Result<(), MapError> {
+    match result {
+        Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
+        Err(MapError::SyscallError(error)) if error.io_error.kind() == io::ErrorKind::NotFound => {
+            Ok(())
+        }
+        Err(error) => Err(error),
+    }
 }

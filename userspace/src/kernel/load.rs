@@ -33,8 +33,6 @@ pub struct Load<'a> {
     pub settings: Settings,
     /// The protected ports.
     pub ports: &'a PortSet,
-    /// Most entries that the denylist map can hold.
-    pub capacity: u32,
     /// Most flows that are kept on record.
     pub flows: u32,
     /// Networks that are never banned.
@@ -57,8 +55,6 @@ pub fn load(request: &Load<'_>) -> Result<Ebpf, KernelError> {
     let level = debug::level();
     let mut ebpf = EbpfLoader::new()
         .override_global("AYA_LOG_LEVEL", &level, true)
-        .map_max_entries("DENYLIST", request.capacity)
-        .map_max_entries("FILTER", request.settings.filter_mask + 1)
         .map_max_entries("FLOWS", table_size(request.flows)?)
         .map_max_entries("EXEMPT", len_of(request.exempt))
         .load(programs(request.variant)?)

@@ -1,66 +1,40 @@
-//! The denylist as the programs read it: a hash map of digests, and a filter of fingerprints in front of it.
+//! The denylist as the programs read it: a table of digests, and a filter of fingerprints in front of it.
 
-use aya::{
-    Ebpf,
-    maps::{Array, HashMap, MapData, MapError},
-};
-use tokenblock_ebpf::{
-    filter::{BITS_PER_ENTRY, Fingerprint},
-    verdict::{ACTION_ALERT, ACTION_BLOCK, MapEntry},
-};
+use std::iter;
 
-use super::{error::KernelError, hashed::HashedTier};
-use crate::denylist::{Action, Listed, Sha256Digest, Tier, TokenDigest};
+use aya::Ebpf;
+use tokenblock_ebpf::verdict::{ACTION_ALERT, ACTION_BLOCK, LISTED, MapEntry, Settings};
 
-/// The map's name in the programs.
-const DENYLIST: &str = "DENYLIST";
-/// Least entries that there is room for.
-const SMALLEST: u32 = 1 << 16;
+use super::{error::KernelError, filter::Filter, hashed::HashedTier, table::Table};
+use crate::denylist::{Action, Listed, Sha256Digest, Snapshot, Tier, TokenDigest};
 
-/// Room for a list of this many entries, with as much again to grow into.
-#[must_use]
-pub fn capacity_for(entries: usize) -> u32 {
-    u32::try_from(entries)
-        .unwrap_or(u32::MAX)
-        .saturating_mul(2)
-        .clamp(SMALLEST, 1 << 30)
-        .next_power_of_two()
-}
-
-/// Number of blocks, less one, of the filter for this capacity.
-#[must_use]
-pub fn filter_mask_for(capacity: u32) -> u32 {
-    (capacity / (u64::BITS / BITS_PER_ENTRY))
-        .next_power_of_two()
-        .max(2)
-        - 1
-}
-
-/// The maps of the programs that hold the denylist.
+/// The maps of the programs that hold the denylist. They grow while the programs run.
 pub struct KernelMap {
-    entries: HashMap<MapData, TokenDigest, MapEntry>,
-    filter: Array<MapData, u64>,
-    /// What the filter's map holds, so that a bit is set without reading it back.
-    blocks: Vec<u64>,
-    mask: u32,
+    table: Table,
+    filter: Filter,
     /// For entries that are known by their SHA-256 alone.
     hashed: Option<HashedTier>,
 }
 
 impl KernelMap {
-    /// Takes the maps out of the loaded object.
+    /// Takes the maps out of the loaded object; `settings` are those of the programs.
     ///
     /// # Errors
     /// [`KernelError::BadObject`] where one is missing.
-    pub fn take(ebpf: &mut Ebpf, filter_mask: u32) -> Result<Self, KernelError> {
-        let mut map = |what| ebpf.take_map(what).ok_or(KernelError::BadObject { what });
+    pub fn take(ebpf: &mut Ebpf, settings: Settings) -> Result<Self, KernelError> {
+        let mut filter = Filter::take(ebpf, settings)?;
+        filter.grow(0, iter::empty())?;
         Ok(Self {
-            entries: HashMap::try_from(map(DENYLIST)?)?,
-            filter: Array::try_from(map("FILTER")?)?,
-            blocks: vec![0; filter_mask as usize + 1],
-            mask: filter_mask,
+            table: Table::take(ebpf)?,
+            filter,
             hashed: None,
         })
+    }
+
+    /// All that the programs find.
+    pub fn entries(&self) -> impl Iterator<Item = (TokenDigest, MapEntry)> {
+        let entries = self.table.entries();
+        entries.filter_map(|(digest, entry)| Some((digest, MapEntry::of_word(entry)?)))
     }
 
     /// The same, with what it takes to enforce entries that are known by their SHA-256 alone.
@@ -71,25 +45,46 @@ impl KernelMap {
             ..self
         }
     }
+}
 
-    /// Lets the fingerprint through to the digest.
-    fn admit(&mut self, fingerprint: Fingerprint) -> Result<(), MapError> {
-        let (block, bits) = fingerprint.place(self.mask);
-        let Some(held) = self.blocks.get_mut(block as usize) else {
-            return Ok(());
-        };
-        if *held & bits != bits {
-            let wanted = *held | bits;
-            self.filter.set(block, wanted, 0)?;
-            *held = wanted;
+impl Tier for KernelMap {
+    type Error = KernelError;
+
+    fn add(
+        &mut self,
+        entries: &[(TokenDigest, Listed)],
+        listed: &Snapshot,
+    ) -> Result<(), KernelError> {
+        let new = entries
+            .iter()
+            .map(|(digest, listed)| (*digest, map_entry(*listed)));
+        self.table.add(new)?;
+        // Last: an entry is in force once its fingerprint is let through.
+        let new = entries.iter().map(|(_, listed)| listed.fingerprint);
+        if self.filter.is_small_for(self.table.len()) {
+            let old = listed.iter().map(|(_, listed)| listed.fingerprint);
+            return self.filter.grow(self.table.len(), old.chain(new));
         }
+        new.for_each(|fingerprint| self.filter.admit(fingerprint));
         Ok(())
+    }
+
+    fn remove(&mut self, digests: &[TokenDigest]) -> Result<(), KernelError> {
+        // The fingerprint stays: others may share its bits, and one too many costs a digest, no more.
+        self.table.remove(digests)
+    }
+
+    fn replace_hashed(&mut self, entries: Vec<(Sha256Digest, Listed)>) -> Result<(), KernelError> {
+        match &mut self.hashed {
+            Some(hashed) => hashed.replace(entries),
+            None => Ok(()),
+        }
     }
 }
 
-/// The map of the programs that look up SHA-256.
+/// The map of the programs that look up SHA-256; without a filter, for they have nothing cheaper than the digest.
 pub struct HashedMap {
-    entries: HashMap<MapData, Sha256Digest, MapEntry>,
+    table: Table,
     /// What it holds, ascending; more than that after a failure.
     listed: Vec<(Sha256Digest, Listed)>,
     unsure: bool,
@@ -101,10 +96,8 @@ impl HashedMap {
     /// # Errors
     /// [`KernelError::BadObject`] where it is missing.
     pub fn take(ebpf: &mut Ebpf) -> Result<Self, KernelError> {
-        let what = DENYLIST;
-        let map = ebpf.take_map(what).ok_or(KernelError::BadObject { what })?;
         Ok(Self {
-            entries: HashMap::try_from(map)?,
+            table: Table::take(ebpf)?,
             listed: Vec::new(),
             unsure: false,
         })
@@ -124,59 +117,20 @@ impl HashedMap {
         };
         let added: Vec<_> = entries.iter().filter(new).copied().collect();
         self.unsure = true;
-        for (digest, listed) in &added {
-            self.entries.insert(*digest, map_entry(*listed), 0)?;
-            self.listed.push((*digest, *listed));
-        }
-        for (digest, _) in &self.listed {
-            if find(&entries, digest).is_none() {
-                removed(self.entries.remove(digest))?;
-            }
-        }
+        self.listed.extend(&added);
+        let words = added
+            .iter()
+            .map(|(digest, listed)| (digest.key(), map_entry(*listed)));
+        self.table.add(words)?;
+        let gone = self
+            .listed
+            .iter()
+            .filter(|(digest, _)| find(&entries, digest).is_none());
+        let gone: Vec<_> = gone.map(|(digest, _)| digest.key()).collect();
+        self.table.remove(&gone)?;
         self.listed = entries;
         self.unsure = false;
         Ok(())
-    }
-}
-
-/// One that is gone already is as good.
-fn removed(result: Result<(), MapError>) -> Result<(), MapError> {
-    match result {
-        Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
-        Err(MapError::SyscallError(error))
-            if error.io_error.kind() == std::io::ErrorKind::NotFound =>
-        {
-            Ok(())
-        }
-        Err(error) => Err(error),
-    }
-}
-
-impl Tier for KernelMap {
-    type Error = KernelError;
-
-    fn add(&mut self, entries: &[(TokenDigest, Listed)]) -> Result<(), KernelError> {
-        for (digest, listed) in entries {
-            self.entries.insert(*digest, map_entry(*listed), 0)?;
-            // Last: an entry is in force once its fingerprint is let through.
-            self.admit(listed.fingerprint)?;
-        }
-        Ok(())
-    }
-
-    fn remove(&mut self, digests: &[TokenDigest]) -> Result<(), KernelError> {
-        // The fingerprint stays: others may share its bits, and one too many costs a digest, no more.
-        for digest in digests {
-            removed(self.entries.remove(digest))?;
-        }
-        Ok(())
-    }
-
-    fn replace_hashed(&mut self, entries: Vec<(Sha256Digest, Listed)>) -> Result<(), KernelError> {
-        match &mut self.hashed {
-            Some(hashed) => hashed.replace(entries),
-            None => Ok(()),
-        }
     }
 }
 
@@ -188,6 +142,6 @@ fn map_entry(listed: Listed) -> MapEntry {
     MapEntry {
         token: listed.token.0,
         action,
-        reserved: 0,
+        listed: LISTED,
     }
 }

@@ -53,7 +53,6 @@ impl Programs {
         plan: &Plan,
         variant: Variant,
         settings: Settings,
-        capacity: u32,
     ) -> Result<Self, KernelError> {
         let ban = plan.settings.ban.as_ref();
         let mut ebpf = load(&Load {
@@ -62,7 +61,6 @@ impl Programs {
             settings,
             exempt: ban.map_or(&[], |ban| &ban.exempt),
             ports: &plan.ports,
-            capacity,
             flows: plan.settings.flows,
         })?;
         let flows = flows::take(&mut ebpf, &plan.rules, variant)?;

@@ -19,7 +19,7 @@ use super::{
     error::KernelError,
     hashed::{HashedTier, Request},
     interfaces::{Change, Interfaces},
-    map::{HashedMap, KernelMap, capacity_for, filter_mask_for},
+    map::{HashedMap, KernelMap},
     object::Variant,
     patterns::Patterns,
     programs::{Plan, Programs},
@@ -40,15 +40,6 @@ const FLOW_MEMORY: Duration = Duration::from_nanos(MEMORY_NS);
 /// How often the programs' log is brought, where they are debugged.
 const FLUSH_LOG: Duration = Duration::from_millis(100);
 
-/// How long a list is for which the tier makes room.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Entries {
-    /// Entries of tokens.
-    pub keyed: usize,
-    /// Entries that are known by their SHA-256 alone.
-    pub hashed: usize,
-}
-
 /// The kernel tier; dropped, it detaches its programs and leaves nothing behind.
 pub struct KernelTier {
     plan: Plan,
@@ -64,14 +55,15 @@ pub struct KernelTier {
 }
 
 impl KernelTier {
-    /// Loads the programs, with room for a list. Nothing is attached yet: fill the map first.
+    /// Loads the programs; those that look up SHA-256 too where there are such entries. Nothing is attached yet: fill the
+    /// map first.
     ///
     /// # Errors
     /// [`KernelError`] where the kernel or this process can't.
     pub fn start(
         settings: &KernelSettings,
         rules: &Arc<Rules>,
-        entries: Entries,
+        has_hashed: bool,
         locations: Arc<[Arc<str>]>,
         sink: EventSink,
     ) -> Result<(Self, KernelMap), KernelError> {
@@ -83,22 +75,10 @@ impl KernelTier {
             locations,
             sink,
         };
-        let capacity = capacity_for(entries.keyed);
-        let filter_mask = filter_mask_for(capacity);
-        let mut keyed = Programs::load(
-            &plan,
-            Variant::Keyed,
-            Settings {
-                filter_mask,
-                ..program_settings(settings)
-            },
-            capacity,
-        )?;
-        let map = KernelMap::take(&mut keyed.ebpf, filter_mask)?;
-        let hashed = match entries.hashed {
-            0 => None,
-            hashed => Some(load_hashed(&plan, hashed)?),
-        };
+        let of_programs = program_settings(settings);
+        let mut keyed = Programs::load(&plan, Variant::Keyed, of_programs)?;
+        let map = KernelMap::take(&mut keyed.ebpf, of_programs)?;
+        let hashed = has_hashed.then(|| load_hashed(&plan)).transpose()?;
         let (hashed, hashed_map) = hashed.unzip();
         let (of_list, requests) = HashedTier::new(hashed_map);
         let tier = Self {
@@ -203,7 +183,7 @@ impl KernelTier {
     }
 
     async fn load_hashed(&mut self) -> Result<HashedMap, KernelError> {
-        let (mut programs, map) = load_hashed(&self.plan, 0)?;
+        let (mut programs, map) = load_hashed(&self.plan)?;
         programs.attach(&self.interfaces.all().await?)?;
         self.hashed = Some(programs);
         Ok(map)
@@ -249,16 +229,13 @@ async fn forward(programs: Option<&mut Programs>) -> Result<bool, KernelError> {
     }
 }
 
-fn load_hashed(plan: &Plan, entries: usize) -> Result<(Programs, HashedMap), KernelError> {
-    // One that covers both kinds of value takes two places.
-    let capacity = capacity_for(entries.saturating_mul(2));
-    let settings = program_settings(&plan.settings);
-    let mut programs = Programs::load(plan, Variant::Sha256, settings, capacity)?;
+fn load_hashed(plan: &Plan) -> Result<(Programs, HashedMap), KernelError> {
+    let mut programs = Programs::load(plan, Variant::Sha256, program_settings(&plan.settings))?;
     let map = HashedMap::take(&mut programs.ebpf)?;
     Ok((programs, map))
 }
 
-/// Settings of any set of programs; the filter is that of the keyed one alone.
+/// Settings of any set of programs; without a filter, until the map has one.
 fn program_settings(settings: &KernelSettings) -> Settings {
     Settings {
         monitor: u32::from(settings.monitor),
