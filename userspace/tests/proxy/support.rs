@@ -22,7 +22,7 @@ use hyper_util::{
 };
 use tempfile::TempDir;
 use tokenblock::{
-    denylist::{Action, Fingerprint, Listed, ProxySet, ShortTokenId, Tier as _, TokenDigest},
+    denylist::{Action, Fingerprint, Listed, ProxySet, ShortTokenId, TokenDigest},
     event::{EventSink, TokenSeen},
     proxy::{Places, Proxy, ProxyCounters, ProxyError, ProxySettings, TlsFiles},
 };
@@ -247,7 +247,7 @@ pub(crate) fn bind_with(
         .iter()
         .map(|(kind, name)| Arc::from(format!("{kind:?} {name}").to_lowercase()))
         .collect();
-    let mut set = ProxySet::default();
+    let set = ProxySet::default();
     let listed = |domain, text: &str, action, id| {
         let token = ShortTokenId([id; 6]);
         let digest = TokenDigest::of(&KEY, domain, text.as_bytes());
@@ -263,8 +263,7 @@ pub(crate) fn bind_with(
         listed(Domain::Exact, LISTED, Action::Block, 1),
         listed(Domain::Jws, SIGNED, Action::Block, 2),
         listed(Domain::Exact, ALERT, Action::Alert, 3),
-    ])
-    .unwrap();
+    ]);
     let places = Places {
         rules: Arc::new(rules),
         locations: names,
