@@ -170,7 +170,7 @@ fn look_up(digest: [u64; 2]) -> Option<u64> {
     }
     if found == 0 && header.overflows {
         // SAFETY: as above.
-        found = unsafe { OVERFLOW.get(&digest) }.copied()?;
+        found = unsafe { OVERFLOW.get(digest) }.copied()?;
     }
     Some(found)
 }
