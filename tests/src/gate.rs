@@ -7,6 +7,9 @@ use tokenblock::kernel::object::{self, Variant};
 /// Names the built product.
 pub const BINARY_VARIABLE: &str = "TOKENBLOCK_BIN";
 
+/// Names a Python that has what the scripts need.
+pub const PYTHON_VARIABLE: &str = "TOKENBLOCK_TEST_PYTHON";
+
 /// Why a test can't run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Missing {
@@ -14,6 +17,8 @@ enum Missing {
     Bpf,
     Binary,
     Object,
+    Program(&'static str),
+    Python,
 }
 
 impl fmt::Display for Missing {
@@ -24,6 +29,13 @@ impl fmt::Display for Missing {
             Self::Object => write!(
                 f,
                 "built without the kernel programs; `cargo xtask test kernel` builds them"
+            ),
+            Self::Program(name) => {
+                write!(f, "there is no {name}; `cargo xtask test host` brings it")
+            }
+            Self::Python => write!(
+                f,
+                "{PYTHON_VARIABLE} names no Python; `cargo xtask test host` makes one"
             ),
             Self::Binary => {
                 write!(
@@ -46,6 +58,29 @@ pub fn product(test: &str) -> Option<PathBuf> {
         Err(Missing::Root)
     };
     found.inspect_err(|missing| say_skipped(test, missing)).ok()
+}
+
+/// A Python with the packages of `programs/requirements.txt`, or `None` after a line that says that `test` is skipped.
+#[must_use]
+pub fn python(test: &str) -> Option<PathBuf> {
+    let found = env::var_os(PYTHON_VARIABLE)
+        .map(PathBuf::from)
+        .ok_or(Missing::Python);
+    found.inspect_err(|missing| say_skipped(test, missing)).ok()
+}
+
+/// A program of the distribution, or `None` after a line that says that `test` is skipped.
+#[must_use]
+pub fn program(test: &str, name: &'static str) -> Option<PathBuf> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let folders = env::split_paths(&path).chain(["/usr/sbin".into()]);
+    let found = folders
+        .map(|folder| folder.join(name))
+        .find(|p| p.is_file());
+    if found.is_none() {
+        say_skipped(test, &Missing::Program(name));
+    }
+    found
 }
 
 /// Whether namespaces can be made; says that `test` is skipped where they can't.

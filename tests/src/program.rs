@@ -1,7 +1,6 @@
 //! Programs of others in a namespace: servers that run until they are dropped.
 
 use std::{
-    ffi::OsStr,
     fs::{self, File},
     net::{SocketAddr, TcpStream},
     path::{Path, PathBuf},
@@ -67,11 +66,11 @@ impl Drop for Program {
     }
 }
 
-/// A script of `tests/programs` in a namespace.
+/// A script of `tests/programs` in a namespace; it ends after a minute in any case.
 #[must_use]
-pub fn python<A: AsRef<OsStr>>(netns: &Netns, script: &str, args: &[A]) -> Command {
+pub fn script(netns: &Netns, interpreter: &Path, name: &str) -> Command {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("programs");
-    let mut command = netns.command("python3");
-    command.arg("-u").arg(folder.join(script)).args(args);
+    let mut command = netns.command("timeout");
+    command.arg("60").arg(interpreter).arg(folder.join(name));
     command
 }

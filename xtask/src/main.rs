@@ -13,6 +13,7 @@ mod deploy;
 mod exec;
 mod lint;
 mod packages;
+mod python;
 mod run;
 mod targets;
 mod test;

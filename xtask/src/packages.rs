@@ -37,6 +37,24 @@ pub(crate) const NGINX: Tool = Tool {
     package: "nginx",
 };
 
+/// A client and a server of the tests.
+pub(crate) const NODE: Tool = Tool {
+    program: "node",
+    package: "nodejs",
+};
+
+/// A client of the tests, and the authority of their stapled responses.
+pub(crate) const OPENSSL: Tool = Tool {
+    program: "openssl",
+    package: "openssl",
+};
+
+/// Servers and clients of the tests.
+pub(crate) const PYTHON: Tool = Tool {
+    program: "python3",
+    package: "python3",
+};
+
 /// Load over HTTP/1.1.
 pub(crate) const WRK: Tool = Tool {
     program: "wrk",

@@ -1,6 +1,6 @@
 //! `cargo xtask test`: the floors of tests, each with what it needs.
 
-use std::process::Command;
+use std::{path::Path, process::Command};
 
 use anyhow::{Context as _, Result, bail};
 use cargo_metadata::TargetKind;
@@ -9,8 +9,8 @@ use clap::ValueEnum;
 use crate::{
     build::{BINARY_VARIABLE, Built, OBJECT_VARIABLE, Profile},
     exec,
-    packages::{self, CURL, IP},
-    targets, workspace,
+    packages::{self, CURL, IP, NGINX, NODE, OPENSSL},
+    python, targets, workspace,
 };
 
 /// Targets of the whole-host package that are not of the host floor.
@@ -120,17 +120,23 @@ impl<'a> Privileged<'a> {
     }
 
     fn kernel(&self) -> Result<()> {
-        self.run("kernel", |target| target == KERNEL_TARGET)
+        self.run("kernel", None, |target| target == KERNEL_TARGET)
     }
 
     fn host(&self) -> Result<()> {
-        packages::ensure(&[IP, CURL])?;
-        self.run("host", |target| {
+        packages::ensure(&[IP, CURL, NGINX, NODE, OPENSSL])?;
+        let python = python::ensure()?;
+        self.run("host", Some(&python), |target| {
             ![KERNEL_TARGET, CORE_TARGET].contains(&target)
         })
     }
 
-    fn run(&self, floor: &str, belongs: impl Fn(&str) -> bool) -> Result<()> {
+    fn run(
+        &self,
+        floor: &str,
+        python: Option<&Path>,
+        belongs: impl Fn(&str) -> bool,
+    ) -> Result<()> {
         println!("==> {floor} tests");
         let targets: Vec<_> = self.targets.iter().filter(|name| belongs(name)).collect();
         if targets.is_empty() {
@@ -140,6 +146,9 @@ impl<'a> Privileged<'a> {
         cargo.args(["--package", targets::PACKAGE]);
         for target in targets {
             cargo.args(["--test", target]);
+        }
+        if let Some(python) = python {
+            cargo.env(python::VARIABLE, python);
         }
         cargo
             .env(OBJECT_VARIABLE, &self.built.object)

@@ -3,7 +3,7 @@
 use std::{
     ffi::OsString,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::Command,
 };
 
@@ -17,7 +17,7 @@ use tokenblock_tests::{
     netns::Netns,
     poll,
     product::Product,
-    program::{Program, python},
+    program::{Program, script},
 };
 
 use crate::lab::{Bench, LIMIT, Lab};
@@ -41,8 +41,9 @@ impl Service {
             .collect::<Vec<OsString>>();
         let server = &bench.pair.server;
         let [address, _] = bench.pair.server_addresses(PORT);
-        let mut command = python(server, "tls_origin.py", &args);
-        let origin = Program::serve(&mut command, bench.folder.path(), server, address).unwrap();
+        let mut command = script(server, Path::new("python3"), "tls_origin.py");
+        let origin =
+            Program::serve(command.args(args), bench.folder.path(), server, address).unwrap();
         Self {
             bench,
             _origin: origin,

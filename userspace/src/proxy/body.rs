@@ -20,6 +20,7 @@ use super::{
     activity::Activity,
     connection::Peer,
     inspect::{Form, Verdict},
+    refuse,
     stalls::Stall,
     upstream::Lease,
 };
@@ -39,7 +40,10 @@ pub(super) enum BodyError {
 pub(super) struct RequestBody(Option<Box<Upload>>);
 
 struct Upload {
-    incoming: Incoming,
+    /// Until this is dropped.
+    incoming: Option<Incoming>,
+    /// Whether what is left of it is read when nobody wants it any more.
+    lingers: bool,
     peer: Rc<Peer>,
     /// Whether `peer` has been told that bytes are waited for.
     waiting: bool,
@@ -100,9 +104,10 @@ impl RequestBody {
         Self(None)
     }
 
-    /// What `incoming` brings, noted in `progress`, and not before `hold` is over.
+    /// What `incoming` brings, noted in `progress`, and not before `hold` is over. On an HTTP/2 stream the rest of it
+    /// `lingers`.
     pub(super) fn new(
-        incoming: Incoming,
+        (incoming, lingers): (Incoming, bool),
         peer: &Rc<Peer>,
         progress: &Rc<Progress>,
         hold: Option<Hold>,
@@ -112,7 +117,8 @@ impl RequestBody {
             return Self::empty();
         }
         Self(Some(Box::new(Upload {
-            incoming,
+            incoming: Some(incoming),
+            lingers,
             peer: Rc::clone(peer),
             waiting: false,
             progress: Rc::clone(progress),
@@ -145,7 +151,10 @@ impl Upload {
             }
             self.hold = None;
         }
-        let polled = Pin::new(&mut self.incoming).poll_frame(cx);
+        let Some(incoming) = &mut self.incoming else {
+            return Poll::Ready(None);
+        };
+        let polled = Pin::new(incoming).poll_frame(cx);
         self.set_waiting(polled.is_pending());
         polled.map(|frame| match frame {
             Some(frame) => Some(self.pass(frame)),
@@ -180,12 +189,16 @@ impl Upload {
             && let Some(form) = &mut self.form
         {
             // The last bytes must not go before the end is known to be clean.
-            let last = self.incoming.is_end_stream();
+            let last = self.incoming.as_ref().is_none_or(Body::is_end_stream);
             if self.peer.inspect_form(form, bytes, last) == Verdict::Block {
                 return Err(self.block());
             }
         }
         Ok(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.incoming.as_ref().is_none_or(Body::is_end_stream)
     }
 
     fn set_waiting(&mut self, waiting: bool) {
@@ -199,6 +212,9 @@ impl Upload {
 impl Drop for Upload {
     fn drop(&mut self) {
         self.set_waiting(false);
+        if let Some(rest) = self.incoming.take().filter(|_| self.lingers) {
+            refuse::linger(&self.peer.worker, rest);
+        }
     }
 }
 
@@ -217,12 +233,15 @@ impl Body for RequestBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.0.as_ref().is_none_or(|u| u.incoming.is_end_stream())
+        self.0.as_ref().is_none_or(|upload| upload.is_end_stream())
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.0 {
-            Some(upload) => upload.incoming.size_hint(),
+            Some(upload) => upload
+                .incoming
+                .as_ref()
+                .map_or_else(|| SizeHint::with_exact(0), Body::size_hint),
             None => SizeHint::with_exact(0),
         }
     }

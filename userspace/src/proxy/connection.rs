@@ -424,10 +424,10 @@ async fn judge(
     match peer.inspect_head(&request) {
         Verdict::Pass => forward::forward(peer, request).await,
         Verdict::Block => {
-            let waits = request.headers().contains_key(header::EXPECT);
-            if request.version() != Version::HTTP_2 && !waits {
-                let limit = peer.worker.settings.limits.discard_bytes;
-                refuse::discard(request.into_body(), limit).await;
+            if request.version() == Version::HTTP_2 {
+                refuse::linger(&peer.worker, request.into_body());
+            } else if !request.headers().contains_key(header::EXPECT) {
+                refuse::discard(&peer.worker.settings, request.into_body()).await;
             }
             Err(Reason::ListedToken)
         }

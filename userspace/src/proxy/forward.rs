@@ -28,6 +28,7 @@ pub(super) async fn forward(
     let upgrade = hop::upgrade(request.version(), request.headers());
     let upgrade = upgrade.map(|protocols| (protocols, hyper::upgrade::on(&mut request)));
     let (mut parts, body) = request.into_parts();
+    let http2 = parts.version == Version::HTTP_2;
     rewrite(
         peer,
         &mut parts,
@@ -39,7 +40,8 @@ pub(super) async fn forward(
         .contains_key(header::EXPECT)
         .then(|| Hold::new(peer.worker.settings.timeouts.upstream_continue));
     let asked = hold.as_ref().map(Hold::release);
-    let body = RequestBody::new(body, peer, &progress, hold, peer.form(&parts.headers));
+    let form = peer.form(&parts.headers);
+    let body = RequestBody::new((body, http2), peer, &progress, hold, form);
     let mut request = Request::from_parts(parts, body);
     if let Some(release) = asked {
         hyper::ext::on_informational(&mut request, move |interim| {

@@ -1,11 +1,19 @@
 //! What a client gets in place of an answer of the upstream.
 
+use std::{rc::Rc, sync::Arc};
+
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Incoming};
+use tokio::time::timeout;
 
-use super::{body::ResponseBody, date, hop, settings::Refusal};
+use super::{
+    accept::Worker,
+    body::ResponseBody,
+    date, hop,
+    settings::{ProxySettings, Refusal},
+};
 
 /// Why a request was not forwarded, or why its answer could not be had; shown as `proxy_refused_<name>`.
 #[derive(
@@ -99,9 +107,25 @@ fn answer(status: StatusCode, content_type: HeaderValue, body: Bytes) -> Respons
 
 /// Reads and forgets the rest of a small request body, so that an HTTP/1.1 connection can stay open.
 ///
-/// A body that is longer than `limit` bytes is left alone: the connection ends after the response. So is the
-/// body of a client that waits for `100 Continue`; polling it would invite the client to send it.
-pub(super) async fn discard(mut body: Incoming, limit: u64) {
+/// A body that is longer than the settings allow, or comes too slowly, is left alone: the connection ends after the
+/// response. So is the body of a client that waits for `100 Continue`; polling it would invite the client to send it.
+pub(super) async fn discard(settings: &ProxySettings, body: Incoming) {
+    let reading = read_out(body, settings.limits.discard_bytes);
+    let _done_or_late = timeout(settings.timeouts.body, reading).await;
+}
+
+/// The same beside the response, which goes first, on an HTTP/2 stream. Ending it in order takes the client's own end:
+/// a stream that is reset under the rest of its body, be it an empty frame, is an error to some clients, which then
+/// never show the response.
+pub(super) fn linger(worker: &Rc<Worker>, body: Incoming) {
+    if body.is_end_stream() || *worker.drain.borrow() {
+        return;
+    }
+    let settings = Arc::clone(&worker.settings);
+    tokio::task::spawn_local(async move { discard(&settings, body).await });
+}
+
+async fn read_out(mut body: Incoming, limit: u64) {
     let mut left = limit;
     if body.size_hint().lower() > limit {
         return;

@@ -4,7 +4,7 @@ use std::{io::Write as _, net::TcpStream, time::Duration};
 
 use tokenblock::proxy::ProxySettings;
 
-use crate::support::{Origin, Raw, Tier, raw_origin};
+use crate::support::{LISTED, Origin, Raw, Tier, raw_origin};
 
 const SOON: Duration = Duration::from_millis(150);
 const REQUEST: &str = "GET / HTTP/1.1\r\nHost: h\r\n\r\n";
@@ -127,6 +127,19 @@ fn a_slow_body() {
     client.send("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\nhel");
     client.rest();
     counted_and_served(&tier, "proxy_closed_body_timeout");
+}
+
+#[test]
+fn a_slow_body_of_a_refused_request() {
+    let origin = Origin::echo();
+    let tier = tier(&origin, |s| s.timeouts.body = SOON);
+    let mut client = tier.connect();
+    client.send(&format!(
+        "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\nX-API-Key: {LISTED}\r\n\r\nhel"
+    ));
+    let reply = client.rest();
+    assert!(reply.starts_with("HTTP/1.1 403 "), "{reply}");
+    counted_and_served(&tier, "proxy_refused_listed_token");
 }
 
 #[test]
