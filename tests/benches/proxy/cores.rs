@@ -52,6 +52,13 @@ impl Process {
         Ok(Self(command.spawn().context("starting a program")?))
     }
 
+    /// Starts it; what it says goes to a file.
+    pub(crate) fn logging(command: &mut Command, log: &Path) -> Result<Self> {
+        let log = fs::File::create(log)?;
+        let command = command.stdout(log.try_clone()?).stderr(log);
+        Ok(Self(command.spawn().context("starting a program")?))
+    }
+
     /// Fails where it has ended.
     pub(crate) fn check(&mut self) -> Result<()> {
         let ended = self.0.try_wait()?;

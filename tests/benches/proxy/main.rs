@@ -1,6 +1,7 @@
 //! The proxy tier beside HAProxy and nginx: the same list, the same origin, the same load, turn by turn.
 //!
-//! `--full` takes every size of the list and more rounds; `--only NAME` leaves the others out.
+//! `--full` takes every size of the list and more rounds; `--only NAME` leaves the others out; `--endurance` shows
+//! in their place that memory stays flat and that no request fails while everything is reloaded.
 #![expect(
     clippy::print_stdout,
     clippy::print_stderr,
@@ -8,6 +9,7 @@
 )]
 
 mod cores;
+mod endurance;
 mod idle;
 mod load;
 mod proxies;
@@ -42,6 +44,8 @@ pub(crate) struct Extent {
     /// Idle connections of which the memory is measured.
     idle: usize,
     kinds: Vec<Kind>,
+    /// What must hold for long in place of figures beside others.
+    endurance: bool,
 }
 
 impl Extent {
@@ -53,6 +57,7 @@ impl Extent {
             load: Duration::from_secs(1),
             idle: 2000,
             kinds: Kind::ALL.to_vec(),
+            endurance: false,
         }
     }
 
@@ -75,11 +80,14 @@ impl Extent {
                 "--bench" => {}
                 "--test" | "--list" => return Ok(None),
                 "--full" => extent = Self::full(),
+                "--endurance" => extent.endurance = true,
                 "--only" => {
                     let name = arguments.next().context("--only wants a name")?;
                     extent.kinds.retain(|kind| kind.name() == name);
                 }
-                other => bail!("unknown argument `{other}`; known: --full, --only NAME"),
+                other => {
+                    bail!("unknown argument `{other}`; known: --full, --only NAME, --endurance")
+                }
             }
         }
         Ok(Some(extent))
@@ -100,6 +108,9 @@ fn main() -> Result<()> {
         folder,
         binary,
     };
+    if extent.endurance {
+        return endurance::run(&bench);
+    }
     eprintln!("load average before: {}", load_average());
     let _origin = proxies::origin(&bench)?;
     for size in extent.sizes {

@@ -17,7 +17,7 @@ use tokenblock_tests::{certificate::Certificate, poll};
 use crate::{Bench, cores, cores::Process, load::LISTED};
 
 /// Where the origin listens.
-const ORIGIN: u16 = 8000;
+pub(crate) const ORIGIN: u16 = 8000;
 /// The longest start, with a million entries.
 const START: Duration = Duration::from_mins(1);
 /// A token that is added while the proxy runs.
@@ -67,13 +67,24 @@ impl Contender {
         let mut command = match kind {
             Kind::Haproxy => haproxy::command(bench, tokens),
             Kind::Nginx => nginx::command(bench, tokens),
-            Kind::Ours => ours::command(bench, tokens),
+            Kind::Ours => ours::command(bench, tokens, ORIGIN),
         }
         .with_context(|| format!("setting up {}", kind.name()))?;
         let started = Instant::now();
         Ok(Self {
             kind,
             process: Process::start(&mut command)?,
+            started,
+        })
+    }
+
+    /// Starts ours before an origin on another port, with a log.
+    pub(crate) fn logging(bench: &Bench, tokens: &Path, origin: u16, log: &Path) -> Result<Self> {
+        let mut command = ours::command(bench, tokens, origin)?;
+        let started = Instant::now();
+        Ok(Self {
+            kind: Kind::Ours,
+            process: Process::logging(&mut command, log)?,
             started,
         })
     }
@@ -112,13 +123,13 @@ impl Contender {
 }
 
 /// The status of a request with this token.
-fn status(bench: &Bench, kind: Kind, token: &str) -> Option<u16> {
+pub(crate) fn status(bench: &Bench, kind: Kind, token: &str) -> Option<u16> {
     let port = kind.port();
     let output = bench
         .netns
         .command("curl")
         .args([
-            "-s",
+            "-sk",
             "-m",
             "2",
             "-o",
@@ -128,8 +139,6 @@ fn status(bench: &Bench, kind: Kind, token: &str) -> Option<u16> {
             "--noproxy",
             "*",
         ])
-        .arg("--cacert")
-        .arg(&bench.certificate.cert_file)
         .args([
             "--resolve",
             &format!("{}:{port}:127.0.0.1", Certificate::HOST),

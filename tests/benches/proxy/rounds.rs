@@ -148,7 +148,7 @@ fn memory_without(bench: &Bench, kind: crate::proxies::Kind) -> Result<u64> {
 }
 
 /// Tokens of 40 bytes; the one that the load bears comes last.
-fn write_tokens(path: &Path, entries: usize) -> Result<()> {
+pub(crate) fn write_tokens(path: &Path, entries: usize) -> Result<()> {
     write(path, entries).with_context(|| format!("writing {}", path.display()))
 }
 

@@ -10,10 +10,10 @@ use std::{
 
 use anyhow::{Result, ensure};
 
-use super::{Kind, ORIGIN, pinned};
+use super::{Kind, pinned};
 use crate::Bench;
 
-pub(super) fn command(bench: &Bench, tokens: &Path) -> Result<Command> {
+pub(super) fn command(bench: &Bench, tokens: &Path, origin: u16) -> Result<Command> {
     let state = state(bench);
     if state.exists() {
         // What a predecessor was given while it ran.
@@ -32,7 +32,7 @@ pub(super) fn command(bench: &Bench, tokens: &Path) -> Result<Command> {
         .arg(&bench.certificate.cert_file)
         .arg("--tls-key")
         .arg(&bench.certificate.key_file)
-        .args(["--upstream", &format!("http://127.0.0.1:{ORIGIN}")])
+        .args(["--upstream", &format!("http://127.0.0.1:{origin}")])
         .args(["--workers", "1"])
         .arg("--state-dir")
         .arg(state);

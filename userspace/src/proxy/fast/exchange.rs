@@ -159,6 +159,9 @@ impl Lane<'_> {
             mut framing,
             mut keeps,
         } = head;
+        // Requests that came meanwhile are sent on first: so the upstream finds several at a time and need not be
+        // woken for each, and so do the clients.
+        after_others().await;
         loop {
             let rest = input.get(from..).unwrap_or_default();
             // Where nothing is to be put before it, a piece goes as it lies there.
@@ -274,6 +277,20 @@ impl Framing {
             Self::UntilClose => false,
         }
     }
+}
+
+/// Lets the tasks run first that are ready already.
+async fn after_others() {
+    let mut waited = false;
+    std::future::poll_fn(|cx| {
+        if waited {
+            return Poll::Ready(());
+        }
+        waited = true;
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
 }
 
 /// How many of these bytes belong to a body of which so many are left.
