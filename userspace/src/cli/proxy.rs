@@ -5,7 +5,7 @@ use std::{num::NonZeroUsize, path::PathBuf};
 use clap::{ArgAction, Args, ValueEnum, builder::BoolishValueParser};
 
 use super::units::Span;
-use crate::proxy::{Balance, HealthSettings, Limits, Timeouts, TlsVersion, UpstreamHttp};
+use crate::proxy::{Balance, HealthSettings, Limits, Preamble, Timeouts, TlsVersion, UpstreamHttp};
 
 /// Where the proxy tier listens and what it does there.
 #[derive(Args, Clone, Debug)]
@@ -160,6 +160,17 @@ pub struct UpstreamArgs {
     )]
     #[arg(default_value_t = UpstreamHttp::default())]
     pub upstream_http: UpstreamHttp,
+
+    /// Begin each connection to a server with a PROXY protocol header that names the client; connections are then not
+    /// shared by clients
+    #[arg(
+        long,
+        value_name = "VERSION",
+        env = "TOKENBLOCK_UPSTREAM_PROXY_PROTOCOL",
+        value_enum
+    )]
+    #[arg(default_value_t = Preamble::default())]
+    pub upstream_proxy_protocol: Preamble,
 
     /// Authorities in PEM that the certificate of an `https` server must come from [default: the system's]
     #[arg(long, value_name = "FILE", env = "TOKENBLOCK_UPSTREAM_CA")]

@@ -37,6 +37,7 @@ use super::{
     settings::ProxySettings,
     stalls::{Stall, Stalls},
     stream::{ClientStream, Transport},
+    upstream::Routes,
 };
 
 /// Bytes of a request body that a client may send ahead, on one HTTP/2 stream and on all of a connection.
@@ -52,6 +53,8 @@ const FIRST_REQUEST: Duration = Duration::from_millis(100);
 pub(super) struct Peer {
     pub(super) worker: Rc<Worker>,
     pub(super) client: Rc<Client>,
+    /// The client's own upstream connections, where upstreams are told whom they are for.
+    routes: Option<Routes>,
 }
 
 /// Who is at the other end of a connection, and what the connection is doing.
@@ -81,12 +84,26 @@ impl Peer {
     /// The same client under the settings in force now; `None` where it is under those.
     pub(super) fn newer(&self) -> Option<Rc<Self>> {
         let seat = &self.client.seat;
-        (!seat.holds(&self.worker)).then(|| {
-            Rc::new(Self {
-                worker: seat.worker(),
-                client: Rc::clone(&self.client),
-            })
-        })
+        (!seat.holds(&self.worker))
+            .then(|| Rc::new(Self::new(seat.worker(), Rc::clone(&self.client))))
+    }
+
+    fn new(worker: Rc<Worker>, client: Rc<Client>) -> Self {
+        let Ends {
+            source,
+            destination,
+        } = client.ends;
+        let header = preamble::header(worker.settings.upstream_preamble, source, destination);
+        Self {
+            routes: header.map(|header| worker.routes.for_client(&header)),
+            worker,
+            client,
+        }
+    }
+
+    /// Where requests go.
+    pub(super) fn routes(&self) -> &Routes {
+        self.routes.as_ref().unwrap_or(&self.worker.routes)
     }
 
     /// Counts a request; true where it is the last that the connection may have.
@@ -192,21 +209,19 @@ pub(super) async fn run(seat: Rc<Seat>, mut stream: TcpStream, client: SocketAdd
         }
     };
     let (tls, trusted) = (worker.tls.is_some(), worker.settings.trusts(client.ip()));
-    let peer = Rc::new(Peer {
-        client: Rc::new(Client {
-            activity: Arc::new(Activity::new()),
-            stalls: Stalls::default(),
-            provenance: Provenance::new(client, tls, trusted),
-            ends: Ends {
-                source: canonical(client),
-                destination: canonical(local),
-            },
-            requests: Cell::new(0),
-            retire: Notify::new(),
-            seat,
-        }),
-        worker,
+    let other_end = Rc::new(Client {
+        activity: Arc::new(Activity::new()),
+        stalls: Stalls::default(),
+        provenance: Provenance::new(client, tls, trusted),
+        ends: Ends {
+            source: canonical(client),
+            destination: canonical(local),
+        },
+        requests: Cell::new(0),
+        retire: Notify::new(),
+        seat,
     });
+    let peer = Rc::new(Peer::new(worker, other_end));
     if let Err(why) = serve(&peer, transport, protocol).await {
         tracing::debug!(%client, ?why, "a connection was closed");
         peer.worker.counters.close(why);

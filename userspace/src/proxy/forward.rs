@@ -7,7 +7,6 @@ use hyper::{body::Incoming, client::conn::TrySendError, upgrade::OnUpgrade};
 use tokio::time::{Instant, sleep_until};
 
 use super::{
-    accept::Worker,
     body::{Hold, Progress, RequestBody, ResponseBody},
     connection::Peer,
     counters::Counter,
@@ -83,11 +82,9 @@ async fn exchange(
     progress: &Progress,
     upgrade: bool,
 ) -> Result<(Response<Incoming>, Lease), Reason> {
-    let Worker {
-        counters, routes, ..
-    } = &*peer.worker;
+    let counters = &peer.worker.counters;
     counters.add(Counter::Forwarded);
-    let group = routes.find(request.uri(), request.headers());
+    let group = peer.routes().find(request.uri(), request.headers());
     let (pool, mut lease) = lease(group.ok_or(Reason::NoUpstream)?, upgrade).await?;
     let copy = (lease.is_reused() && is_repeatable(&request)).then(|| copy(&request));
     let failure = match attempt(peer, &pool, &mut lease, request, progress).await {

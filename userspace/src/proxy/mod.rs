@@ -49,8 +49,8 @@ pub use self::{
     error::ProxyError,
     reload::{Places, ProxyReload},
     settings::{
-        Balance, HealthSettings, Limits, Listen, OwnConnections, ProxySettings, Refusal, Route,
-        RouteError, Timeouts, TlsFiles, TlsVersion, Upstream, UpstreamError, UpstreamHttp,
+        Balance, HealthSettings, Limits, Listen, OwnConnections, Preamble, ProxySettings, Refusal,
+        Route, RouteError, Timeouts, TlsFiles, TlsVersion, Upstream, UpstreamError, UpstreamHttp,
         UpstreamTlsSettings,
     },
 };

@@ -2,7 +2,9 @@
 
 use std::{io::Write as _, time::Duration};
 
-use crate::support::{LISTED, Origin, Tier};
+use tokenblock::proxy::{Preamble, ProxySettings, UpstreamHttp};
+
+use crate::support::{LISTED, Origin, Raw, Tier};
 
 #[test]
 fn the_client_that_a_balancer_names_is_the_client() {
@@ -70,4 +72,60 @@ fn it_is_read_before_tls_and_from_its_sources_alone() {
     assert_eq!(tier.curl("/", &other).status, 200);
     let claims = [&other[..], &["--haproxy-protocol"]].concat();
     assert_eq!(tier.curl("/", &claims).status, 0, "nobody else may claim");
+}
+
+#[test]
+fn upstreams_are_told_whom_a_connection_is_for() {
+    let origin = Origin::echo();
+    let own = |s: &mut ProxySettings| {
+        s.proxy_protocol_from = vec!["127.0.0.1/32".parse().unwrap()];
+        s.trusted_proxies = vec!["192.0.2.0/24".parse().unwrap()];
+    };
+    // A proxy that reads what ours writes.
+    let second = Tier::plain(origin.address, own);
+    for (version, http) in [
+        (Preamble::V1, UpstreamHttp::Http1),
+        (Preamble::V2, UpstreamHttp::Http1),
+        (Preamble::V2, UpstreamHttp::Http2),
+    ] {
+        let tier = Tier::plain(second.address, |s| {
+            s.workers = 1.try_into().unwrap();
+            s.upstream_preamble = version;
+            s.upstream_http = http;
+        });
+        let before = second.count("proxy_connections_total");
+        let mut one = tier.connect();
+        let mut other = Raw::from("127.0.0.7", tier.address);
+        for _ in 0..3 {
+            for (client, address) in [(&mut one, "127.0.0.1"), (&mut other, "127.0.0.7")] {
+                let reply = client
+                    .send("GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+                    .until("\n\n");
+                let forwarded = format!("forwarded: for={address};proto=http\n");
+                assert!(reply.contains(&forwarded), "{reply}");
+            }
+        }
+        // Each client has its own, and keeps it.
+        assert_eq!(second.count("proxy_connections_total"), before + 2);
+        drop((one, other));
+    }
+    assert_eq!(second.count("proxy_closed_preamble"), 0);
+}
+
+#[test]
+fn upstreams_are_told_before_tls_too() {
+    let origin = Origin::echo();
+    let second = Tier::tls(origin.address, |s| {
+        s.proxy_protocol_from = vec!["127.0.0.1/32".parse().unwrap()];
+    });
+    let tier = Tier::plain(second.address, |s| {
+        s.upstream = second.url("").parse().unwrap();
+        s.upstream_tls.ca.clone_from(&second.ca);
+        s.upstream_preamble = Preamble::V2;
+    });
+    let reply = tier.curl("/", &["--interface", "127.0.0.9"]);
+    assert!(
+        reply.body.contains("for=127.0.0.9;proto=https"),
+        "{reply:?}"
+    );
 }

@@ -20,6 +20,7 @@ use hyper_util::{
     rt::{TokioExecutor, TokioIo},
     server::conn::auto,
 };
+use socket2::{Socket, Type};
 use tempfile::TempDir;
 use tokenblock::{
     denylist::{Action, Fingerprint, Listed, ProxySet, ShortTokenId, TokenDigest},
@@ -316,6 +317,19 @@ pub(crate) struct Raw(pub(crate) TcpStream);
 impl Raw {
     pub(crate) fn new(address: SocketAddr) -> Self {
         let stream = TcpStream::connect(address).unwrap();
+        stream
+            .set_read_timeout(Some(Duration::from_secs(10)))
+            .unwrap();
+        Self(stream)
+    }
+
+    /// From this address.
+    pub(crate) fn from(source: &str, address: SocketAddr) -> Self {
+        let socket = Socket::new(socket2::Domain::IPV4, Type::STREAM, None).unwrap();
+        let source = SocketAddr::new(source.parse().unwrap(), 0);
+        socket.bind(&source.into()).unwrap();
+        socket.connect(&address.into()).unwrap();
+        let stream = TcpStream::from(socket);
         stream
             .set_read_timeout(Some(Duration::from_secs(10)))
             .unwrap();

@@ -61,6 +61,8 @@ pub struct ProxySettings {
     pub upstream_http: UpstreamHttp,
     /// How an `https` upstream is reached.
     pub upstream_tls: UpstreamTlsSettings,
+    /// What upstreams are told of whom a connection is for. A connection is then for one client alone. Default: nothing.
+    pub upstream_preamble: Preamble,
     /// Where connections to a service are intercepted: who must know of the proxy's own. Default: nowhere.
     pub own: Option<Arc<dyn OwnConnections>>,
     /// Threads, each with its own listener, event loop and upstream connections. Default: one a core.
@@ -135,6 +137,18 @@ pub enum UpstreamHttp {
     /// What an `https` upstream picks in the handshake; HTTP/1.1 over cleartext
     #[value(name = "auto")]
     Negotiated,
+}
+
+/// The PROXY protocol, as it is spoken to upstreams.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Preamble {
+    /// Not at all
+    #[default]
+    Off,
+    /// Version 1: a line of text
+    V1,
+    /// Version 2: binary
+    V2,
 }
 
 /// The answer to a request that bears a listed token.
@@ -267,6 +281,7 @@ impl ProxySettings {
             health: HealthSettings::default(),
             upstream_http: UpstreamHttp::default(),
             upstream_tls: UpstreamTlsSettings::default(),
+            upstream_preamble: Preamble::default(),
             own: None,
             workers: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
             monitor: false,
@@ -286,7 +301,7 @@ impl ProxySettings {
 
     /// Whether requests can go to upstreams over bare connections.
     pub(super) fn has_plain_upstreams(&self) -> bool {
-        self.upstream_http == UpstreamHttp::Http1
+        self.upstream_http == UpstreamHttp::Http1 && self.upstream_preamble == Preamble::Off
     }
 
     /// Whether a connection from this address starts with a PROXY protocol header.

@@ -2,7 +2,10 @@
 
 use std::{io, net::SocketAddr};
 
-use tokio::net::{TcpSocket, TcpStream, UnixStream, lookup_host};
+use tokio::{
+    io::AsyncWriteExt as _,
+    net::{TcpSocket, TcpStream, UnixStream, lookup_host},
+};
 
 use crate::proxy::{
     settings::{Host, OwnConnections, Upstream},
@@ -10,25 +13,36 @@ use crate::proxy::{
     tls::UpstreamTls,
 };
 
+/// How an upstream is reached.
+#[derive(Clone, Copy)]
+pub(super) struct Way<'a> {
+    pub(super) upstream: &'a Upstream,
+    pub(super) tls: Option<&'a UpstreamTls>,
+    pub(super) own: Option<&'a dyn OwnConnections>,
+    /// What is sent before anything else.
+    pub(super) preamble: Option<&'a [u8]>,
+}
+
 /// Connects, and makes the TLS handshake where there is one.
 ///
 /// # Errors
 /// Why there is no connection.
-pub(super) async fn connect(
-    upstream: &Upstream,
-    tls: Option<&UpstreamTls>,
-    own: Option<&dyn OwnConnections>,
-    http1_only: bool,
-) -> io::Result<Transport> {
-    let stream = match upstream.host() {
+pub(super) async fn connect(way: Way<'_>, http1_only: bool) -> io::Result<Transport> {
+    let Way { upstream, own, .. } = way;
+    let mut stream = match upstream.host() {
         Host::Address(address) => {
             connect_to(SocketAddr::new(*address, upstream.port()), own).await?
         }
-        Host::Unix(path) => return Ok(Transport::Unix(UnixStream::connect(path).await?)),
+        Host::Unix(path) => {
+            let mut stream = UnixStream::connect(path).await?;
+            stream.write_all(way.preamble.unwrap_or_default()).await?;
+            return Ok(Transport::Unix(stream));
+        }
         Host::Name(name) => connect_to_name(name, upstream.port(), own).await?,
     };
     stream.set_nodelay(true)?;
-    let Some(tls) = tls else {
+    stream.write_all(way.preamble.unwrap_or_default()).await?;
+    let Some(tls) = way.tls else {
         return Ok(Transport::Plain(stream));
     };
     let stream = tls.connect(stream, http1_only).await?;

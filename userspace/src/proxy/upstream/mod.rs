@@ -15,6 +15,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use http::{Request, Response};
 use hyper::{body::Incoming, client::conn::TrySendError};
 use tokio::time::{Instant, timeout};
@@ -33,9 +34,9 @@ use super::{
 /// An upstream's connections that one worker keeps.
 pub(super) struct Pool {
     upstream: Upstream,
-    health: Health,
-    /// Requests that are not over yet.
-    active: Cell<usize>,
+    standing: Rc<Standing>,
+    /// What is sent before anything else: whom the connections are for.
+    preamble: Option<Bytes>,
     settings: Arc<ProxySettings>,
     tls: Option<UpstreamTls>,
     counters: Arc<Counters>,
@@ -49,6 +50,14 @@ pub(super) struct Pool {
     retired: Cell<bool>,
     /// Held while an HTTP/2 connection is made, so that a crowd of requests makes one.
     connecting: tokio::sync::Mutex<()>,
+}
+
+/// What a worker knows of an upstream, over whichever connections.
+#[derive(Default)]
+struct Standing {
+    health: Health,
+    /// Requests that are not over yet.
+    active: Cell<usize>,
 }
 
 struct Idle<T> {
@@ -91,11 +100,28 @@ impl Pool {
     ) -> Rc<Self> {
         Rc::new(Self {
             upstream,
-            health: Health::default(),
-            active: Cell::new(0),
+            standing: Rc::default(),
+            preamble: None,
             settings,
             tls,
             counters,
+            idle: RefCell::default(),
+            bare: RefCell::default(),
+            shared: RefCell::default(),
+            retired: Cell::new(false),
+            connecting: tokio::sync::Mutex::default(),
+        })
+    }
+
+    /// A pool of connections to the same upstream that are all for one client, as `preamble` says.
+    fn for_client(&self, preamble: Bytes) -> Rc<Self> {
+        Rc::new(Self {
+            upstream: self.upstream.clone(),
+            standing: Rc::clone(&self.standing),
+            preamble: Some(preamble),
+            settings: Arc::clone(&self.settings),
+            tls: self.tls.clone(),
+            counters: Arc::clone(&self.counters),
             idle: RefCell::default(),
             bare: RefCell::default(),
             shared: RefCell::default(),
@@ -191,7 +217,7 @@ impl Pool {
     }
 
     fn bared(self: &Rc<Self>, stream: Transport, reused: bool) -> Bare {
-        self.active.set(self.active.get() + 1);
+        self.standing.begin();
         Bare {
             stream,
             share: Share(Rc::clone(self)),
@@ -200,8 +226,13 @@ impl Pool {
     }
 
     async fn stream(&self, http1_only: bool) -> io::Result<Transport> {
-        let own = self.settings.own.as_deref();
-        connect::connect(&self.upstream, self.tls.as_ref(), own, http1_only).await
+        let way = connect::Way {
+            upstream: &self.upstream,
+            tls: self.tls.as_ref(),
+            own: self.settings.own.as_deref(),
+            preamble: self.preamble.as_deref(),
+        };
+        connect::connect(way, http1_only).await
     }
 
     async fn open(&self, upgrade: bool) -> io::Result<Connection> {
@@ -225,7 +256,7 @@ impl Pool {
     }
 
     fn leased(self: &Rc<Self>, connection: Connection, reused: bool) -> Lease {
-        self.active.set(self.active.get() + 1);
+        self.standing.begin();
         Lease {
             connection,
             share: Share(Rc::clone(self)),
@@ -240,23 +271,23 @@ impl Pool {
 
     /// Requests that are not over yet.
     fn active(&self) -> usize {
-        self.active.get()
+        self.standing.active.get()
     }
 
     fn on_probe(&self) {
-        self.health.on_probe(&self.settings.health);
+        self.standing.health.on_probe(&self.settings.health);
     }
 
     /// The upstream has answered.
     pub(super) fn on_success(&self) {
-        if self.health.on_success() {
+        if self.standing.health.on_success() {
             tracing::info!(upstream = %self.upstream, "an upstream is back");
         }
     }
 
     /// The upstream has not answered.
     pub(super) fn on_failure(&self) {
-        if self.health.on_failure(&self.settings.health) {
+        if self.standing.health.on_failure(&self.settings.health) {
             self.counters.add(Counter::UpstreamsEjected);
             tracing::warn!(upstream = %self.upstream, "an upstream is left out for a while");
         }
@@ -325,9 +356,15 @@ impl Pool {
     }
 }
 
+impl Standing {
+    fn begin(&self) {
+        self.active.set(self.active.get() + 1);
+    }
+}
+
 impl Drop for Share {
     fn drop(&mut self) {
-        let active = &self.0.active;
+        let active = &self.0.standing.active;
         active.set(active.get().saturating_sub(1));
     }
 }

@@ -2,6 +2,7 @@
 
 use std::{cell::Cell, rc::Rc, sync::Arc};
 
+use bytes::Bytes;
 use http::{HeaderMap, Uri, header};
 
 use super::{Pool, health::State};
@@ -91,6 +92,24 @@ impl Routes {
         )
     }
 
+    /// The same routes over connections that are all for one client.
+    pub(in crate::proxy) fn for_client(&self, preamble: &Bytes) -> Self {
+        let group = |group: &Group| {
+            let servers = group.servers.iter();
+            Rc::new(Group {
+                servers: servers.map(|s| s.for_client(preamble.clone())).collect(),
+                balance: group.balance,
+                next: Cell::new(group.next.get()),
+            })
+        };
+        let routes = self.0.iter();
+        Self(
+            routes
+                .map(|(route, servers)| (route.clone(), group(servers)))
+                .collect(),
+        )
+    }
+
     /// Who serves this request; the last route is for all that no other is for.
     pub(in crate::proxy) fn find(&self, uri: &Uri, headers: &HeaderMap) -> Option<&Rc<Group>> {
         // The usual settings have one route: nothing to compare.
@@ -127,7 +146,11 @@ impl Group {
         }
         let turn = self.next.get();
         self.next.set(turn.wrapping_add(1));
-        let states: Vec<State> = self.servers.iter().map(|s| s.health.state()).collect();
+        let states: Vec<State> = self
+            .servers
+            .iter()
+            .map(|s| s.standing.health.state())
+            .collect();
         let with = |wanted| {
             let servers = self.servers.iter().zip(&states);
             servers
