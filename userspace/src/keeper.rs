@@ -7,6 +7,7 @@ mod requests;
 use std::{
     collections::HashSet,
     convert::Infallible,
+    mem,
     path::PathBuf,
     pin::pin,
     time::{Duration, SystemTime},
@@ -23,7 +24,9 @@ pub use self::requests::{
 };
 
 use crate::{
-    denylist::{Denylist, HashedSet, List, SetReader, Tier, TokenDigest},
+    denylist::{
+        ClaimSet, Claims, ClaimsReader, Denylist, HashedSet, List, SetReader, Tier, TokenDigest,
+    },
     key::StoredKey,
     sources::{Change, FileError, Reading, Records, Source, Summary, Watch, read},
     state::Additions,
@@ -52,6 +55,10 @@ pub struct Keeper<K> {
     denylist: Denylist<K>,
     /// What was added at run time.
     additions: Additions,
+    /// What leads from JWTs to entries that name claims: those of the files, ...
+    claims: Vec<Claims>,
+    /// ... and all, as the proxy reads them.
+    claims_in_force: ClaimsReader,
     /// The last change, where a tier failed to take it.
     missed: Option<Change>,
     /// Tokens whose last change by request a tier failed to take.
@@ -72,6 +79,9 @@ type Clock = Box<dyn Fn() -> SystemTime + Send>;
 pub struct Loaded {
     /// What is to be in force.
     pub list: List,
+    /// How many of them name claims of JWTs, which the proxy tier alone can read.
+    pub claims: usize,
+    of_files: Vec<Claims>,
     additions: Additions,
     files: Vec<FileStatus>,
 }
@@ -101,8 +111,12 @@ impl Sources {
             }
             tracing::warn!("{error}");
         }
+        let mut records = gathered.records;
+        let of_files = mem::take(&mut records.claims);
         Ok(Loaded {
-            list: merged(gathered.records, &mut additions, now),
+            list: merged(records, &mut additions, now),
+            claims: of_files.len() + additions.claims().count(),
+            of_files,
             additions,
             files: gathered.files,
         })
@@ -169,6 +183,12 @@ fn report(file: &Source, summary: &Summary) {
     if unnamed > 0 {
         tracing::warn!("{path}: {unnamed} more lines skipped");
     }
+    if summary.claims > 0 {
+        tracing::warn!(
+            "{path}: {} entries name claims of JWTs: the proxy tier enforces them, the kernel tier doesn't",
+            summary.claims
+        );
+    }
     if summary.entries == 0 {
         tracing::warn!("{path}: the list is empty");
     }
@@ -182,23 +202,41 @@ impl<K: Tier + 'static> Keeper<K> {
     pub fn start(sources: Sources, loaded: Loaded, kernel: Option<K>) -> Result<Self, K::Error> {
         let mut denylist = Denylist::new(kernel);
         denylist.apply(&loaded.list)?;
-        Ok(Self {
+        let mut keeper = Self {
             sources,
             denylist,
             additions: loaded.additions,
+            claims: loaded.of_files,
+            claims_in_force: ClaimsReader::default(),
             missed: None,
             owed: HashSet::new(),
             files: loaded.files,
             read: SystemTime::now(),
             refused: None,
             clock: Box::new(SystemTime::now),
-        })
+        };
+        keeper.read_claims();
+        Ok(keeper)
+    }
+
+    /// Has the proxy read JWTs for what files and additions say of them now.
+    fn read_claims(&mut self) {
+        if self.claims.is_empty()
+            && self.additions.claims().next().is_none()
+            && self.claims_in_force.current().is_none()
+        {
+            return;
+        }
+        let all = self.claims.iter().copied().chain(self.additions.claims());
+        let set = ClaimSet::new(self.sources.key.get(), all);
+        self.claims_in_force.store(set);
     }
 
     /// For the proxy to read.
     #[must_use]
     pub fn reader(&self) -> SetReader {
-        self.denylist.reader()
+        let reader = self.denylist.reader();
+        reader.with_claims(self.claims_in_force.clone())
     }
 
     /// Follows the sources, the clock and what is asked for.
@@ -293,7 +331,11 @@ impl<K: Tier + 'static> Keeper<K> {
             let kept = in_force.filter(|record| !self.owed.contains(&record.digest));
             gathered.records.tokens.extend(kept);
             gathered.records.hashed.extend(self.denylist.hashed());
+            gathered.records.claims.append(&mut self.claims);
         }
+        self.claims = mem::take(&mut gathered.records.claims);
+        // Before the entries are listed: a JWT that leads to none passes.
+        self.read_claims();
         let list = merged(gathered.records, &mut self.additions, (self.clock)());
         match self.denylist.apply(&list) {
             Ok(changed) => {

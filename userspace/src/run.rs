@@ -134,13 +134,8 @@ impl Tiers {
         );
         let names = settings.locations.names();
         // Before the files are read, so that no change is missed.
-        let watch = Watch::new(
-            settings
-                .denylist
-                .iter()
-                .map(|source| source.path.clone())
-                .collect(),
-        );
+        let paths = settings.denylist.iter().map(|source| source.path.clone());
+        let watch = Watch::new(paths.collect());
         let files = settings.denylist.clone();
         let sources = Sources {
             files: settings.denylist,
@@ -153,6 +148,7 @@ impl Tiers {
         let loaded = sources.read(additions, now)?;
         let entries = loaded.list.records().len();
         let hashed = loaded.list.hashed().records().len();
+        warn_of_claims(loaded.claims, settings.proxy.is_some());
         let (tier, map) = match &settings.kernel {
             Some(kernel) => {
                 let names = Arc::clone(&names);
@@ -351,6 +347,15 @@ impl Tiers {
         counted.push(("sightings", self.sightings.counters()));
         counted.push(("log", log.counters()));
         counters::log(counted);
+    }
+}
+
+/// The proxy tier alone reads JWTs.
+fn warn_of_claims(entries: usize, proxy: bool) {
+    if entries > 0 && !proxy {
+        tracing::warn!(
+            "{entries} entries name claims of JWTs, and there is no proxy tier to read them"
+        );
     }
 }
 

@@ -59,6 +59,15 @@ fn an_addition_is_enforced_when_the_command_returns() {
         assert!(!lab.blocks(Token::Jwt), "{tier:?}\n{}", lab.product.log());
         assert!(lab.blocks(Token::Opaque), "{tier:?}");
 
+        // It was blocked once, and that is known.
+        let seen = poll::until(LIMIT, || {
+            let check = ["deny", "check", "--json"];
+            let (_, checked) = call(&binary, &state, &check, &Token::Jwt.text());
+            checked.contains("\"hits\":1,").then_some(checked)
+        });
+        let seen = seen.unwrap_or_else(|| panic!("{tier:?}\n{}", lab.product.log()));
+        assert!(seen.contains("\"blocked\":1,"), "{tier:?}: {seen}");
+
         deny(&["deny", "add"]);
         deny(&["status"]);
         lab.product.signal(Signal::KILL).unwrap();

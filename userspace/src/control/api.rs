@@ -12,7 +12,7 @@ use crate::{
     import::{Unfit, guard},
     keeper::{Checked, FileStatus, Imported, ListStatus, Mode, Removed, Target},
     sightings::Sighting,
-    sources::{self, Reading},
+    sources::{self, LineError, Reading},
     state::{Addition, Outcome, StoredEntry},
 };
 
@@ -93,6 +93,8 @@ impl ActionName {
 pub(super) enum EntryError {
     #[error(transparent)]
     Token(#[from] Unlistable),
+    #[error(transparent)]
+    Claims(#[from] LineError),
     #[error(
         "{0}: others may use it too, and would be blocked; it is taken with --force (`force` in the API)"
     )]
@@ -120,7 +122,11 @@ pub(super) enum EntryError {
 pub(super) struct Identifying<'a>(pub(super) Reading<'a>);
 
 impl Identifying<'_> {
+    /// Of a token, or of the conditions that stand in its place.
     pub(super) fn token(self, token: &str) -> Result<Identity, EntryError> {
+        if let Some(claims) = sources::claims(self.0, token) {
+            return Ok(claims?.0);
+        }
         Ok(identify(self.0.key, self.0.min_token_length, token)?)
     }
 
@@ -141,7 +147,8 @@ impl Identifying<'_> {
         force: bool,
     ) -> Result<StoredEntry, EntryError> {
         let identity = self.token(&new.token)?;
-        if !force {
+        let claims = sources::claims(self.0, &new.token).transpose()?;
+        if !force && claims.is_none() {
             guard(new.token.trim_ascii().trim_matches('"'))?;
         }
         let said = new.expires.as_deref();
@@ -161,6 +168,7 @@ impl Identifying<'_> {
             reason: harmless_text("reason", new.reason.as_deref(), &new.token)?,
             source: harmless_text("source", new.source.as_deref(), &new.token)?,
             added: to_the_second(now),
+            claims: claims.map(|(_, claims)| claims.conditions),
         })
     }
 }
@@ -214,6 +222,8 @@ pub(super) struct EntryAnswer {
     pub(super) added: Option<String>,
     /// Where it stands, if it was not.
     pub(super) file: Option<FilePlace>,
+    /// What JWTs must claim, by name, where it is no entry of one token.
+    pub(super) jwt: Option<String>,
     /// What was seen of the token.
     pub(super) seen: Option<SeenAnswer>,
 }
@@ -411,6 +421,8 @@ pub(super) struct StatusAnswer {
 pub(super) struct EntryCounts {
     pub(super) in_force: usize,
     pub(super) added: usize,
+    /// Those that name claims of JWTs; the proxy tier alone enforces them.
+    pub(super) proxy_only: usize,
     pub(super) files: Vec<FileCount>,
 }
 
@@ -452,6 +464,7 @@ impl StatusAnswer {
             entries: EntryCounts {
                 in_force: list.in_force,
                 added: list.added,
+                proxy_only: list.claims,
                 files: list.files.into_iter().map(file).collect(),
             },
             store_error: list.failure,
@@ -492,6 +505,7 @@ impl From<StoredEntry> for EntryAnswer {
             source: entry.source,
             added: shown(entry.added),
             file: None,
+            jwt: entry.claims.map(|conditions| conditions.names()),
             seen: None,
         }
     }

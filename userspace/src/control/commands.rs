@@ -170,6 +170,9 @@ fn list(args: &ListArgs) -> Result<Exit, Failure> {
             }
             let expires = entry.expires.as_deref().unwrap_or("never");
             write!(to, " expires={expires}")?;
+            if let Some(jwt) = &entry.jwt {
+                write!(to, " jwt={jwt}")?;
+            }
             attributes(to, entry)?;
             if let Some(file) = &entry.file {
                 write!(to, " file={}:{}", file.path, file.line)?;
@@ -185,6 +188,10 @@ fn export(args: &ExportArgs) -> Result<Exit, Failure> {
     let mut out = Out::new(false);
     each_entry(&args.at, args.added, |entry| {
         out.text(|to| {
+            if let Some(jwt) = &entry.jwt {
+                // Its values are not known here.
+                return writeln!(to, "# {} names claims of JWTs ({jwt})", entry.short);
+            }
             write!(to, "sha256:{} action={}", entry.id, entry.action.name())?;
             if let Some(expires) = &entry.expires {
                 write!(to, " expires={expires}")?;
@@ -373,6 +380,13 @@ fn show_status(to: &mut impl Write, status: &StatusAnswer) -> io::Result<()> {
         "entries: {} in force, {} added",
         entries.in_force, entries.added
     )?;
+    if entries.proxy_only > 0 {
+        writeln!(
+            to,
+            "entries that the proxy tier alone enforces: {}",
+            entries.proxy_only
+        )?;
+    }
     for file in &entries.files {
         match file.entries {
             Some(entries) => writeln!(to, "file {}: {entries} entries", file.path)?,

@@ -84,7 +84,7 @@ impl Files {
 
 fn answer(found: &Found<'_>, place: FilePlace, now: SystemTime) -> Option<EntryAnswer> {
     let (id, action, expires, reason, source) = match found {
-        Found::Token(entry) => (
+        Found::Token(entry, _) => (
             entry.identity.id,
             entry.action,
             entry.expires,
@@ -94,6 +94,10 @@ fn answer(found: &Found<'_>, place: FilePlace, now: SystemTime) -> Option<EntryA
         Found::Hashed(record, reason, source) => {
             (record.id, record.action, record.expires, *reason, *source)
         }
+    };
+    let claims = match found {
+        Found::Token(_, claims) => claims.map(|claims| claims.conditions.names()),
+        Found::Hashed(..) => None,
     };
     if expires.is_past(now) {
         return None;
@@ -107,6 +111,7 @@ fn answer(found: &Found<'_>, place: FilePlace, now: SystemTime) -> Option<EntryA
         source: source.map(ToOwned::to_owned),
         added: None,
         file: Some(place),
+        jwt: claims,
         seen: None,
     })
 }

@@ -4,6 +4,7 @@ use std::{
     fs::File,
     io::{self, Read as _, Write as _},
     path::Path,
+    time::Duration,
 };
 
 use anyhow::Context as _;
@@ -23,6 +24,8 @@ use crate::{
 
 /// Shorter lists are sent without a progress bar, in bytes.
 const SHORT: usize = 4 << 20;
+/// How often the progress bar is drawn.
+const TICK: Duration = Duration::from_millis(250);
 /// Fewer bytes than any token of a report; the running tokenblock has the setting.
 const ANY_LENGTH: u64 = 1;
 
@@ -41,11 +44,13 @@ pub(super) fn import(args: &DenyImportArgs) -> Result<Exit, Failure> {
     let plan = Plan::of(findings, ANY_LENGTH, args.force);
     text.extend_from_slice(list(&plan, false).as_bytes());
     let bar = progress(text.len());
+    // Also while the answer is awaited.
+    bar.enable_steady_tick(TICK);
     let of_client = bar.clone();
     let sent = move |bytes| {
         of_client.inc(bytes as u64);
         if Some(of_client.position()) == of_client.length() {
-            of_client.set_message("sent; waiting until it is in force");
+            of_client.set_message("sent; waiting");
         }
     };
     let path = format!("/v1/import?force={}&dry_run={}", args.force, args.dry_run);

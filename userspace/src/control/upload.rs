@@ -125,13 +125,14 @@ impl Reader {
 
     fn line(&self, line: &[u8]) -> Result<Option<Result<StoredEntry, String>>, UploadError> {
         let reading = self.files.reading();
-        let (entry, token) = match upload(reading, self.now, line)? {
-            Uploaded::Entry(entry, token) => (entry, token),
+        let (entry, token, claims) = match upload(reading, self.now, line)? {
+            Uploaded::Entry(entry, token) => (entry, token, None),
+            Uploaded::Claims(entry, claims) => (entry, "", Some(claims.conditions)),
             Uploaded::Skipped(why) => return Ok(Some(Err(why.to_string()))),
             Uploaded::Hashed => return Err(UploadError::Hashed),
             Uploaded::Blank => return Ok(None),
         };
-        let unfit = if self.force {
+        let unfit = if self.force || claims.is_some() {
             None
         } else {
             import::guard(token).err().as_ref().map(Unfit::to_string)
@@ -149,6 +150,7 @@ impl Reader {
             reason: harmless_text("reason", entry.reason, token)?,
             source: harmless_text("source", entry.source, token)?,
             added: to_the_second(self.now),
+            claims,
         })))
     }
 }

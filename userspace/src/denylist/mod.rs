@@ -1,6 +1,7 @@
 //! The denylist: entries, and the two forms in which the tiers hold it.
 
 mod canonical;
+mod claims;
 mod expiries;
 mod hashed;
 pub(crate) mod jwt;
@@ -13,6 +14,7 @@ mod table;
 mod token;
 
 pub use canonical::{Identity, Malformed, Skipped, Unlistable, identify};
+pub use claims::{Asked, Claim, ClaimSet, Claims, ClaimsReader, Conditions};
 pub use hashed::{HashedReader, HashedRecord, HashedSet, Sha256Digest};
 pub use list::{Entry, Expires, List, Record};
 pub use set::{ProxySet, SetReader, Snapshot};

@@ -4,7 +4,7 @@ use std::{iter, sync::Arc};
 
 use arc_swap::ArcSwap;
 
-use super::{HashedReader, HashedSet, Listed, TokenDigest, table::Table};
+use super::{ClaimSet, ClaimsReader, HashedReader, HashedSet, Listed, TokenDigest, table::Table};
 
 /// Changes are gathered in an overlay up to this many, so that one addition to a large list copies the
 /// overlay and not the list. Both are searched on each read, so it stays small.
@@ -21,6 +21,7 @@ pub struct ProxySet {
 pub struct SetReader {
     shared: Arc<ArcSwap<Snapshot>>,
     hashed: HashedReader,
+    claims: ClaimsReader,
 }
 
 /// What is listed at one moment.
@@ -38,6 +39,7 @@ impl ProxySet {
         SetReader {
             shared: Arc::clone(&self.shared),
             hashed: HashedReader::default(),
+            claims: ClaimsReader::default(),
         }
     }
 
@@ -84,6 +86,18 @@ impl SetReader {
     #[must_use]
     pub(super) fn with_hashed(self, hashed: HashedReader) -> Self {
         Self { hashed, ..self }
+    }
+
+    /// A reader of what names claims of JWTs, too.
+    #[must_use]
+    pub fn with_claims(self, claims: ClaimsReader) -> Self {
+        Self { claims, ..self }
+    }
+
+    /// What names claims of JWTs; `None` where that is nothing.
+    #[must_use]
+    pub fn claims(&self) -> Option<Arc<ClaimSet>> {
+        self.claims.current()
     }
 
     /// What is known by its SHA-256 alone; `None` where that is nothing.

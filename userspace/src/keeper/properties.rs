@@ -150,6 +150,7 @@ impl Bench {
             reason: None,
             source: None,
             added,
+            claims: None,
         };
         let entries = tokens.iter().map(entry).collect();
         if in_bulk {

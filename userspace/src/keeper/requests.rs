@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 
 use super::Keeper;
 use crate::{
-    denylist::{Denylist, Identity, Record, Tier, TokenDigest, TokenId},
+    denylist::{Claims, Denylist, Identity, Record, Tier, TokenDigest, TokenId},
     state::{Addition, EntryKey, StateError, StoredEntry},
 };
 
@@ -105,6 +105,8 @@ pub struct ListStatus {
     pub in_force: usize,
     /// Those that were added at run time.
     pub added: usize,
+    /// Those that name claims of JWTs, which the proxy tier alone can read.
+    pub claims: usize,
     /// The files.
     pub files: Vec<FileStatus>,
     /// When the files were last read.
@@ -155,6 +157,7 @@ impl<K: Tier + 'static> Keeper<K> {
         let added = self.additions.add(entries, in_force);
         let added = added.inspect_err(unstored)?;
         let digests: Vec<_> = added.iter().map(|a| a.entry.identity.digest).collect();
+        self.read_claims();
         self.settle(digests)?;
         Ok(added)
     }
@@ -175,6 +178,7 @@ impl<K: Tier + 'static> Keeper<K> {
         let in_force = in_force(&self.denylist, &self.owed);
         let before = self.additions.hold_all(&bulk.changed, in_force);
         let digests: Vec<_> = bulk.changed.iter().map(|e| e.identity.digest).collect();
+        self.read_claims();
         let now = (self.clock)();
         let effective = |digest| self.additions.effective(digest, now);
         let records: Vec<_> = digests.iter().filter_map(effective).collect();
@@ -264,6 +268,10 @@ impl<K: Tier + 'static> Keeper<K> {
         ListStatus {
             in_force: self.denylist.len(),
             added: self.additions.len(),
+            claims: self.claims_in_force.current().map_or(0, |set| {
+                let listed = |entry: &&Claims| self.denylist.get(&entry.digest).is_some();
+                set.entries().filter(listed).count()
+            }),
             files: self.files.clone(),
             read: self.read,
             refused: self.refused.clone(),

@@ -8,7 +8,7 @@ use tokenblock_ebpf::{inspect, location::LocationId, rules::Rules, scan::Scan, s
 
 use super::counters::{Counter, Counters};
 use crate::{
-    denylist::{Action, HashedSet, Listed, SetReader, ShortTokenId, TokenDigest},
+    denylist::{Action, ClaimSet, HashedSet, Listed, SetReader, ShortTokenId, TokenDigest},
     event::{EventSink, Outcome, Tier, TokenSeen},
 };
 
@@ -163,6 +163,8 @@ struct Judge<'a> {
     ends: Ends,
     /// What is known by its SHA-256 alone; `None` where that is nothing.
     hashed: Option<Arc<HashedSet>>,
+    /// What names claims of JWTs; `None` where that is nothing.
+    claims: Option<Arc<ClaimSet>>,
     /// Tokens that were reported and passed; one report a request is enough.
     alerted: Vec<ShortTokenId>,
 }
@@ -174,6 +176,7 @@ impl<'a> Judge<'a> {
             counters,
             ends,
             hashed: inspector.denylist.hashed(),
+            claims: inspector.denylist.claims(),
             alerted: Vec::new(),
         }
     }
@@ -200,11 +203,38 @@ impl<'a> Judge<'a> {
         if inspect::header(rules, name, value, &mut listed).is_some() {
             return true;
         }
-        if self.hashed.is_none() {
+        if self.hashed.is_some() {
+            let mut listed = |location, digest: &Sha256| self.hashed(location, digest);
+            if sha256::inspect::header(rules, name, value, &mut listed).is_some() {
+                return true;
+            }
+        }
+        self.claimed(value, |mut listed| {
+            inspect::header(rules, name, value, &mut listed).is_some()
+        })
+    }
+
+    /// Whether a JWT that the scanner sees in a value claims what an entry names. The value is looked through first,
+    /// and scanned again where that finds something: so its places and spellings are those of any token.
+    fn claimed(
+        &mut self,
+        value: &[u8],
+        scan: impl FnOnce(&mut dyn FnMut(LocationId, &TokenDigest) -> bool) -> bool,
+    ) -> bool {
+        let found = match &self.claims {
+            Some(claims) => claims.in_value(value),
+            None => return false,
+        };
+        if found.is_empty() {
             return false;
         }
-        let mut listed = |location, digest: &Sha256| self.hashed(location, digest);
-        sha256::inspect::header(rules, name, value, &mut listed).is_some()
+        scan(&mut |location, digest| {
+            let entries = found.iter().filter(|(jwt, _)| jwt == digest);
+            // Each is reported, up to the first that blocks.
+            entries
+                .into_iter()
+                .any(|(_, entry)| self.candidate(location, entry))
+        })
     }
 
     /// Each protocol that a WebSocket client offers is a value of its own.
@@ -219,13 +249,18 @@ impl<'a> Judge<'a> {
     }
 
     fn query(&mut self, query: &[u8]) -> Verdict {
-        let rules = &self.inspector.rules;
+        let rules = Arc::clone(&self.inspector.rules);
+        let rules = &*rules;
         let mut listed = |location, digest: &TokenDigest| self.candidate(location, digest);
         let mut hit = inspect::query(rules, query, &mut listed).is_some();
         if !hit && self.hashed.is_some() {
             let mut listed = |location, digest: &Sha256| self.hashed(location, digest);
             hit = sha256::inspect::query(rules, query, &mut listed).is_some();
         }
+        hit = hit
+            || self.claimed(query, |mut listed| {
+                inspect::query(rules, query, &mut listed).is_some()
+            });
         Verdict::of(hit)
     }
 

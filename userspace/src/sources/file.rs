@@ -12,7 +12,7 @@ use super::{
     line::{self, Grammar, Line, LineError},
     lines::{Lines, LinesError},
 };
-use crate::denylist::{HashedRecord, Record, Skipped};
+use crate::denylist::{Claims, HashedRecord, Record, Skipped};
 
 /// Largest file in bytes; ten million long tokens fit.
 const MAX_FILE: u64 = 16 << 30;
@@ -61,6 +61,8 @@ impl Source {
 pub struct Summary {
     /// Entries, before those that are given twice are merged.
     pub entries: u64,
+    /// Those of them that name claims of JWTs.
+    pub claims: u64,
     /// Lines that were left out.
     pub skipped: u64,
     /// The first of them.
@@ -144,6 +146,8 @@ pub struct Records {
     pub tokens: Vec<Record>,
     /// Those that are known by their SHA-256 alone.
     pub hashed: Vec<HashedRecord>,
+    /// Of those of `tokens` that name claims of JWTs: what leads to them.
+    pub claims: Vec<Claims>,
 }
 
 /// Appends the records of a file to `records`.
@@ -155,13 +159,18 @@ pub fn read(
     reading: Reading<'_>,
     records: &mut Records,
 ) -> Result<Summary, FileError> {
-    let held = (records.tokens.len(), records.hashed.len());
+    let held = (
+        records.tokens.len(),
+        records.hashed.len(),
+        records.claims.len(),
+    );
     let result = open(&source.path).and_then(|(file, written)| {
         read_lines(source, reading, written, Lines::new(file), records)
     });
     if result.is_err() {
         records.tokens.truncate(held.0);
         records.hashed.truncate(held.1);
+        records.claims.truncate(held.2);
     }
     result
 }
@@ -243,6 +252,12 @@ fn read_lines(
             Ok(Line::Hashed(record)) => {
                 summary.entries += 1;
                 records.hashed.push(record);
+            }
+            Ok(Line::Claims(entry, claims)) => {
+                summary.entries += 1;
+                summary.claims += 1;
+                records.tokens.push(Record::from(&entry));
+                records.claims.push(claims);
             }
             Ok(Line::Skipped(why)) => summary.skip(SkippedLine { number, why }),
             Ok(Line::Blank) => {}

@@ -5,9 +5,13 @@ use std::time::SystemTime;
 use jiff::{Span, Timestamp, tz::TimeZone};
 use tokenblock_ebpf::digest::Domain;
 
-use super::Reading;
+use super::{
+    Reading,
+    claims::{self, is_claims},
+};
 use crate::denylist::{
-    Action, Entry, Expires, HashedRecord, Malformed, Skipped, TokenId, Unlistable, identify,
+    Action, Claims, Conditions, Entry, Expires, HashedRecord, Malformed, Skipped, TokenId,
+    Unlistable, identify,
 };
 
 /// How the lines of a file are read.
@@ -40,9 +44,22 @@ pub enum LineError {
     /// A kind without a hash.
     #[error("kind= belongs to sha256: entries; of a token it is told from the token itself")]
     KindOfToken,
+    /// A claim that isn't one.
+    #[error(
+        "jwt: takes kid=, jti=, sub= or iss= and a value, for instance jwt:sub=alice or jwt:iss=\"a b\""
+    )]
+    Claim,
+    /// A time before which nothing is issued.
+    #[error("before= takes a time such as 2027-01-31T12:00:00Z")]
+    Before,
+    /// Such a time without claims.
+    #[error(
+        "before= belongs to jwt: entries; without a condition such as jwt:sub=alice it would be all tokens"
+    )]
+    BeforeOfToken,
     /// What follows the token isn't `name=value`, or the name is unknown.
     #[error(
-        "what follows the token is no attribute{}; known are expires=, action=, reason=, source= and kind= (a \
+        "what follows the token is no attribute{}; known are expires=, action=, reason=, source=, kind= and before= (a \
          scheme such as Bearer is left out, a comment stands on a line of its own)",
         .nearest.map(|name| format!("; did you mean {name}=?")).unwrap_or_default()
     )]
@@ -75,6 +92,8 @@ pub enum LineError {
 pub(super) enum Line<'a> {
     Entry(Entry<'a>),
     Hashed(HashedRecord),
+    /// What JWTs claim; the entry is that of the conditions.
+    Claims(Entry<'a>, Claims),
     Skipped(Skipped),
     Blank,
 }
@@ -93,6 +112,7 @@ pub(super) fn parse<'a>(
     }
     let (token, attributes) = match grammar {
         Grammar::Entries if line.starts_with('#') => return Ok(Line::Blank),
+        Grammar::Entries if is_claims(line) => return of_claims(reading, written, line),
         Grammar::Entries => {
             let (token, rest) = split_at_white(line);
             (token, attributes(rest, written)?)
@@ -102,6 +122,9 @@ pub(super) fn parse<'a>(
             None => return Ok(Line::Skipped(Skipped::SeveralWords)),
         },
     };
+    if attributes.before.is_some() {
+        return Err(LineError::BeforeOfToken);
+    }
     if grammar == Grammar::Entries && is_hash(token) {
         return Ok(Line::Hashed(HashedRecord {
             id: hash(token).ok_or(LineError::Hash)?,
@@ -124,6 +147,31 @@ pub(super) fn parse<'a>(
         Err(Unlistable::Skipped(why)) => Ok(Line::Skipped(why)),
         Err(Unlistable::Malformed(why)) => Err(why.into()),
     }
+}
+
+fn of_claims<'a>(
+    reading: Reading<'_>,
+    written: SystemTime,
+    line: &'a str,
+) -> Result<Line<'a>, LineError> {
+    let (values, rest) = claims::conditions(line)?;
+    let attributes = attributes(rest, written)?;
+    if attributes.kind.is_some() {
+        return Err(LineError::KindOfToken);
+    }
+    let identity = Conditions::identity(reading.key, &values, attributes.before);
+    let claims = Claims {
+        conditions: Conditions::new(reading.key, &values, attributes.before),
+        digest: identity.digest,
+    };
+    let entry = Entry {
+        identity,
+        action: attributes.action.unwrap_or_default(),
+        expires: attributes.expires.unwrap_or(Expires::NEVER),
+        reason: attributes.reason,
+        source: attributes.source,
+    };
+    Ok(Line::Claims(entry, claims))
 }
 
 /// The id that a token's place holds as `sha256:HEX`.
@@ -175,9 +223,11 @@ pub(super) struct Attributes<'a> {
     pub(super) reason: Option<&'a str>,
     pub(super) source: Option<&'a str>,
     kind: Option<Domain>,
+    /// In seconds since 1970.
+    before: Option<u64>,
 }
 
-const NAMES: [&str; 5] = ["expires", "action", "reason", "source", "kind"];
+const NAMES: [&str; 6] = ["expires", "action", "reason", "source", "kind", "before"];
 
 pub(super) fn attributes(mut rest: &str, written: SystemTime) -> Result<Attributes<'_>, LineError> {
     let mut attributes = Attributes::default();
@@ -191,6 +241,7 @@ pub(super) fn attributes(mut rest: &str, written: SystemTime) -> Result<Attribut
                 .is_none(),
             "action" => attributes.action.replace(action(value)?).is_none(),
             "kind" => attributes.kind.replace(kind(value)?).is_none(),
+            "before" => attributes.before.replace(before(value)?).is_none(),
             "reason" => attributes.reason.replace(value).is_none(),
             _ => attributes.source.replace(value).is_none(),
         };
@@ -240,6 +291,11 @@ fn unknown(name: &str) -> LineError {
         .min()
         .map(|(_, known)| known);
     LineError::UnknownAttribute { nearest }
+}
+
+fn before(value: &str) -> Result<u64, LineError> {
+    let time: Timestamp = value.parse().map_err(|_no_time| LineError::Before)?;
+    u64::try_from(time.as_second()).map_err(|_before_1970| LineError::Before)
 }
 
 fn kind(value: &str) -> Result<Domain, LineError> {
@@ -445,7 +501,7 @@ mod tests {
         ] {
             match wallarm(line) {
                 Line::Entry(found) => assert_eq!(found.identity, entry("0123456789").identity),
-                other @ (Line::Hashed(_) | Line::Skipped(_) | Line::Blank) => {
+                other @ (Line::Hashed(_) | Line::Claims(..) | Line::Skipped(_) | Line::Blank) => {
                     panic!("{line:?}: {other:?}")
                 }
             }

@@ -2,6 +2,7 @@
 //!
 //! `watch -> folder -> file -> gzip -> lines -> line -> denylist`
 
+mod claims;
 mod file;
 mod folder;
 mod gzip;
@@ -16,7 +17,7 @@ pub use file::{FileError, Records, SkippedLine, Source, Summary, read};
 pub(crate) use gzip::expanded;
 pub(crate) use line::expires;
 pub use line::{Grammar, LineError};
-pub(crate) use upload::{Uploaded, upload};
+pub(crate) use upload::{Uploaded, claims, upload};
 pub(crate) use visit::{Found, visit};
 pub use watch::{Change, Watch};
 pub(crate) use write::writable;

@@ -1,18 +1,21 @@
 //! Lines of a denylist that come by the control API, with the text of their tokens, which the guards want to see.
 
-use std::time::SystemTime;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::{
     Grammar, LineError, Reading,
+    claims::is_claims,
     line::{Line, parse, split_at_white},
 };
-use crate::denylist::{Entry, Skipped};
+use crate::denylist::{Action, Claims, Entry, Expires, Identity, Skipped};
 
 /// What a line gives.
 #[derive(Debug)]
 pub(crate) enum Uploaded<'a> {
     /// An entry, and its token as it stands.
     Entry(Entry<'a>, &'a str),
+    /// An entry that names claims of JWTs.
+    Claims(Entry<'a>, Claims),
     /// An entry that is known by its SHA-256 alone.
     Hashed,
     /// It is left out.
@@ -35,8 +38,33 @@ pub(crate) fn upload<'a>(
             let text = str::from_utf8(line).map_err(|_not_utf8| LineError::NotUtf8)?;
             Uploaded::Entry(entry, split_at_white(text.trim_ascii()).0)
         }
+        Line::Claims(entry, claims) => Uploaded::Claims(entry, claims),
         Line::Hashed(_) => Uploaded::Hashed,
         Line::Skipped(why) => Uploaded::Skipped(why),
         Line::Blank => Uploaded::Blank,
     })
+}
+
+/// What stands in the place of a token where it begins with `jwt:`, and is nothing but conditions.
+pub(crate) fn claims(
+    reading: Reading<'_>,
+    text: &str,
+) -> Option<Result<(Identity, Claims), LineError>> {
+    let text = text.trim_ascii();
+    if !is_claims(text) {
+        return None;
+    }
+    Some(
+        match parse(Grammar::Entries, reading, UNIX_EPOCH, text.as_bytes()) {
+            Ok(Line::Claims(entry, claims)) if is_bare(&entry) => Ok((entry.identity, claims)),
+            Ok(_) => Err(LineError::Claim),
+            Err(error) => Err(error),
+        },
+    )
+}
+
+/// Whether nothing is said of an entry but what it is.
+fn is_bare(entry: &Entry<'_>) -> bool {
+    let said = entry.reason.or(entry.source).is_some();
+    !said && entry.expires == Expires::NEVER && entry.action == Action::default()
 }

@@ -8,13 +8,13 @@ use super::{
     line::{Line, attributes, parse, split_at_white},
     lines::{Lines, LinesError},
 };
-use crate::denylist::{Entry, HashedRecord};
+use crate::denylist::{Claims, Entry, HashedRecord};
 
 /// An entry where it stands.
 #[derive(Debug)]
 pub(crate) enum Found<'a> {
-    /// Of a token.
-    Token(Entry<'a>),
+    /// Of a token, or of claims of JWTs.
+    Token(Entry<'a>, Option<Claims>),
     /// Known by its SHA-256 alone; reason and source.
     Hashed(HashedRecord, Option<&'a str>, Option<&'a str>),
 }
@@ -45,7 +45,8 @@ pub(crate) fn visit(
         let text = unmarked(number, text);
         let line = parse(source.grammar, reading, written, text);
         let found = match line.map_err(|error| refused(number, error))? {
-            Line::Entry(entry) => Found::Token(entry),
+            Line::Entry(entry) => Found::Token(entry, None),
+            Line::Claims(entry, claims) => Found::Token(entry, Some(claims)),
             Line::Hashed(record) => {
                 let text = str::from_utf8(text).unwrap_or_default().trim_ascii();
                 let said = attributes(split_at_white(text).1, written).unwrap_or_default();

@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{EntryKey, StateError, Store, StoredEntry};
-use crate::denylist::{Expires, Record, TokenDigest};
+use crate::denylist::{Claims, Conditions, Expires, Record, TokenDigest};
 
 /// Entries read at once when the database is opened.
 const PAGE: usize = 10_000;
@@ -17,6 +17,8 @@ pub struct Additions {
     records: HashMap<TokenDigest, Record>,
     /// What the files say of the same tokens.
     files: HashMap<TokenDigest, Record>,
+    /// What leads to those that name claims of JWTs.
+    claims: HashMap<TokenDigest, Conditions>,
     /// Those that leave, the next one first.
     queue: BTreeMap<(Expires, TokenDigest), EntryKey>,
     /// Why the last write failed.
@@ -102,6 +104,7 @@ impl Additions {
             store,
             records: HashMap::new(),
             files: HashMap::new(),
+            claims: HashMap::new(),
             queue: BTreeMap::new(),
             failure: None,
         };
@@ -125,6 +128,9 @@ impl Additions {
     }
 
     fn hold(&mut self, entry: &StoredEntry) -> Option<Record> {
+        if let Some(conditions) = entry.claims {
+            self.claims.insert(entry.identity.digest, conditions);
+        }
         self.hold_record(entry.record(), EntryKey::from(&entry.identity))
     }
 
@@ -140,6 +146,7 @@ impl Additions {
     }
 
     fn release(&mut self, digest: &TokenDigest) {
+        self.claims.remove(digest);
         if let Some(record) = self.records.remove(digest) {
             self.queue.remove(&(record.expires, record.digest));
         }
@@ -322,6 +329,14 @@ impl Additions {
         Ok((page, next))
     }
 
+    /// What leads to those that name claims of JWTs.
+    pub fn claims(&self) -> impl Iterator<Item = Claims> {
+        self.claims.iter().map(|(digest, conditions)| Claims {
+            conditions: *conditions,
+            digest: *digest,
+        })
+    }
+
     /// Whether the token was added here.
     #[must_use]
     pub fn has(&self, digest: &TokenDigest) -> bool {
@@ -417,6 +432,7 @@ impl Additions {
             }
             keys.push(first.remove());
             self.records.remove(&digest);
+            self.claims.remove(&digest);
             digests.push(digest);
         }
         if let Err(error) = self.write(&[], &keys) {

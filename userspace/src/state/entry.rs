@@ -9,7 +9,7 @@ use std::{
 use tokenblock_ebpf::digest::Domain;
 
 use crate::denylist::{
-    Action, Entry, Expires, Fingerprint, Identity, Record, TokenDigest, TokenId,
+    Action, Conditions, Entry, Expires, Fingerprint, Identity, Record, TokenDigest, TokenId,
 };
 
 /// An entry with what is known of it, but not the token.
@@ -27,6 +27,8 @@ pub struct StoredEntry {
     pub source: Option<String>,
     /// When it was first added, to the second.
     pub added: SystemTime,
+    /// What JWTs must claim, where it is no entry of one token.
+    pub claims: Option<Conditions>,
 }
 
 /// What entries are stored under, in the order of their [`TokenId`]s: the id and one byte for the domain.
@@ -154,6 +156,7 @@ impl StoredEntry {
             reason: reason.map(ToOwned::to_owned),
             source: source.map(ToOwned::to_owned),
             added: UNIX_EPOCH.checked_add(Duration::from_secs(added))?,
+            claims: None,
         })
     }
 

@@ -7,8 +7,8 @@ use std::{
 };
 
 use redb::{
-    Builder, Database, DatabaseError, ReadableDatabase as _, StorageError, TableDefinition,
-    backends::FileBackend,
+    Builder, Database, DatabaseError, ReadableDatabase as _, ReadableTable, StorageError,
+    TableDefinition, backends::FileBackend,
 };
 use tempfile::NamedTempFile;
 use tokenblock_ebpf::digest::{Domain, InstallationKey, TokenDigest};
@@ -17,15 +17,19 @@ use super::{
     StateError,
     entry::{EntryKey, Row, StoredEntry},
 };
+use crate::denylist::Conditions;
 
 const FILE: &str = "denylist.redb";
 const ENTRIES: TableDefinition<'_, &[u8; 33], Row<'_>> = TableDefinition::new("entries");
+/// What JWTs must claim, of those entries that are not of one token: as `Conditions::to_bytes` gives it.
+const CLAIMS: TableDefinition<'_, &[u8; 33], &[u8]> = TableDefinition::new("claims");
 /// By name: the format, and the digest of nothing by which the installation key is known again.
 const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
 const FORMAT: &str = "format";
 const KEY: &str = "key";
-/// The format that this version writes; each earlier one is migrated on opening, there is none yet.
-const CURRENT: u64 = 1;
+/// The format that this version writes; each earlier one is migrated on opening. The first had no claims.
+const CURRENT: u64 = 2;
+const WITHOUT_CLAIMS: u64 = 1;
 /// Bytes of the file that are kept in memory; the tiers hold what is asked for often.
 const CACHE: usize = 16 << 20;
 
@@ -91,6 +95,7 @@ impl Store {
         let written = || -> Result<(), redb::Error> {
             let write = database.begin_write()?;
             write.open_table(ENTRIES)?;
+            write.open_table(CLAIMS)?;
             let mut meta = write.open_table(META)?;
             meta.insert(FORMAT, &CURRENT.to_be_bytes()[..])?;
             meta.insert(KEY, &self.key.0[..])?;
@@ -114,8 +119,9 @@ impl Store {
         };
         let (format, key) = read().map_err(|error| self.failed(error))?;
         let format = format.and_then(|bytes| bytes.try_into().ok());
-        match format.map(u64::from_be_bytes) {
-            Some(CURRENT) => {}
+        let format = format.map(u64::from_be_bytes);
+        match format {
+            Some(CURRENT | WITHOUT_CLAIMS) => {}
             Some(found) if found > CURRENT => {
                 let path = self.path.clone();
                 return Err(StateError::Newer {
@@ -129,6 +135,25 @@ impl Store {
         if key.as_deref() != Some(&self.key.0[..]) {
             return Err(StateError::OtherKey(self.path.clone()));
         }
+        if format == Some(WITHOUT_CLAIMS) {
+            self.migrate(database)?;
+        }
+        Ok(())
+    }
+
+    /// From the first format, whole or not at all.
+    fn migrate(&self, database: &Database) -> Result<(), StateError> {
+        let written = || -> Result<(), redb::Error> {
+            let write = database.begin_write()?;
+            write.open_table(CLAIMS)?;
+            let mut meta = write.open_table(META)?;
+            meta.insert(FORMAT, &CURRENT.to_be_bytes()[..])?;
+            drop(meta);
+            Ok(write.commit()?)
+        };
+        written().map_err(|error| self.failed(error))?;
+        let path = self.path.display();
+        tracing::info!("{path} was migrated from format {WITHOUT_CLAIMS} to {CURRENT}");
         Ok(())
     }
 
@@ -145,13 +170,19 @@ impl Store {
         let written = move || -> Result<(), redb::Error> {
             let write = database.begin_write()?;
             let mut entries = write.open_table(ENTRIES)?;
+            let mut claims = write.open_table(CLAIMS)?;
             for key in remove {
                 entries.remove(&key.0)?;
+                claims.remove(&key.0)?;
             }
             for entry in put {
-                entries.insert(&EntryKey::from(&entry.identity).0, entry.row())?;
+                let key = EntryKey::from(&entry.identity);
+                entries.insert(&key.0, entry.row())?;
+                if let Some(conditions) = &entry.claims {
+                    claims.insert(&key.0, &conditions.to_bytes()[..])?;
+                }
             }
-            drop(entries);
+            drop((entries, claims));
             Ok(write.commit()?)
         };
         let result = written();
@@ -181,10 +212,12 @@ impl Store {
     pub fn get_all(&mut self, keys: &[EntryKey]) -> Result<Vec<Option<StoredEntry>>, StateError> {
         let database = self.reopen()?;
         let read = || -> Result<_, redb::Error> {
-            let entries = database.begin_read()?.open_table(ENTRIES)?;
+            let read = database.begin_read()?;
+            let (entries, claims) = (read.open_table(ENTRIES)?, read.open_table(CLAIMS)?);
             let get = |key: &EntryKey| {
                 let row = entries.get(&key.0)?;
-                Ok(row.map(|row| StoredEntry::of_row(*key, &row.value())))
+                row.map(|row| entry(*key, &row.value(), &claims))
+                    .transpose()
             };
             keys.iter()
                 .map(get)
@@ -212,12 +245,13 @@ impl Store {
         use std::ops::Bound::{Excluded, Unbounded};
         let database = self.reopen()?;
         let read = || -> Result<Option<Vec<_>>, redb::Error> {
-            let entries = database.begin_read()?.open_table(ENTRIES)?;
+            let read = database.begin_read()?;
+            let (entries, claims) = (read.open_table(ENTRIES)?, read.open_table(CLAIMS)?);
             let from = after.as_ref().map_or(Unbounded, |key| Excluded(&key.0));
             let rows = entries.range::<&[u8; 33]>((from, Unbounded))?.take(limit);
             rows.map(|row| {
                 let (key, row) = row?;
-                Ok(StoredEntry::of_row(EntryKey(*key.value()), &row.value()))
+                entry(EntryKey(*key.value()), &row.value(), &claims)
             })
             .collect()
         };
@@ -266,6 +300,25 @@ impl Store {
         }
         self.failed(error.into())
     }
+}
+
+/// The entry of a row, with what it claims; `None` where no version wrote it.
+fn entry(
+    key: EntryKey,
+    row: &Row<'_>,
+    claims: &impl ReadableTable<&'static [u8; 33], &'static [u8]>,
+) -> Result<Option<StoredEntry>, redb::Error> {
+    let Some(entry) = StoredEntry::of_row(key, row) else {
+        return Ok(None);
+    };
+    let Some(conditions) = claims.get(&key.0)? else {
+        return Ok(Some(entry));
+    };
+    let conditions = Conditions::from_bytes(conditions.value());
+    Ok(conditions.map(|conditions| StoredEntry {
+        claims: Some(conditions),
+        ..entry
+    }))
 }
 
 fn builder() -> Builder {

@@ -385,7 +385,7 @@ fn a_long_import_shows_on_a_terminal_how_far_it_is() {
     });
     assert!(child.wait().unwrap().success());
     let shown = shown.join().unwrap();
-    assert!(shown.contains("waiting until it is in force"), "{shown}");
+    assert!(shown.contains("/4.77 MiB"), "{shown}");
     assert!(!shown.contains("bulk-token"));
     assert!(running.blocks("bulk-token-00249999"));
 }

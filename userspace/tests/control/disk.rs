@@ -127,3 +127,41 @@ fn a_database_of_another_key_is_refused() {
         "{error}"
     );
 }
+
+/// Made by a tokenblock of the first format, under the key below: a token with a reason, and one that alerts.
+const FIRST_FORMAT: &[u8] = include_bytes!("format-1/denylist.redb.gz");
+const FIRST_KEY: &str = "000102030405060708090a0b0c0d0e0f";
+
+#[test]
+fn a_state_folder_of_an_older_version_is_migrated() {
+    let host = Host::new();
+    let state = host.path("state");
+    fs::create_dir(&state).unwrap();
+    crate::remote::secret(&state.join("key"), FIRST_KEY);
+    let mut database = Vec::new();
+    let mut packed = flate2::read::GzDecoder::new(FIRST_FORMAT);
+    std::io::Read::read_to_end(&mut packed, &mut database).unwrap();
+    fs::write(state.join("denylist.redb"), database).unwrap();
+
+    let mut running = host.start(&[]);
+    let check = |running: &crate::support::Running| {
+        assert!(running.blocks("old-format-token-0001"));
+        assert!(!running.blocks("old-format-token-0002"));
+        let (_, list, _) = host.call(&["deny", "list", "--added"], "");
+        assert!(
+            list.contains("reason=\"in a repo\" source=\"gitleaks\""),
+            "{list}"
+        );
+        assert!(
+            list.contains("alert  added=2026-11-22T01:17:40Z expires=2099-"),
+            "{list}"
+        );
+    };
+    check(&running);
+    // What the first format had no place for has one now.
+    host.add("jwt:kid=leaked-key");
+    running.kill();
+    let running = host.start(&[]);
+    check(&running);
+    assert_eq!(host.added().len(), 3);
+}

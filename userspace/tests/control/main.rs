@@ -8,6 +8,7 @@
 )]
 
 mod api;
+mod claims;
 mod commands;
 mod crashes;
 mod disk;

@@ -54,13 +54,16 @@ impl Running {
 
     /// The status of the answer to a request that bears the token: 403, or 502 for the upstream that isn't there.
     pub(crate) fn answer(&self, token: &str) -> u16 {
+        self.status_of(&format!(
+            "GET / HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {token}\r\n"
+        ))
+    }
+
+    /// The same of a request without its last lines.
+    pub(crate) fn status_of(&self, request: &str) -> u16 {
         let mut client = TcpStream::connect(self.proxy).unwrap();
         client.set_read_timeout(Some(PATIENCE)).unwrap();
-        write!(
-            client,
-            "GET / HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {token}\r\nConnection: close\r\n\r\n"
-        )
-        .unwrap();
+        write!(client, "{request}Connection: close\r\n\r\n").unwrap();
         let mut answer = [0; 12];
         client.read_exact(&mut answer).unwrap();
         str::from_utf8(&answer[9..]).unwrap().parse().unwrap()

@@ -137,6 +137,7 @@ async fn list(desk: &Desk, findings: Vec<Finding>, counter: Counter) -> Result<P
             reason: addition.reason().as_deref().and_then(text),
             source: text(&addition.tools.join(",")),
             added: to_the_second(now),
+            claims: None,
         })
     };
     let entries: Vec<_> = plan
