@@ -157,7 +157,10 @@ impl Actor {
             (store, changes, result)
         });
         match written.await {
-            Ok((store, _, Ok(()))) => self.store = Some(store),
+            Ok((store, _, Ok(()))) => {
+                self.counts.store();
+                self.store = Some(store);
+            }
             Ok((store, changes, Err(error))) => {
                 if self.counts.fail() {
                     tracing::warn!("{error:#}; hits are kept in memory, and tried again");

@@ -470,8 +470,10 @@ mod tests {
         let jwt = jwt(r#"{"alg":"none"}"#, r#"{"sub":"alice"}"#);
         let (signed, _) = jwt.rsplit_once('.').unwrap();
         let expected = TokenDigest::of(&KEY, Domain::Jws, signed.as_bytes());
-        let escaped: String = jwt.bytes().map(|byte| format!("%{byte:02X}")).collect();
-        let octal: String = jwt.bytes().map(|byte| format!("\\{byte:03o}")).collect();
+        let each =
+            |write: &dyn Fn(u8) -> String| jwt.bytes().map(write).collect::<Vec<_>>().concat();
+        let escaped = each(&|byte| format!("%{byte:02X}"));
+        let octal = each(&|byte| format!("\\{byte:03o}"));
         let basic = BASE64_STANDARD.encode(format!("user:{jwt}"));
         for value in [
             jwt.clone(),

@@ -10,6 +10,7 @@ pub(super) struct Counts {
     seen: AtomicU64,
     lost: AtomicU64,
     forgotten: AtomicU64,
+    stored: AtomicU64,
     store_failed: AtomicU64,
 }
 
@@ -25,6 +26,11 @@ impl Counts {
         self.lost.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// The disk took what had changed.
+    pub(super) fn store(&self) {
+        self.stored.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// The disk took nothing; says whether that is the first time.
     pub(super) fn fail(&self) -> bool {
         self.store_failed.fetch_add(1, Ordering::Relaxed) == 0
@@ -36,6 +42,7 @@ impl Counts {
             ("sightings_seen_total", &self.seen),
             ("sightings_lost", &self.lost),
             ("sightings_forgotten", &self.forgotten),
+            ("sightings_stored_total", &self.stored),
             ("sightings_store_failed", &self.store_failed),
         ];
         counts
