@@ -311,6 +311,7 @@ impl<K: Tier + 'static> Keeper<K> {
         if let Some(change) = self.missed {
             self.reload(change);
         }
+        self.additions.tidy();
     }
 
     /// Reads the sources again. While one of them is refused or unsettled nothing is removed: the list in force

@@ -150,6 +150,7 @@ impl<K: Tier + 'static> Keeper<K> {
             Request::Status(reply) => drop(reply.send(Ok(self.status()))),
         }
         self.denylist.tidy();
+        self.additions.tidy();
     }
 
     fn add(&mut self, entries: Vec<StoredEntry>) -> Result<Vec<Addition>, ChangeError> {
@@ -174,14 +175,14 @@ impl<K: Tier + 'static> Keeper<K> {
         if mode == Mode::DryRun || bulk.changed.is_empty() {
             return Ok(imported);
         }
-        self.additions.reserve(bulk.added);
         let in_force = in_force(&self.denylist, &self.owed);
         let before = self.additions.hold_all(&bulk.changed, in_force);
         let digests: Vec<_> = bulk.changed.iter().map(|e| e.identity.digest).collect();
         self.read_claims();
         let now = (self.clock)();
-        let effective = |digest| self.additions.effective(digest, now);
-        let records: Vec<_> = digests.iter().filter_map(effective).collect();
+        let changed = bulk.changed.iter();
+        let effective = changed.filter_map(|entry| self.additions.effective_of(entry, now));
+        let records: Vec<_> = effective.collect();
         let (additions, denylist) = (&mut self.additions, &mut self.denylist);
         let (stored, taken) = thread::scope(|scope| {
             let taking = scope.spawn(|| denylist.insert(&records));
@@ -194,6 +195,7 @@ impl<K: Tier + 'static> Keeper<K> {
         if let Err(error) = stored {
             unstored(&error);
             self.additions.take_back(&bulk.changed, before);
+            self.read_claims();
             // An error is told where it happens, and what is owed then is tried again.
             let _told = self.settle(digests);
             return Err(error.into());

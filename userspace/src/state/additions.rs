@@ -5,16 +5,18 @@ use std::{
     time::SystemTime,
 };
 
-use super::{EntryKey, StateError, Store, StoredEntry};
+use super::{EntryKey, StateError, Store, StoredEntry, held::Held};
 use crate::denylist::{Claims, Conditions, Expires, Record, TokenDigest};
 
+/// More entries than this are held at once, not one by one.
+const MANY: usize = 1024;
 /// Entries read at once when the database is opened.
 const PAGE: usize = 10_000;
 
 /// The entries that were added at run time.
 pub struct Additions {
     store: Store,
-    records: HashMap<TokenDigest, Record>,
+    records: Held,
     /// What the files say of the same tokens.
     files: HashMap<TokenDigest, Record>,
     /// What leads to those that name claims of JWTs.
@@ -102,7 +104,7 @@ impl Additions {
     pub fn open(store: Store, now: SystemTime) -> Result<Self, StateError> {
         let mut additions = Self {
             store,
-            records: HashMap::new(),
+            records: Held::default(),
             files: HashMap::new(),
             claims: HashMap::new(),
             queue: BTreeMap::new(),
@@ -117,32 +119,31 @@ impl Additions {
                 if entry.expires.is_past(now) {
                     expired.push(EntryKey::from(&entry.identity));
                 } else {
-                    let _nothing_yet = additions.hold(entry);
+                    additions.note(entry, None);
+                    additions.records.gather(&entry.record());
                 }
             }
         }
+        additions.records.gathered();
         if !expired.is_empty() {
             additions.store.write(&[], &expired)?;
         }
         Ok(additions)
     }
 
-    fn hold(&mut self, entry: &StoredEntry) -> Option<Record> {
+    /// Notes what an entry needs besides its record, where `before` was held.
+    fn note(&mut self, entry: &StoredEntry, before: Option<&Record>) {
+        let digest = entry.identity.digest;
         if let Some(conditions) = entry.claims {
-            self.claims.insert(entry.identity.digest, conditions);
+            self.claims.insert(digest, conditions);
         }
-        self.hold_record(entry.record(), EntryKey::from(&entry.identity))
-    }
-
-    fn hold_record(&mut self, record: Record, key: EntryKey) -> Option<Record> {
-        let before = self.records.insert(record.digest, record);
         if let Some(before) = before {
-            self.queue.remove(&(before.expires, before.digest));
+            self.queue.remove(&(before.expires, digest));
         }
-        if record.expires != Expires::NEVER {
-            self.queue.insert((record.expires, record.digest), key);
+        if entry.expires != Expires::NEVER {
+            let key = EntryKey::from(&entry.identity);
+            self.queue.insert((entry.expires, digest), key);
         }
-        before
     }
 
     fn release(&mut self, digest: &TokenDigest) {
@@ -201,16 +202,25 @@ impl Additions {
         entries: impl IntoIterator<Item = &'a StoredEntry>,
         in_force: impl Fn(&TokenDigest) -> Option<Record>,
     ) -> Vec<Option<Record>> {
-        let hold = |entry: &StoredEntry| {
+        let entries: Vec<_> = entries.into_iter().collect();
+        let held = entries.iter().map(|e| self.records.get(&e.identity.digest));
+        let before: Vec<_> = held.collect();
+        for (entry, before) in entries.iter().zip(&before) {
             let digest = entry.identity.digest;
-            if !self.records.contains_key(&digest)
-                && let Some(record) = in_force(&digest)
-            {
+            if let (None, Some(record)) = (before, in_force(&digest)) {
                 self.files.insert(digest, record);
             }
-            self.hold(entry)
-        };
-        entries.into_iter().map(hold).collect()
+            self.note(entry, before.as_ref());
+        }
+        let records = entries.iter().map(|entry| entry.record());
+        if entries.len() > MANY {
+            self.records.extend(records);
+        } else {
+            for record in records {
+                self.records.insert(&record);
+            }
+        }
+        before
     }
 
     /// Takes back what [`Additions::hold_all`] did with the same entries.
@@ -218,9 +228,21 @@ impl Additions {
         for (entry, before) in entries.iter().zip(before) {
             self.release(&entry.identity.digest);
             if let Some(record) = before {
-                self.hold_record(record, EntryKey::from(&entry.identity));
+                self.records.insert(&record);
+                if let Some(conditions) = entry.claims {
+                    self.claims.insert(record.digest, conditions);
+                }
+                if record.expires != Expires::NEVER {
+                    let key = EntryKey::from(&entry.identity);
+                    self.queue.insert((record.expires, record.digest), key);
+                }
             }
         }
+    }
+
+    /// Does what keeps memory small; to be called when nobody waits.
+    pub fn tidy(&mut self) {
+        self.records.tidy();
     }
 
     /// What an addition of very many entries would do: those that come or change, ascending by key, and counts.
@@ -230,7 +252,7 @@ impl Additions {
     pub fn plan_bulk(&mut self, entries: Vec<StoredEntry>) -> Result<Bulk, StateError> {
         let mut bulk = Bulk::default();
         let entries = in_order(entries);
-        let is_held = |entry: &&StoredEntry| self.records.contains_key(&entry.identity.digest);
+        let is_held = |entry: &&StoredEntry| self.records.contains(&entry.identity.digest);
         let held = entries.iter().filter(is_held);
         let held: Vec<_> = held.map(|e| EntryKey::from(&e.identity)).collect();
         let before = self.store.get_all(&held)?;
@@ -254,13 +276,8 @@ impl Additions {
         Ok(bulk)
     }
 
-    /// Makes room for so many more, so that holding them takes no time.
-    pub fn reserve(&mut self, more: usize) {
-        self.records.reserve(more);
-    }
-
     fn get(&mut self, entry: &StoredEntry) -> Result<Option<StoredEntry>, StateError> {
-        if !self.records.contains_key(&entry.identity.digest) {
+        if !self.records.contains(&entry.identity.digest) {
             return Ok(None);
         }
         self.store.get(&EntryKey::from(&entry.identity))
@@ -308,7 +325,7 @@ impl Additions {
     /// Where the disk can't be read.
     pub fn find(&mut self, key: &EntryKey) -> Result<Option<StoredEntry>, StateError> {
         let found = self.store.get(key)?;
-        Ok(found.filter(|entry| self.records.contains_key(&entry.identity.digest)))
+        Ok(found.filter(|entry| self.records.contains(&entry.identity.digest)))
     }
 
     /// Up to `limit` entries behind `after`, ascending by key, and where to go on.
@@ -325,7 +342,7 @@ impl Additions {
             Some(last) if page.len() == limit => Some(EntryKey::from(&last.identity)),
             _ => None,
         };
-        page.retain(|entry| self.records.contains_key(&entry.identity.digest));
+        page.retain(|entry| self.records.contains(&entry.identity.digest));
         Ok((page, next))
     }
 
@@ -340,7 +357,7 @@ impl Additions {
     /// Whether the token was added here.
     #[must_use]
     pub fn has(&self, digest: &TokenDigest) -> bool {
-        self.records.contains_key(digest)
+        self.records.contains(digest)
     }
 
     /// Whether the files list a token that was added here.
@@ -359,7 +376,7 @@ impl Additions {
     /// Whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.records.is_empty()
+        self.len() == 0
     }
 
     /// Why the last change could not be stored.
@@ -372,16 +389,16 @@ impl Additions {
     #[must_use]
     pub fn merged(&mut self, mut records: Vec<Record>) -> Vec<Record> {
         self.files.clear();
-        if self.records.is_empty() {
+        if self.is_empty() {
             return records;
         }
         for record in &records {
-            if self.records.contains_key(&record.digest) {
+            if self.records.contains(&record.digest) {
                 let held = self.files.entry(record.digest).or_insert(*record);
                 held.join(record);
             }
         }
-        records.extend(self.records.values());
+        records.extend(self.records.records());
         records
     }
 
@@ -389,17 +406,31 @@ impl Additions {
     pub fn without(&self, in_force: Vec<Record>) -> impl Iterator<Item = Record> {
         in_force
             .into_iter()
-            .filter(|record| !self.records.contains_key(&record.digest))
+            .filter(|record| !self.records.contains(&record.digest))
             .chain(self.files.values().copied())
     }
 
     /// What is to be in force of a token that was added here at some time.
     #[must_use]
     pub fn effective(&self, digest: &TokenDigest, now: SystemTime) -> Option<Record> {
-        let here = self.records.get(digest).into_iter();
-        let of_both = here.chain(self.files.get(digest));
+        self.joined(self.records.get(digest), digest, now)
+    }
+
+    /// What is to be in force of an entry that is held.
+    #[must_use]
+    pub fn effective_of(&self, entry: &StoredEntry, now: SystemTime) -> Option<Record> {
+        self.joined(Some(entry.record()), &entry.identity.digest, now)
+    }
+
+    fn joined(
+        &self,
+        here: Option<Record>,
+        digest: &TokenDigest,
+        now: SystemTime,
+    ) -> Option<Record> {
+        let of_both = here.into_iter().chain(self.files.get(digest).copied());
         let current = of_both.filter(|record| !record.expires.is_past(now));
-        current.copied().reduce(|mut one, other| {
+        current.reduce(|mut one, other| {
             one.join(&other);
             one
         })
@@ -408,7 +439,7 @@ impl Additions {
     /// Forgets what the files said of tokens that are not added here any more, once that is in force.
     pub fn settled(&mut self, digests: &[TokenDigest]) {
         for digest in digests {
-            if !self.records.contains_key(digest) {
+            if !self.records.contains(digest) {
                 self.files.remove(digest);
             }
         }

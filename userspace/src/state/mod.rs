@@ -6,6 +6,7 @@ mod additions;
 mod entry;
 mod error;
 mod folder;
+mod held;
 mod store;
 
 pub use additions::{Addition, Additions, Bulk, Outcome};

@@ -6,15 +6,18 @@ use std::{
     io::{BufReader, Write as _},
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
+    process::Stdio,
     sync::atomic::{AtomicU64, Ordering},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use crate::support::Host;
+use crate::support::{Host, fed, outcome, tokens};
 
-/// How many times it is killed; more by `TOKENBLOCK_TEST_KILLS`, for hours of it.
+/// How many times it is killed; otherwise by `TOKENBLOCK_TEST_KILLS`.
 const KILLS: u64 = 30;
+/// How long it is killed besides, by `TOKENBLOCK_TEST_KILL_MINUTES`; for hours of it.
+const MINUTES: u64 = 0;
 const WRITERS: u64 = 3;
 
 /// Adds tokens one by one until the process is gone; gives those that were acknowledged.
@@ -70,14 +73,83 @@ fn answer(from: &mut impl std::io::BufRead) -> Option<u16> {
     status
 }
 
+/// Kills that are still to come.
+struct Rounds {
+    done: u64,
+    kills: u64,
+    until: Instant,
+}
+
+impl Rounds {
+    fn new() -> Self {
+        let set = |name, otherwise| env::var(name).map_or(otherwise, |n| n.parse().unwrap());
+        let minutes = set("TOKENBLOCK_TEST_KILL_MINUTES", MINUTES);
+        Self {
+            done: 0,
+            kills: set("TOKENBLOCK_TEST_KILLS", KILLS),
+            until: Instant::now() + Duration::from_mins(minutes),
+        }
+    }
+
+    fn next(&mut self) -> Option<u64> {
+        let more = self.done < self.kills || Instant::now() < self.until;
+        more.then(|| {
+            self.done += 1;
+            self.done - 1
+        })
+    }
+}
+
+#[test]
+fn a_bulk_is_there_whole_or_not_at_all_after_a_kill() {
+    const BULK: usize = 5000;
+    let host = Host::new();
+    let mut rounds = Rounds::new();
+    let mut acknowledged = 0;
+    while let Some(round) = rounds.next() {
+        let mut running = host.start(&[]);
+        let list = tokens(&format!("bulk-{round:06}"), BULK);
+        let mut import = host.tokenblock(&["deny", "import", "--force", "--list", "-"]);
+        import.stdin(Stdio::piped());
+        let code = thread::scope(|scope| {
+            let importing = scope.spawn(|| outcome(fed(import, &list)).0);
+            // Some are killed before, some while, some after it is stored.
+            thread::sleep(Duration::from_millis(20 + round * 53 % 400));
+            running.kill();
+            importing.join().unwrap()
+        });
+        acknowledged += usize::from(code == 0);
+        // The next start needn't read all of them again.
+        if round % 10 == 9 {
+            assert_whole(&host, BULK, &mut acknowledged);
+        }
+    }
+    assert_whole(&host, BULK, &mut acknowledged);
+}
+
+/// Asserts that every bulk that was acknowledged is there, and none in part; removes them.
+fn assert_whole(host: &Host, bulk: usize, acknowledged: &mut usize) {
+    let running = host.start(&[]);
+    let (code, out, error) = host.call(&["deny", "list", "--added", "--json"], "");
+    assert_eq!(code, 0, "{error}");
+    let added = out.lines().count();
+    assert!(
+        added.is_multiple_of(bulk) && added >= *acknowledged * bulk,
+        "{added}"
+    );
+    running.stop();
+    std::fs::remove_file(host.path("state/denylist.redb")).unwrap();
+    *acknowledged = 0;
+}
+
 #[test]
 fn no_acknowledged_addition_is_lost_to_kills() {
-    let kills = env::var("TOKENBLOCK_TEST_KILLS").map_or(KILLS, |n| n.parse().unwrap());
+    let mut rounds = Rounds::new();
     let host = Host::new();
     let socket: PathBuf = host.path("state/control.sock");
     let next = AtomicU64::new(0);
     let mut acknowledged = BTreeSet::new();
-    for round in 0..kills {
+    while let Some(round) = rounds.next() {
         let mut running = host.start(&[]);
         let added = thread::scope(|scope| {
             let storms: Vec<_> = (0..WRITERS)
@@ -107,7 +179,7 @@ fn no_acknowledged_addition_is_lost_to_kills() {
     // Besides, at most those whose answers were on their way.
     let added = host.added().len() as u64;
     assert!(
-        added <= acknowledged.len() as u64 + kills * WRITERS,
+        added <= acknowledged.len() as u64 + rounds.done * WRITERS,
         "{added}"
     );
 }
