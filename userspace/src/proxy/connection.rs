@@ -320,7 +320,8 @@ async fn serve_any(
     let limits = &worker.settings.limits;
     let stream = TokioIo::new(client);
     let newest = RefCell::new(Rc::clone(peer));
-    let service = service_fn(|request| respond(Peer::renew(&newest), request));
+    // Boxed: it is moved several times on its way into a task of HTTP/2.
+    let service = service_fn(|request| Box::pin(respond(Peer::renew(&newest), request)));
     let mut connection = pin!(http.serve_connection_with_upgrades(stream, service));
     let timeouts = &worker.settings.timeouts;
     let mut overdue = pin!(peer.client.activity.overdue(timeouts, &peer.client.stalls));

@@ -4,7 +4,7 @@ use std::{
     io::{self, IoSlice},
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll, Waker},
+    task::{Context, Poll, Waker, ready},
 };
 
 use tokio::{
@@ -52,7 +52,27 @@ pub(super) struct ClientStream {
     frames: Frames,
     /// Read already, and to be read again.
     unread: Vec<u8>,
+    held: Held,
 }
+
+/// Frames of HTTP/2 on their way to a client.
+///
+/// The library flushes at every frame of some size, and each flush would be a TLS record and a call of the system.
+/// So behind such a frame a flush is put off until the other tasks that are ready have had their turn, which gathers
+/// the frames of all responses that come at a time.
+#[derive(Debug, Default)]
+struct Held {
+    bytes: Vec<u8>,
+    /// How many of them were written.
+    written: usize,
+    /// Whether a frame of some size is among them.
+    large: bool,
+    /// Whether the others have had their turn.
+    due: bool,
+}
+
+/// Bytes that are held at most: a TLS record.
+const HELD: usize = 16 * 1024;
 
 impl ClientStream {
     /// Notes what moves on `transport` in `activity`.
@@ -62,6 +82,7 @@ impl ClientStream {
             activity,
             frames: Frames::new(limits),
             unread: Vec::new(),
+            held: Held::default(),
         }
     }
 
@@ -84,6 +105,37 @@ impl ClientStream {
             self.activity.on_fault(why);
             io::Error::new(io::ErrorKind::InvalidData, "more frames than allowed")
         })
+    }
+
+    /// Holds what there is room for; says how many bytes that is.
+    fn poll_hold(&mut self, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        if self.held.bytes.len() >= HELD {
+            ready!(self.poll_drain(cx))?;
+        }
+        let before = self.held.bytes.len();
+        // The library gathers small frames itself; a larger one comes as its head and its data.
+        self.held.large |= bufs.len() > 1;
+        for buf in bufs {
+            let room = HELD - self.held.bytes.len();
+            let taken = buf.get(..room).unwrap_or(buf);
+            self.held.bytes.extend_from_slice(taken);
+        }
+        Poll::Ready(Ok(self.held.bytes.len() - before))
+    }
+
+    /// Writes what is held.
+    fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while let Some(rest) = self.held.bytes.get(self.held.written..)
+            && !rest.is_empty()
+        {
+            let written = Pin::new(&mut self.transport).poll_write(cx, rest);
+            match ready!(self.note(written))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                n => self.held.written += n,
+            }
+        }
+        self.held = Held::default();
+        Poll::Ready(Ok(()))
     }
 
     fn note(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
@@ -165,6 +217,8 @@ impl AsyncRead for ClientStream {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        // The connection's next round has begun.
+        self.held.due = !self.held.bytes.is_empty();
         if !self.unread.is_empty() {
             let len = self.unread.len().min(buf.remaining());
             buf.put_slice(self.unread.get(..len).unwrap_or_default());
@@ -184,6 +238,9 @@ impl AsyncWrite for ClientStream {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
+        if self.frames.is_http2() {
+            return self.poll_hold(cx, &[IoSlice::new(buf)]);
+        }
         let written = Pin::new(&mut self.transport).poll_write(cx, buf);
         self.note(written)
     }
@@ -193,6 +250,9 @@ impl AsyncWrite for ClientStream {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if self.frames.is_http2() {
+            return self.poll_hold(cx, bufs);
+        }
         let written = Pin::new(&mut self.transport).poll_write_vectored(cx, bufs);
         self.note(written)
     }
@@ -202,10 +262,19 @@ impl AsyncWrite for ClientStream {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !self.held.bytes.is_empty() {
+            let Held { large, due, .. } = self.held;
+            if large && !due && self.held.bytes.len() < HELD {
+                cx.waker().wake_by_ref();
+                return Poll::Ready(Ok(()));
+            }
+            ready!(self.poll_drain(cx))?;
+        }
         Pin::new(&mut self.transport).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_drain(cx))?;
         Pin::new(&mut self.transport).poll_shutdown(cx)
     }
 }
