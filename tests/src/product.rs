@@ -91,6 +91,12 @@ impl Product {
         }
     }
 
+    /// Its process.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Its log so far.
     #[must_use]
     pub fn log(&self) -> String {

@@ -51,6 +51,12 @@ impl Program {
         Ok(program)
     }
 
+    /// Its process.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// What it said so far.
     #[must_use]
     pub fn log(&self) -> String {

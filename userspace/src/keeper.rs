@@ -13,6 +13,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use rustix::{process::setpriority_process, thread::gettid};
 use tokio::{
     sync::mpsc,
     task::{JoinError, spawn_blocking},
@@ -30,6 +31,7 @@ use crate::{
     key::StoredKey,
     sources::{Change, FileError, Reading, Records, Source, Summary, Watch, read},
     state::Additions,
+    wiping::give_back,
 };
 
 /// A tier that could not take a change is tried again after this long.
@@ -202,6 +204,8 @@ impl<K: Tier + 'static> Keeper<K> {
     pub fn start(sources: Sources, loaded: Loaded, kernel: Option<K>) -> Result<Self, K::Error> {
         let mut denylist = Denylist::new(kernel);
         denylist.apply(&loaded.list)?;
+        drop(loaded.list);
+        give_back();
         let mut keeper = Self {
             sources,
             denylist,
@@ -317,6 +321,11 @@ impl<K: Tier + 'static> Keeper<K> {
     /// Reads the sources again. While one of them is refused or unsettled nothing is removed: the list in force
     /// counts as one more source.
     fn reload(&mut self, change: Change) {
+        giving_way(|| self.reload_now(change));
+        give_back();
+    }
+
+    fn reload_now(&mut self, change: Change) {
         let mut gathered = self.sources.read_each();
         if change == Change::Settled {
             gathered.report();
@@ -353,6 +362,22 @@ impl<K: Tier + 'static> Keeper<K> {
                 tracing::error!(%error, "the kernel tier did not take the change; will be tried again");
             }
         }
+    }
+}
+
+/// Runs what keeps all processors busy on threads that give way to those that serve requests.
+fn giving_way<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    /// As nice(1) counts.
+    const NICE: i32 = 10;
+    let pool = rayon::ThreadPoolBuilder::new()
+        .start_handler(|_| {
+            // Where that is refused it runs as others do.
+            let _refused = setpriority_process(Some(gettid()), NICE);
+        })
+        .build();
+    match pool {
+        Ok(pool) => pool.install(work),
+        Err(_no_threads) => work(),
     }
 }
 

@@ -23,3 +23,4 @@ pub mod settings;
 pub mod sightings;
 pub mod sources;
 pub mod state;
+pub mod wiping;

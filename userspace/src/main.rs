@@ -12,7 +12,11 @@ use tokenblock::{
     exit::{Exit, Failure},
     import,
     run::run,
+    wiping::Wiping,
 };
+
+#[global_allocator]
+static ALLOCATOR: Wiping = Wiping;
 
 fn main() -> ExitCode {
     let result = match Cli::read(env::args_os()) {

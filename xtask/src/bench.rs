@@ -77,6 +77,7 @@ pub(crate) fn task(args: &Args) -> Result<()> {
 /// What a bench starts.
 fn tools(name: &str) -> &'static [Tool] {
     match name {
+        "denylist" => &[IP, HAPROXY, NGINX],
         "proxy" => &[IP, CURL, HAPROXY, NGINX, WRK, H2LOAD],
         _ => &[],
     }

@@ -1,7 +1,8 @@
 //! The bytes of any map, whatever its types: what an administrator's `bpftool map dump` shows.
 
 use std::{
-    io,
+    collections::BTreeSet,
+    fs, io,
     os::fd::{AsFd as _, AsRawFd as _},
 };
 
@@ -9,7 +10,7 @@ use anyhow::{Context as _, Result};
 use aya::maps::{MapInfo, MapType};
 
 /// All keys and values of the map with this id, and of the maps that it holds, one behind the other. A ring buffer has
-/// none: it is read by mapping.
+/// none: it is read by mapping. One of sockets has nothing else.
 ///
 /// # Errors
 /// Where the map can't be read.
@@ -17,7 +18,7 @@ pub fn contents(id: u32) -> Result<Vec<u8>> {
     let info = MapInfo::from_id(id)?;
     let name = info.name_as_str().unwrap_or("?").to_owned();
     let kind = info.map_type()?;
-    if kind == MapType::RingBuf {
+    if matches!(kind, MapType::RingBuf | MapType::SockMap) {
         return Ok(Vec::new());
     }
     let value_size = info.value_size() as usize;
@@ -53,6 +54,61 @@ pub fn contents(id: u32) -> Result<Vec<u8>> {
         }
         key = Some(next);
     }
+}
+
+/// Ids of the maps that a process holds by their descriptors, and of those in them.
+///
+/// # Errors
+/// Where the process or a map can't be read.
+pub fn maps_of(pid: u32) -> Result<BTreeSet<u32>> {
+    let mut all = BTreeSet::new();
+    for entry in fs::read_dir(format!("/proc/{pid}/fdinfo"))? {
+        // A descriptor may be closed meanwhile.
+        let Ok(text) = fs::read_to_string(entry?.path()) else {
+            continue;
+        };
+        let Some(id) = field(&text, "map_id:") else {
+            continue;
+        };
+        let id = u32::try_from(id)?;
+        all.insert(id);
+        let info = MapInfo::from_id(id)?;
+        if info.map_type()? == MapType::ArrayOfMaps {
+            all.extend(inner(id)?);
+        }
+    }
+    Ok(all)
+}
+
+/// Ids of the maps in a map of maps.
+fn inner(id: u32) -> Result<Vec<u32>> {
+    let info = MapInfo::from_id(id)?;
+    let fd = info.fd()?;
+    let fd = fd.as_fd().as_raw_fd();
+    let mut inner = Vec::new();
+    for index in 0..info.max_entries() {
+        let mut id = [0; 8];
+        if call(LOOKUP, fd, Some(&index.to_ne_bytes()), &mut id)? {
+            inner.extend(id.first_chunk().map(|id| u32::from_ne_bytes(*id)));
+        }
+    }
+    Ok(inner)
+}
+
+/// Bytes of memory that the kernel counts for this map.
+///
+/// # Errors
+/// Where the map is gone.
+pub fn memory(id: u32) -> Result<u64> {
+    let fd = MapInfo::from_id(id)?.fd()?;
+    let number = fd.as_fd().as_raw_fd();
+    let text = fs::read_to_string(format!("/proc/self/fdinfo/{number}"))?;
+    field(&text, "memlock:").context("no memlock")
+}
+
+fn field(text: &str, name: &str) -> Option<u64> {
+    let value = text.lines().find_map(|line| line.strip_prefix(name))?;
+    value.trim().parse().ok()
 }
 
 /// `BPF_MAP_LOOKUP_ELEM`.

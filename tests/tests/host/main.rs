@@ -19,5 +19,7 @@ mod list;
 mod modes;
 mod raw_segments;
 mod refused_starts;
+mod reload;
+mod secrecy;
 mod segments;
 mod verdicts;

@@ -5,6 +5,7 @@
 use std::{sync::Arc, time::SystemTime};
 
 use arc_swap::ArcSwap;
+use rayon::slice::ParallelSliceMut as _;
 use tokenblock_ebpf::digest::Domain;
 pub use tokenblock_ebpf::sha256::digest::TokenDigest as Sha256Digest;
 
@@ -60,7 +61,7 @@ impl HashedSet {
     #[must_use]
     pub fn merge(mut records: Vec<HashedRecord>, now: SystemTime) -> Self {
         records.retain(|record| !record.expires.is_past(now));
-        records.sort_unstable_by_key(HashedRecord::key);
+        records.par_sort_unstable_by_key(HashedRecord::key);
         records.dedup_by(|later, first| {
             let same = later.key() == first.key();
             if same {

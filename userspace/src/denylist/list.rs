@@ -2,6 +2,8 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use rayon::slice::ParallelSliceMut as _;
+
 use super::{Action, HashedSet, Listed, TokenDigest, canonical::Identity};
 
 /// When an entry leaves the list, to the second; [`Expires::NEVER`] is later than any other.
@@ -110,7 +112,7 @@ impl List {
     #[must_use]
     pub fn merge(mut records: Vec<Record>, now: SystemTime) -> Self {
         records.retain(|record| !record.expires.is_past(now));
-        records.sort_unstable_by_key(|record| u128::from_be_bytes(record.digest.0));
+        records.par_sort_unstable_by_key(|record| u128::from_be_bytes(record.digest.0));
         records.dedup_by(|later, first| {
             let same = later.digest == first.digest;
             if same {

@@ -1,6 +1,10 @@
 //! Loading the programs and giving them what they need.
 
-use std::net::IpAddr;
+use std::{
+    net::IpAddr,
+    panic::resume_unwind,
+    thread::{self, ScopedJoinHandle},
+};
 
 use aya::{
     Ebpf, EbpfLoader,
@@ -64,11 +68,31 @@ pub fn load(request: &Load<'_>) -> Result<Ebpf, KernelError> {
     set(&mut ebpf, "PORTS", *request.ports)?;
     exempt(&mut ebpf, request.exempt)?;
     for name in CLASSIFIERS {
-        classifier(&mut ebpf, name)?
-            .load()
-            .map_err(KernelError::from_program)?;
+        classifier(&mut ebpf, name)?;
     }
+    verify(&mut ebpf)?;
     Ok(ebpf)
+}
+
+/// Loads the classifiers, all at once: the verifier takes a tenth of a second and more for each.
+fn verify(ebpf: &mut Ebpf) -> Result<(), KernelError> {
+    let classifiers = ebpf.programs_mut().filter_map(|(name, program)| {
+        let program: Result<&mut SchedClassifier, _> = program.try_into();
+        program.ok().filter(|_| CLASSIFIERS.contains(&name))
+    });
+    let verified: Result<(), ProgramError> = thread::scope(|scope| {
+        let verifying: Vec<_> = classifiers
+            .map(|program| scope.spawn(|| program.load()))
+            .collect();
+        verifying
+            .into_iter()
+            .map(ScopedJoinHandle::join)
+            .try_for_each(
+                // A panic is passed on.
+                |result| result.unwrap_or_else(|panic| resume_unwind(panic)),
+            )
+    });
+    verified.map_err(KernelError::from_program)
 }
 
 /// The classifier of this name.

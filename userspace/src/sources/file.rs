@@ -7,8 +7,13 @@ use std::{
     time::SystemTime,
 };
 
+use rayon::iter::{ParallelBridge as _, ParallelIterator as _};
+use zeroize::Zeroizing;
+
 use super::{
-    Reading, folder, gzip,
+    Reading,
+    blocks::Blocks,
+    folder, gzip,
     line::{self, Grammar, Line, LineError},
     lines::{Lines, LinesError},
 };
@@ -164,9 +169,8 @@ pub fn read(
         records.hashed.len(),
         records.claims.len(),
     );
-    let result = open(&source.path).and_then(|(file, written)| {
-        read_lines(source, reading, written, Lines::new(file), records)
-    });
+    let result = open(&source.path)
+        .and_then(|(file, written)| read_blocks(source, reading, written, file, records));
     if result.is_err() {
         records.tokens.truncate(held.0);
         records.hashed.truncate(held.1);
@@ -191,7 +195,7 @@ pub(super) fn failed(path: &Path, error: io::Error) -> FileError {
 }
 
 /// What the file holds, and when it was last written.
-pub(super) fn open(path: &Path) -> Result<(Box<dyn Read>, SystemTime), FileError> {
+pub(super) fn open(path: &Path) -> Result<(Box<dyn Read + Send>, SystemTime), FileError> {
     let failed = |error| failed(path, error);
     // Asked before opening: to open a named pipe would wait for its writer.
     check_kind(path, &path.metadata().map_err(failed)?)?;
@@ -223,45 +227,124 @@ fn check_kind(path: &Path, metadata: &std::fs::Metadata) -> Result<(), FileError
     })
 }
 
+/// What a block of lines held; lines are numbered from its first.
+#[derive(Default)]
+struct Block {
+    records: Records,
+    summary: Summary,
+    lines: u64,
+}
+
+/// Why reading a block ended.
+enum Stop {
+    Line(LineError),
+    Io(io::Error),
+}
+
+impl From<LineError> for Stop {
+    fn from(error: LineError) -> Self {
+        Self::Line(error)
+    }
+}
+
+impl Stop {
+    fn of(self, source: &Source, number: u64) -> FileError {
+        let path = &source.path;
+        match self {
+            Self::Line(error) => FileError::Line {
+                path: path.clone(),
+                number,
+                error,
+            },
+            Self::Io(error) => failed(path, error),
+        }
+    }
+}
+
+/// Reads the blocks of a file, as many at once as there are processors.
+fn read_blocks(
+    source: &Source,
+    reading: Reading<'_>,
+    written: SystemTime,
+    file: Box<dyn Read + Send>,
+    records: &mut Records,
+) -> Result<Summary, FileError> {
+    let read = |(index, block): (usize, io::Result<Zeroizing<Vec<u8>>>)| {
+        let lines = match block {
+            Ok(block) => read_lines(source, reading, written, &block, index == 0),
+            Err(error) => Err((0, Stop::Io(error))),
+        };
+        (index, lines)
+    };
+    let mut blocks: Vec<_> = Blocks::new(file)
+        .enumerate()
+        .par_bridge()
+        .map(read)
+        .collect();
+    blocks.sort_unstable_by_key(|(index, _)| *index);
+    let of = |(_, block): &(usize, Result<Block, (u64, Stop)>)| {
+        block.as_ref().map_or((0, 0), |block| {
+            (block.records.tokens.len(), block.records.hashed.len())
+        })
+    };
+    let (tokens, hashed) = blocks
+        .iter()
+        .map(of)
+        .fold((0, 0), |a, b| (a.0 + b.0, a.1 + b.1));
+    records.tokens.reserve_exact(tokens);
+    records.hashed.reserve_exact(hashed);
+    let (mut summary, mut before) = (Summary::default(), 0);
+    for (_, block) in blocks {
+        let block = block.map_err(|(line, stop)| stop.of(source, before + line))?;
+        records.tokens.extend(block.records.tokens);
+        records.hashed.extend(block.records.hashed);
+        records.claims.extend(block.records.claims);
+        summary.join(block.summary, before);
+        before += block.lines;
+    }
+    Ok(summary)
+}
+
+/// Reads the lines of a block, `first` that of the file.
+///
+/// # Errors
+/// The line, counted from 1 in the block, and what is wrong with it.
 fn read_lines(
     source: &Source,
     reading: Reading<'_>,
     written: SystemTime,
-    mut lines: Lines<Box<dyn Read>>,
-    records: &mut Records,
-) -> Result<Summary, FileError> {
-    let mut summary = Summary::default();
-    let refused = |number, error| FileError::Line {
-        path: source.path.clone(),
-        number,
-        error,
-    };
+    block: &[u8],
+    first: bool,
+) -> Result<Block, (u64, Stop)> {
+    let mut read = Block::default();
+    let mut lines = Lines::new(block);
     loop {
         let (number, text) = match lines.next() {
             Ok(Some(line)) => line,
-            Ok(None) => return Ok(summary),
-            Err(LinesError::TooLong(number)) => return Err(refused(number, LineError::TooLong)),
-            Err(LinesError::Io(error)) => return Err(failed(&source.path, error)),
+            Ok(None) => return Ok(read),
+            Err(LinesError::TooLong(number)) => return Err((number, LineError::TooLong.into())),
+            Err(LinesError::Io(error)) => return Err((0, Stop::Io(error))),
         };
-        let text = unmarked(number, text);
-        match line::parse(source.grammar, reading, written, text) {
-            Ok(Line::Entry(entry)) => {
-                summary.entries += 1;
-                records.tokens.push(Record::from(&entry));
+        read.lines = number;
+        let text = if first { unmarked(number, text) } else { text };
+        let line = line::parse(source.grammar, reading, written, text);
+        match line.map_err(|error| (number, error.into()))? {
+            Line::Entry(entry) => {
+                read.summary.entries += 1;
+                read.records.tokens.push(Record::from(&entry));
             }
-            Ok(Line::Hashed(record)) => {
-                summary.entries += 1;
-                records.hashed.push(record);
+            Line::Hashed(record) => {
+                read.summary.entries += 1;
+                read.records.hashed.push(record);
             }
-            Ok(Line::Claims(entry, claims)) => {
-                summary.entries += 1;
-                summary.claims += 1;
-                records.tokens.push(Record::from(&entry));
-                records.claims.push(claims);
+            Line::Claims(entry, claims) => {
+                read.summary.entries += 1;
+                read.summary.claims += 1;
+                read.records.tokens.push(Record::from(&entry));
+                read.records.claims.push(claims);
             }
-            Ok(Line::Skipped(why)) => summary.skip(SkippedLine { number, why }),
-            Ok(Line::Blank) => {}
-            Err(error) => return Err(refused(number, error)),
+            Line::Skipped(why) => read.summary.skip(SkippedLine { number, why }),
+            Line::Blank => {}
         }
     }
 }
@@ -276,6 +359,19 @@ pub(super) fn unmarked(number: u64, line: &[u8]) -> &[u8] {
 }
 
 impl Summary {
+    /// Takes in that of a later block, before which so many lines stand.
+    fn join(&mut self, later: Self, lines: u64) {
+        self.entries += later.entries;
+        self.claims += later.claims;
+        self.skipped += later.skipped;
+        let numbered = later.named.into_iter().map(|line| SkippedLine {
+            number: lines + line.number,
+            ..line
+        });
+        self.named.extend(numbered);
+        self.named.truncate(MAX_NAMED);
+    }
+
     fn skip(&mut self, line: SkippedLine) {
         self.skipped += 1;
         if self.named.len() < MAX_NAMED {

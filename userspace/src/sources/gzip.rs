@@ -17,7 +17,7 @@ const MAGIC: [u8; 2] = [0x1f, 0x8b];
 /// The contents of a list, expanded where the file is a gzip file, whatever it is called.
 ///
 /// A gzip file that expands to too much ends in an error of the kind [`ErrorKind::FileTooLarge`].
-pub(crate) fn expanded(mut file: File, bytes: u64) -> io::Result<Box<dyn Read>> {
+pub(crate) fn expanded(mut file: File, bytes: u64) -> io::Result<Box<dyn Read + Send>> {
     let mut magic = [0; 2];
     let is_gzip = match file.read_exact(&mut magic) {
         Ok(()) => magic == MAGIC,

@@ -1,7 +1,8 @@
 //! Where entries come from: denylist files, read line by line and watched for changes.
 //!
-//! `watch -> folder -> file -> gzip -> lines -> line -> denylist`
+//! `watch -> folder -> file -> gzip -> blocks -> lines -> line -> denylist`
 
+mod blocks;
 mod claims;
 mod file;
 mod folder;

@@ -3,7 +3,12 @@
 //! The buffer that was given back last is taken first: it is the one that is still in the processor's cache. A
 //! connection that waits holds none.
 
-use std::{cell::RefCell, ops::Deref, rc::Rc};
+use std::{
+    cell::RefCell,
+    mem::{self, MaybeUninit},
+    ops::Deref,
+    rc::Rc,
+};
 
 /// Bytes of a buffer when it is new.
 const SIZE: usize = 16 * 1024;
@@ -20,6 +25,8 @@ pub(in crate::proxy) struct Buffers(Rc<RefCell<Vec<Vec<u8>>>>);
 #[derive(Debug)]
 pub(super) struct Buffer {
     bytes: Vec<u8>,
+    /// Most bytes that were in it since it was taken.
+    used: usize,
     pool: Buffers,
 }
 
@@ -28,6 +35,7 @@ impl Buffer {
     pub(super) fn empty(pool: &Buffers) -> Self {
         Self {
             bytes: Vec::new(),
+            used: 0,
             pool: pool.clone(),
         }
     }
@@ -52,17 +60,20 @@ impl Buffer {
 
     /// Forgets the first `len` bytes.
     pub(super) fn consume(&mut self, len: usize) {
+        self.note();
         self.bytes.drain(..len.min(self.bytes.len()));
         self.settle();
     }
 
     /// Forgets all, and keeps the memory.
     pub(super) fn clear(&mut self) {
+        self.note();
         self.bytes.clear();
     }
 
     /// Ready for the next bytes of something long: with more room, where the last ones took all there was.
     pub(super) fn next(&mut self) {
+        self.note();
         let full = self.bytes.len() == self.bytes.capacity();
         self.bytes.clear();
         if full && self.bytes.capacity() == SIZE {
@@ -71,11 +82,21 @@ impl Buffer {
         }
     }
 
+    fn note(&mut self) {
+        self.used = self.used.max(self.bytes.len());
+    }
+
+    /// What was in it is wiped: it may have been a token, and the next one may never come.
     fn release(&mut self) {
-        let mut bytes = std::mem::take(&mut self.bytes);
+        self.note();
+        let used = mem::take(&mut self.used);
+        let mut bytes = mem::take(&mut self.bytes);
         let mut kept = self.pool.0.borrow_mut();
         if bytes.capacity() == SIZE && kept.len() < KEPT {
             bytes.clear();
+            if let Some(used) = bytes.spare_capacity_mut().get_mut(..used) {
+                used.fill(MaybeUninit::new(0));
+            }
             kept.push(bytes);
         }
     }
