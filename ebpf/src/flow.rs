@@ -201,7 +201,7 @@ pub struct Flow {
     held_at: u32,
     /// The sequence number of the last open state that was given up.
     gave_up_at: u32,
-    /// Bits [`SAW_HEADER`], [`ENDED_HEADERS`], [`SAW_BLANK`] of the segment under judgement.
+    /// Bits [`SAW_HEADER`], [`ENDED_HEADERS`], [`SAW_BLANK`], [`SAW_HTTP2`] of the segment under judgement.
     next_signs: u32,
     /// Part of the key of the flow's gaps.
     pub epoch: u32,
@@ -220,6 +220,7 @@ pub struct Flow {
 const SAW_HEADER: u32 = 1;
 const ENDED_HEADERS: u32 = 2;
 const SAW_BLANK: u32 = 4;
+const SAW_HTTP2: u32 = 8;
 
 const KNOWS_TIP: u32 = 1;
 /// A gap was noted.
@@ -607,6 +608,13 @@ impl Flow {
         self.flags & HOLDS != 0 && self.held_at == at
     }
 
+    /// Whether HTTP/2 begins in the segment under judgement.
+    #[inline(always)]
+    #[must_use]
+    pub fn saw_http2(&self) -> bool {
+        self.next_signs & SAW_HTTP2 != 0
+    }
+
     /// Before the scans of a segment.
     #[inline(always)]
     pub fn open(&mut self) {
@@ -765,9 +773,11 @@ impl Flow {
     fn note_message(&mut self, scan: &Scan) {
         self.next_body = scan.body_left();
         self.next_length = scan.length;
-        self.next_signs = u32::from(scan.saw_header())
+        self.next_signs = self.next_signs & SAW_HTTP2
+            | u32::from(scan.saw_header())
             | u32::from(scan.ended_headers()) << 1
-            | u32::from(scan.saw_blank()) << 2;
+            | u32::from(scan.saw_blank()) << 2
+            | u32::from(scan.saw_http2()) << 3;
     }
 
     /// The segment was passed up to `end`, behind the tip.

@@ -19,6 +19,10 @@ const ETHERNET_HEADER: u32 = 14;
 const VLAN_TAG: u32 = 4;
 const IPV6_HEADER: u32 = 40;
 const TCP_HEADER: u32 = 20;
+/// An IPv6 fragment header (RFC 8200 section 4.5).
+const FRAGMENT: u8 = 0x2c;
+/// An authentication header (RFC 4302).
+const AUTHENTICATION: u8 = 0x33;
 
 /// The first bytes of a frame; bytes behind `len` may be anything.
 #[derive(Clone, Copy)]
@@ -192,17 +196,18 @@ pub struct Segment {
     pub flags: u8,
     /// 4 or 6.
     pub version: u8,
-    /// Zero.
-    pub reserved: u16,
+    /// Whether it is the first fragment of a datagram.
+    pub fragment: u16,
 }
 
 /// Finds the TCP segment in a frame of `len` bytes whose first bytes are `head`, and writes it to `segment`.
 ///
 /// # Errors
-/// Why the frame holds no TCP segment that can be judged.
+/// Why the frame holds no TCP segment that can be judged. The ports of a [`Counter::Fragment`] are read.
 #[inline(always)]
 pub fn parse(head: &Head, len: u32, link: Link, segment: &mut Segment) -> Result<(), Counter> {
     let readable = if len < HEAD as u32 { len } else { HEAD as u32 };
+    segment.fragment = 0;
     let ip_at = network_header(head, readable, link)?;
     match head.u8(ip_at) >> 4 {
         4 => ipv4(head, readable, len, ip_at, segment)?,
@@ -269,11 +274,13 @@ fn ipv4(
     if header < 20 {
         return Err(Counter::Malformed);
     }
-    // More fragments, or an offset (RFC 791 section 3.1).
-    if head.be16(at + 6) & 0x3fff != 0 {
-        return Err(Counter::Fragment);
-    }
     transport(head.u8(at + 9))?;
+    // An offset, or more fragments (RFC 791 section 3.1).
+    let fragment = head.be16(at + 6) & 0x3fff;
+    if fragment & 0x1fff != 0 {
+        return Err(Counter::LaterFragment);
+    }
+    segment.fragment = fragment;
     segment.source = head.address4(at + 12);
     segment.destination = head.address4(at + 16);
     segment.version = 4;
@@ -311,24 +318,25 @@ fn ipv6(
     let mut next = head.u8(at + 6);
     let mut at = at + IPV6_HEADER;
     let mut extensions = 0;
-    loop {
-        // RFC 8200 section 4: hop-by-hop 0, routing 43, destination 60; RFC 4302: authentication 51;
-        // RFC 6275: mobility 135; RFC 7401: HIP 139; RFC 5533: shim6 140.
-        match next {
-            0 | 43 | 60 | 135 | 139 | 140 | 51 => {}
-            44 => return Err(Counter::Fragment),
-            _ => break,
-        }
+    // RFC 8200 section 4: hop-by-hop 0, routing 43, destination 60; RFC 6275: mobility 135; RFC 7401: HIP 139;
+    // RFC 5533: shim6 140.
+    while let 0 | 43 | FRAGMENT | 60 | 135 | 139 | 140 | AUTHENTICATION = next {
         extensions += 1;
-        if extensions > MAX_EXTENSIONS || at + 2 > readable {
+        if extensions > MAX_EXTENSIONS || at + 4 > readable {
             return Err(Counter::HeadersTooLong);
         }
-        let words = u32::from(head.u8(at + 1));
-        let bytes = if next == 51 {
-            (words + 2) * 4
-        } else {
-            (words + 1) * 8
-        };
+        // Without branches: each is one more way for each place at which the header may stand.
+        let is_fragment = swar::is_zero(u32::from(next ^ FRAGMENT));
+        let is_authentication = swar::is_zero(u32::from(next ^ AUTHENTICATION));
+        // RFC 8200 section 4.5: an offset in units of eight bytes, and whether more follow.
+        let fragment = u32::from(head.be16(at + 2)) & 0xfff9 & is_fragment.wrapping_neg();
+        if fragment > 1 {
+            return Err(Counter::LaterFragment);
+        }
+        // One that is whole is taken as it is (RFC 6946).
+        segment.fragment |= fragment as u16;
+        let words = u32::from(head.u8(at + 1)) & is_fragment.wrapping_sub(1);
+        let bytes = (words + 1 + is_authentication) * (8 >> is_authentication);
         next = head.u8(at);
         at += bytes;
     }
@@ -353,6 +361,15 @@ fn transport(protocol: u8) -> Result<(), Counter> {
 #[inline(always)]
 fn tcp(head: &Head, readable: u32, segment: &mut Segment) -> Result<(), Counter> {
     let (at, end) = (segment.tcp_at, segment.payload_len);
+    if segment.fragment != 0 {
+        // The shortest that there is holds the ports.
+        if at + 4 > readable {
+            return Err(Counter::HeadersTooLong);
+        }
+        segment.source_port = head.be16(at);
+        segment.destination_port = head.be16(at + 2);
+        return Err(Counter::Fragment);
+    }
     if at + TCP_HEADER > readable {
         return Err(if at + TCP_HEADER > end {
             Counter::Malformed

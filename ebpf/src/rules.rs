@@ -15,9 +15,11 @@ const SLOTS: usize = 256;
 /// Blocks of 64 bits; at most [`MAX_LOCATIONS`] times [`MAX_NAME`] beginnings set two bits each.
 const BEGINNINGS: usize = 1024;
 /// In a slot's `location`: the `Cookie` header itself, whose value holds cookies.
-pub const COOKIE_HEADER: LocationId = 0xfffe;
+pub const COOKIE_HEADER: LocationId = 0xfffc;
 /// In a slot's `location`: the `Content-Length` header.
 pub const CONTENT_LENGTH: LocationId = 0xfffd;
+/// In a slot's `location`: the method with which HTTP/2 begins (RFC 9113 section 3.4).
+pub const HTTP2_METHOD: LocationId = 0xfffe;
 /// No location.
 pub const NO_LOCATION: LocationId = 0xffff;
 
@@ -98,6 +100,7 @@ impl Rules {
             if rules.fill(locations) {
                 rules.note_beginnings(b"cookie");
                 rules.note_beginnings(b"content-length");
+                rules.note_beginnings(b"pri");
                 for (kind, name) in locations {
                     if *kind == LocationKind::Header {
                         rules.note_beginnings(name);
@@ -115,6 +118,8 @@ impl Rules {
             && locations.iter().enumerate().all(|(id, (kind, name))| {
                 self.put(*kind, name, LocationId::try_from(id).unwrap_or(NO_LOCATION))
             })
+            // A location that is called so comes first.
+            && self.put(LocationKind::Header, b"pri", HTTP2_METHOD)
     }
 
     fn put(&mut self, kind: LocationKind, name: &[u8], location: LocationId) -> bool {

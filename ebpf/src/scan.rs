@@ -11,7 +11,7 @@ use super::{
     digest::{Domain, TokenDigest},
     filter::{Filter, GROUP, Lanes, Words},
     location::{LocationId, LocationKind, NameHash, mix},
-    rules::{CONTENT_LENGTH, COOKIE_HEADER, MAX_NAME, NO_LOCATION, Rules},
+    rules::{CONTENT_LENGTH, COOKIE_HEADER, HTTP2_METHOD, MAX_NAME, NO_LOCATION, Rules},
     swar,
 };
 
@@ -90,6 +90,10 @@ const WIDEST_WORDS: u32 = WIDEST / 8;
 const SIGN: u32 = 1;
 /// An empty line was seen.
 const BLANK: u32 = 2;
+/// The first line of HTTP/2 was seen.
+const HTTP2: u32 = 4;
+/// The method of that line, behind it the space that ends it.
+const PRI: u32 = u32::from_le_bytes(*b"PRI ");
 /// No end of a body is known.
 const NO_END: u32 = u32::MAX;
 /// Longest declared length that is believed.
@@ -121,7 +125,7 @@ pub struct Scan {
     dots: u32,
     /// Bytes of the next group that are looked at already.
     passed: u32,
-    /// Bits [`SIGN`], [`BLANK`].
+    /// Bits [`SIGN`], [`BLANK`], [`HTTP2`].
     headers: u32,
     /// The `Content-Length` of the header block that was read last.
     pub length: u64,
@@ -395,6 +399,13 @@ impl Scan {
         self.blank_at != 0
     }
 
+    /// Whether HTTP/2 began.
+    #[inline(always)]
+    #[must_use]
+    pub fn saw_http2(&self) -> bool {
+        self.headers & HTTP2 != 0
+    }
+
     /// Whether an empty line was read.
     #[inline(always)]
     #[must_use]
@@ -643,6 +654,7 @@ impl Scan {
             let hash = NameHash::of_words(rules.name_seed, words, whole, stop);
             self.enter_header(rules, rules.find(hash));
         } else {
+            self.headers |= swar::is_zero(words[0] as u32 ^ PRI) * HTTP2;
             self.end_method(byte, n == 0);
         }
     }
@@ -663,6 +675,8 @@ impl Scan {
                 self.pos += 1;
                 self.enter_header(rules, rules.find(self.name.finish()));
             } else {
+                let method = rules.find(self.name.finish());
+                self.headers |= swar::is_zero(u32::from(method ^ HTTP2_METHOD)) * HTTP2;
                 self.end_method(byte, self.name.is_empty());
             }
         }
@@ -742,7 +756,7 @@ impl Scan {
     #[inline(always)]
     fn enter_header(&mut self, rules: &Rules, location: LocationId) {
         swar::forget_registers();
-        if location == NO_LOCATION {
+        if location >= HTTP2_METHOD {
             self.mode = Mode::Skip;
         } else if location == CONTENT_LENGTH {
             self.length = 0;

@@ -68,6 +68,13 @@ pub fn least(a: u32, b: u32) -> u32 {
     (i64::from(b) + (difference & (difference >> 63))) as u32
 }
 
+/// 1 where `n` is zero, else 0: without a branch, as [`least`].
+#[inline(always)]
+#[must_use]
+pub const fn is_zero(n: u32) -> u32 {
+    ((n as u64).wrapping_sub(1) >> 63) as u32
+}
+
 /// The byte `b` in all eight places.
 #[inline(always)]
 #[must_use]
@@ -220,6 +227,12 @@ mod tests {
             let parts = [0, 1, 2, 3].map(|index| part(n, index));
             prop_assert_eq!(parts.iter().sum::<u32>(), n);
             prop_assert!(parts.windows(2).all(|two| two[0] == 8 || two[1] == 0));
+        }
+
+        #[test]
+        fn zero_alone_is_zero(n: u32) {
+            prop_assert_eq!(is_zero(n), u32::from(n == 0));
+            prop_assert_eq!(is_zero(0), 1);
         }
 
         #[test]

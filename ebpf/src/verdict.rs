@@ -16,7 +16,7 @@ pub enum Counter {
     NoPayload,
     /// A header that the host itself would refuse (length fields that contradict each other).
     Malformed,
-    /// An IP fragment: its TCP payload can't be placed.
+    /// The first IP fragment of a segment to a protected port: without it the host puts nothing together.
     Fragment,
     /// More VLAN tags, IP options or extension headers than the parser reads.
     HeadersTooLong,
@@ -76,10 +76,14 @@ pub enum Counter {
     GapConflict,
     /// Segments that were marked urgent; the mark is taken off.
     Urgent,
+    /// A later IP fragment, of whatever port.
+    LaterFragment,
+    /// A connection goes over to HTTP/2, whose header fields are compressed; lines are still looked for.
+    Http2,
 }
 
 /// The names of all [`Counter`]s, in order.
-pub const COUNTERS: [&str; 35] = [
+pub const COUNTERS: [&str; 37] = [
     "not_ip",
     "not_tcp",
     "other_port",
@@ -115,9 +119,97 @@ pub const COUNTERS: [&str; 35] = [
     "flow_table_full",
     "gap_conflict",
     "urgent",
+    "later_fragment",
+    "http2",
 ];
 
-const _: () = assert!(COUNTERS.len() == Counter::Urgent as usize + 1);
+const _: () = assert!(COUNTERS.len() == Counter::Http2 as usize + 1);
+
+impl Counter {
+    /// Its name in logs and settings.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        COUNTERS.get(self as usize).copied().unwrap_or("unknown")
+    }
+
+    /// Whether the segment's ports may not have been read.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_unread(self) -> bool {
+        matches!(
+            self,
+            Self::Malformed
+                | Self::Fragment
+                | Self::LaterFragment
+                | Self::HeadersTooLong
+                | Self::Encapsulated
+        )
+    }
+}
+
+/// What becomes of a packet that leaves the programs for some reason.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Policy {
+    /// It goes on.
+    Pass = 0,
+    /// It is dropped.
+    Drop = 1,
+    /// It is dropped, and both ends get RST.
+    Reset = 2,
+}
+
+/// The policy of each [`Counter`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Policies([u8; POLICIES]);
+
+/// A power of two, so that an index is kept inside by a mask.
+const POLICIES: usize = 64;
+const _: () = assert!(COUNTERS.len() <= POLICIES);
+
+impl Default for Policies {
+    /// What could carry a listed token past the programs is dropped where hardly any other traffic looks like it; what
+    /// keeps a stream exact is dropped because it comes again.
+    fn default() -> Self {
+        let mut policies = Self([Policy::Pass as u8; POLICIES]);
+        for reason in [
+            Counter::Malformed,
+            Counter::Fragment,
+            Counter::HeadersTooLong,
+            Counter::ScanUnfinished,
+            Counter::ReadFailed,
+            Counter::Banned,
+            Counter::TooEarly,
+            Counter::Duplicate,
+            Counter::OutOfWindow,
+            Counter::FlowBusy,
+            Counter::FlowTableFull,
+        ] {
+            policies.set(reason, Policy::Drop);
+        }
+        policies.set(Counter::GapConflict, Policy::Reset);
+        policies
+    }
+}
+
+impl Policies {
+    /// What becomes of packets that leave for `reason`.
+    pub fn set(&mut self, reason: Counter, policy: Policy) {
+        self.0[reason as usize & (POLICIES - 1)] = policy as u8;
+    }
+
+    /// What becomes of a packet that leaves for `reason`.
+    #[inline(always)]
+    #[must_use]
+    pub fn of(&self, reason: Counter) -> Policy {
+        match self.0[reason as usize & (POLICIES - 1)] {
+            0 => Policy::Pass,
+            2 => Policy::Reset,
+            _ => Policy::Drop,
+        }
+    }
+}
 
 /// The action of a denylist entry, as the map holds it.
 pub const ACTION_BLOCK: u8 = 0;
@@ -207,6 +299,8 @@ pub struct Settings {
     pub judged: u32,
     /// When a source is banned.
     pub ban: BanRule,
+    /// What becomes of packets that are not judged, or not passed for another reason than a listed token.
+    pub policies: Policies,
 }
 
 /// Bit of [`Settings::judged`]: requests that come in.

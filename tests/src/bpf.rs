@@ -28,7 +28,9 @@ use tokenblock_ebpf::{
     location::LocationKind,
     rules::Rules,
     sha256,
-    verdict::{COUNTERS, Counter, JUDGE_EGRESS, JUDGE_INGRESS, MapEntry, OnHit, PortSet, Settings},
+    verdict::{
+        COUNTERS, JUDGE_EGRESS, JUDGE_INGRESS, MapEntry, OnHit, Policies, PortSet, Settings,
+    },
 };
 
 use crate::fixtures::{LOCATIONS, MIN_TOKEN_LENGTH, hashed, listed};
@@ -63,6 +65,8 @@ pub struct Setup {
     pub ports: PortSet,
     /// What is done when a request is blocked.
     pub on_hit: OnHit,
+    /// What becomes of packets that can't be judged.
+    pub policies: Policies,
     /// What the programs digest by.
     pub variant: Variant,
     /// Flows that are kept on record; with none, each frame is judged as the first of its flow, however often it
@@ -79,6 +83,7 @@ impl Default for Setup {
             monitor: false,
             ports,
             on_hit: OnHit::Drop,
+            policies: Policies::default(),
             variant: Variant::Keyed,
             flows: 64,
         }
@@ -126,6 +131,7 @@ impl Programs {
             monitor: u32::from(setup.monitor),
             on_hit: setup.on_hit as u32,
             judged: JUDGE_INGRESS | JUDGE_EGRESS,
+            policies: setup.policies,
             ..Settings::default()
         };
         let mut ebpf = load(&Load {
@@ -354,10 +360,4 @@ fn clear<const KEY: usize, const VALUE: usize>(ebpf: &mut Ebpf, name: &str) -> R
         map.remove(&key)?;
     }
     Ok(())
-}
-
-/// The name under which a counter is read.
-#[must_use]
-pub fn name(counter: Counter) -> &'static str {
-    COUNTERS.get(counter as usize).copied().unwrap_or("?")
 }

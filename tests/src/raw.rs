@@ -7,8 +7,8 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use etherparse::{
-    IpNumber, Ipv4Header, Ipv6Header, NetSlice, PacketBuilder, SlicedPacket, TcpHeader,
-    TcpOptionElement, TransportSlice, err::packet::BuildWriteError,
+    IpFragOffset, IpNumber, Ipv4Header, Ipv6FragmentHeader, Ipv6Header, NetSlice, PacketBuilder,
+    SlicedPacket, TcpHeader, TcpOptionElement, TransportSlice, err::packet::BuildWriteError,
 };
 
 use crate::{
@@ -27,6 +27,8 @@ const HANDSHAKE: Duration = Duration::from_secs(3);
 const RETRANSMISSION: Duration = Duration::from_millis(260);
 /// How long something is sent again and again.
 const PATIENCE: Duration = Duration::from_secs(3);
+/// Where in a frame with its prefix the IP header begins.
+const IP_AT: usize = wire::PREFIX + 14;
 /// The client's clock at its start; an old timestamp is far before.
 const CLOCK: u32 = 100_000_000;
 
@@ -80,6 +82,7 @@ impl<'a> RawHost<'a> {
             end: None,
             born: Instant::now(),
             heard: CLOCK,
+            identification: port,
         })
     }
 }
@@ -141,6 +144,8 @@ pub struct RawClient {
     born: Instant,
     /// The server's clock.
     heard: u32,
+    /// Of the last datagram that was sent in fragments.
+    identification: u16,
 }
 
 impl RawClient {
@@ -268,6 +273,57 @@ impl RawClient {
         let frame = self.frame(segment)?;
         self.wire.send(&frame)?;
         self.listen(Duration::ZERO)
+    }
+
+    /// Sends a segment in IP fragments of `size` bytes, a multiple of eight. What fits one is sent as a fragment that
+    /// is whole (RFC 6946), over IPv4 as it is.
+    ///
+    /// # Errors
+    /// Where it can't be sent.
+    pub fn send_in_fragments(&mut self, segment: &Segment, size: usize) -> Result<()> {
+        let frame = self.frame(segment)?;
+        self.identification = self.identification.wrapping_add(1);
+        let (head, datagram) = frame
+            .split_at_checked(self.tcp_at())
+            .context("a frame without a datagram")?;
+        let pieces = datagram.len().div_ceil(size);
+        for (index, piece) in datagram.chunks(size).enumerate() {
+            let more = index + 1 < pieces;
+            let offset = IpFragOffset::try_new(u16::try_from(index * size / 8)?)?;
+            let (link, ip) = head.split_at(IP_AT);
+            let mut fragment = link.to_vec();
+            match self.client {
+                SocketAddr::V4(_) => {
+                    let (mut ip, _) = Ipv4Header::from_slice(ip)?;
+                    ip.dont_fragment = false;
+                    (ip.more_fragments, ip.fragment_offset) = (more, offset);
+                    ip.identification = self.identification;
+                    ip.set_payload_len(piece.len())?;
+                    ip.header_checksum = ip.calc_header_checksum();
+                    ip.write(&mut fragment)?;
+                }
+                SocketAddr::V6(_) => {
+                    let (mut ip, _) = Ipv6Header::from_slice(ip)?;
+                    let id = u32::from(self.identification);
+                    let header = Ipv6FragmentHeader::new(IpNumber::TCP, offset, more, id);
+                    ip.next_header = IpNumber::IPV6_FRAGMENTATION_HEADER;
+                    ip.set_payload_length(Ipv6FragmentHeader::LEN + piece.len())?;
+                    ip.write(&mut fragment)?;
+                    header.write(&mut fragment)?;
+                }
+            }
+            fragment.extend_from_slice(piece);
+            self.wire.send(&fragment)?;
+        }
+        self.listen(Duration::ZERO)
+    }
+
+    /// Where in a frame with its prefix the TCP header begins.
+    fn tcp_at(&self) -> usize {
+        match self.client {
+            SocketAddr::V4(_) => IP_AT + 20,
+            SocketAddr::V6(_) => IP_AT + 40,
+        }
     }
 
     /// Sends bytes at `offset` once.
@@ -432,13 +488,12 @@ impl RawClient {
             ends => bail!("both ends of one family, not {ends:?}"),
         };
         written.context("a frame")?;
-        let ip_at = wire::PREFIX + 14;
-        let (tcp_at, ip_flaw_at) = match self.client {
-            SocketAddr::V4(_) => (ip_at + 20, ip_at + 10),
-            SocketAddr::V6(_) => (ip_at + 40, ip_at + 4),
+        let ip_flaw_at = match self.client {
+            SocketAddr::V4(_) => IP_AT + 10,
+            SocketAddr::V6(_) => IP_AT + 4,
         };
         let wrong = [
-            segment.bad_checksum.then_some(tcp_at + 16),
+            segment.bad_checksum.then_some(self.tcp_at() + 16),
             segment.bad_ip_header.then_some(ip_flaw_at),
         ];
         for at in wrong.into_iter().flatten() {

@@ -182,6 +182,17 @@ pub struct RunArgs {
     #[arg(value_parser = clap::value_parser!(u32).range(1..=16_777_216))]
     pub max_flows: u32,
 
+    /// What becomes of packets that can't be judged for some reason: `pass`, `drop` or `reset`, for instance
+    /// http2=reset (repeatable; docs/reasons.md has the reasons and their defaults)
+    #[arg(
+        long,
+        value_name = "REASON=POLICY",
+        env = "TOKENBLOCK_POLICY",
+        value_delimiter = ','
+    )]
+    #[arg(help_heading = "Kernel tier (cleartext HTTP)")]
+    pub policy: Vec<String>,
+
     /// How the programs are attached to interfaces
     #[arg(long, value_name = "MODE", env = "TOKENBLOCK_ATTACH", value_enum)]
     #[arg(default_value_t = Attach::Auto, help_heading = "Kernel tier (cleartext HTTP)")]

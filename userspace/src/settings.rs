@@ -1,5 +1,6 @@
 //! The settings, checked: what is here can be meant.
 
+mod policy;
 mod proxy;
 mod remote;
 
@@ -18,7 +19,10 @@ use tokenblock_ebpf::{
     digest::InstallationKey,
     location::LocationKind,
     rules::{MAX_LOCATIONS, MAX_NAME, Rules, RulesError},
+    verdict::Policies,
 };
+
+pub use policy::{PolicyError, REASONS};
 
 use crate::{
     cli::{Attach, Direction, LogFormat, LogLevel, OnHit, RunArgs, Xdp},
@@ -70,6 +74,8 @@ pub struct KernelSettings {
     pub on_hit: OnHit,
     /// Most flows that are followed at once.
     pub flows: u32,
+    /// What becomes of packets that can't be judged.
+    pub policies: Policies,
     /// How the TC programs are attached.
     pub attach: Attach,
     /// How the XDP program is attached.
@@ -142,6 +148,9 @@ pub enum SettingsError {
     /// `all` with numbers.
     #[error("--port all takes every port; leave out the others")]
     PortAllAndMore,
+    /// Not a policy.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
     /// Not a rule for bans.
     #[error(
         "--ban {0:?}: N/T/D reads, for instance, 5/60/600: after 5 blocked requests within 60 seconds, for 600 \
@@ -364,6 +373,7 @@ fn kernel(args: &RunArgs) -> Result<Option<KernelSettings>, SettingsError> {
         monitor: args.monitor,
         on_hit: args.on_hit,
         flows: args.max_flows,
+        policies: policy::check(&args.policy)?,
         attach: args.attach,
         xdp: args.xdp,
         ban: Ban::check(args)?,

@@ -11,7 +11,7 @@ use tokenblock_ebpf::{
     flow::Place,
     packet::{HEAD, Link, Segment, parse},
     reply::{RST, URG},
-    verdict::{Counter, OnHit, Settings},
+    verdict::{Counter, OnHit, Policy, Settings},
 };
 
 use super::{
@@ -73,30 +73,26 @@ pub fn classify(ctx: &TcContext, link: Link, direction: Direction) -> i32 {
             }
             OnHit::of(settings.on_hit)
         }
-        // Neither end can go on.
-        Counter::GapConflict if settings.monitor == 0 => OnHit::Reset,
         Counter::BlockedAgain => return respond_again(packet, work),
-        _ => return drop_or_pass(reason, settings),
+        _ => match policy(reason, settings, direction) {
+            Policy::Pass => return TC_ACT_UNSPEC,
+            Policy::Drop => return TC_ACT_SHOT,
+            Policy::Reset => OnHit::Reset,
+        },
     };
     respond(packet, work, standing, on_hit, counts)
 }
 
-/// What becomes of a packet that is not answered.
+/// What becomes of a packet that bears no listed token.
 #[inline(always)]
-fn drop_or_pass(reason: Counter, settings: &Settings) -> i32 {
-    match reason {
-        Counter::Banned => TC_ACT_SHOT,
-        // Where tokens only are reported, nothing is dropped to keep the stream exact either.
-        _ if settings.monitor != 0 => TC_ACT_UNSPEC,
-        Counter::ScanUnfinished
-        | Counter::ReadFailed
-        | Counter::TooEarly
-        | Counter::Duplicate
-        | Counter::OutOfWindow
-        | Counter::FlowBusy
-        | Counter::FlowTableFull => TC_ACT_SHOT,
-        _ => TC_ACT_UNSPEC,
+fn policy(reason: Counter, settings: &Settings, direction: Direction) -> Policy {
+    // Where tokens only are reported, nothing is dropped to keep the stream exact either.
+    let watched = settings.monitor != 0 && !matches!(reason, Counter::Banned);
+    let other_hook = reason.is_unread() && settings.judged >> direction as u32 & 1 == 0;
+    if watched || other_hook {
+        return Policy::Pass;
     }
+    settings.policies.of(reason)
 }
 
 /// Makes a segment that is not urgent of one that is. The urgent byte is no part of the stream that an application
@@ -124,12 +120,18 @@ fn read(
     if !unsafe { skb::load::<{ HEAD as u32 }>(skb, 0, work.head.as_mut_ptr(), len) } {
         return Err(Counter::NotIp);
     }
-    parse(&work.head, len, link, &mut work.segment)?;
+    let parsed = parse(&work.head, len, link, &mut work.segment);
     let (Some(ports), Some(rules), Some(settings)) =
         (maps::ports(), maps::rules(), maps::settings())
     else {
         return Err(Counter::OtherPort);
     };
+    match parsed {
+        Err(Counter::Fragment) if !ports.contains(work.segment.destination_port) => {
+            return Err(Counter::OtherPort);
+        }
+        parsed => parsed?,
+    }
     // SAFETY: the program's context.
     let interface = unsafe { (*skb).ifindex };
     let hook = direction as u32;

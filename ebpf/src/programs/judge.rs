@@ -9,7 +9,7 @@ use tokenblock_ebpf::{
     rules::Rules,
     scan::{Source as _, Step},
     swar::forget_registers,
-    verdict::{ACTION_ALERT, Counter, Settings},
+    verdict::{ACTION_ALERT, Counter, Policy, Settings},
 };
 
 use super::{
@@ -87,7 +87,7 @@ fn judge_in_flow(
         Place::TooEarly => return Err(Counter::TooEarly),
         Place::Duplicate => return Err(Counter::Duplicate),
         Place::OutOfWindow => return Err(Counter::OutOfWindow),
-        Place::First => counts.count(Counter::MidStream),
+        Place::First => note(Counter::MidStream, counts, settings)?,
         Place::Ahead => counts.count(Counter::Ahead),
         Place::Next | Place::Filler | Place::Recovery => {}
     }
@@ -96,6 +96,9 @@ fn judge_in_flow(
     work.may_forbid = u32::from(flow.owes_nothing(work.segment.acknowledgment));
     flow.open();
     scan(skb, work, counts, rules, settings, flow)?;
+    if flow.saw_http2() {
+        note(Counter::Http2, counts, settings)?;
+    }
     let place = work.place;
     if work.tracked == 0 {
         return if matches!(flow.leaves(), Left::Closed | Left::Line) {
@@ -116,6 +119,16 @@ fn judge_in_flow(
         }
         Err(_) => Err(Counter::GapConflict),
     }
+}
+
+/// Counts what may be passed for all that it is judged in part, where the settings say so.
+#[inline(always)]
+fn note(reason: Counter, counts: &mut Counts, settings: &Settings) -> Result<(), Counter> {
+    if settings.monitor == 0 && !matches!(settings.policies.of(reason), Policy::Pass) {
+        return Err(reason);
+    }
+    counts.count(reason);
+    Ok(())
 }
 
 #[inline(always)]

@@ -112,6 +112,13 @@ impl Frame {
         Ok(self)
     }
 
+    /// With this sequence number.
+    #[must_use]
+    pub fn at(mut self, sequence: u32) -> Self {
+        self.tcp.sequence_number = sequence;
+        self
+    }
+
     /// To another port.
     #[must_use]
     pub fn to_port(mut self, port: u16) -> Self {

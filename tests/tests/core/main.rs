@@ -8,4 +8,5 @@ mod filtered;
 mod flow;
 mod generate;
 mod parity;
+mod reasons;
 mod scanned;

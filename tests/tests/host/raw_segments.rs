@@ -6,7 +6,10 @@ mod cases;
 
 use std::{fs, net::SocketAddr, path::PathBuf, thread};
 
-use cases::{Case, SETTLING, by_cookie, cases, framed_otherwise, middle, on_the_syn, pieces};
+use cases::{
+    Case, SETTLING, by_cookie, cases, fragments, framed_otherwise, middle, on_the_syn, pieces,
+    whole_fragments,
+};
 use tokenblock_tests::{fixtures::OPAQUE, gate, netns::Pair, origin::Origin, poll, raw::RawHost};
 
 use crate::lab::{Bench, LIMIT, Lab, ORIGIN_PORT, Tier};
@@ -165,6 +168,23 @@ fn without_the_product_each_brings_the_token() {
     check_without(&on_the_syn(), &FAST_OPEN);
     check_without(&by_cookie(), &COOKIES);
     check_without(&framed_otherwise(), &[]);
+    check_without(&fragments(), &[]);
+    check_without(&whole_fragments(), &[]);
+}
+
+#[test]
+fn fragments_bring_no_listed_token() {
+    let Some(binary) = gate::product("raw_segments::fragments_bring_no_listed_token") else {
+        return;
+    };
+    let lab = protected(binary.clone(), &[]);
+    let mut all = fragments();
+    all.extend(whole_fragments());
+    check_kept_out(&lab, &all);
+    check_arrives(&lab, &whole_fragments());
+    let bench = Bench::between(server(&[]), binary);
+    let lab = bench.start(Tier::Kernel, &["--policy", "fragment=pass"]);
+    check_arrives(&lab, &fragments());
 }
 
 #[test]

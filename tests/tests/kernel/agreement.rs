@@ -84,6 +84,12 @@ fn program_and_host_agree() {
         let mut scan = Scan::new(&rules);
         scan.restart_anywhere();
         let hit = inspect::stream(&mut scan, &rules, &payload, &mut is_listed).or_else(|| {
+            // A declared body ended, and another message may begin though no line does.
+            if let Some(fork) = scan.fork_at() {
+                let message = payload.get(fork as usize..).unwrap_or_default();
+                scan.restart();
+                return inspect::stream(&mut scan, &rules, message, &mut is_listed);
+            }
             // Of a flow's first segment the program does not know whether it begins inside a request target.
             let is_end = |byte: &u8| matches!(byte, b'\r' | b'\n');
             let line = payload.split_inclusive(is_end).next().unwrap_or_default();

@@ -3,7 +3,7 @@
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use tokenblock_ebpf::verdict::Counter;
 use tokenblock_tests::{
-    bpf::{Programs, frame::Frame, name},
+    bpf::{Programs, frame::Frame},
     fixtures::Token,
 };
 
@@ -64,7 +64,7 @@ fn a_connection_goes_on_after_its_flow_was_swept() {
     let late = |programs: &Programs| {
         let totals = programs.totals().unwrap();
         totals
-            .get(name(Counter::MidStream))
+            .get(Counter::MidStream.name())
             .copied()
             .unwrap_or_default()
     };

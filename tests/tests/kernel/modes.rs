@@ -3,7 +3,7 @@
 use tokenblock::denylist::{Action, Fingerprint, Listed, ShortTokenId, TokenDigest};
 use tokenblock_ebpf::{digest::Domain, verdict::Counter};
 use tokenblock_tests::{
-    bpf::{Fate, KEY, Programs, Setup, frame::Frame, name},
+    bpf::{Fate, KEY, Programs, Setup, frame::Frame},
     fixtures::listed,
     gate,
 };
@@ -46,8 +46,8 @@ fn monitor_reports_and_passes() {
     let frame = Frame::v4(compromised()).ethernet().unwrap();
     let (fate, counts) = programs.counted(PROGRAM, &frame).unwrap();
     assert_eq!(fate, Fate::Passed);
-    assert_eq!(counts.get(name(Counter::Alerted)), Some(&1));
-    assert_eq!(counts.get(name(Counter::Blocked)), None);
+    assert_eq!(counts.get(Counter::Alerted.name()), Some(&1));
+    assert_eq!(counts.get(Counter::Blocked.name()), None);
     let blocked: Vec<u8> = programs
         .events()
         .iter()
@@ -75,8 +75,8 @@ fn an_alert_passes_and_the_scan_goes_on() {
         .counted(PROGRAM, &request(&[watched, refused]))
         .unwrap();
     assert_eq!(fate, Fate::Dropped);
-    assert_eq!(counts.get(name(Counter::Alerted)), Some(&1));
-    assert_eq!(counts.get(name(Counter::Blocked)), Some(&1));
+    assert_eq!(counts.get(Counter::Alerted.name()), Some(&1));
+    assert_eq!(counts.get(Counter::Blocked.name()), Some(&1));
     let blocked: Vec<u8> = programs
         .events()
         .iter()
@@ -99,7 +99,7 @@ fn short_candidates_are_not_looked_up() {
         .unwrap();
     let (fate, counts) = programs.counted(PROGRAM, &request(&["7-bytes"])).unwrap();
     assert_eq!(
-        (fate, counts.get(name(Counter::Candidates))),
+        (fate, counts.get(Counter::Candidates.name())),
         (Fate::Passed, None)
     );
     assert_eq!(
@@ -138,9 +138,13 @@ fn a_full_buffer_loses_events_and_no_blocks() {
     }
     let (fate, counts) = programs.counted(PROGRAM, &frame).unwrap();
     assert_eq!(fate, Fate::Dropped);
-    assert_eq!(counts.get(name(Counter::EventLost)), Some(&1), "{counts:?}");
+    assert_eq!(
+        counts.get(Counter::EventLost.name()),
+        Some(&1),
+        "{counts:?}"
+    );
     let totals = programs.totals().unwrap();
-    let total = |counter| totals.get(name(counter)).copied().unwrap_or(0);
+    let total = |counter: Counter| totals.get(counter.name()).copied().unwrap_or(0);
     assert_eq!(total(Counter::Blocked), u64::from(RUNS) + 1);
     let read = programs.events().len() as u64;
     assert!(read > 1000, "{read}");

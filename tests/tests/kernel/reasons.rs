@@ -1,13 +1,15 @@
-//! What is not judged passes, and is counted under its reason.
+//! What is not judged meets the policy of its reason, and is counted under it.
 
 use std::collections::BTreeMap;
 
 use etherparse::IpNumber;
-use tokenblock_ebpf::verdict::Counter;
-use tokenblock_tests::bpf::{
-    Fate, Programs,
-    frame::{CUSTOMER_TAG, ETHERNET_HEADER, Frame, PROVIDER_TAG},
-    name,
+use tokenblock_ebpf::verdict::{Counter, Policies, Policy};
+use tokenblock_tests::{
+    bpf::{
+        Fate, Programs, Setup,
+        frame::{CUSTOMER_TAG, ETHERNET_HEADER, Frame, PROVIDER_TAG},
+    },
+    gate,
 };
 
 use crate::{compromised, fixtures_listed};
@@ -15,8 +17,12 @@ use crate::{compromised, fixtures_listed};
 /// Every packet here bears a listed token where a careless parser would find it.
 fn check(programs: &mut Programs, what: &str, program: &'static str, bytes: &[u8], why: Counter) {
     let (fate, counts) = programs.counted(program, bytes).unwrap();
-    assert_eq!(fate, Fate::Passed, "{what}: {counts:?}");
-    assert_eq!(counts, BTreeMap::from([(name(why), 1)]), "{what}");
+    let wanted = match Policies::default().of(why) {
+        Policy::Pass => Fate::Passed,
+        Policy::Drop | Policy::Reset => Fate::Dropped,
+    };
+    assert_eq!(fate, wanted, "{what}: {counts:?}");
+    assert_eq!(counts, BTreeMap::from([(why.name(), 1)]), "{what}");
 }
 
 fn v4() -> Frame {
@@ -93,36 +99,64 @@ fn what_is_no_segment_of_a_protected_port() {
     );
 }
 
+/// Of the offset in an IPv6 fragment header, from the IP header on, where no other header is between.
+const OFFSET: usize = 40 + 2;
+
 #[test]
 fn fragments() {
     let Some(mut programs) = fixtures_listed("fragments") else {
         return;
     };
-    let behind = v6().extensions(&[
+    let at = |offset, low| [(offset, 0), (offset + 1, low)];
+    let v6 = || v6().extensions(&[IpNumber::IPV6_FRAGMENTATION_HEADER]);
+    let behind = Frame::v6(compromised()).extensions(&[
         IpNumber::IPV6_DESTINATION_OPTIONS,
         IpNumber::IPV6_FRAGMENTATION_HEADER,
     ]);
+    let elsewhere = |frame: Frame| frame.to_port(8081);
+    let first = Counter::Fragment;
+    let later = Counter::LaterFragment;
     let cases = [
-        ("first", patched(&v4(), &[(6, 0x20)])),
-        ("later", patched(&v4(), &[(6, 0x20), (7, 1)])),
-        ("last", patched(&v4(), &[(6, 0), (7, 1)])),
+        ("first", patched(&v4(), &[(6, 0x20)]), first),
+        ("later", patched(&v4(), &[(6, 0x20), (7, 1)]), later),
+        ("last", patched(&v4(), &[(6, 0), (7, 1)]), later),
+        ("first, IPv6", patched(&v6(), &at(OFFSET, 1)), first),
+        ("later, IPv6", patched(&v6(), &at(OFFSET, 9)), later),
+        ("last, IPv6", patched(&v6(), &at(OFFSET, 8)), later),
         (
-            "IPv6",
-            patched(
-                &v6().extensions(&[IpNumber::IPV6_FRAGMENTATION_HEADER]),
-                &[],
-            ),
+            "first, IPv6, behind an option",
+            patched(&behind, &at(OFFSET + 8, 1)),
+            first,
         ),
-        ("IPv6 behind an option", patched(&behind, &[])),
+        (
+            "first, of another port",
+            patched(&elsewhere(v4()), &[(6, 0x20)]),
+            Counter::OtherPort,
+        ),
+        (
+            "first, of another port, IPv6",
+            patched(&elsewhere(v6()), &at(OFFSET, 1)),
+            Counter::OtherPort,
+        ),
     ];
-    for (what, bytes) in cases {
-        check(
-            &mut programs,
-            what,
-            "ingress_ethernet",
-            &bytes,
-            Counter::Fragment,
-        );
+    for (what, bytes, why) in cases {
+        check(&mut programs, what, "ingress_ethernet", &bytes, why);
+    }
+    // Eight bytes of TCP, as short as a fragment can be, hold the ports.
+    let short = patched(&v4(), &[(6, 0x20), (2, 0), (3, 28)]);
+    check(
+        &mut programs,
+        "eight bytes",
+        "ingress_ip",
+        &short[ETHERNET_HEADER..][..28],
+        first,
+    );
+    // A datagram that is called a fragment and is whole (RFC 6946) is judged.
+    for (frame, offset) in [(v6(), OFFSET), (behind, OFFSET + 8)] {
+        let whole = patched(&frame, &at(offset, 0));
+        let (fate, counts) = programs.counted("ingress_ethernet", &whole).unwrap();
+        assert_eq!(fate, Fate::Dropped);
+        assert_eq!(counts.get(Counter::Blocked.name()), Some(&1), "{counts:?}");
     }
     // Forbidding fragments is no fragment.
     let forbids = patched(&v4(), &[(6, 0x40)]);
@@ -255,9 +289,9 @@ fn padding_is_no_payload() {
         let (fate, counts) = programs.counted("ingress_ethernet", &padded).unwrap();
         assert_eq!(fate, Fate::Passed);
         let want = [
-            (name(Counter::Clean), 1),
-            (name(Counter::MidStream), 1),
-            (name(Counter::ScannedBytes), 16),
+            (Counter::Clean.name(), 1),
+            (Counter::MidStream.name(), 1),
+            (Counter::ScannedBytes.name(), 16),
         ];
         assert_eq!(counts, BTreeMap::from(want));
     }
@@ -278,4 +312,100 @@ fn a_length_of_zero_is_the_whole_frame() {
             Fate::Dropped
         );
     }
+}
+
+#[test]
+fn a_reason_has_the_policy_that_it_was_given() {
+    const REASON: &str = "a_reason_has_the_policy_that_it_was_given";
+    if !gate::programs(REASON) {
+        return;
+    }
+    let cases = [
+        (Counter::Fragment, patched(&v4(), &[(6, 0x20)])),
+        (Counter::LaterFragment, patched(&v4(), &[(7, 1)])),
+        (Counter::Malformed, patched(&v4(), &[(0, 0x44)])),
+        (Counter::Encapsulated, patched(&v4(), &[(9, 4)])),
+        (
+            Counter::HeadersTooLong,
+            patched(
+                &v6().extensions(&[IpNumber::IPV6_DESTINATION_OPTIONS; 8]),
+                &[],
+            ),
+        ),
+        (
+            Counter::MidStream,
+            Frame::v4(b"GET / HTTP/1.1\r\n").ethernet().unwrap(),
+        ),
+        (
+            Counter::Http2,
+            Frame::v4(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+                .ethernet()
+                .unwrap(),
+        ),
+    ];
+    for policy in [Policy::Pass, Policy::Drop] {
+        let mut policies = Policies::default();
+        for (reason, _) in &cases {
+            policies.set(*reason, policy);
+        }
+        // What begins in mid-stream is HTTP/2 too.
+        policies.set(Counter::MidStream, Policy::Pass);
+        for (reason, bytes) in &cases {
+            policies.set(*reason, policy);
+            let mut programs = Programs::with_fixtures(&Setup {
+                policies,
+                ..Setup::default()
+            })
+            .unwrap();
+            let (fate, counts) = programs.counted("ingress_ethernet", bytes).unwrap();
+            let wanted = match policy {
+                Policy::Pass => Fate::Passed,
+                Policy::Drop | Policy::Reset => Fate::Dropped,
+            };
+            assert_eq!(fate, wanted, "{reason:?} {policy:?}: {counts:?}");
+            assert_eq!(
+                counts.get(reason.name()),
+                Some(&1),
+                "{reason:?}: {counts:?}"
+            );
+            policies.set(Counter::MidStream, Policy::Pass);
+        }
+    }
+}
+
+/// Wherever the first line of HTTP/2 is cut, and behind a request that asked for it.
+#[test]
+fn http2_is_seen() {
+    let Some(mut programs) = fixtures_listed("http2_is_seen") else {
+        return;
+    };
+    let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+    let upgrade = b"GET / HTTP/1.1\r\nUpgrade: h2c\r\n\r\n";
+    for before in [&b""[..], upgrade] {
+        for cut in 1..preface.len() {
+            let stream = [before, preface].concat();
+            let (first, second) = stream.split_at(before.len() + cut);
+            let seen = http2(&mut programs, &[first, second]);
+            assert_eq!(seen, 1, "cut {cut} behind {} bytes", before.len());
+        }
+    }
+    assert_eq!(
+        http2(&mut programs, &[b"PRI: x\r\nPRIX *\r\nP", b"R", b"IX"]),
+        0
+    );
+}
+
+/// How often HTTP/2 is seen in a connection of these segments.
+fn http2(programs: &mut Programs, segments: &[&[u8]]) -> u64 {
+    let count = |programs: &Programs| programs.totals().unwrap()[Counter::Http2.name()];
+    let before = count(programs);
+    programs.forget_flows().unwrap();
+    let mut next = Frame::SEQUENCE;
+    for segment in segments {
+        let frame = Frame::v4(*segment).at(next).ethernet().unwrap();
+        let (action, _) = programs.repeat("ingress_ethernet", &frame, 1).unwrap();
+        assert_eq!(action, u32::MAX, "{segment:?}");
+        next = next.wrapping_add(u32::try_from(segment.len()).unwrap());
+    }
+    count(programs) - before
 }

@@ -6,7 +6,6 @@ use tokenblock_tests::{
     bpf::{
         Fate, KEY, Programs,
         frame::{CUSTOMER_TAG, Frame, PROVIDER_TAG},
-        name,
     },
     fixtures::{Expected, Fixture, TOKENS, Token, all, listed},
 };
@@ -65,7 +64,11 @@ fn fixtures_in(programs: &mut Programs, wrap: impl Fn(Vec<u8>) -> Frame) {
                 (Fate::Passed, Counter::Clean)
             };
             assert_eq!(fate, want, "{context}: {counts:?}");
-            assert_eq!(counts.get(name(counter)), Some(&1), "{context}: {counts:?}");
+            assert_eq!(
+                counts.get(counter.name()),
+                Some(&1),
+                "{context}: {counts:?}"
+            );
             check_events(&context, &frame, fixture.expected, &programs.events());
         }
     }

@@ -19,6 +19,7 @@ mod shared;
 mod system;
 mod table;
 mod tier;
+mod unjudged;
 pub mod xdp;
 
 pub use counts::Counts;

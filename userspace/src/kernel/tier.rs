@@ -23,6 +23,7 @@ use super::{
     object::Variant,
     patterns::Patterns,
     programs::{Plan, Programs},
+    unjudged::Unjudged,
 };
 use crate::{
     cli,
@@ -47,6 +48,7 @@ pub struct KernelTier {
     keyed: Programs,
     /// While there are entries that are known by their SHA-256 alone.
     hashed: Option<Programs>,
+    unjudged: Unjudged,
     requests: UnboundedReceiver<Request>,
     /// How long the programs remember what they blocked.
     memory: Duration,
@@ -86,6 +88,7 @@ impl KernelTier {
             interfaces: Interfaces::open()?,
             keyed,
             hashed,
+            unjudged: Unjudged::new(&settings.policies),
             requests,
             memory: settings
                 .ban
@@ -148,6 +151,7 @@ impl KernelTier {
                 Some(change) = self.interfaces.change() => self.follow(&change),
                 _ = again.tick() => {
                     self.look_again().await;
+                    self.unjudged.look(&self.keyed.counters());
                     each(&mut self.keyed, &mut self.hashed).for_each(Programs::sweep);
                 }
                 _ = flush.tick(), if self.keyed.log.is_some() => {
@@ -243,6 +247,7 @@ fn program_settings(settings: &KernelSettings) -> Settings {
         on_hit: on_hit(settings.on_hit) as u32,
         judged: judged(settings.direction),
         ban: settings.ban.as_ref().map(ban_rule).unwrap_or_default(),
+        policies: settings.policies,
     }
 }
 

@@ -415,6 +415,40 @@ pub(super) fn framed_otherwise() -> Vec<Case> {
     ]
 }
 
+/// Datagrams that are put together before TCP reads them.
+pub(super) fn fragments() -> Vec<Case> {
+    // Over IPv6 the first has to hold the TCP header (RFC 7112).
+    const HEADER: usize = 48;
+    let in_fragments = |name, size: usize| {
+        case(format!("fragments: {name}"), move |client, token| {
+            let is_v6 = client.address().is_ipv6();
+            let size = if is_v6 { size.max(HEADER) } else { size };
+            client.connect(FIRST)?;
+            let stream = request(token);
+            for _ in 0..3 {
+                client.send_in_fragments(&client.segment(0, stream.clone()), size)?;
+                client.await_taken(stream.len(), LOSS)?;
+            }
+            Ok(stream)
+        })
+    };
+    vec![
+        in_fragments("of eight bytes", 8),
+        in_fragments("a TCP header and little more", HEADER),
+    ]
+}
+
+/// A datagram in one fragment, which is taken as any other.
+pub(super) fn whole_fragments() -> Vec<Case> {
+    vec![case("fragments: a whole one", |client, token| {
+        client.connect(FIRST)?;
+        let stream = request(token);
+        client.send_in_fragments(&client.segment(0, stream.clone()), 1400)?;
+        client.await_taken(stream.len(), LOSS)?;
+        Ok(stream)
+    })]
+}
+
 /// Connections that begin while another of the same ends is remembered.
 fn ports_used_again() -> Vec<Case> {
     let again = |name: &str, left: &'static str, shift: u32| {
