@@ -206,8 +206,11 @@ impl From<RemoteError> for Failure {
 impl From<ClientError> for Failure {
     fn from(error: ClientError) -> Self {
         let exit = match &error {
-            ClientError::Denied(_) | ClientError::Refused { status: 403, .. } => Exit::NoPermission,
-            ClientError::NobodyThere(_) => Exit::Unavailable,
+            ClientError::Denied(_)
+            | ClientError::Refused {
+                status: 401 | 403, ..
+            } => Exit::NoPermission,
+            ClientError::NobodyThere(_) | ClientError::Unreachable { .. } => Exit::Unavailable,
             ClientError::Refused {
                 status: 400..=499, ..
             } => Exit::Data,

@@ -21,6 +21,18 @@ pub(super) struct SocketArgs {
     /// Its state folder, as of `tokenblock run`
     #[arg(long, value_name = "DIR", env = "TOKENBLOCK_STATE_DIR")]
     pub(super) state_dir: Option<PathBuf>,
+
+    /// Its API by TCP in place of the socket, as https://HOST:PORT
+    #[arg(long, value_name = "URL", env = "TOKENBLOCK_CONTROL_URL")]
+    pub(super) control_url: Option<String>,
+
+    /// Authorities in PEM that the certificate there must come from [default: the system's]
+    #[arg(long, value_name = "FILE", env = "TOKENBLOCK_CONTROL_CA")]
+    pub(super) control_ca: Option<PathBuf>,
+
+    /// File with the credential that is shown there
+    #[arg(long, value_name = "FILE", env = "TOKENBLOCK_CONTROL_CREDENTIAL")]
+    pub(super) control_credential: Option<PathBuf>,
 }
 
 /// The arguments of `tokenblock status`.

@@ -1,4 +1,4 @@
-//! The client's end of the control socket.
+//! The client's end of the control API.
 
 use std::{
     convert::Infallible,
@@ -18,10 +18,10 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 use serde::{Serialize, de::DeserializeOwned};
-use tokio::{net::UnixStream, runtime, time::timeout};
+use tokio::{runtime, time::timeout};
 use zeroize::Zeroizing;
 
-use super::api::ErrorAnswer;
+use super::{api::ErrorAnswer, server::Server};
 use crate::exit::Failure;
 
 /// Longest time for an answer.
@@ -40,6 +40,14 @@ pub enum ClientError {
     /// The socket's mode.
     #[error("this user may not use the control socket {}", .0.display())]
     Denied(PathBuf),
+    /// Nobody answers by TCP, or it is somebody else.
+    #[error("no tokenblock answers at {url}: {error}")]
+    Unreachable {
+        /// The address.
+        url: String,
+        /// Why.
+        error: io::Error,
+    },
     /// It was not done; with its reason.
     #[error("{error}")]
     Refused {
@@ -55,17 +63,17 @@ pub enum ClientError {
 
 /// Asks a running tokenblock.
 pub(super) struct Client {
-    path: PathBuf,
+    server: Server,
     runtime: runtime::Runtime,
 }
 
 impl Client {
-    /// For the socket at this path.
-    pub(super) fn new(path: PathBuf) -> io::Result<Self> {
+    /// Of this server.
+    pub(super) fn new(server: Server) -> io::Result<Self> {
         let runtime = runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
-        Ok(Self { path, runtime })
+        Ok(Self { server, runtime })
     }
 
     /// Asks for what is under `path`.
@@ -81,6 +89,11 @@ impl Client {
     ) -> Result<(), Failure> {
         self.runtime.block_on(async {
             let answer = self.connected(Method::GET, path, Full::default()).await?;
+            if answer.status() != StatusCode::OK {
+                let status = answer.status();
+                let text = answer.into_body().collect().await.map_err(broken)?;
+                return Err(refused(status, &text.to_bytes()).into());
+            }
             let mut body = answer.into_body();
             let mut text = Vec::new();
             while let Some(frame) = body.frame().await {
@@ -139,11 +152,7 @@ impl Client {
         if status == StatusCode::OK {
             return serde_json::from_slice(&text).map_err(broken);
         }
-        let answer: ErrorAnswer = serde_json::from_slice(&text).map_err(broken)?;
-        Err(ClientError::Refused {
-            status: status.as_u16(),
-            error: answer.error,
-        })
+        Err(refused(status, &text))
     }
 
     async fn answer(
@@ -165,15 +174,7 @@ impl Client {
         path: &str,
         body: impl Body<Data = Bytes, Error = Infallible> + Send + Unpin + 'static,
     ) -> Result<Response<Incoming>, ClientError> {
-        let stream = UnixStream::connect(&self.path).await;
-        let stream = stream.map_err(|error| {
-            let path = self.path.clone();
-            if error.kind() == io::ErrorKind::PermissionDenied {
-                ClientError::Denied(path)
-            } else {
-                ClientError::NobodyThere(path)
-            }
-        })?;
+        let stream = self.server.connect().await?;
         let handshake = http1::handshake(TokioIo::new(stream)).await;
         let (mut sender, connection) = handshake.map_err(broken)?;
         // Its end is the end of the answer.
@@ -183,8 +184,12 @@ impl Client {
             .uri(path)
             .header(header::HOST, "tokenblock")
             .header(header::CONTENT_TYPE, "application/json")
-            .body(body)
-            .map_err(broken)?;
+            .body(body);
+        let mut request = request.map_err(broken)?;
+        if let Some(credential) = self.server.credential() {
+            let headers = request.headers_mut();
+            headers.insert(header::AUTHORIZATION, credential.clone());
+        }
         sender.send_request(request).await.map_err(broken)
     }
 }
@@ -214,6 +219,16 @@ impl<F: FnMut(usize) + Unpin> Body for Text<F> {
 
     fn size_hint(&self) -> SizeHint {
         SizeHint::with_exact(self.rest.len() as u64)
+    }
+}
+
+fn refused(status: StatusCode, text: &[u8]) -> ClientError {
+    match serde_json::from_slice::<ErrorAnswer>(text) {
+        Ok(answer) => ClientError::Refused {
+            status: status.as_u16(),
+            error: answer.error,
+        },
+        Err(error) => broken(error),
     }
 }
 

@@ -19,12 +19,9 @@ use super::{
     },
     client::Client,
     import::import,
-    settings::socket_in,
+    server::Server,
 };
-use crate::{
-    exit::{Exit, Failure},
-    settings::{SettingsError, Surroundings},
-};
+use crate::exit::{Exit, Failure};
 
 /// Tokens in one request.
 const BATCH: usize = 10_000;
@@ -63,15 +60,8 @@ pub fn status(args: &StatusArgs) -> Result<Exit, Failure> {
 }
 
 pub(super) fn client(at: &SocketArgs) -> Result<Client, Failure> {
-    let path = match (&at.control_socket, &at.state_dir) {
-        (Some(path), _) => path.clone(),
-        (None, Some(folder)) => socket_in(folder),
-        (None, None) => {
-            let folder = Surroundings::of_process().state_dir();
-            socket_in(&folder.ok_or(SettingsError::NoStateDir)?)
-        }
-    };
-    Client::new(path).map_err(|error| Failure::new(Exit::Os, error))
+    let server = Server::new(at)?;
+    Client::new(server).map_err(|error| Failure::new(Exit::Os, error))
 }
 
 fn add(args: &AddArgs) -> Result<Exit, Failure> {

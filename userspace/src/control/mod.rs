@@ -1,6 +1,6 @@
 //! The control socket of a running tokenblock, and the commands that use it.
 //!
-//! Here: `socket | remote -> serve -> desk -> api -> keeper`. There: `args -> commands -> client`.
+//! Here: `socket | remote -> serve -> desk -> api -> keeper`. There: `args -> commands -> client -> server`.
 
 mod api;
 mod args;
@@ -18,6 +18,7 @@ mod receivers;
 mod refusal;
 mod remote;
 mod serve;
+mod server;
 mod settings;
 mod socket;
 mod upload;

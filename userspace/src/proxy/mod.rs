@@ -37,7 +37,7 @@ use std::{
 
 use tokio::sync::{oneshot, watch};
 
-pub(crate) use self::tls::ServerTls;
+pub(crate) use self::tls::{ServerTls, UpstreamTls};
 use self::{
     accept::{Lasting, Live, WorkerSeed},
     admission::Admission,

@@ -99,4 +99,6 @@ fn others_are_refused_whatever_the_mode() {
         "--control-socket=c.sock",
     ];
     assert_eq!(as_nobody(&host, "65534", &check).0, 77);
+    let list = ["deny", "list", "--control-socket=c.sock"];
+    assert_eq!(as_nobody(&host, "65534", &list).0, 77);
 }

@@ -214,3 +214,73 @@ fn settings_that_would_leave_it_open_are_refused() {
         "{error}"
     );
 }
+
+#[test]
+fn every_command_works_by_tcp_as_by_the_socket() {
+    let host = Host::new();
+    let running = Remote::start(&host, &[]);
+    let url = format!(
+        "--control-url=https://localhost:{}",
+        running.remote.unwrap().port()
+    );
+    let call = |args: &[&str], input: &str| {
+        let at = [
+            &*url,
+            "--control-ca=api.pem",
+            "--control-credential=credential",
+        ];
+        host.call(&[args, &at].concat(), input)
+    };
+    let (code, _, error) = call(&["deny", "add"], LEAKED);
+    assert!(code == 0 && running.blocks(LEAKED), "{error}");
+    let (code, out, _) = call(&["deny", "list"], "");
+    assert!(code == 0 && out.lines().count() == 2, "{out}");
+    let (code, out, _) = call(&["deny", "import", "--list", "-"], "listed-token-0001\n");
+    assert!(code == 0 && out.starts_with("1 added") && running.blocks("listed-token-0001"));
+    assert_eq!(call(&["deny", "check"], LEAKED).0, 0);
+    assert_eq!(call(&["status"], "").0, 0);
+    let (code, _, _) = call(&["deny", "remove"], LEAKED);
+    assert!(code == 0 && !running.blocks(LEAKED));
+
+    // Neither without a credential, nor to somebody else.
+    let other = host.path("other");
+    secret(&other, &CREDENTIAL.to_uppercase());
+    certify(&host.path(""));
+    for (args, exit, part) in [
+        (vec![&*url], 64, "--control-credential is needed"),
+        (
+            vec![
+                &*url,
+                "--control-ca=api.pem",
+                "--control-credential=nothing",
+            ],
+            66,
+            "can't be read",
+        ),
+        (
+            vec!["--control-url=http://a:1", "--control-credential=other"],
+            64,
+            "reads https://",
+        ),
+    ] {
+        let (code, _, error) = host.call(&[&["status"], &args[..]].concat(), "");
+        assert!(code == exit && error.contains(part), "{code} {error}");
+    }
+    // Once the new certificate is shown, which this command trusts.
+    let at = [&*url, "--control-ca=api.pem", "--control-credential=other"];
+    until(
+        || host.call(&[&["deny", "list"], &at[..]].concat(), "").0 == 77,
+        "a wrong credential is refused",
+    );
+    certify(&host.path("state"));
+    let at = [
+        &*url,
+        "--control-ca=state/api.pem",
+        "--control-credential=credential",
+    ];
+    let (code, _, error) = host.call(&[&["status"], &at[..]].concat(), "");
+    assert!(
+        code == 69 && error.contains("no tokenblock answers at https://"),
+        "{code} {error}"
+    );
+}

@@ -53,7 +53,7 @@ impl Upstream {
         &self.host
     }
 
-    pub(in crate::proxy) fn port(&self) -> u16 {
+    pub(crate) fn port(&self) -> u16 {
         self.port
     }
 
@@ -64,7 +64,7 @@ impl Upstream {
     }
 
     /// The host alone.
-    pub(in crate::proxy) fn server_name(&self) -> String {
+    pub(crate) fn server_name(&self) -> String {
         match &self.host {
             Host::Address(address) => address.to_string(),
             Host::Name(name) => name.clone(),

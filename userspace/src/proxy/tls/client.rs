@@ -18,7 +18,7 @@ use crate::proxy::{
 
 /// How an upstream is spoken to over TLS: its certificate is always verified, there is no way around it.
 #[derive(Clone)]
-pub(in crate::proxy) struct UpstreamTls {
+pub(crate) struct UpstreamTls {
     /// Offers what the settings allow.
     any: TlsConnector,
     /// Offers HTTP/1.1 alone, for requests that need it (upgrades).
@@ -31,7 +31,7 @@ impl UpstreamTls {
     ///
     /// # Errors
     /// Where a file can't be used, or no authority is known.
-    pub(in crate::proxy) fn new(
+    pub(crate) fn new(
         upstream: &Upstream,
         settings: &UpstreamTlsSettings,
         http: UpstreamHttp,
@@ -65,7 +65,7 @@ impl UpstreamTls {
     ///
     /// # Errors
     /// Where the upstream is not who it should be, or breaks off.
-    pub(in crate::proxy) async fn connect(
+    pub(crate) async fn connect(
         &self,
         stream: TcpStream,
         http1_only: bool,

@@ -7,8 +7,7 @@ mod sni;
 
 use std::path::{Path, PathBuf};
 
-pub(super) use self::client::UpstreamTls;
-pub(crate) use self::server::ServerTls;
+pub(crate) use self::{client::UpstreamTls, server::ServerTls};
 
 /// Where the OCSP response to staple lies.
 fn staple_path(cert: &Path) -> PathBuf {
