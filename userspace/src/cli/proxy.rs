@@ -277,6 +277,16 @@ pub struct TimeoutArgs {
     #[arg(default_value_t = Span(Timeouts::default().upstream_idle))]
     pub timeout_upstream_idle: Span,
 
+    /// For a connection to a server altogether; the next is made to the address that its name has then
+    #[arg(long, value_name = "TIME", env = "TOKENBLOCK_TIMEOUT_UPSTREAM_AGE")]
+    #[arg(default_value_t = Span(Timeouts::default().upstream_age))]
+    pub timeout_upstream_age: Span,
+
+    /// For a pause in both directions of an upgraded connection (`WebSocket`)
+    #[arg(long, value_name = "TIME", env = "TOKENBLOCK_TIMEOUT_TUNNEL")]
+    #[arg(default_value_t = Span(Timeouts::default().tunnel))]
+    pub timeout_tunnel: Span,
+
     /// From the order to stop until what is still open is cut off
     #[arg(long, value_name = "TIME", env = "TOKENBLOCK_TIMEOUT_DRAIN")]
     #[arg(default_value_t = Span(Timeouts::default().drain))]
@@ -332,6 +342,12 @@ pub struct LimitArgs {
     #[arg(long, value_name = "N", env = "TOKENBLOCK_LIMIT_HEADER_FIELDS")]
     #[arg(default_value_t = Limits::default().header_fields)]
     pub limit_header_fields: usize,
+
+    /// Bytes a second of a request body that a client has to send, on average over the time that was waited for it, once
+    /// that is longer than --timeout-body; 0 leaves it time
+    #[arg(long, value_name = "BYTES", env = "TOKENBLOCK_LIMIT_BODY_RATE")]
+    #[arg(default_value_t = Limits::default().body_rate)]
+    pub limit_body_rate: u64,
 
     /// Bytes of the body of a refused request that are read and forgotten, so that its connection can stay open;
     /// a longer one ends it

@@ -25,6 +25,7 @@ pub(super) struct Activity {
     requests: AtomicU64,
     /// Request bodies of which the next bytes are waited for.
     bodies_waiting: AtomicU64,
+    /// When bytes came, or were first waited for.
     last_read: AtomicU64,
     /// Whether heads come among other frames, so that bytes don't tell of one.
     http2: AtomicBool,
@@ -112,6 +113,8 @@ impl Activity {
     pub(super) fn on_body_waiting(&self, waiting: bool) {
         let count = get(&self.bodies_waiting);
         let count = if waiting {
+            // A client can't be late with what nobody had asked it for.
+            set(&self.last_read, self.now());
             count + 1
         } else {
             count.saturating_sub(1)

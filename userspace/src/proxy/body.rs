@@ -6,13 +6,14 @@ use std::{
     rc::Rc,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    task::{Context, Poll, Waker},
+    task::{Context, Poll, Wake, Waker},
     time::Duration,
 };
 
 use bytes::Bytes;
+use futures_util::task::AtomicWaker;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tokio::time::{Instant, Sleep, sleep};
 
@@ -20,7 +21,7 @@ use super::{
     activity::Activity,
     connection::Peer,
     inspect::{Form, Verdict},
-    refuse,
+    refuse::{self, Reason},
     stalls::Stall,
     upstream::Lease,
 };
@@ -34,6 +35,9 @@ pub(super) enum BodyError {
     /// A listed token was found in it.
     #[error("a listed token")]
     ListedToken,
+    /// The client sends it too slowly.
+    #[error("it comes too slowly")]
+    TooSlow,
 }
 
 /// The body of a request, on its way to an upstream.
@@ -45,8 +49,11 @@ struct Upload {
     /// Whether what is left of it is read when nobody wants it any more.
     lingers: bool,
     peer: Rc<Peer>,
-    /// Whether `peer` has been told that bytes are waited for.
-    waiting: bool,
+    /// What is woken when bytes have come, and the same as a waker.
+    bell: Arc<Bell>,
+    waker: Waker,
+    /// Bytes that came.
+    received: u64,
     progress: Rc<Progress>,
     /// Where the client waits to be told to send it.
     hold: Option<Hold>,
@@ -84,8 +91,10 @@ impl Hold {
 pub(super) struct Progress {
     /// When the last frame of the body was passed on.
     pub(super) at: Cell<Instant>,
-    /// Whether a listed token was found in it.
-    pub(super) blocked: Cell<bool>,
+    /// Why the request is refused after all.
+    pub(super) refused: Cell<Option<Reason>>,
+    /// Whether the response has begun: what the client sends now may wait for what it reads.
+    pub(super) answered: Cell<bool>,
 }
 
 impl Progress {
@@ -93,7 +102,8 @@ impl Progress {
     pub(super) fn new() -> Self {
         Self {
             at: Cell::new(Instant::now()),
-            blocked: Cell::new(false),
+            refused: Cell::new(None),
+            answered: Cell::new(false),
         }
     }
 }
@@ -116,11 +126,14 @@ impl RequestBody {
         if incoming.is_end_stream() {
             return Self::empty();
         }
+        let bell = Arc::new(Bell::new(&peer.client.activity));
         Self(Some(Box::new(Upload {
             incoming: Some(incoming),
             lingers,
             peer: Rc::clone(peer),
-            waiting: false,
+            waker: Arc::clone(&bell).into(),
+            bell,
+            received: 0,
             progress: Rc::clone(progress),
             hold,
             form,
@@ -154,8 +167,13 @@ impl Upload {
         let Some(incoming) = &mut self.incoming else {
             return Poll::Ready(None);
         };
-        let polled = Pin::new(incoming).poll_frame(cx);
-        self.set_waiting(polled.is_pending());
+        self.bell.waker.register(cx.waker());
+        let polled = Pin::new(incoming).poll_frame(&mut Context::from_waker(&self.waker));
+        if polled.is_pending() {
+            self.bell.hang();
+        } else {
+            self.bell.ring();
+        }
         polled.map(|frame| match frame {
             Some(frame) => Some(self.pass(frame)),
             None if self.ends_in_token() => Some(Err(self.block())),
@@ -170,7 +188,7 @@ impl Upload {
     }
 
     fn block(&self) -> BodyError {
-        self.progress.blocked.set(true);
+        self.progress.refused.set(Some(Reason::ListedToken));
         BodyError::ListedToken
     }
 
@@ -180,6 +198,10 @@ impl Upload {
     ) -> Result<Frame<Bytes>, BodyError> {
         let frame = frame?;
         self.progress.at.set(Instant::now());
+        if self.is_too_slow(&frame) {
+            self.progress.refused.set(Some(Reason::SlowBody));
+            return Err(BodyError::TooSlow);
+        }
         if let Some(trailers) = frame.trailers_ref()
             && self.peer.inspect_trailers(trailers) == Verdict::Block
         {
@@ -201,17 +223,73 @@ impl Upload {
         self.incoming.as_ref().is_none_or(Body::is_end_stream)
     }
 
-    fn set_waiting(&mut self, waiting: bool) {
-        if self.waiting != waiting {
-            self.waiting = waiting;
-            self.peer.client.activity.on_body_waiting(waiting);
+    /// Whether the client takes its time. What an upstream takes doesn't count.
+    fn is_too_slow(&mut self, frame: &Frame<Bytes>) -> bool {
+        self.received += frame.data_ref().map_or(0, |data| data.len() as u64);
+        let settings = &self.peer.worker.settings;
+        let rate = u128::from(settings.limits.body_rate);
+        let waited = self.bell.waited();
+        let owed = rate * waited.as_millis() / 1000;
+        waited > settings.timeouts.body
+            && u128::from(self.received) < owed
+            && !self.progress.answered.get()
+    }
+}
+
+/// Rings when the next bytes of a body have come, though whoever wants them may have no time for them yet: an upstream
+/// that takes its time is not the client's fault.
+struct Bell {
+    activity: Arc<Activity>,
+    waker: AtomicWaker,
+    /// Since when bytes are waited for, in the milliseconds of the connection's activity; 0 while they aren't.
+    since: AtomicU64,
+    /// Milliseconds for which they were waited for before.
+    waited: AtomicU64,
+}
+
+impl Bell {
+    fn new(activity: &Arc<Activity>) -> Self {
+        Self {
+            activity: Arc::clone(activity),
+            waker: AtomicWaker::new(),
+            since: AtomicU64::new(0),
+            waited: AtomicU64::new(0),
         }
+    }
+
+    /// Bytes are waited for.
+    fn hang(&self) {
+        if self.since.load(Ordering::Relaxed) == 0 {
+            self.since.store(self.activity.now(), Ordering::Relaxed);
+            self.activity.on_body_waiting(true);
+        }
+    }
+
+    /// They have come, or are waited for no longer.
+    fn ring(&self) {
+        let since = self.since.swap(0, Ordering::Relaxed);
+        if since != 0 {
+            let more = self.activity.now().saturating_sub(since);
+            self.waited.fetch_add(more, Ordering::Relaxed);
+            self.activity.on_body_waiting(false);
+        }
+    }
+
+    fn waited(&self) -> Duration {
+        Duration::from_millis(self.waited.load(Ordering::Relaxed))
+    }
+}
+
+impl Wake for Bell {
+    fn wake(self: Arc<Self>) {
+        self.ring();
+        self.waker.wake();
     }
 }
 
 impl Drop for Upload {
     fn drop(&mut self) {
-        self.set_waiting(false);
+        self.bell.ring();
         if let Some(rest) = self.incoming.take().filter(|_| self.lingers) {
             refuse::linger(&self.peer.worker, rest);
         }

@@ -66,6 +66,8 @@ pub(super) enum Closed {
     IdleTimeout,
     /// A request body stalled for too long.
     BodyTimeout,
+    /// Nothing came through an upgraded connection for too long.
+    TunnelTimeout,
     /// The client stopped reading a response for too long.
     WriteTimeout,
     /// The client broke the protocol, or went away in mid-message.

@@ -119,7 +119,7 @@ async fn lease(group: &Group, upgrade: bool) -> Result<(Rc<Pool>, Lease), Reason
             }
         }
     }
-    Err(failed)
+    Err(group.exhausted(failed))
 }
 
 /// Why an attempt gave no response.
@@ -144,6 +144,7 @@ async fn attempt(
     progress.at.set(Instant::now());
     let failure = match within(limit, progress, lease.send(request)).await {
         Some(Ok(response)) => {
+            progress.answered.set(true);
             pool.on_success();
             return Ok(response);
         }
@@ -172,9 +173,9 @@ fn broken(
 ) -> Failure {
     let unsent = error.take_message();
     let error = error.into_error();
-    if progress.blocked.get() {
+    if let Some(reason) = progress.refused.get() {
         return Failure {
-            reason: Reason::ListedToken,
+            reason,
             may_retry: false,
             blames_upstream: false,
             unsent: None,

@@ -31,7 +31,9 @@ pub(super) enum Reason {
     Host,
     /// More fields than allowed (RFC 6585 section 5).
     HeaderFields,
-    /// No upstream is for it.
+    /// Its body comes too slowly (RFC 9110 section 15.5.9).
+    SlowBody,
+    /// No upstream is for it, or all that are were left out.
     NoUpstream,
     /// No upstream could be connected to.
     UpstreamConnect,
@@ -51,6 +53,7 @@ impl Reason {
             Self::Connect => StatusCode::METHOD_NOT_ALLOWED,
             Self::Target | Self::Host => StatusCode::BAD_REQUEST,
             Self::HeaderFields => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::SlowBody => StatusCode::REQUEST_TIMEOUT,
             Self::NoUpstream => StatusCode::SERVICE_UNAVAILABLE,
             Self::UpstreamConnect | Self::UpstreamFailed => StatusCode::BAD_GATEWAY,
             Self::UpstreamConnectTimeout | Self::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,

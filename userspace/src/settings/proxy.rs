@@ -213,6 +213,8 @@ fn timeouts(args: &TimeoutArgs) -> Timeouts {
         upstream_response: args.timeout_response.0,
         upstream_continue: args.timeout_continue.0,
         upstream_idle: args.timeout_upstream_idle.0,
+        upstream_age: args.timeout_upstream_age.0,
+        tunnel: args.timeout_tunnel.0,
         drain: args.timeout_drain.0,
     }
 }
@@ -229,6 +231,7 @@ fn limits(args: &LimitArgs, upstreams: &UpstreamArgs) -> Limits {
         header_fields: args.limit_header_fields,
         discard_bytes: args.limit_discard_bytes,
         upstream_streams: upstreams.upstream_streams,
+        body_rate: args.limit_body_rate,
         form_bytes: args.limit_form_bytes,
         upstream_idle: upstreams.upstream_keep,
     }
@@ -315,6 +318,9 @@ mod tests {
             ("--timeout-response=9s", "upstream_response: 9s"),
             ("--timeout-continue=9s", "upstream_continue: 9s"),
             ("--timeout-upstream-idle=9s", "upstream_idle: 9s"),
+            ("--timeout-upstream-age=9s", "upstream_age: 9s"),
+            ("--timeout-tunnel=9s", "tunnel: 9s"),
+            ("--limit-body-rate=9", "body_rate: 9"),
             ("--timeout-drain=9s", "drain: 9s"),
             ("--limit-connections=9", "connections: 9"),
             (

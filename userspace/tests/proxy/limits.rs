@@ -1,6 +1,10 @@
 //! Limits, each with a client that goes beyond it and another that is served all the same.
 
-use std::{io::Write as _, net::TcpStream, time::Duration};
+use std::{
+    io::{Read as _, Write as _},
+    net::TcpStream,
+    time::Duration,
+};
 
 use tokenblock::proxy::ProxySettings;
 
@@ -129,6 +133,101 @@ fn a_slow_body() {
     counted_and_served(&tier, "proxy_closed_body_timeout");
 }
 
+/// Sends a body of sixty bytes, each behind a pause that is shorter than what is allowed; gives the answer.
+fn drip(tier: &Tier) -> String {
+    let mut client = tier.connect();
+    client.send("POST / HTTP/1.1\r\nHost: h\r\nConnection: close\r\nContent-Length: 60\r\n\r\n");
+    for _ in 0..60 {
+        std::thread::sleep(SOON / 10);
+        if client.0.write_all(b"x").is_err() {
+            break;
+        }
+    }
+    client.rest()
+}
+
+#[test]
+fn a_body_that_drips() {
+    let origin = Origin::echo();
+    let dripping = |rate| {
+        tier(&origin, |s| {
+            s.timeouts.body = SOON;
+            s.limits.body_rate = rate;
+        })
+    };
+    let strict = dripping(1000);
+    let reply = drip(&strict);
+    assert!(reply.starts_with("HTTP/1.1 408 "), "{reply}");
+    assert!(reply.contains("slow_body"), "{reply}");
+    counted_and_served(&strict, "proxy_refused_slow_body");
+    for rate in [0, 1] {
+        let reply = drip(&dripping(rate));
+        assert!(reply.starts_with("HTTP/1.1 200 "), "{reply}");
+    }
+}
+
+/// Reads a head and nothing that follows it.
+fn head_alone(stream: &mut Raw) {
+    let (mut head, mut byte) = (Vec::new(), [0]);
+    while !head.ends_with(b"\r\n\r\n") {
+        stream.0.read_exact(&mut byte).unwrap();
+        head.push(byte[0]);
+    }
+}
+
+#[test]
+fn an_upstream_that_takes_its_time_is_not_the_clients_fault() {
+    // More than the sockets on the way hold.
+    const LARGE: usize = 16 << 20;
+    let upstream = raw_origin(|_, mut upstream| {
+        head_alone(&mut upstream);
+        std::thread::sleep(SOON * 8);
+        let mut left = LARGE;
+        let mut buffer = vec![0; 1 << 16];
+        while left > 0 {
+            left -= upstream.0.read(&mut buffer).unwrap();
+        }
+        upstream.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+    });
+    let tier = Tier::plain(upstream, |s| {
+        s.timeouts.body = SOON * 4;
+        s.limits.body_rate = LARGE as u64;
+    });
+    let body = "x".repeat(LARGE);
+    let mut client = tier.connect();
+    client.send(&format!(
+        "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: {LARGE}\r\n\r\n"
+    ));
+    client.send(&body);
+    assert!(client.until("ok").starts_with("HTTP/1.1 200 "));
+}
+
+#[test]
+fn a_silent_tunnel() {
+    let upstream = raw_origin(|_, mut upstream| {
+        upstream.until("\r\n\r\n");
+        upstream
+            .send("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n");
+        for _ in 0..6 {
+            upstream.until(".");
+            upstream.send(".");
+        }
+        upstream.rest();
+    });
+    let tier = Tier::plain(upstream, |s| s.timeouts.tunnel = SOON);
+    let mut client = tier.connect();
+    client.send("GET / HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n");
+    client.until("\r\n\r\n");
+    // Whoever says something now and then goes on.
+    for _ in 0..6 {
+        std::thread::sleep(SOON / 3);
+        client.send(".").until(".");
+    }
+    assert_eq!(tier.count("proxy_closed_tunnel_timeout"), 0);
+    assert_eq!(client.rest(), "");
+    tier.wait_for("proxy_closed_tunnel_timeout", 1);
+}
+
 #[test]
 fn a_slow_body_of_a_refused_request() {
     let origin = Origin::echo();
@@ -235,8 +334,84 @@ fn frames_without_use() {
             break;
         }
     }
-    std::thread::sleep(SOON);
+    // The HTTP/2 library may be the first to have enough of it.
+    let ended = |tier: &Tier| {
+        let closed = ["control_flood", "protocol", "header_too_large"];
+        let sum: u64 = closed
+            .iter()
+            .map(|why| tier.count(&format!("proxy_closed_{why}")))
+            .sum();
+        sum == 4
+    };
+    let start = std::time::Instant::now();
+    while !ended(&tier) {
+        assert!(start.elapsed() < Duration::from_secs(5), "it goes on");
+        std::thread::sleep(Duration::from_millis(5));
+    }
     counted_and_served(&tier, "proxy_closed_control_flood");
+}
+
+/// Clients that do nothing but harm, as many as there can be, and one that is served all the while.
+#[test]
+fn all_at_once_beside_a_client_that_is_served() {
+    let origin = Origin::echo();
+    let tier = tier(&origin, |s| {
+        s.workers = 1.try_into().unwrap();
+        s.limits.http2_resets = 10;
+        s.limits.http2_control_frames = 200;
+    });
+    let mut kept = tier.connect();
+    std::thread::scope(|scope| {
+        let floods: [(u8, u8, &[u8]); 4] = [
+            (PING, 0, &[0; 8]),
+            (SETTINGS, 0, &[]),
+            (HEADERS, END_STREAM | END_HEADERS, GET),
+            (CONTINUATION, 0, &[]),
+        ];
+        for (kind, flags, payload) in floods {
+            let tier = &tier;
+            scope.spawn(move || {
+                for _ in 0..20 {
+                    let mut client = http2(tier);
+                    frame(&mut client, SETTINGS, 0, 0, &[]);
+                    if kind == CONTINUATION {
+                        frame(&mut client, HEADERS, END_STREAM, 1, GET);
+                    }
+                    for n in 0..500 {
+                        let id = match kind {
+                            HEADERS => n * 2 + 1,
+                            CONTINUATION => 1,
+                            _ => 0,
+                        };
+                        let sent = try_frame(&mut client, kind, flags, id, payload);
+                        let mut reset = || try_frame(&mut client, RST_STREAM, 0, id, &[0, 0, 0, 8]);
+                        if sent.is_err() || (kind == HEADERS && reset().is_err()) {
+                            break;
+                        }
+                    }
+                }
+            });
+        }
+        for _ in 0..50 {
+            let start = std::time::Instant::now();
+            let reply = kept.send(REQUEST).until("tokenblock\n\n");
+            assert!(reply.starts_with("HTTP/1.1 200 "), "{reply}");
+            assert!(start.elapsed() < Duration::from_secs(2));
+        }
+    });
+    assert_eq!(tier.curl("/", &["--http2-prior-knowledge"]).status, 200);
+    // The HTTP/2 library may be the first to have enough of one.
+    let ended = || -> u64 {
+        let why = ["control_flood", "reset_flood", "protocol"];
+        why.iter()
+            .map(|why| tier.count(&format!("proxy_closed_{why}")))
+            .sum()
+    };
+    let start = std::time::Instant::now();
+    while ended() < 80 {
+        assert!(start.elapsed() < Duration::from_secs(5), "{}", ended());
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 const HEADERS: u8 = 1;

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokenblock::proxy::{Balance, ProxySettings};
+use tokenblock::proxy::{Balance, ProxySettings, UpstreamHttp};
 
 use crate::support::{Origin, Raw, Tier, raw_origin};
 
@@ -105,6 +105,68 @@ fn a_server_that_is_gone_is_left_out_until_it_is_back() {
     while was_asked.try_recv().is_err() {
         assert_eq!(tier.curl("/", &[]).status, 200);
         assert!(start.elapsed() < Duration::from_secs(5), "not asked again");
+    }
+}
+
+#[test]
+fn where_no_server_is_usable_503_says_so_until_one_is_back() {
+    let gone = || {
+        TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap()
+    };
+    let (one, other) = (gone(), gone());
+    let tier = Tier::plain(one, |s| {
+        one_worker(s);
+        s.health.eject = Duration::from_millis(300);
+        s.more_upstreams = vec![format!("http://{other}").parse().unwrap()];
+    });
+    // Over the path of plain requests, and over the other.
+    for body in [&[][..], &["-d", "x"]] {
+        let start = Instant::now();
+        loop {
+            let reply = tier.curl("/", body);
+            if reply.status == 503 {
+                assert_eq!(reply.body, "{\"error\":\"no_upstream\"}\n");
+                break;
+            }
+            assert_eq!(reply.status, 502, "{reply:?}");
+            assert!(start.elapsed() < Duration::from_secs(5), "still 502");
+        }
+    }
+    assert!(tier.count("proxy_refused_no_upstream") >= 2);
+    assert_eq!(tier.count("proxy_upstreams_ejected_total"), 2);
+    let back = TcpListener::bind(other).unwrap();
+    thread::spawn(move || {
+        for stream in back.incoming() {
+            let mut upstream = Raw(stream.unwrap());
+            upstream.until("\r\n\r\n");
+            upstream.send("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok");
+        }
+    });
+    let start = Instant::now();
+    while tier.curl("/", &[]).status != 200 {
+        assert!(start.elapsed() < Duration::from_secs(5), "not asked again");
+    }
+}
+
+#[test]
+fn connections_are_made_anew_in_time() {
+    for http in [UpstreamHttp::Http1, UpstreamHttp::Http2] {
+        let origin = Origin::echo();
+        let tier = Tier::plain(origin.address, |s| {
+            one_worker(s);
+            s.upstream_http = http;
+            s.timeouts.upstream_age = Duration::from_millis(200);
+        });
+        let start = Instant::now();
+        while origin.connections() < 3 {
+            for body in [&[][..], &["-d", "x"]] {
+                assert_eq!(tier.curl("/", body).status, 200);
+            }
+            assert!(start.elapsed() < Duration::from_secs(5), "{http:?}");
+        }
     }
 }
 

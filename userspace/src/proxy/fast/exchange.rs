@@ -324,7 +324,7 @@ async fn lease(group: &Group) -> Result<(Rc<Pool>, Bare), Reason> {
             }
         }
     }
-    Err(failed)
+    Err(group.exhausted(failed))
 }
 
 /// Notes what a failure says of the upstream.

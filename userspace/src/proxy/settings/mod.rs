@@ -225,6 +225,11 @@ pub struct Timeouts {
     pub upstream_continue: Duration,
     /// An upstream connection that is kept for the next request. Default: 30 s.
     pub upstream_idle: Duration,
+    /// An upstream connection altogether, until it is used no more: the next is made to the address that the upstream's
+    /// name has then. Default: 5 min.
+    pub upstream_age: Duration,
+    /// A pause in both directions of an upgraded connection (`WebSocket`). Default: 1 h.
+    pub tunnel: Duration,
     /// From the order to stop until what is still open is cut off. Default: 800 ms.
     pub drain: Duration,
 }
@@ -254,6 +259,9 @@ pub struct Limits {
     pub discard_bytes: u64,
     /// Requests at a time on one HTTP/2 connection to an upstream; one more opens another. Default: 100.
     pub upstream_streams: usize,
+    /// Bytes a second of a request body that a client has to send, on average over the time that was waited for it, once
+    /// that is longer than the longest pause. Default: 128; 0 leaves it time.
+    pub body_rate: u64,
     /// Bytes of a form (`application/x-www-form-urlencoded`) that are judged like a query, while it passes.
     /// Default: 0, which judges none.
     pub form_bytes: u64,
@@ -397,6 +405,8 @@ impl Default for Timeouts {
             upstream_response: Duration::from_mins(1),
             upstream_continue: Duration::from_secs(1),
             upstream_idle: Duration::from_secs(30),
+            upstream_age: Duration::from_mins(5),
+            tunnel: Duration::from_hours(1),
             drain: Duration::from_millis(800),
         }
     }
@@ -416,6 +426,7 @@ impl Default for Limits {
             form_bytes: 0,
             discard_bytes: 64 * 1024,
             upstream_streams: 100,
+            body_rate: 128,
             upstream_idle: 512,
         }
     }

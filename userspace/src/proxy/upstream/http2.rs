@@ -8,6 +8,7 @@ use hyper::{
     client::conn::{TrySendError, http2},
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::time::Instant;
 
 use crate::proxy::{
     body::RequestBody, connection::OnThisThread, settings::Timeouts, stream::Transport,
@@ -19,6 +20,7 @@ pub(super) struct Shared {
     sender: http2::SendRequest<RequestBody>,
     /// Requests that are not over yet.
     streams: Rc<Cell<usize>>,
+    made: Instant,
 }
 
 /// The place of one request; given back when dropped.
@@ -48,7 +50,13 @@ impl Shared {
         Ok(Self {
             sender,
             streams: Rc::default(),
+            made: Instant::now(),
         })
+    }
+
+    /// When it was made.
+    pub(super) fn made(&self) -> Instant {
+        self.made
     }
 
     /// Whether requests can still be sent.

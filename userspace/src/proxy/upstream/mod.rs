@@ -63,6 +63,15 @@ struct Standing {
 struct Idle<T> {
     link: T,
     since: Instant,
+    made: Instant,
+}
+
+/// Where a connection that was leased comes from.
+#[derive(Clone, Copy)]
+struct Origin {
+    made: Instant,
+    /// Whether it served a request before, so that the upstream may have closed it by now.
+    reused: bool,
 }
 
 /// An HTTP/1.1 connection without a library, that belongs to one request until it is given back. Dropped before,
@@ -70,7 +79,7 @@ struct Idle<T> {
 pub(super) struct Bare {
     stream: Transport,
     share: Share,
-    reused: bool,
+    origin: Origin,
 }
 
 /// A connection, or a place on one, that belongs to one request until it is given back. Dropped before, it is
@@ -78,8 +87,7 @@ pub(super) struct Bare {
 pub(super) struct Lease {
     connection: Connection,
     share: Share,
-    /// Whether it served a request before, so that the upstream may have closed it by now.
-    reused: bool,
+    origin: Origin,
 }
 
 /// One request's share of an upstream's work.
@@ -135,24 +143,24 @@ impl Pool {
     /// # Errors
     /// Why there is none.
     pub(super) async fn lease(self: &Rc<Self>, upgrade: bool) -> Result<Lease, Reason> {
-        if let Some(link) = self.take_idle() {
-            return Ok(self.leased(Connection::Http1(link), true));
+        if let Some((link, made)) = self.take_idle() {
+            return Ok(self.leased(Connection::Http1(link), Origin::kept(made)));
         }
-        if let Some(stream) = self.take_idle_bare()
+        if let Some((stream, made)) = self.take_idle_bare()
             && let Ok(link) = Link::new(stream).await
         {
-            return Ok(self.leased(Connection::Http1(Box::new(link)), true));
+            return Ok(self.leased(Connection::Http1(Box::new(link)), Origin::kept(made)));
         }
         if self.settings.upstream_http == UpstreamHttp::Http1 || upgrade {
             return self.connect(upgrade).await;
         }
         if let Some(stream) = self.take_stream() {
-            return Ok(self.leased(Connection::Http2(stream), true));
+            return Ok(self.leased(Connection::Http2(stream), Origin::kept(Instant::now())));
         }
         let _alone = self.connecting.lock().await;
         // Whoever was before us may have made one.
         if let Some(stream) = self.take_stream() {
-            return Ok(self.leased(Connection::Http2(stream), true));
+            return Ok(self.leased(Connection::Http2(stream), Origin::kept(Instant::now())));
         }
         self.connect(upgrade).await
     }
@@ -163,7 +171,7 @@ impl Pool {
     /// Why there is none.
     pub(super) async fn connect(self: &Rc<Self>, upgrade: bool) -> Result<Lease, Reason> {
         let connection = self.in_time(self.open(upgrade)).await?;
-        Ok(self.leased(connection, false))
+        Ok(self.leased(connection, Origin::new()))
     }
 
     async fn in_time<T>(&self, opening: impl Future<Output = io::Result<T>>) -> Result<T, Reason> {
@@ -187,21 +195,29 @@ impl Pool {
 
     /// A connection that was kept, bare.
     pub(super) fn take_bare(self: &Rc<Self>) -> Option<Bare> {
-        let of_library = || self.take_idle()?.into_unused();
-        let stream = self.take_idle_bare().or_else(of_library)?;
-        Some(self.bared(stream, true))
+        let of_library = || {
+            let (link, made) = self.take_idle()?;
+            Some((link.into_unused()?, made))
+        };
+        let (stream, made) = self.take_idle_bare().or_else(of_library)?;
+        Some(self.bared(stream, Origin::kept(made)))
     }
 
-    fn take_idle_bare(&self) -> Option<Transport> {
+    fn take_idle_bare(&self) -> Option<(Transport, Instant)> {
         let mut bare = self.bare.borrow_mut();
-        while let Some(Idle { mut link, since }) = bare.pop() {
+        while let Some(Idle {
+            mut link,
+            since,
+            made,
+        }) = bare.pop()
+        {
             if since.elapsed() > self.settings.timeouts.upstream_idle {
                 // All below it are older.
                 bare.clear();
                 return None;
             }
             if link.is_quiet() {
-                return Some(link);
+                return Some((link, made));
             }
         }
         None
@@ -213,15 +229,15 @@ impl Pool {
     /// Why there is none.
     pub(super) async fn connect_bare(self: &Rc<Self>) -> Result<Bare, Reason> {
         let stream = self.in_time(self.stream(true)).await?;
-        Ok(self.bared(stream, false))
+        Ok(self.bared(stream, Origin::new()))
     }
 
-    fn bared(self: &Rc<Self>, stream: Transport, reused: bool) -> Bare {
+    fn bared(self: &Rc<Self>, stream: Transport, origin: Origin) -> Bare {
         self.standing.begin();
         Bare {
             stream,
             share: Share(Rc::clone(self)),
-            reused,
+            origin,
         }
     }
 
@@ -255,12 +271,12 @@ impl Pool {
             .ok_or_else(|| io::Error::new(io::ErrorKind::ConnectionReset, "it was closed at once"))
     }
 
-    fn leased(self: &Rc<Self>, connection: Connection, reused: bool) -> Lease {
+    fn leased(self: &Rc<Self>, connection: Connection, origin: Origin) -> Lease {
         self.standing.begin();
         Lease {
             connection,
             share: Share(Rc::clone(self)),
-            reused,
+            origin,
         }
     }
 
@@ -294,9 +310,14 @@ impl Pool {
     }
 
     /// Takes the connection used last; those that were closed meanwhile, or are too old, go.
-    fn take_idle(&self) -> Option<Box<Link>> {
+    fn take_idle(&self) -> Option<(Box<Link>, Instant)> {
         let mut idle = self.idle.borrow_mut();
-        while let Some(Idle { mut link, since }) = idle.pop() {
+        while let Some(Idle {
+            mut link,
+            since,
+            made,
+        }) = idle.pop()
+        {
             if since.elapsed() > self.settings.timeouts.upstream_idle {
                 // All below it are older.
                 idle.clear();
@@ -304,7 +325,7 @@ impl Pool {
             }
             link.look();
             if link.is_ready() {
-                return Some(link);
+                return Some((link, made));
             }
         }
         None
@@ -313,21 +334,30 @@ impl Pool {
     /// Takes a place on the first HTTP/2 connection that has one.
     fn take_stream(&self) -> Option<http2::Stream> {
         let mut shared = self.shared.borrow_mut();
-        shared.retain(http2::Shared::is_open);
+        // Requests on one that is too old come to their end there.
+        shared.retain(|one| one.is_open() && self.is_young(one.made()));
         let limit = self.settings.limits.upstream_streams;
         let tls = self.tls.is_some();
         shared.iter().find_map(|one| one.stream(limit, tls))
     }
 
-    fn keep(&self, link: Box<Link>) {
+    fn keep(&self, link: Box<Link>, made: Instant) {
         let mut idle = self.idle.borrow_mut();
-        if !link.has_ended()
-            && !self.retired.get()
-            && idle.len() < self.settings.limits.upstream_idle
-        {
+        if !link.has_ended() && self.keeps(idle.len(), made) {
             let since = Instant::now();
-            idle.push(Idle { link, since });
+            idle.push(Idle { link, since, made });
         }
+    }
+
+    /// Whether a connection that was made then is kept beside so many others.
+    fn keeps(&self, others: usize, made: Instant) -> bool {
+        !self.retired.get() && others < self.settings.limits.upstream_idle && self.is_young(made)
+    }
+
+    /// Whether a connection that was made then is to be used again. In time all are made anew, so that an upstream whose
+    /// name has moved is followed.
+    fn is_young(&self, made: Instant) -> bool {
+        made.elapsed() < self.settings.timeouts.upstream_age
     }
 
     /// Closes what nobody uses, and keeps nothing from now on.
@@ -356,6 +386,21 @@ impl Pool {
     }
 }
 
+impl Origin {
+    /// It was made just now.
+    fn new() -> Self {
+        Self {
+            made: Instant::now(),
+            reused: false,
+        }
+    }
+
+    /// It was made then.
+    fn kept(made: Instant) -> Self {
+        Self { made, reused: true }
+    }
+}
+
 impl Standing {
     fn begin(&self) {
         self.active.set(self.active.get() + 1);
@@ -372,7 +417,7 @@ impl Drop for Share {
 impl Bare {
     /// Whether the connection served a request before.
     pub(super) fn is_reused(&self) -> bool {
-        self.reused
+        self.origin.reused
     }
 
     /// The connection itself.
@@ -384,11 +429,12 @@ impl Bare {
     pub(super) fn give_back(self) {
         let pool = &self.share.0;
         let mut bare = pool.bare.borrow_mut();
-        if !pool.retired.get() && bare.len() < pool.settings.limits.upstream_idle {
-            let since = Instant::now();
+        let made = self.origin.made;
+        if pool.keeps(bare.len(), made) {
             bare.push(Idle {
                 link: self.stream,
-                since,
+                since: Instant::now(),
+                made,
             });
         }
     }
@@ -397,7 +443,7 @@ impl Bare {
 impl Lease {
     /// Whether the connection served a request before.
     pub(super) fn is_reused(&self) -> bool {
-        self.reused
+        self.origin.reused
     }
 
     /// Sends a request; gives the response as soon as its head has come.
@@ -428,7 +474,7 @@ impl Lease {
     /// Keeps the connection for the next request.
     pub(super) fn give_back(self) {
         if let Connection::Http1(link) = self.connection {
-            self.share.0.keep(link);
+            self.share.0.keep(link, self.origin.made);
         }
     }
 

@@ -9,6 +9,7 @@ use super::{Pool, health::State};
 use crate::proxy::{
     counters::Counters,
     error::ProxyError,
+    refuse::Reason,
     settings::{Balance, ProxySettings, Route, Upstream},
     tls::UpstreamTls,
 };
@@ -136,6 +137,22 @@ impl Group {
     /// How many servers can be tried.
     pub(in crate::proxy) fn len(&self) -> usize {
         self.servers.len()
+    }
+
+    /// Why no server took a request, the last one for `last`: there is none, where all of several are left out.
+    pub(in crate::proxy) fn exhausted(&self, last: Reason) -> Reason {
+        let is_out = |server: &Rc<Pool>| server.standing.health.state() != State::Well;
+        if self.servers.len() < 2 || !self.servers.iter().all(is_out) {
+            return last;
+        }
+        let servers: Vec<String> = self
+            .servers
+            .iter()
+            .map(|s| s.upstream.to_string())
+            .collect();
+        let why: &str = last.into();
+        tracing::warn!(upstreams = servers.join(","), why, "no upstream is usable");
+        Reason::NoUpstream
     }
 
     /// The server to ask: one that is due for a probe, or one of those that are well. Where none is, any: a
