@@ -22,4 +22,5 @@ mod refused_starts;
 mod reload;
 mod secrecy;
 mod segments;
+mod upstreams;
 mod verdicts;

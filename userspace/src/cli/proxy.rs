@@ -38,7 +38,8 @@ pub struct ProxyArgs {
     #[arg(default_value = "/sys/fs/bpf/tokenblock")]
     pub intercept_pin: PathBuf,
 
-    /// Share the address with a running tokenblock that is about to stop; without it, an address in use is an error
+    /// Share the address with a running tokenblock that is about to stop; without it, an address in use is an error.
+    /// Each needs a state folder of its own
     #[arg(long, value_name = "BOOL", env = "TOKENBLOCK_PROXY_TAKEOVER")]
     #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     #[arg(default_value = "false", hide_default_value = true)]

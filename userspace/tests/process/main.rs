@@ -16,6 +16,7 @@ use std::{
     os::{fd::AsRawFd as _, unix::net::UnixDatagram},
     path::Path,
     process::{Command, Stdio},
+    thread,
     time::Duration,
 };
 
@@ -263,18 +264,29 @@ fn the_socket_of_a_service_manager_is_taken() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
     rustix::io::fcntl_setfd(&listener, rustix::io::FdFlags::empty()).unwrap();
-    let mut command = Command::new("bash");
-    let script = r#"exec 3<&"$1"; shift; LISTEN_PID=$$ LISTEN_FDS=1 exec "$@""#;
-    command
-        .args(["-c", script, "bash", &listener.as_raw_fd().to_string()])
-        .args([env!("CARGO_BIN_EXE_tokenblock"), "run"])
-        .args(flags)
-        .current_dir(bench.folder.path())
-        .stdin(Stdio::null());
-    let running = Running::start(command);
+    let start = || {
+        let mut command = Command::new("bash");
+        let script = r#"exec 3<&"$1"; shift; LISTEN_PID=$$ LISTEN_FDS=1 exec "$@""#;
+        command
+            .args(["-c", script, "bash", &listener.as_raw_fd().to_string()])
+            .args([env!("CARGO_BIN_EXE_tokenblock"), "run"])
+            .args(flags)
+            .current_dir(bench.folder.path())
+            .stdin(Stdio::null());
+        Running::start(command)
+    };
+    let mut running = start();
     assert_eq!(running.line("in force")["proxy"], *address);
     let blocked = format!("/ HTTP/1.1\r\nAuthorization: {TOKEN}");
     assert_eq!(status(&address, &blocked), "403");
+    running.signal(Signal::TERM);
+    assert_eq!(running.exit_code().0, 0);
+    // Who comes between two processes waits for the second.
+    thread::scope(|scope| {
+        let waiting = scope.spawn(|| status(&address, &blocked));
+        let _running = start();
+        assert_eq!(waiting.join().unwrap(), "403");
+    });
 }
 
 #[test]
