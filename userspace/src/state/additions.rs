@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    mem,
     time::SystemTime,
 };
 
@@ -84,15 +85,23 @@ fn in_order(entries: Vec<StoredEntry>) -> Vec<StoredEntry> {
         .collect();
     order.sort_unstable();
     let mut entries: Vec<_> = entries.into_iter().map(Some).collect();
+    let mut sorted = Vec::with_capacity(entries.len());
     let taken = order
         .into_iter()
         .filter_map(|(_, at)| entries.get_mut(at).and_then(Option::take));
-    let mut sorted: Vec<StoredEntry> = taken.collect();
+    sorted.extend(taken);
     // In order already, but for keys that share their leading bytes.
-    sorted.sort_by_key(|entry| EntryKey::from(&entry.identity));
-    sorted.reverse();
-    sorted.dedup_by_key(|entry| EntryKey::from(&entry.identity));
-    sorted.reverse();
+    let key = |entry: &StoredEntry| EntryKey::from(&entry.identity);
+    if !sorted.is_sorted_by_key(key) {
+        sorted.sort_by_key(key);
+    }
+    sorted.dedup_by(|later, kept| {
+        let same = key(later) == key(kept);
+        if same {
+            mem::swap(later, kept);
+        }
+        same
+    });
     sorted
 }
 
