@@ -4,7 +4,9 @@
 //! was left, so the application can read nothing that was not judged in its place: a second copy of bytes that
 //! the receiver has not acknowledged is dropped, whatever it says. See "The flow engine" in ARCHITECTURE.md.
 
-use super::{digest::HOLDS_BYTES, packet::Address, rules::Rules, scan::Scan};
+use super::{
+    digest::HOLDS_BYTES, packet::Address, rules::Rules, scan::Scan, swar::forget_registers,
+};
 
 /// Bytes without a sign of a header after which data ahead of a gap is passed: it belongs to a body.
 const BULK: u32 = 16 * 1024;
@@ -13,7 +15,7 @@ const WINDOW: u32 = 1 << 30;
 /// Nanoseconds after which the receiver has acknowledged all that it took: the longest delayed
 /// acknowledgment of Linux (`TCP_DELACK_MAX`, 200 ms) and what its timers may be late, so that what is not settled was
 /// lost behind the hook.
-const RECOVERY: u64 = 220_000_000;
+const RECOVERY: i64 = 220_000_000;
 
 /// The half of a connection that carries requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -92,8 +94,10 @@ pub enum Left {
     Target = 2,
     /// In what may be a method, and is no location's name.
     Method = 3,
+    /// Between a CR and the LF that may follow; then at the first byte of a line.
+    AfterCr = 4,
     /// Elsewhere: the state is needed.
-    Open = 4,
+    Open = 5,
 }
 
 impl Left {
@@ -105,6 +109,8 @@ impl Left {
             Self::Closed
         } else if scan.is_plain_line() {
             Self::Line
+        } else if scan.is_plain_cr() {
+            Self::AfterCr
         } else if scan.is_target() {
             Self::Target
         } else if scan.is_method(rules) {
@@ -178,8 +184,9 @@ pub struct Flow {
     high: u32,
     /// How the state was left at `high`.
     high_left: Left,
-    /// Behind the last segment that declared where a message ends.
-    framed_at: u32,
+    /// Where the first segment begins that changed the framing and is not settled, and the last one.
+    framed_from: u32,
+    framed_again: u32,
     /// One of [`OPEN`], [`FINISHED`], [`RESET`].
     over: u32,
     /// Bytes passed since the last sign of a header.
@@ -188,6 +195,14 @@ pub struct Flow {
     body: u64,
     /// The length that the header block declares which is being read.
     length: u64,
+    /// `body` and `length` at `framed_from`.
+    kept_body: u64,
+    kept_length: u64,
+    /// `body` and `length` where the segment under judgement is read from, and whether they are known there.
+    at_body: u64,
+    at_length: u64,
+    knows_framing: u32,
+    reserved: u32,
     /// `body` and `length` behind the segment under judgement.
     next_body: u64,
     next_length: u64,
@@ -201,7 +216,7 @@ pub struct Flow {
     held_at: u32,
     /// The sequence number of the last open state that was given up.
     gave_up_at: u32,
-    /// Bits [`SAW_HEADER`], [`ENDED_HEADERS`], [`SAW_BLANK`], [`SAW_HTTP2`] of the segment under judgement.
+    /// Bits [`SAW_HEADER`], [`ENDED_HEADERS`], [`SAW_BLANK`], [`SAW_HTTP2`], [`ENDS_BODY`] of the segment under judgement.
     next_signs: u32,
     /// Part of the key of the flow's gaps.
     pub epoch: u32,
@@ -221,6 +236,8 @@ const SAW_HEADER: u32 = 1;
 const ENDED_HEADERS: u32 = 2;
 const SAW_BLANK: u32 = 4;
 const SAW_HTTP2: u32 = 8;
+/// A message may begin behind the segment, though it leaves an open state.
+const ENDS_BODY: u32 = 16;
 
 const KNOWS_TIP: u32 = 1;
 /// A gap was noted.
@@ -235,8 +252,14 @@ const DECLARED: u32 = 32;
 const GAVE_UP: u32 = 16;
 /// What was passed came on a SYN; the server has not said yet whether it took it.
 const ON_SYN: u32 = 64;
-/// `framed_at` is set.
+/// `framed_from` is set.
 const FRAMED: u32 = 128;
+/// A message may begin at `tip`, though the state there is open.
+const STARTS: u32 = 512;
+/// The same for `held_at`.
+const HELD_STARTS: u32 = 1024;
+/// `framed_again` is set.
+const AGAIN: u32 = 256;
 
 /// `knows_settled`: from the SYN-ACK alone, which the server may send for several connections of the same ends and
 /// keep none of (SYN cookies).
@@ -276,7 +299,14 @@ impl Flow {
             tip: 0,
             high: 0,
             high_left: Left::Closed,
-            framed_at: 0,
+            framed_from: 0,
+            framed_again: 0,
+            kept_body: 0,
+            kept_length: 0,
+            at_body: 0,
+            at_length: 0,
+            knows_framing: 0,
+            reserved: 0,
             over: OPEN,
             quiet: 0,
             body: 0,
@@ -441,10 +471,12 @@ impl Flow {
         if knows_settled && before(self.gave_up_at, self.settled) {
             self.flags &= !GAVE_UP;
         }
-        if knows_settled && before(self.framed_at, self.settled) {
-            self.flags &= !FRAMED;
+        if knows_settled && before(self.framed_last(), self.settled) {
+            self.flags &= !(FRAMED | AGAIN);
         }
-        let lost = now.wrapping_sub(self.passed_at) >= RECOVERY;
+        forget_registers();
+        let knows_settled = self.knows_settled != 0;
+        let lost = now.wrapping_sub(self.passed_at) as i64 >= RECOVERY;
         if knows_settled && before(self.tip, self.settled) {
             // Another hole in what was passed before a recovery.
             return if lost && start == self.settled {
@@ -535,11 +567,7 @@ impl Flow {
         scan: &mut Scan,
         rules: &Rules,
     ) -> Option<Start> {
-        let at = match place {
-            Place::Next => self.tip,
-            Place::Recovery => self.settled,
-            _ => start,
-        };
+        let at = self.reads_from(place, start);
         let offset = at.wrapping_sub(start);
         let left = match place {
             Place::Next => self.left,
@@ -561,6 +589,7 @@ impl Flow {
                 return None;
             }
             scan.restart_in_target();
+            scan.continue_message(offset, self.at_length, self.at_body);
             return Some(Start {
                 offset,
                 first_line_only: true,
@@ -581,11 +610,15 @@ impl Flow {
             Left::Target => scan.restart_in_target(),
             Left::Method => scan.restart_in_method(),
             Left::Line => scan.restart(),
+            Left::AfterCr => scan.restart_after_cr(),
             // An open state is held, or the segment was not placed here.
             Left::Closed | Left::Open => scan.restart_in_line(),
         }
-        if matches!(place, Place::Next) {
-            scan.continue_message(offset, self.length, self.body_behind_tip());
+        forget_registers();
+        scan.continue_message(offset, self.at_length, self.at_body);
+        let next = place as u32 == Place::Next as u32;
+        if next && self.flags & STARTS != 0 || held && self.flags & HELD_STARTS != 0 {
+            scan.fork_here();
         }
         Some(Start {
             offset,
@@ -593,14 +626,80 @@ impl Flow {
         })
     }
 
-    /// Bytes of a declared body that are still to come behind the tip. While what was lost is sent again, `body` is
-    /// what is to come behind `high`.
+    /// Where `body` counts from: while what was lost is sent again, what was passed before is not behind it.
+    #[inline(always)]
+    fn body_from(&self) -> u32 {
+        if self.flags & RECOVERING == 0 {
+            self.tip
+        } else {
+            self.high
+        }
+    }
+
+    /// Bytes of a declared body that are still to come behind the tip.
     #[inline(always)]
     fn body_behind_tip(&self) -> u64 {
-        if self.flags & RECOVERING == 0 || self.body == 0 {
-            return self.body;
+        if self.body == 0 {
+            return 0;
         }
-        self.body + u64::from(self.high.wrapping_sub(self.tip))
+        self.body + u64::from(self.body_from().wrapping_sub(self.tip))
+    }
+
+    /// The length that is declared, and how much of a body is to come, where a segment is read from; `None` where that
+    /// was not kept.
+    #[inline(always)]
+    fn framing(&self, place: Place, at: u32) -> Option<(u64, u64)> {
+        if place as u32 == Place::Next as u32 {
+            return Some((self.length, self.body_behind_tip()));
+        }
+        if place as u32 == Place::Ahead as u32 {
+            let distance = u64::from(at.wrapping_sub(self.tip));
+            return Some((0, self.body.saturating_sub(distance)));
+        }
+        if place as u32 != Place::Recovery as u32 {
+            return Some((0, 0));
+        }
+        let (length, body, from) = if self.flags & FRAMED != 0 && !before(self.framed_from, at) {
+            (self.kept_length, self.kept_body, self.framed_from)
+        } else if self.flags & AGAIN != 0 && !before(self.framed_again, at) {
+            return None;
+        } else {
+            (self.length, self.body, self.body_from())
+        };
+        if length != 0 && !self.holds(at) {
+            // It is not known either whether an empty line may begin here.
+            return None;
+        }
+        let distance = if body == 0 {
+            0
+        } else {
+            u64::from(from.wrapping_sub(at))
+        };
+        Some((length, body + distance))
+    }
+
+    /// Where the last segment begins that changed the framing.
+    #[inline(always)]
+    fn framed_last(&self) -> u32 {
+        if self.flags & AGAIN == 0 {
+            self.framed_from
+        } else {
+            self.framed_again
+        }
+    }
+
+    /// The segment at `at` changes the framing.
+    #[inline(always)]
+    fn reframe(&mut self, at: u32, length: u64, body: u64) {
+        if self.flags & FRAMED == 0 {
+            self.flags |= FRAMED;
+            self.framed_from = at;
+            self.kept_length = length;
+            self.kept_body = body;
+        } else {
+            self.flags |= AGAIN;
+            self.framed_again = at;
+        }
     }
 
     #[inline(always)]
@@ -615,13 +714,26 @@ impl Flow {
         self.next_signs & SAW_HTTP2 != 0
     }
 
-    /// Before the scans of a segment.
+    /// Before the scans of a segment, which begins at `start`.
     #[inline(always)]
-    pub fn open(&mut self) {
+    pub fn open(&mut self, place: Place, start: u32) {
         self.next_left = Left::Closed;
         self.next_signs = 0;
         self.next_body = 0;
         self.next_length = 0;
+        let framing = self.framing(place, self.reads_from(place, start));
+        self.knows_framing = u32::from(framing.is_some());
+        (self.at_length, self.at_body) = framing.unwrap_or((0, 0));
+    }
+
+    /// Where a segment is read from.
+    #[inline(always)]
+    fn reads_from(&self, place: Place, start: u32) -> u32 {
+        match place {
+            Place::Next => self.tip,
+            Place::Recovery => self.settled,
+            _ => start,
+        }
     }
 
     /// A scan of the segment came to its end in this state.
@@ -634,12 +746,20 @@ impl Flow {
         &mut self,
         place: Place,
         begun: Start,
-        scan: &Scan,
+        scan: &mut Scan,
         rules: &Rules,
     ) -> Result<(), Conflict> {
+        if scan.finish_body() {
+            self.next_signs |= ENDS_BODY;
+        }
+        forget_registers();
+        if scan.forks_again() {
+            return Err(Conflict::Ambiguous);
+        }
         if !begun.first_line_only {
             self.note_message(scan);
         }
+        forget_registers();
         let left = Left::of(scan, rules);
         if left as u32 == Left::Closed as u32 {
             return Ok(());
@@ -689,6 +809,7 @@ impl Flow {
     ) -> Result<Option<(u32, Gap)>, Conflict> {
         let left = self.next_left;
         let mut note = None;
+        let at = self.reads_from(place, start);
         match (place, gap) {
             (Place::Filler, Some(gap)) => {
                 // What was passed behind it was read without this.
@@ -723,9 +844,11 @@ impl Flow {
                 self.leave_tip();
                 self.flags |= GAPS;
             }
+            (Place::Recovery, _) if self.knows_framing == 0 => return Err(Conflict::Gap),
             (Place::Recovery, _) => self.recover(end)?,
             _ => self.leave_tip(),
         }
+        forget_registers();
         if self.flags & RECOVERING != 0 {
             if before(end, self.high) {
                 // What was passed behind it was read from another state, and with another framing.
@@ -737,7 +860,9 @@ impl Flow {
             }
             self.flags &= !RECOVERING;
         }
-        self.count_body(place, end);
+        forget_registers();
+        self.count_body(place, at, end);
+        forget_registers();
         self.commit(end, left, now);
         Ok(note)
     }
@@ -755,8 +880,13 @@ impl Flow {
             self.high_left = self.left;
             self.flags |= RECOVERING;
         }
-        if before(end, self.high) && (self.flags & FRAMED != 0 || !self.high_left.is_light()) {
-            return Err(Conflict::Gap);
+        let reframed = self.flags & FRAMED != 0 && !before(self.framed_last(), self.settled);
+        if before(end, self.high) {
+            if reframed || !self.high_left.is_light() {
+                return Err(Conflict::Gap);
+            }
+        } else if reframed {
+            self.flags &= !(FRAMED | AGAIN);
         }
         self.tip = end;
         Ok(())
@@ -773,40 +903,48 @@ impl Flow {
     fn note_message(&mut self, scan: &Scan) {
         self.next_body = scan.body_left();
         self.next_length = scan.length;
-        self.next_signs = self.next_signs & SAW_HTTP2
+        self.next_signs = self.next_signs & (SAW_HTTP2 | ENDS_BODY)
             | u32::from(scan.saw_header())
             | u32::from(scan.ended_headers()) << 1
             | u32::from(scan.saw_blank()) << 2
             | u32::from(scan.saw_http2()) << 3;
     }
 
-    /// The segment was passed up to `end`, behind the tip.
+    /// The segment was passed up to `end`, and read from `at` on.
     #[inline(always)]
-    fn count_body(&mut self, place: Place, end: u32) {
+    fn count_body(&mut self, place: Place, at: u32, end: u32) {
+        let (length, body) = (self.at_length, self.at_body);
+        let len = u64::from(end.wrapping_sub(at));
         if place as u32 == Place::Ahead as u32 {
-            let len = u64::from(end.wrapping_sub(self.tip));
-            self.body = self.body.saturating_sub(len);
+            if body != 0 && body <= len {
+                self.reframe(at, length, body);
+            }
+            self.body = body.saturating_sub(len);
             return;
         }
+        let ended_headers = self.next_signs & ENDED_HEADERS != 0;
+        let next_length = if ended_headers { 0 } else { self.next_length };
+        let ended_body = body != 0 && body <= len;
+        if next_length != length || self.next_body != body.saturating_sub(len) || ended_body {
+            self.reframe(at, length, body);
+        }
+        forget_registers();
         self.body = self.next_body;
-        self.length = self.next_length;
+        self.length = next_length;
+        forget_registers();
         if self.next_signs & SAW_HEADER != 0 {
             self.quiet = 0;
             self.flags &= !DECLARED;
         } else {
-            self.quiet = self.quiet.saturating_add(end.wrapping_sub(self.tip));
+            self.quiet = self.quiet.saturating_add(end.wrapping_sub(at));
         }
+        if self.next_signs & ENDED_HEADERS != 0 {
+            self.flags |= DECLARED;
+        }
+        forget_registers();
         if self.next_signs & SAW_BLANK != 0 {
             self.asked = 1;
             self.asked_at = self.answers;
-        }
-        if self.length != 0 {
-            self.framed_at = end;
-            self.flags |= FRAMED;
-        }
-        if self.next_signs & ENDED_HEADERS != 0 {
-            self.length = 0;
-            self.flags |= DECLARED;
         }
     }
 
@@ -814,6 +952,11 @@ impl Flow {
     fn commit(&mut self, end: u32, left: Left, now: u64) {
         self.tip = end;
         self.flags |= KNOWS_TIP;
+        if self.next_signs & ENDS_BODY == 0 {
+            self.flags &= !STARTS;
+        } else {
+            self.flags |= STARTS;
+        }
         self.left = left;
         self.passed_at = now;
         if !left.is_light() {
@@ -831,6 +974,11 @@ impl Flow {
             self.held.copy(&self.state);
             self.held_at = self.tip;
             self.flags |= HOLDS;
+            if self.flags & STARTS == 0 {
+                self.flags &= !HELD_STARTS;
+            } else {
+                self.flags |= HELD_STARTS;
+            }
         } else {
             self.gave_up_at = self.tip;
             self.flags |= GAVE_UP;
@@ -855,6 +1003,7 @@ impl Flow {
         self.held.copy(&self.next);
         self.held_at = at;
         self.flags |= HOLDS;
+        self.flags &= !HELD_STARTS;
         Ok(())
     }
 

@@ -135,7 +135,7 @@ pub struct Scan {
     base: u32,
     /// Behind the empty line that ended a header block, counted as `base`; 0 where none has.
     blank_at: u32,
-    /// Where a message may begin in the middle of what was read as a line; 0 where nowhere.
+    /// Behind the first byte of a message that may begin in the middle of what was read as a line; 0 where none does.
     fork_at: u32,
     fingerprint: Lanes,
     name: NameHash,
@@ -226,6 +226,13 @@ impl Scan {
     pub fn restart_in_line(&mut self) {
         self.restart();
         self.mode = Mode::Skip;
+    }
+
+    /// Sets the state to behind a CR.
+    #[inline(always)]
+    pub fn restart_after_cr(&mut self) {
+        self.restart();
+        self.after_cr = 1;
     }
 
     /// Sets the state to the middle of what may be a method.
@@ -326,7 +333,8 @@ impl Scan {
     }
 
     /// A declared body is over, so a message begins, though perhaps not at the start of a line. Framing may
-    /// lie: what is being read goes on being read, and the message is read from its first byte as well.
+    /// lie: what is being read goes on being read, and the message is read from its first byte as well; both at once
+    /// where that can be.
     #[inline(always)]
     fn end_body(&mut self) {
         self.body_end = NO_END;
@@ -336,11 +344,43 @@ impl Scan {
             self.mode = Mode::Line;
             self.fold = Mode::Skip;
             self.after_cr = 0;
+        } else if matches!(self.mode, Mode::BeforeTarget | Mode::Target) {
+            // What looks like the end of a target may be that of a method.
+            self.fold = Mode::BeforeTarget;
+        } else if matches!(self.mode, Mode::Name | Mode::Method) || self.is_plain_line() {
+            // The message's method may be the rest of this one, or begin with the line.
         } else if self.fork_at == 0 {
-            self.fork_at = self.base.wrapping_add(self.pos);
+            self.fork_here();
         } else {
             self.fork_at = NO_END;
         }
+    }
+
+    /// A message may begin at the position as well.
+    #[inline(always)]
+    pub fn fork_here(&mut self) {
+        self.fork_at = self.base.wrapping_add(self.pos).wrapping_add(1);
+    }
+
+    /// Whether messages begin at more places than can be read.
+    #[inline(always)]
+    #[must_use]
+    pub fn forks_again(&self) -> bool {
+        self.fork_at == NO_END
+    }
+
+    /// At the end of a segment: if a declared body is over with it, what follows may be a message. True where it must
+    /// be read as one as well.
+    #[inline(always)]
+    pub fn finish_body(&mut self) -> bool {
+        if self.body_end == NO_END || self.pos < self.body_end {
+            return false;
+        }
+        let fork_at = self.fork_at;
+        self.end_body();
+        let forks = self.fork_at != fork_at;
+        self.fork_at = fork_at;
+        forks
     }
 
     /// Whether nothing of what was read can be part of a candidate, up to the next line end.
@@ -363,13 +403,25 @@ impl Scan {
     #[must_use]
     pub fn is_target(&self) -> bool {
         matches!(self.mode, Mode::BeforeTarget | Mode::Target)
+            && self.fold as u32 != Mode::BeforeTarget as u32
     }
 
-    /// Whether a line begins here that continues none. An LF that a CR still expects is then an empty line.
+    /// Whether a line begins here that continues none, and no LF is expected behind a CR.
     #[inline(always)]
     #[must_use]
     pub fn is_plain_line(&self) -> bool {
-        self.mode as u32 == Mode::Line as u32 && self.fold as u32 == Mode::Skip as u32
+        self.mode as u32 == Mode::Line as u32
+            && self.fold as u32 == Mode::Skip as u32
+            && self.after_cr == 0
+    }
+
+    /// As [`Scan::is_plain_line`], where an LF is expected.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_plain_cr(&self) -> bool {
+        self.mode as u32 == Mode::Line as u32
+            && self.fold as u32 == Mode::Skip as u32
+            && self.after_cr != 0
     }
 
     /// Whether the line in which the scan began is over, and no candidate of it waits to be looked up.
@@ -390,15 +442,22 @@ impl Scan {
     #[inline(always)]
     #[must_use]
     pub fn body_left(&self) -> u64 {
-        if self.blank_at == 0 {
-            return if self.body_end == NO_END {
-                0
-            } else {
-                u64::from(self.body_end - self.pos)
-            };
+        if self.body_end != NO_END {
+            return u64::from(self.body_end.wrapping_sub(self.pos));
         }
-        let read = self.base.wrapping_add(self.pos).wrapping_sub(self.blank_at);
-        self.length.saturating_sub(u64::from(read))
+        if self.blank_at == 0 {
+            return 0;
+        }
+        let behind = self.base.wrapping_add(self.pos);
+        // The position may be between the CR and the LF of the empty line.
+        let read = behind.wrapping_add(1).wrapping_sub(self.blank_at);
+        (self.length + 1).saturating_sub(u64::from(read))
+    }
+
+    /// Whether what is read belongs to a declared body.
+    #[inline(always)]
+    fn in_body(&self) -> bool {
+        self.body_end != NO_END || self.blank_at != 0
     }
 
     /// Whether an empty line has ended a header block, and no body since.
@@ -429,7 +488,7 @@ impl Scan {
         if self.fork_at == 0 {
             None
         } else {
-            Some(self.fork_at)
+            Some(self.fork_at - 1)
         }
     }
 
@@ -677,7 +736,8 @@ impl Scan {
         self.name.absorb(word, n);
         self.pos += n;
         if self.name.len() > MAX_NAME as u64 {
-            self.mode = Mode::Skip;
+            // Behind a body that ends without a line end a method may follow.
+            self.mode = Mode::Method;
         } else if stop < 8 && stop < left {
             let byte = word.wrapping_shr(stop * 8) as u8;
             if byte == b':' {
@@ -695,7 +755,7 @@ impl Scan {
     #[inline(always)]
     fn end_headers(&mut self) {
         self.headers |= BLANK;
-        if self.length == 0 || self.body_end != NO_END || self.blank_at != 0 {
+        if self.length == 0 || self.in_body() {
             return;
         }
         // The LF of a CR LF is taken for granted: a byte more or less costs a fork at the most.
@@ -728,13 +788,19 @@ impl Scan {
         match byte {
             b'\n' if self.after_cr != 0 => self.after_cr = 0,
             b'\n' | b'\r' => {
-                self.fold = Mode::Skip;
                 self.after_cr = u32::from(byte == b'\r');
-                self.end_headers();
+                // After `restart_anywhere` it is the end of a line that began before.
+                if self.fold as u32 != Mode::BeforeTarget as u32 {
+                    self.end_headers();
+                }
+                self.fold = Mode::Skip;
             }
             // Left to be read there: to a value or a cookie name it is white space like any other.
             b' ' | b'\t' => {
                 self.mode = self.fold;
+                if self.fold as u32 == Mode::BeforeTarget as u32 {
+                    self.fold = Mode::Skip;
+                }
                 return false;
             }
             _ => {
@@ -768,6 +834,10 @@ impl Scan {
         if location >= HTTP2_METHOD {
             self.mode = Mode::Skip;
         } else if location == CONTENT_LENGTH {
+            if self.in_body() {
+                self.mode = Mode::Skip;
+                return;
+            }
             self.length = 0;
             self.mode = Mode::Length;
         } else if location == COOKIE_HEADER {
@@ -1006,8 +1076,11 @@ impl Scan {
         }
         if self.mode as u32 == Mode::BeforeTarget as u32 && chunk.word(0) as u8 == b'/' {
             self.headers |= SIGN;
-            self.length = 0;
+            if !self.in_body() {
+                self.length = 0;
+            }
         }
+        swar::forget_registers();
         self.mode = Mode::Target;
         let mut i = 0;
         let (mut word, mut stop) = (0, 8);
@@ -1033,7 +1106,13 @@ impl Scan {
             byte @ (b'\r' | b'\n') => self.end_line(byte),
             _ => {
                 self.pos += 1;
-                self.mode = Mode::Skip;
+                // After `end_body`, or else `Skip`.
+                self.mode = if self.fold as u32 == Mode::BeforeTarget as u32 {
+                    Mode::BeforeTarget
+                } else {
+                    Mode::Skip
+                };
+                self.fold = Mode::Skip;
             }
         }
     }

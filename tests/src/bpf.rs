@@ -11,6 +11,7 @@ use aya::{
     maps::{HashMap, MapData, PerCpuArray, RingBuf},
     programs::{TestRun as _, TestRunOptions},
 };
+use rustix::time::{ClockId, clock_gettime};
 use tokenblock::{
     denylist::{Listed, ProxySet, Tier as _, TokenDigest},
     kernel::{
@@ -243,6 +244,25 @@ impl Programs {
                 clear::<KEY, { size_of::<sha256::flow::Flow>() }>(&mut self.ebpf, "FLOWS")
             }
         }
+    }
+
+    /// Makes it so that all flows passed their last segment `ago` nanoseconds before now.
+    ///
+    /// # Errors
+    /// Where the map can't be read or written.
+    pub fn age_flows(&mut self, ago: u64) -> Result<()> {
+        // The programs' clock.
+        let clock = clock_gettime(ClockId::MonotonicCoarse);
+        let now = u64::try_from(clock.tv_sec)? * 1_000_000_000 + u64::try_from(clock.tv_nsec)?;
+        let map = self.ebpf.map_mut("FLOWS").context("no FLOWS")?;
+        let mut flows: HashMap<&mut MapData, FlowKey, Flow> = HashMap::try_from(map)?;
+        let keys = flows.keys().collect::<Result<Vec<_>, _>>()?;
+        for key in keys {
+            let mut flow = flows.get(&key, 0)?;
+            flow.passed_at = now.saturating_sub(ago);
+            flows.insert(key, flow, 0)?;
+        }
+        Ok(())
     }
 
     /// Runs a program, one of [`tokenblock::kernel::load::CLASSIFIERS`], once, on the first frame of a flow.

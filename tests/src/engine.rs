@@ -9,6 +9,7 @@ use tokenblock_ebpf::{
     packet::Address,
     rules::Rules,
     scan::{Scan, Step},
+    verdict::Counter,
 };
 
 /// What becomes of a segment.
@@ -24,6 +25,23 @@ pub enum Fate {
     Reset(Conflict),
     /// The flow was blocked or reset before.
     Dead,
+}
+
+impl Fate {
+    /// The way out of the programs that this is.
+    #[must_use]
+    pub fn counter(self) -> Counter {
+        match self {
+            Self::Passed(Place::Settled) => Counter::Settled,
+            Self::Passed(_) => Counter::Clean,
+            Self::Dropped(Place::TooEarly) => Counter::TooEarly,
+            Self::Dropped(Place::OutOfWindow) => Counter::OutOfWindow,
+            Self::Dropped(_) => Counter::Duplicate,
+            Self::Blocked => Counter::Blocked,
+            Self::Reset(_) => Counter::GapConflict,
+            Self::Dead => Counter::BlockedAgain,
+        }
+    }
 }
 
 /// One flow and its gaps.
@@ -89,7 +107,7 @@ impl<'a> Engine<'a> {
             Place::TooEarly | Place::Duplicate | Place::OutOfWindow => return Fate::Dropped(place),
             Place::Next | Place::First | Place::Ahead | Place::Filler | Place::Recovery => {}
         }
-        self.flow.open();
+        self.flow.open(place, start);
         let mut scan = Scan::new(self.rules);
         for step in 0..2 {
             let left = gap.map_or(Left::Closed, |gap| gap.left);
@@ -107,7 +125,7 @@ impl<'a> Engine<'a> {
                 Scanned::LeftLine => continue,
                 Scanned::End => {}
             }
-            match self.flow.end(place, begun, &scan, self.rules) {
+            match self.flow.end(place, begun, &mut scan, self.rules) {
                 Err(Conflict::Ambiguous) if place == Place::Ahead => {
                     return Fate::Dropped(Place::TooEarly);
                 }

@@ -17,7 +17,7 @@ use std::{
 use anyhow::{Context as _, Result};
 
 pub use python::PythonServer;
-pub use request::Request;
+pub use request::{Request, take as take_request};
 
 use crate::{fixtures::binary, netns::Netns, poll};
 

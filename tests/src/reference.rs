@@ -150,10 +150,11 @@ fn read_line(config: &Config, reader: &mut Reader<'_>, line: &[Char]) {
     };
     let (name, rest) = line.split_at(end);
     let name: Vec<u8> = name.iter().map(|(_, byte)| *byte).collect();
-    if name.is_empty() || name.len() > MAX_NAME {
+    if name.is_empty() {
         return;
     }
     match rest.split_first() {
+        Some(((_, b':'), _)) if name.len() > MAX_NAME => {}
         Some(((_, b':'), value)) => read_header(config, reader, &name, value),
         Some(((_, byte), target)) if !is_line_end(*byte) => read_target(config, reader, target),
         _ => {}

@@ -94,7 +94,9 @@ fn judge_in_flow(
     work.place = place;
     work.start = start;
     work.may_forbid = u32::from(flow.owes_nothing(work.segment.acknowledgment));
-    flow.open();
+    forget_registers();
+    flow.open(work.place, work.start);
+    forget_registers();
     scan(skb, work, counts, rules, settings, flow)?;
     if flow.saw_http2() {
         note(Counter::Http2, counts, settings)?;
@@ -107,6 +109,7 @@ fn judge_in_flow(
             Err(Counter::FlowTableFull)
         };
     }
+    forget_registers();
     let (start, now) = (work.start, work.now);
     let end = start.wrapping_add(work.segment.payload_len);
     match flow.pass(place, start, end, now, gap_of(work)) {
@@ -274,13 +277,14 @@ fn end_scan(shared: &mut Shared<'_>) -> i64 {
     let ended = shared.flow.end(
         shared.work.place,
         shared.work.begun,
-        &shared.work.scan,
+        &mut shared.work.scan,
         shared.rules,
     );
     if let Err(Conflict::Ambiguous | Conflict::Gap) = ended {
         shared.outcome = Outcome::Ambiguous;
         return STOP;
     }
+    forget_registers();
     next_scan(shared)
 }
 

@@ -31,6 +31,8 @@ pub struct Frame {
     tags: Vec<u16>,
     tcp: TcpHeader,
     payload: Vec<u8>,
+    /// The server sends it.
+    answers: bool,
 }
 
 impl Frame {
@@ -71,6 +73,7 @@ impl Frame {
             tags: Vec::new(),
             tcp,
             payload,
+            answers: false,
         }
     }
 
@@ -116,6 +119,23 @@ impl Frame {
     #[must_use]
     pub fn at(mut self, sequence: u32) -> Self {
         self.tcp.sequence_number = sequence;
+        self
+    }
+
+    /// From the server to the client, with this acknowledgment number.
+    #[must_use]
+    pub fn answer(mut self, acknowledgment: u32) -> Self {
+        self.answers = true;
+        let tcp = &mut self.tcp;
+        (tcp.source_port, tcp.destination_port) = (tcp.destination_port, tcp.source_port);
+        tcp.acknowledgment_number = acknowledgment;
+        self
+    }
+
+    /// With SYN.
+    #[must_use]
+    pub fn syn(mut self) -> Self {
+        self.tcp.syn = true;
         self
     }
 
@@ -186,9 +206,17 @@ impl Frame {
         Ok(bytes)
     }
 
+    fn ends<T>(&self, client: T, server: T) -> (T, T) {
+        if self.answers {
+            (server, client)
+        } else {
+            (client, server)
+        }
+    }
+
     fn v4_header(&self, options: &[u8]) -> Result<Ipv4Header> {
         let len = u16::try_from(self.tcp.header_len() + self.payload.len())?;
-        let (source, destination) = (CLIENT4.octets(), SERVER4.octets());
+        let (source, destination) = self.ends(CLIENT4.octets(), SERVER4.octets());
         let mut ip = Ipv4Header::new(len, 64, IpNumber::TCP, source, destination)?;
         ip.options = Ipv4Options::try_from(options)?;
         ip.set_payload_len(len.into())?;
@@ -206,12 +234,13 @@ impl Frame {
             chain.extend(header.to_bytes());
         }
         let len = chain.len() + self.tcp.header_len() + self.payload.len();
+        let (source, destination) = self.ends(CLIENT6.octets(), SERVER6.octets());
         let ip = Ipv6Header {
             payload_length: u16::try_from(len)?,
             next_header: IpNumber::TCP,
             hop_limit: 64,
-            source: CLIENT6.octets(),
-            destination: SERVER6.octets(),
+            source,
+            destination,
             ..Ipv6Header::default()
         };
         Ok((ip, chain))

@@ -25,7 +25,8 @@ impl Request {
 }
 
 /// The first request of `bytes` and its length, if all of it is there.
-pub(super) fn take(bytes: &[u8]) -> Option<(Request, usize)> {
+#[must_use]
+pub fn take(bytes: &[u8]) -> Option<(Request, usize)> {
     let (lines, head) = head(bytes)?;
     let (line, fields) = lines.split_first()?;
     let mut request = Request {

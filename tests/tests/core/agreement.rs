@@ -7,12 +7,12 @@ use tokenblock_ebpf::{
     inspect,
     location::{LocationId, LocationKind},
 };
-use tokenblock_tests::reference::{self, Candidate, Config};
-
-use crate::{
-    generate::{config, many_cases, rules, sizes, stream},
-    scanned::scanned,
+use tokenblock_tests::{
+    reference::{self, Candidate, Config},
+    scanned::{rules, scanned},
 };
+
+use crate::generate::{config, many_cases, sizes, stream};
 
 type Lookup = (LocationId, TokenDigest);
 
@@ -26,9 +26,10 @@ fn lookups(config: &Config, candidates: &[Candidate]) -> Vec<Lookup> {
 fn check(config: &Config, bytes: &[u8], sizes: &[usize]) -> Result<(), TestCaseError> {
     let want = lookups(config, &reference::stream(config, bytes));
     let text = String::from_utf8_lossy(bytes);
-    let whole = scanned(config, bytes, &[usize::MAX], &NoFilter);
+    let rules = rules(config).unwrap();
+    let whole = scanned(&rules, bytes, &[usize::MAX], &NoFilter);
     prop_assert_eq!(&whole, &want, "whole: {:?}", text);
-    let pieces = scanned(config, bytes, sizes, &NoFilter);
+    let pieces = scanned(&rules, bytes, sizes, &NoFilter);
     prop_assert_eq!(&pieces, &want, "in pieces: {:?}", text);
     Ok(())
 }

@@ -7,12 +7,12 @@ use tokenblock_ebpf::{
     digest::{InstallationKey, TokenDigest},
     filter::{Filter, Fingerprint},
 };
-use tokenblock_tests::reference::{self, Candidate, Config};
-
-use crate::{
-    generate::{many_cases, sizes, stream},
-    scanned::scanned,
+use tokenblock_tests::{
+    reference::{self, Candidate, Config},
+    scanned::{rules, scanned},
 };
+
+use crate::generate::{many_cases, sizes, stream};
 
 /// The sharpest filter there can be: it lets through what is listed, and nothing else.
 struct Sharp(HashSet<Fingerprint>);
@@ -52,8 +52,9 @@ proptest! {
             .filter(|(_, digest)| digests.contains(digest))
             .collect();
         let filter = Sharp::new(&config, &listed);
+        let rules = rules(&config).unwrap();
         for sizes in [&[usize::MAX][..], &sizes] {
-            let mut found = scanned(&config, &bytes, sizes, &filter);
+            let mut found = scanned(&rules, &bytes, sizes, &filter);
             found.retain(|(_, digest)| digests.contains(digest));
             let text = String::from_utf8_lossy(&bytes);
             prop_assert_eq!(&found, &want, "in pieces of {:?}: {:?}", sizes, text);

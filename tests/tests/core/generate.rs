@@ -1,8 +1,8 @@
 //! Random configurations, and streams in which their names, escapes and delimiters are frequent.
 
 use proptest::{prelude::*, sample::Index};
-use tokenblock_ebpf::{digest::InstallationKey, location::LocationKind, rules::Rules};
-use tokenblock_tests::reference::Config;
+use tokenblock_ebpf::location::LocationKind;
+use tokenblock_tests::{reference::Config, scanned::rules};
 
 /// Sixteen times the cases that proptest is told to run (`PROPTEST_CASES`).
 pub(crate) fn many_cases() -> ProptestConfig {
@@ -173,21 +173,6 @@ fn render(piece: &Piece, config: &Config) -> Vec<u8> {
             text.into_bytes()
         }
     }
-}
-
-/// The scanner's form of a configuration.
-pub(crate) fn rules(config: &Config) -> Option<Rules> {
-    let locations: Vec<(LocationKind, &[u8])> = config
-        .locations
-        .iter()
-        .map(|(kind, name)| (*kind, name.as_bytes()))
-        .collect();
-    Rules::new(
-        &InstallationKey(config.key),
-        config.min_len.try_into().ok()?,
-        &locations,
-    )
-    .ok()
 }
 
 /// Sizes of pieces.

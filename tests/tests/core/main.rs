@@ -9,4 +9,4 @@ mod flow;
 mod generate;
 mod parity;
 mod reasons;
-mod scanned;
+mod replay;

@@ -202,7 +202,8 @@ fn no_framing_hides_a_listed_token() {
     let Some(binary) = gate::product("raw_segments::no_framing_hides_a_listed_token") else {
         return;
     };
-    check_kept_out(&protected(binary, &[]), &framed_otherwise());
+    let lab = protected(binary, &[]);
+    check_kept_out(&lab, &framed_otherwise());
 }
 
 #[test]

@@ -12,8 +12,6 @@ use crate::{each_variant, fixtures_listed};
 const REQUEST: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 /// The program's verdict on what passes.
 const PASS: u32 = u32::MAX;
-/// Offset of the TCP header behind Ethernet and IPv4.
-const TCP_AT: usize = 14 + 20;
 
 /// A request of the client's at this sequence number.
 fn request(sequence: u32) -> Vec<u8> {
@@ -22,27 +20,13 @@ fn request(sequence: u32) -> Vec<u8> {
 
 /// A segment of the client's at this sequence number.
 fn segment(sequence: u32, payload: impl AsRef<[u8]>) -> Vec<u8> {
-    let mut frame = Frame::v4(payload.as_ref()).ethernet().unwrap();
-    frame[TCP_AT + 4..TCP_AT + 8].copy_from_slice(&sequence.to_be_bytes());
-    frame
+    let frame = Frame::v4(payload.as_ref()).at(sequence);
+    frame.ethernet().unwrap()
 }
 
 /// The server's SYN and ACK, by which the client's first byte has this sequence number.
 fn accepted(first: u32) -> Vec<u8> {
-    let mut frame = Frame::v4("").ethernet().unwrap();
-    let (sources, destinations) = (
-        [26..30, TCP_AT..TCP_AT + 2],
-        [30..34, TCP_AT + 2..TCP_AT + 4],
-    );
-    for (source, destination) in sources.into_iter().zip(destinations) {
-        let kept = frame[source.clone()].to_vec();
-        frame.copy_within(destination.clone(), source.start);
-        frame[destination].copy_from_slice(&kept);
-    }
-    frame[TCP_AT + 8..TCP_AT + 12].copy_from_slice(&first.to_be_bytes());
-    // SYN and ACK.
-    frame[TCP_AT + 13] = 0x12;
-    frame
+    Frame::v4("").answer(first).syn().ethernet().unwrap()
 }
 
 fn judged(programs: &mut Programs, frame: &[u8]) -> u32 {

@@ -9,6 +9,7 @@ mod growth;
 mod modes;
 mod reasons;
 mod secrecy;
+mod traces;
 mod verdicts;
 
 use tokenblock::kernel::{load::CLASSIFIERS, object::Variant};

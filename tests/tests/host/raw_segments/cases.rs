@@ -384,7 +384,24 @@ pub(super) fn framed_otherwise() -> Vec<Case> {
         format!("a b cGET /?access_token={token} HTTP/1.1\r\nHost: a\r\n\r\n").into_bytes()
     };
     let frame = "POST / HTTP/1.1\r\nContent-Length: 10\r\nX: y\r\n\r\nzzzzz";
+    let behind = |body: &'static str| {
+        case(format!("framing: behind {body:?}"), move |client, token| {
+            client.connect(FIRST)?;
+            let length = body.len();
+            let post = format!("POST / HTTP/1.1\r\nContent-Length: {length}\r\nX: y\r\n\r\n{body}");
+            client.deliver(0, post.as_bytes())?;
+            let get = format!("GET /?access_token={token} HTTP/1.1\r\nHost: a\r\n\r\n");
+            client.deliver(post.len(), get.as_bytes())?;
+            Ok([post, get].concat().into_bytes())
+        })
+    };
     vec![
+        behind("a b"),
+        behind("a "),
+        behind("a /?b"),
+        behind("a /?access_token=b"),
+        behind("Authorization: b"),
+        behind("\na /b"),
         case(
             "framing: a copy of what the host ignored",
             move |client, token| {

@@ -1,30 +1,45 @@
 //! Runs the scanner over a stream that comes in pieces, with any filter.
 
 use tokenblock_ebpf::{
-    digest::TokenDigest,
+    digest::{InstallationKey, TokenDigest},
     filter::Filter,
-    location::LocationId,
+    location::{LocationId, LocationKind},
+    rules::Rules,
     scan::{Scan, Step},
 };
-use tokenblock_tests::reference::Config;
 
-use crate::generate::rules;
+use crate::reference::Config;
+
+/// The scanner's form of a configuration; `None` where it takes none of it.
+#[must_use]
+pub fn rules(config: &Config) -> Option<Rules> {
+    let locations: Vec<(LocationKind, &[u8])> = config
+        .locations
+        .iter()
+        .map(|(kind, name)| (*kind, name.as_bytes()))
+        .collect();
+    Rules::new(
+        &InstallationKey(config.key),
+        config.min_len.try_into().ok()?,
+        &locations,
+    )
+    .ok()
+}
 
 /// What the scanner looks up; the pieces have `sizes`, over and over.
-pub(crate) fn scanned(
-    config: &Config,
+pub fn scanned(
+    rules: &Rules,
     bytes: &[u8],
     sizes: &[usize],
     filter: &impl Filter,
 ) -> Vec<(LocationId, TokenDigest)> {
-    let rules = rules(config).unwrap();
-    let mut scan = Scan::new(&rules);
+    let mut scan = Scan::new(rules);
     let mut seen = Vec::new();
     let mut rest = bytes;
     for size in sizes.iter().cycle() {
         let (piece, behind) = rest.split_at(rest.len().min(*size));
         loop {
-            match scan.step(&rules, piece, filter) {
+            match scan.step(rules, piece, filter) {
                 Step::More => {}
                 Step::Lookup(digest) => seen.push((scan.location(), digest)),
                 Step::End => break,

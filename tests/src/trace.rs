@@ -1,0 +1,303 @@
+//! What an attacker, a lossy path or an honest client sends, played before a model of the receiver.
+
+use arbitrary::{Arbitrary, Result, Unstructured};
+use tokenblock_ebpf::{digest::TokenDigest, inspect, rules::Rules, scan::Scan, verdict::Counter};
+
+use crate::{
+    bpf::{KEY, rules},
+    engine::Engine,
+    fixtures::{Token, digests},
+    origin::take_request,
+    receiver::Receiver,
+};
+
+const MILLISECOND: u64 = 1_000_000;
+/// The clock at the first act, in nanoseconds.
+pub const START: u64 = 1000 * MILLISECOND;
+/// Longest delayed acknowledgment of Linux (`TCP_DELACK_MAX`), in milliseconds.
+const DELAYED: u64 = 200;
+/// Longest piece that an arbitrary act sends.
+const LONGEST: usize = 60;
+
+/// How a body may end: within a word, a target, a query, a header's name or value, a line, or with it.
+const ENDS: [&str; 11] = [
+    "",
+    "a",
+    "\na b",
+    "\na ",
+    "\na ?b",
+    "\na /b?access_token=c",
+    "\nAuthoriz",
+    "\nAuthorization: d",
+    "\nCookie: session=e",
+    "\r",
+    "\r\n",
+];
+
+/// One thing that happens to a connection.
+#[derive(Clone, Debug)]
+pub enum Act {
+    /// The bytes `from..from + len` of a stream are sent.
+    Send {
+        /// Offset of the first.
+        from: usize,
+        /// How many.
+        len: usize,
+        /// Of which of the streams.
+        variant: usize,
+        /// The receiver does not get it, or ignores it.
+        decoy: bool,
+    },
+    /// The next bytes that the receiver awaits are sent.
+    Continue {
+        /// How many.
+        len: usize,
+        /// Of which of the streams.
+        variant: usize,
+        /// As for `Send`.
+        decoy: bool,
+    },
+    /// The receiver's acknowledgment is seen.
+    Ack,
+    /// Time passes.
+    Wait {
+        /// How much.
+        milliseconds: u64,
+    },
+}
+
+impl Arbitrary<'_> for Act {
+    fn arbitrary(bytes: &mut Unstructured<'_>) -> Result<Self> {
+        let kind = bytes.int_in_range(0..=17)?;
+        let len = bytes.int_in_range(1..=LONGEST)?;
+        let variant = match bytes.int_in_range(0..=8)? {
+            0..=5 => 0,
+            6 | 7 => 1,
+            _ => 2,
+        };
+        let decoy = bytes.ratio(1_u8, 5)?;
+        Ok(match kind {
+            0..=3 => Self::Send {
+                from: bytes.int_in_range(0..=1023)?,
+                len,
+                variant,
+                decoy,
+            },
+            4..=11 => Self::Continue {
+                len,
+                variant,
+                decoy,
+            },
+            12..=15 => Self::Ack,
+            _ => Self::Wait {
+                milliseconds: bytes.int_in_range(0..=400)?,
+            },
+        })
+    }
+}
+
+/// What stands between sender and receiver.
+pub trait Inspector {
+    /// The receiver accepted the connection, and awaits the byte of this sequence number.
+    fn accept(&mut self, ack: u32);
+
+    /// The receiver acknowledges all before `ack`.
+    fn settle(&mut self, ack: u32);
+
+    /// A segment comes at `now`, in nanoseconds: by which way it leaves the programs.
+    fn segment(&mut self, start: u32, bytes: &[u8], now: u64) -> Counter;
+}
+
+impl Inspector for Engine<'_> {
+    fn accept(&mut self, ack: u32) {
+        Engine::accept(self, ack);
+    }
+
+    fn settle(&mut self, ack: u32) {
+        Engine::settle(self, ack);
+    }
+
+    fn segment(&mut self, start: u32, bytes: &[u8], now: u64) -> Counter {
+        Engine::segment(self, start, bytes, now).counter()
+    }
+}
+
+/// Whether a segment that leaves by this way reaches the receiver.
+#[must_use]
+pub fn reaches(way: Counter) -> bool {
+    matches!(way, Counter::Clean | Counter::Settled)
+}
+
+/// The rules and the denylist of the fixtures.
+pub struct Listing {
+    /// The rules.
+    pub rules: Rules,
+    listed: Vec<TokenDigest>,
+}
+
+impl Listing {
+    /// Those of the fixtures.
+    ///
+    /// # Errors
+    /// Where the locations can't be.
+    pub fn new() -> anyhow::Result<Self> {
+        Ok(Self {
+            rules: rules()?,
+            listed: digests(&KEY)
+                .into_iter()
+                .map(|(digest, _)| digest)
+                .collect(),
+        })
+    }
+
+    /// Whether a digest is listed.
+    #[must_use]
+    pub fn has(&self, digest: &TokenDigest) -> bool {
+        self.listed.contains(digest)
+    }
+}
+
+/// Streams of one length that may be sent in each other's place, and what none of them may bring to an application.
+#[derive(Clone, Debug)]
+pub struct Streams {
+    /// The first bears a listed token.
+    pub variants: [Vec<u8>; 3],
+    by_lines: bool,
+}
+
+impl Streams {
+    /// A request with a body, and one with a listed token behind it; the same without; the same shifted by a byte.
+    #[must_use]
+    pub fn by_lines(body: usize) -> Self {
+        let token = Token::Opaque.text();
+        let filler = "lorem ipsum dolor sit amet\r\n".repeat(body / 28);
+        let request = |token: &str| {
+            format!(
+                "POST /a?x=1 HTTP/1.1\r\nHost: h\r\nContent-Length: {}\r\n\r\n{filler}GET /b?access_token=x HTTP/1.1\r\n\
+                 Cookie: a=b; session=y\r\nAuthorization: Bearer {token}\r\n\r\nGET / HTTP/1.1\r\n\r\n",
+                filler.len()
+            )
+            .into_bytes()
+        };
+        let evil = request(&token);
+        let clean = request(&token.chars().rev().collect::<String>());
+        let mut shifted = evil.clone();
+        shifted.rotate_right(1);
+        Self {
+            variants: [evil, clean, shifted],
+            by_lines: true,
+        }
+    }
+
+    /// A request whose body ends within a line, behind which another bears a listed token; the same with a body of
+    /// another length; the same without a declared length.
+    #[must_use]
+    pub fn by_framing(body: usize) -> Self {
+        let token = Token::Opaque.text();
+        let mut filler = "a b c ".repeat(body / 6);
+        filler.push_str(ENDS.get(body % ENDS.len()).copied().unwrap_or_default());
+        let request = |name: &str, length: usize| {
+            format!(
+                "POST /a HTTP/1.1\r\nHost: h\r\n{name}: {length:06}\r\nX: y\r\n\r\n{filler}\
+                 GET /b?access_token={token} HTTP/1.1\r\nHost: h\r\n\r\nGET / HTTP/1.1\r\n\r\n"
+            )
+            .into_bytes()
+        };
+        Self {
+            variants: [
+                request("Content-Length", filler.len()),
+                request("Content-Length", filler.len() + 30),
+                request("Xontent-Length", filler.len()),
+            ],
+            by_lines: false,
+        }
+    }
+
+    /// Whether an application that reads this stream gets a listed token.
+    #[must_use]
+    pub fn bring_token(&self, listing: &Listing, stream: &[u8]) -> bool {
+        if self.by_lines {
+            let mut scan = Scan::new(&listing.rules);
+            let listed = &mut |_, digest: &TokenDigest| listing.has(digest);
+            return inspect::stream(&mut scan, &listing.rules, stream, listed).is_some();
+        }
+        let mut rest = stream;
+        while let Some((request, length)) = take_request(rest) {
+            let mut words = request.line.split(' ');
+            let target = words.nth(1);
+            if words.count() == 1
+                && target.is_some_and(|target| target.contains(&Token::Opaque.text()))
+            {
+                return true;
+            }
+            rest = rest.get(length..).unwrap_or(&[]);
+        }
+        false
+    }
+}
+
+/// What came of a trace.
+#[derive(Clone, Debug, Default)]
+pub struct Played {
+    /// What the application read.
+    pub stream: Vec<u8>,
+    /// By which way each segment left.
+    pub ways: Vec<Counter>,
+}
+
+/// Plays acts; `first` is the sequence number of the first byte.
+pub fn play(inspector: &mut impl Inspector, streams: &Streams, acts: &[Act], first: u32) -> Played {
+    let mut receiver = Receiver::default();
+    let mut ways = Vec::new();
+    let mut now = START;
+    inspector.accept(first);
+    for act in acts {
+        now += MILLISECOND;
+        let (from, len, variant, decoy) = match *act {
+            Act::Send {
+                from,
+                len,
+                variant,
+                decoy,
+            } => (from, len, variant, decoy),
+            Act::Continue {
+                len,
+                variant,
+                decoy,
+            } => (receiver.next(), len, variant, decoy),
+            Act::Ack => {
+                inspector.settle(sequence(first, receiver.next()));
+                continue;
+            }
+            Act::Wait { milliseconds } => {
+                now += milliseconds * MILLISECOND;
+                if milliseconds >= DELAYED {
+                    inspector.settle(sequence(first, receiver.next()));
+                }
+                continue;
+            }
+        };
+        let bytes = streams.variants.get(variant).map_or(&[][..], Vec::as_slice);
+        let from = from.min(bytes.len());
+        let bytes = bytes.get(from..bytes.len().min(from + len)).unwrap_or(&[]);
+        if bytes.is_empty() {
+            continue;
+        }
+        let way = inspector.segment(sequence(first, from), bytes, now);
+        ways.push(way);
+        if reaches(way) && !decoy {
+            receiver.take(from, bytes);
+        }
+    }
+    Played {
+        stream: receiver.stream,
+        ways,
+    }
+}
+
+/// The sequence number at `offset` of a stream.
+#[must_use]
+#[expect(clippy::cast_possible_truncation, reason = "sequence numbers wrap")]
+pub fn sequence(first: u32, offset: usize) -> u32 {
+    first.wrapping_add(offset as u32)
+}

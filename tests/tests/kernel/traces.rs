@@ -1,0 +1,164 @@
+//! The traces of the flow engine's property test on the real program: verdict by verdict what the engine on the host
+//! says.
+
+use anyhow::Result;
+use arbitrary::{Arbitrary as _, Unstructured};
+use sha2::{Digest as _, Sha256};
+use tokenblock_ebpf::verdict::{COUNTERS, Counter};
+use tokenblock_tests::{
+    bpf::{Programs, Setup, frame::Frame},
+    engine::Engine,
+    gate,
+    netns::Netns,
+    trace::{Act, Inspector, Listing, START, Streams, play, reaches},
+};
+
+const REQUESTS: &str = "ingress_ethernet";
+const ANSWERS: &str = "egress_ethernet";
+/// The ways by which a segment of a request may leave.
+const WAYS: [Counter; 9] = [
+    Counter::Settled,
+    Counter::Clean,
+    Counter::TooEarly,
+    Counter::OutOfWindow,
+    Counter::Duplicate,
+    Counter::Blocked,
+    Counter::GapConflict,
+    Counter::BlockedAgain,
+    Counter::Malformed,
+];
+/// Traces of each kind.
+const TRACES: u32 = 150;
+/// Most acts of a trace.
+const ACTS: usize = 60;
+
+/// The real program.
+struct Real<'a> {
+    programs: &'a mut Programs,
+    /// When a segment was last passed, on the clock of the trace.
+    passed_at: u64,
+}
+
+impl Real<'_> {
+    fn answer(&mut self, frame: &Frame) {
+        let bytes = frame.ethernet().unwrap();
+        self.programs.repeat(ANSWERS, &bytes, 1).unwrap();
+    }
+
+    /// Runs a segment; which of [`WAYS`] was counted.
+    fn run(&mut self, frame: &[u8]) -> Result<Counter> {
+        let before = self.programs.totals()?;
+        self.programs.repeat(REQUESTS, frame, 1)?;
+        let after = self.programs.totals()?;
+        let name = |way: Counter| COUNTERS.get(way as usize).copied().unwrap_or("?");
+        let moved = |way: &Counter| before.get(name(*way)) != after.get(name(*way));
+        let mut ways = WAYS.into_iter().filter(moved);
+        Ok(ways.next().unwrap_or(Counter::NotIp))
+    }
+}
+
+impl Inspector for Real<'_> {
+    fn accept(&mut self, ack: u32) {
+        self.answer(&Frame::v4("").answer(ack).syn());
+    }
+
+    fn settle(&mut self, ack: u32) {
+        self.answer(&Frame::v4("").answer(ack));
+    }
+
+    fn segment(&mut self, start: u32, bytes: &[u8], now: u64) -> Counter {
+        self.programs.age_flows(now - self.passed_at).unwrap();
+        let frame = Frame::v4(bytes).at(start).ethernet().unwrap();
+        let way = self.run(&frame).unwrap();
+        if reaches(way) && way != Counter::Settled {
+            self.passed_at = now;
+        }
+        way
+    }
+}
+
+/// The `n`th trace: the same in every run.
+fn acts(kind: &str, n: u32) -> Vec<Act> {
+    let seeds = (0..32).flat_map(|part| Sha256::digest(format!("{kind} {n} {part}")));
+    let bytes: Vec<u8> = seeds.collect();
+    let mut bytes = Unstructured::new(&bytes);
+    (0..ACTS)
+        .map_while(|_| Act::arbitrary(&mut bytes).ok())
+        .collect()
+}
+
+fn check(programs: &mut Programs, kind: &str, streams: &Streams) {
+    let listing = Listing::new().unwrap();
+    let listed = |digest: &_| listing.has(digest);
+    let mut seen = std::collections::BTreeSet::new();
+    for n in 0..TRACES {
+        let mut acts = acts(kind, n);
+        // A short stream from its start; of a long one the end.
+        let skip = streams.variants[0].len().saturating_sub(700);
+        for act in &mut acts {
+            match act {
+                Act::Send { from, .. } => *from += skip,
+                // Far from what counts as a loss: the program's clock goes on while it is set.
+                Act::Wait { milliseconds } => {
+                    *milliseconds = if *milliseconds < 200 { 1 } else { 400 };
+                }
+                Act::Continue { .. } | Act::Ack => {}
+            }
+        }
+        for at in (0..skip).step_by(1400) {
+            let len = (skip - at).min(1400);
+            acts.insert(0, Act::Ack);
+            acts.insert(
+                0,
+                Act::Continue {
+                    len,
+                    variant: 0,
+                    decoy: false,
+                },
+            );
+        }
+        let mut engine = Engine::new(&listing.rules, &listed);
+        let host = play(&mut engine, streams, &acts, u32::MAX - 200);
+        let mut run = || {
+            programs.forget_flows().unwrap();
+            let mut real = Real {
+                programs,
+                passed_at: START,
+            };
+            play(&mut real, streams, &acts, u32::MAX - 200)
+        };
+        let mut kernel = run();
+        // Its clock goes on: a run that was held up for long may see a loss where there is none.
+        for _ in 0..3 {
+            if kernel.ways != host.ways {
+                kernel = run();
+            }
+        }
+        assert_eq!(kernel.ways, host.ways, "{kind} {n}: {acts:?}");
+        assert_eq!(kernel.stream, host.stream, "{kind} {n}");
+        seen.extend(host.ways.into_iter().map(|way| way as u32));
+    }
+    assert!(
+        seen.len() >= 6,
+        "{kind}: too few kinds of verdicts: {seen:?}"
+    );
+}
+
+#[test]
+fn the_program_judges_as_the_engine_on_the_host() {
+    let name = "the_program_judges_as_the_engine_on_the_host";
+    if !gate::programs(name) || !gate::namespaces(name) {
+        return;
+    }
+    // Answers to what is reset leave through a loopback interface of their own.
+    let netns = Netns::new().unwrap();
+    netns
+        .enter(|| {
+            let mut programs = Programs::with_fixtures(&Setup::default()).unwrap();
+            check(&mut programs, "lines", &Streams::by_lines(0));
+            check(&mut programs, "framing", &Streams::by_framing(60));
+            check(&mut programs, "long lines", &Streams::by_lines(20_000));
+            check(&mut programs, "long framing", &Streams::by_framing(20_000));
+        })
+        .unwrap();
+}
