@@ -25,7 +25,7 @@ use tempfile::TempDir;
 use tokenblock::{
     denylist::{Action, Fingerprint, Listed, ProxySet, ShortTokenId, TokenDigest},
     event::{EventSink, TokenSeen},
-    proxy::{Places, Proxy, ProxyCounters, ProxyError, ProxySettings, TlsFiles},
+    proxy::{Places, Proxy, ProxyCounters, ProxyError, ProxyReload, ProxySettings, TlsFiles},
 };
 use tokenblock_ebpf::{
     digest::{Domain, InstallationKey},
@@ -56,6 +56,7 @@ const LOCATIONS: [(LocationKind, &str); 5] = [
 pub(crate) struct Tier {
     pub(crate) address: SocketAddr,
     pub(crate) counters: ProxyCounters,
+    pub(crate) reload: ProxyReload,
     pub(crate) ca: Option<PathBuf>,
     /// Where its certificates lie; for a test's own files too.
     pub(crate) folder: PathBuf,
@@ -110,6 +111,7 @@ impl Tier {
     /// A proxy that is made already, and tells of no events.
     pub(crate) fn serving(proxy: Proxy) -> Self {
         let (address, counters) = (proxy.local_addr(), proxy.counter_reader());
+        let reload = proxy.reload();
         let (stop, stopped) = oneshot::channel();
         let thread = thread::spawn(move || {
             let runtime = Builder::new_current_thread().enable_all().build().unwrap();
@@ -119,6 +121,7 @@ impl Tier {
         Self {
             address,
             counters,
+            reload,
             ca: None,
             folder: PathBuf::new(),
             events: Arc::default(),

@@ -12,9 +12,9 @@ use std::{
 
 use rustls::{ClientConfig, ClientConnection, HandshakeKind, RootCertStore, StreamOwned};
 use rustls_pki_types::{CertificateDer, pem::PemObject as _};
-use tokenblock::proxy::TlsVersion;
+use tokenblock::proxy::{ProxyError, ProxySettings, TlsFiles, TlsVersion};
 
-use crate::support::{Origin, Tier, certificate, certificate_of};
+use crate::support::{LOOPBACK, Origin, Tier, certificate, certificate_of};
 
 fn text(path: &Path) -> &str {
     path.to_str().unwrap()
@@ -96,6 +96,58 @@ fn new_certificates_are_taken_up_and_broken_ones_are_not() {
 }
 
 #[test]
+fn other_settings_bring_other_certificates_or_change_nothing() {
+    let (origin, elsewhere) = (Origin::echo(), Origin::echo());
+    let tier = Tier::tls(origin.address, |_| {});
+    let other = certificate(&tier.folder, "other", &["localhost"]);
+    let clients = certificate(&tier.folder, "clients", &["client.example"]);
+    let settings = |tls: &TlsFiles, to: &Origin| {
+        let upstream = format!("http://{}", to.address).parse().unwrap();
+        let mut settings = ProxySettings::new(LOOPBACK, upstream);
+        settings.tls = Some(tls.clone());
+        settings
+    };
+    let mut kept = client(&tier, &config(tier.ca.as_ref().unwrap()));
+    ask(&mut kept);
+    // A key that isn't the certificate's: all stays as it was, the upstream too.
+    let mismatched = TlsFiles {
+        key: clients.key.clone(),
+        ..other.clone()
+    };
+    let refused = tier.reload.apply(settings(&mismatched, &elsewhere), None);
+    assert!(matches!(refused, Err(ProxyError::KeyMismatch { .. })));
+    ask(&mut kept);
+    assert_eq!(tier.curl("/", &[]).status, 200);
+    assert_eq!((origin.seen().len(), elsewhere.seen().len()), (3, 0));
+    tier.reload
+        .apply(settings(&other, &elsewhere), None)
+        .unwrap();
+    let url = tier.url("/");
+    let with = |ca: &TlsFiles| tier.curl_at(&url, &["--cacert", text(&ca.cert)]).status;
+    assert_eq!(with(&other), 200);
+    assert_eq!(tier.curl("/", &[]).status, 0, "the one before");
+    // Whoever was connected stays so, and asks the new upstream.
+    ask(&mut kept);
+    assert_eq!((origin.seen().len(), elsewhere.seen().len()), (3, 2));
+    // The files of the settings in force are watched, not those before.
+    let fresh = certificate(&tier.folder, "fresh", &["localhost"]);
+    fs::rename(&fresh.cert, &other.cert).unwrap();
+    fs::rename(&fresh.key, &other.key).unwrap();
+    let start = Instant::now();
+    while with(&other) != 200 {
+        assert!(start.elapsed() < Duration::from_secs(5), "not taken up");
+    }
+    // And a certificate is asked of clients, where that is new.
+    let mut asking = settings(&other, &elsewhere);
+    asking.client_ca = Some(clients.cert.clone());
+    tier.reload.apply(asking, None).unwrap();
+    assert_eq!(with(&other), 0);
+    let shown = ["--cert", text(&clients.cert), "--key", text(&clients.key)];
+    let args = [&["--cacert", text(&other.cert)], &shown[..]].concat();
+    assert_eq!(tier.curl_at(&url, &args).status, 200);
+}
+
+#[test]
 fn sessions_are_resumed() {
     let origin = Origin::echo();
     let tier = Tier::tls(origin.address, |_| {});
@@ -115,7 +167,7 @@ fn clients_show_a_certificate_where_one_is_asked_for() {
     let known = certificate(folder.path(), "known", &["client.example"]);
     let unknown = certificate(folder.path(), "unknown", &["client.example"]);
     let tier = Tier::tls(origin.address, |s| s.client_ca = Some(known.cert.clone()));
-    let with = |files: &tokenblock::proxy::TlsFiles| {
+    let with = |files: &TlsFiles| {
         let args = ["--cert", text(&files.cert), "--key", text(&files.key)];
         tier.curl("/", &args).status
     };
