@@ -33,6 +33,7 @@ use crate::{
     sightings::Sightings,
     sources::Watch,
     state::{Additions, StateFolder, Store},
+    wiping::keep_little,
 };
 
 /// The proxy has its own threads; these are for signals, events and the list.
@@ -47,6 +48,7 @@ const END: Duration = Duration::from_millis(100);
 /// # Errors
 /// Why it could not start, or go on. Nothing is attached then.
 pub fn run(args: RunArgs) -> Result<(), Failure> {
+    keep_little();
     let given = args.given.clone();
     let settings = Settings::check(args, &Surroundings::of_process())?;
     let log = Log::start(settings.log_format, settings.log_level)

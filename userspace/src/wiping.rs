@@ -63,7 +63,19 @@ pub fn wipe_stack() {
     black_box(&mut stack);
 }
 
-/// Gives the system what a long list has left behind: else as much again as the list takes stays with the allocator.
+/// Has what is large given back to the system as soon as it is freed: else the allocator keeps as much again as a long
+/// list takes, once it has read one.
+pub fn keep_little() {
+    #[cfg(target_env = "gnu")]
+    {
+        // As the allocator begins; what is set stays as it is.
+        const LARGE: libc::c_int = 128 * 1024;
+        // SAFETY: changes a setting of the allocator's.
+        let _set = unsafe { libc::mallopt(libc::M_MMAP_THRESHOLD, LARGE) };
+    }
+}
+
+/// Gives the system what is left of many small pieces.
 pub fn give_back() {
     #[cfg(target_env = "gnu")]
     // SAFETY: may be called at any time.
