@@ -42,7 +42,7 @@ impl Store {
         let path = folder.join(FILE);
         match Self::read(&path) {
             Ok(opened) => Ok(opened),
-            Err(error) if path.exists() => {
+            Err(error) if path.exists() && is_damage(&error) => {
                 let aside = folder.join(DAMAGED);
                 tracing::warn!(
                     "{error:#}; it is set aside as {}, hits are counted anew",
@@ -106,6 +106,16 @@ impl Store {
         }
         drop(hits);
         Ok(write.commit()?)
+    }
+}
+
+/// Whether the file is to blame, and not the disk: a full one is no reason to set it aside.
+fn is_damage(error: &anyhow::Error) -> bool {
+    use std::io::ErrorKind::{InvalidData, UnexpectedEof};
+    match error.downcast_ref() {
+        // That is what redb says of a file that is none of its own.
+        Some(redb::Error::Io(error)) => matches!(error.kind(), InvalidData | UnexpectedEof),
+        Some(_) | None => true,
     }
 }
 
@@ -198,7 +208,14 @@ mod tests {
         drop(store);
 
         fs::write(folder.path().join(FILE), "something else, and no database").unwrap();
-        let (_store, table) = Store::open(folder.path()).unwrap();
+        let (store, table) = Store::open(folder.path()).unwrap();
         assert!(table.get(token(1)).is_none() && folder.path().join(DAMAGED).exists());
+        drop(store);
+
+        // What can't be opened for another reason is left alone.
+        let path = folder.path().join(FILE);
+        fs::remove_file(&path).unwrap();
+        fs::create_dir(&path).unwrap();
+        assert!(Store::open(folder.path()).is_err() && path.is_dir());
     }
 }
