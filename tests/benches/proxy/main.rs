@@ -64,8 +64,8 @@ impl Extent {
     fn full() -> Self {
         Self {
             sizes: &[0, 1000, 100_000, 1_000_000],
-            rounds: 5,
-            load: Duration::from_secs(3),
+            rounds: 3,
+            load: Duration::from_secs(2),
             idle: 10_000,
             ..Self::quick()
         }

@@ -21,7 +21,7 @@ pub(crate) const ORIGIN: u16 = 8000;
 /// The longest start, with a million entries.
 const START: Duration = Duration::from_mins(1);
 /// A token that is added while the proxy runs.
-const ADDED: &str = "added-token-0123456789abcdefghijklmnopqrs";
+const ADDED: &str = "k7Qm2ZtR9vXw4LpB8sYd3HfJ6nGc1AeTqUo5Kx0W";
 
 /// Which proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
