@@ -66,10 +66,21 @@ fn main() -> Result<()> {
         folder,
         binary: binary.into(),
     };
-    let small = env::args().any(|argument| argument == "--small");
-    ours::measure(&bench, !small)?;
-    peers::measure(&bench)?;
-    lookups::measure(!small)
+    let given = |flag: &str| env::args().any(|argument| argument == flag);
+    let (large, some) = (
+        !given("--small"),
+        given("--ours") || given("--peers") || given("--lookups"),
+    );
+    if !some || given("--ours") {
+        ours::measure(&bench, large)?;
+    }
+    if !some || given("--peers") {
+        peers::measure(&bench)?;
+    }
+    if !some || given("--lookups") {
+        lookups::measure(large)?;
+    }
+    Ok(())
 }
 
 impl Bench {

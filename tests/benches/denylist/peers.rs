@@ -31,6 +31,10 @@ pub(crate) fn measure(bench: &Bench) -> Result<()> {
         tokens::write(&list, 1, tokens::opaque)?;
         let program = serve(bench, port, &mut command(bench, &list)?)?;
         let before = memory(&program)?;
+        // Not by its death alone: nginx's worker would live on.
+        let pid = program.pid().to_string();
+        Command::new("kill").args(["-TERM", &pid]).status()?;
+        until("stopped", || bench.status(port, "any").is_none())?;
         drop(program);
 
         tokens::write(&list, MILLION, tokens::opaque)?;
