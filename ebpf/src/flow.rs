@@ -136,6 +136,8 @@ pub struct Gap {
     pub right: u32,
     /// How the state was left at its left end.
     pub left: Left,
+    /// 1 where what is behind it can't be the rest of a header's name.
+    pub plain: u32,
 }
 
 /// The key of a [`Gap`].
@@ -238,6 +240,8 @@ const SAW_BLANK: u32 = 4;
 const SAW_HTTP2: u32 = 8;
 /// A message may begin behind the segment, though it leaves an open state.
 const ENDS_BODY: u32 = 16;
+/// The segment begins with a word that is no header's name.
+const PLAIN: u32 = 32;
 
 const KNOWS_TIP: u32 = 1;
 /// A gap was noted.
@@ -258,6 +262,8 @@ const FRAMED: u32 = 128;
 const STARTS: u32 = 512;
 /// The same for `held_at`.
 const HELD_STARTS: u32 = 1024;
+/// The declared body has lines that look like headers.
+const NOISY: u32 = 2048;
 /// `framed_again` is set.
 const AGAIN: u32 = 256;
 
@@ -551,7 +557,7 @@ impl Flow {
 
     #[inline(always)]
     fn is_body(&self, ahead: u64) -> bool {
-        ahead <= self.body
+        ahead <= self.body && (self.flags & NOISY == 0 || self.quiet >= BULK)
             || self.flags & DECLARED == 0 && self.quiet >= BULK && self.left.is_light()
     }
 
@@ -756,6 +762,11 @@ impl Flow {
         if scan.forks_again() {
             return Err(Conflict::Ambiguous);
         }
+        if place as u32 == Place::Ahead as u32 && scan.saw_header() {
+            // What fills the gap is as likely to: it would end the flow where it ends inside a candidate.
+            self.flags |= NOISY;
+            return Err(Conflict::Ambiguous);
+        }
         if !begun.first_line_only {
             self.note_message(scan);
         }
@@ -797,7 +808,8 @@ impl Flow {
     /// `gap` is what is noted under `start`; what is to be noted instead is given back, with its left end.
     ///
     /// # Errors
-    /// Where it ends inside a candidate that goes on in what was passed before.
+    /// [`Conflict::Gap`] where it ends inside a candidate that goes on in what was passed before; [`Conflict::Ambiguous`]
+    /// where its end can't be kept beside another's: it is dropped, and comes again.
     #[inline(always)]
     pub fn pass(
         &mut self,
@@ -817,7 +829,9 @@ impl Flow {
                     return Err(Conflict::Gap);
                 }
                 if gap.right == end {
-                    if !left.is_light() {
+                    // The rest of a name that has no colon behind it was read as what it is.
+                    let name = gap.plain != 0 && self.next.is_name();
+                    if !left.is_light() && !name {
                         return Err(Conflict::Gap);
                     }
                 } else {
@@ -826,9 +840,12 @@ impl Flow {
                         Gap {
                             right: gap.right,
                             left,
+                            plain: gap.plain,
                         },
                     ));
-                    self.hold(end, left)?;
+                    if self.hold(end, left).is_err() {
+                        return Err(Conflict::Ambiguous);
+                    }
                 }
                 self.passed_at = now;
                 return Ok(note);
@@ -839,6 +856,7 @@ impl Flow {
                     Gap {
                         right: start,
                         left: self.left,
+                        plain: u32::from(self.next_signs & PLAIN != 0),
                     },
                 ));
                 self.leave_tip();
@@ -907,7 +925,8 @@ impl Flow {
             | u32::from(scan.saw_header())
             | u32::from(scan.ended_headers()) << 1
             | u32::from(scan.saw_blank()) << 2
-            | u32::from(scan.saw_http2()) << 3;
+            | u32::from(scan.saw_http2()) << 3
+            | u32::from(scan.began_plain()) << 5;
     }
 
     /// The segment was passed up to `end`, and read from `at` on.
@@ -934,12 +953,14 @@ impl Flow {
         forget_registers();
         if self.next_signs & SAW_HEADER != 0 {
             self.quiet = 0;
+            self.flags |= NOISY;
             self.flags &= !DECLARED;
         } else {
             self.quiet = self.quiet.saturating_add(end.wrapping_sub(at));
         }
         if self.next_signs & ENDED_HEADERS != 0 {
             self.flags |= DECLARED;
+            self.flags &= !NOISY;
         }
         forget_registers();
         if self.next_signs & SAW_BLANK != 0 {

@@ -94,6 +94,9 @@ const BLANK: u32 = 2;
 const HTTP2: u32 = 4;
 /// The method of that line, behind it the space that ends it.
 const PRI: u32 = u32::from_le_bytes(*b"PRI ");
+/// The first word of a line has ended, since the scan began; [`NAMED`]: by a colon.
+const WORD: u32 = 16;
+const NAMED: u32 = 32;
 /// No end of a body is known.
 const NO_END: u32 = u32::MAX;
 /// Longest declared length that is believed.
@@ -474,6 +477,20 @@ impl Scan {
         self.headers & HTTP2 != 0
     }
 
+    /// Whether what is read is a name so far.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_name(&self) -> bool {
+        self.mode as u32 == Mode::Name as u32
+    }
+
+    /// Whether the first word that was read ended, and not as the name of a header does.
+    #[inline(always)]
+    #[must_use]
+    pub fn began_plain(&self) -> bool {
+        self.headers & (WORD | NAMED) == WORD
+    }
+
     /// Whether an empty line was read.
     #[inline(always)]
     #[must_use]
@@ -741,9 +758,13 @@ impl Scan {
         } else if stop < 8 && stop < left {
             let byte = word.wrapping_shr(stop * 8) as u8;
             if byte == b':' {
+                if self.headers & WORD == 0 {
+                    self.headers |= WORD | NAMED;
+                }
                 self.pos += 1;
                 self.enter_header(rules, rules.find(self.name.finish()));
             } else {
+                self.headers |= WORD;
                 let method = rules.find(self.name.finish());
                 self.headers |= swar::is_zero(u32::from(method ^ HTTP2_METHOD)) * HTTP2;
                 self.end_method(byte, self.name.is_empty());

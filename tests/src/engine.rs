@@ -140,6 +140,7 @@ impl<'a> Engine<'a> {
                 }
                 Fate::Passed(place)
             }
+            Err(Conflict::Ambiguous) => Fate::Dropped(Place::TooEarly),
             Err(conflict) => Fate::Reset(conflict),
         }
     }

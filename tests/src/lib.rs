@@ -16,6 +16,7 @@ pub mod program;
 pub mod raw;
 pub mod receiver;
 pub mod reference;
+pub mod relay;
 pub mod scanned;
 pub mod trace;
 pub mod wire;

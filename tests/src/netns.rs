@@ -133,30 +133,40 @@ impl Pair {
             client: Netns::new()?,
             server: Netns::new()?,
         };
-        run(Command::new("ip").args([
-            "link",
-            "add",
-            INTERFACE,
-            "netns",
-            &pair.server.name,
-            "type",
-            "veth",
-            "peer",
-            "name",
-            INTERFACE,
-            "netns",
-            &pair.client.name,
-        ]))?;
+        link(&pair.server, INTERFACE, &pair.client, INTERFACE)?;
+        pair.address()?;
+        Ok(pair)
+    }
+
+    /// The same with a namespace between them, where two links end that have these names: to the client, to the server.
+    ///
+    /// # Errors
+    /// As [`Netns::new`].
+    pub fn through(middle: &Netns, links: [&str; 2]) -> Result<Self> {
+        let pair = Self {
+            client: Netns::new()?,
+            server: Netns::new()?,
+        };
+        for (name, end) in links.into_iter().zip([&pair.client, &pair.server]) {
+            link(end, INTERFACE, middle, name)?;
+            middle.ip(&format!("link set {name} up"))?;
+        }
+        pair.address()?;
+        Ok(pair)
+    }
+
+    /// Gives both ends their addresses.
+    fn address(&self) -> Result<()> {
         for (netns, v4, v6) in [
-            (&pair.server, SERVER_V4, SERVER_V6),
-            (&pair.client, CLIENT_V4, CLIENT_V6),
+            (&self.server, SERVER_V4, SERVER_V6),
+            (&self.client, CLIENT_V4, CLIENT_V6),
         ] {
             netns.ip(&format!("address add {v4}/24 dev {INTERFACE}"))?;
             // Without duplicate address detection the address can be used at once.
             netns.ip(&format!("address add {v6}/64 dev {INTERFACE} nodad"))?;
             netns.ip(&format!("link set {INTERFACE} up"))?;
         }
-        Ok(pair)
+        Ok(())
     }
 
     /// The server's addresses of both families at `port`.
@@ -164,6 +174,16 @@ impl Pair {
     pub fn server_addresses(&self, port: u16) -> [SocketAddr; 2] {
         [SERVER_V4, SERVER_V6].map(|address| SocketAddr::new(address, port))
     }
+}
+
+/// Makes a link between two namespaces.
+fn link(one: &Netns, name: &str, other: &Netns, other_name: &str) -> Result<()> {
+    let peer = ["type", "veth", "peer", "name", other_name];
+    run(Command::new("ip")
+        .args(["link", "add", name, "netns", &one.name])
+        .args(peer)
+        .args(["netns", &other.name]))?;
+    Ok(())
 }
 
 /// Runs a command to its end; gives its output.

@@ -120,7 +120,8 @@ fn judge_in_flow(
             maps::note_gap(&work.gap_key, &gap);
             Ok(())
         }
-        Err(_) => Err(Counter::GapConflict),
+        Err(Conflict::Ambiguous) => Err(Counter::TooEarly),
+        Err(Conflict::Gap) => Err(Counter::GapConflict),
     }
 }
 

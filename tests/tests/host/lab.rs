@@ -4,6 +4,7 @@ use std::{
     ffi::OsString,
     fs,
     net::SocketAddr,
+    ops::Deref,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -17,6 +18,7 @@ use tokenblock_tests::{
     netns::{INTERFACE, Pair},
     origin::Origin,
     product::{Event, Product},
+    relay::Relay,
 };
 
 /// Where the origin listens: what the kernel tier protects.
@@ -35,9 +37,38 @@ pub(crate) enum Tier {
     Proxy,
 }
 
+/// Client and server, and what is between them.
+pub(crate) enum Ends {
+    Linked(Pair),
+    Relayed(Relay),
+}
+
+impl Deref for Ends {
+    type Target = Pair;
+
+    fn deref(&self) -> &Pair {
+        match self {
+            Self::Linked(pair) => pair,
+            Self::Relayed(relay) => &relay.pair,
+        }
+    }
+}
+
+impl From<Pair> for Ends {
+    fn from(pair: Pair) -> Self {
+        Self::Linked(pair)
+    }
+}
+
+impl From<Relay> for Ends {
+    fn from(relay: Relay) -> Self {
+        Self::Relayed(relay)
+    }
+}
+
 /// What the product is given, before it runs.
 pub(crate) struct Bench {
-    pub(crate) pair: Pair,
+    pub(crate) pair: Ends,
     pub(crate) origin: Origin,
     pub(crate) folder: TempDir,
     pub(crate) certificate: Certificate,
@@ -64,7 +95,8 @@ impl Bench {
     }
 
     /// The same in namespaces that are there.
-    pub(crate) fn between(pair: Pair, binary: PathBuf) -> Self {
+    pub(crate) fn between(pair: impl Into<Ends>, binary: PathBuf) -> Self {
+        let pair = pair.into();
         let folder = tempfile::tempdir().unwrap();
         let bench = Self {
             origin: Origin::start(&pair.server, ORIGIN_PORT).unwrap(),

@@ -16,6 +16,7 @@ mod intercept;
 mod lab;
 mod lifecycle;
 mod list;
+mod loss;
 mod modes;
 mod raw_segments;
 mod refused_starts;
