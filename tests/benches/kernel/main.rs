@@ -16,7 +16,7 @@ mod packets;
 use std::fs;
 
 use anyhow::{Result, bail};
-use measure::{Measured, in_order, warm};
+use measure::{Measured, connection, in_order, one, warm};
 use tokenblock::{
     denylist::{Action, Fingerprint, Listed, ShortTokenId, TokenDigest},
     kernel::object::{Variant, programs},
@@ -28,11 +28,14 @@ use tokenblock_tests::bpf::{KEY, Programs, Setup};
 const SIZES: [(usize, &str); 3] = [(0, "0"), (1000, "1k"), (1_000_000, "1m")];
 /// Segments of a connection that are measured.
 const SEGMENTS: usize = 4000;
+/// Connections that are followed besides.
+const FLOWS: u32 = 100_000;
 
 /// What a figure has to stay below, in nanoseconds.
 const LIMITS: &[(&str, f64)] = &[
     ("request_1m_ns", 600.0),
     ("request_jwt_1m_ns", 600.0),
+    ("request_100k_flows_ns", 600.0),
     ("body_kib_ns", 200.0),
     ("body_text_kib_ns", 200.0),
     ("body_random_kib_ns", 200.0),
@@ -57,6 +60,7 @@ fn main() -> Result<()> {
         requests(&mut programs, size)?;
         if entries == SIZES[SIZES.len() - 1].0 {
             others(&mut programs)?;
+            among_flows(&mut programs)?;
         }
     }
     hashed()?;
@@ -91,7 +95,10 @@ fn hashed() -> Result<()> {
 
 /// The programs with a denylist of tokens that nobody sends.
 fn filled(entries: usize) -> Result<Programs> {
-    let mut programs = Programs::load(&Setup::default())?;
+    let mut programs = Programs::load(&Setup {
+        flows: 2 * FLOWS,
+        ..Setup::default()
+    })?;
     let made_up: Vec<_> = (0..entries).map(|i| entry(&format!("token-{i}"))).collect();
     programs.list(&made_up)?;
     Ok(programs)
@@ -130,6 +137,31 @@ fn requests(programs: &mut Programs, size: &str) -> Result<()> {
         };
         figure(&format!("request_cold_{kind}{size}_ns"), cold);
     }
+    Ok(())
+}
+
+/// Requests while many connections are followed: of one of them, and of one after the other.
+fn among_flows(programs: &mut Programs) -> Result<()> {
+    programs.forget_flows()?;
+    let first = packets::small_request()?;
+    for client in 0..FLOWS {
+        one(programs, &packets::from_client(&first, client))?;
+    }
+    let usual = packets::request(&packets::opaque("usual"))?;
+    let same = connection(programs, &vec![usual.clone(); SEGMENTS])?;
+    figure("request_100k_flows_ns", same);
+    let mut runs = Vec::with_capacity(SEGMENTS);
+    // Far apart, so that none is in the caches because of the one before it.
+    for client in (0..FLOWS).step_by(FLOWS as usize / SEGMENTS) {
+        let next = packets::behind(&usual, &first)?;
+        runs.push(one(programs, &packets::from_client(&next, client))?);
+    }
+    let each = Measured::of(runs);
+    let each = Measured {
+        best: each.median,
+        ..each
+    };
+    figure("request_cold_flows_ns", each);
     Ok(())
 }
 

@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 use tokenblock_tests::bpf::{Programs, frame::Frame};
 
+use crate::packets;
+
 /// The program that is measured.
 const PROGRAM: &str = "ingress_ethernet";
 /// Rounds of which the best counts: what other work there is can only add.
@@ -12,10 +14,6 @@ const ROUNDS: usize = 15;
 /// About as long as one round lasts.
 const ROUND: Duration = Duration::from_millis(20);
 
-/// Headers of [`packets::frame`](crate::packets): Ethernet, IPv4, TCP with twelve bytes of options.
-const HEADERS: usize = 14 + 20 + 32;
-/// Offset of the sequence number in them.
-const SEQUENCE_AT: usize = 14 + 20 + 4;
 /// The program's verdict on what passes.
 const UNSPEC: u32 = u32::MAX;
 
@@ -31,7 +29,7 @@ pub(crate) struct Measured {
 }
 
 impl Measured {
-    fn of(mut rounds: Vec<f64>) -> Self {
+    pub(crate) fn of(mut rounds: Vec<f64>) -> Self {
         rounds.sort_unstable_by(f64::total_cmp);
         let at = |index: usize| rounds.get(index).copied().unwrap_or(f64::NAN);
         Self {
@@ -73,20 +71,29 @@ fn repeats(programs: &mut Programs, frame: &[u8]) -> Result<u32> {
 }
 
 /// Segments of one connection, one after the other, each judged once: `best` is the fastest of them, `median` the
-/// middle one. The kernel measures one run to 10 ns, and the call from outside leaves colder caches than a stream of
-/// packets finds, so these are upper bounds.
+/// middle one. The kernel measures one run to 10 ns, and a call from outside leaves colder caches than a stream of
+/// packets finds, so these are upper bounds. No other connection is followed.
 pub(crate) fn in_order(programs: &mut Programs, frames: &[Vec<u8>]) -> Result<Measured> {
     programs.forget_flows()?;
+    connection(programs, frames)
+}
+
+/// As [`in_order`], beside the connections that are followed.
+pub(crate) fn connection(programs: &mut Programs, frames: &[Vec<u8>]) -> Result<Measured> {
     let mut next = Frame::SEQUENCE;
     let mut runs = Vec::with_capacity(frames.len());
     for frame in frames {
-        let mut frame = frame.clone();
-        let payload = frame.len() - HEADERS;
-        frame[SEQUENCE_AT..SEQUENCE_AT + 4].copy_from_slice(&next.to_be_bytes());
+        let frame = packets::at(frame, next);
+        let payload = frame.len() - packets::HEADERS;
         next = next.wrapping_add(u32::try_from(payload)?);
-        let (action, inside) = programs.repeat(PROGRAM, &frame, 1)?;
-        ensure!(action == UNSPEC, "a measured segment was not passed");
-        runs.push(inside.as_secs_f64() * 1e9);
+        runs.push(one(programs, &frame)?);
     }
     Ok(Measured::of(runs))
+}
+
+/// One run, in nanoseconds.
+pub(crate) fn one(programs: &mut Programs, frame: &[u8]) -> Result<f64> {
+    let (action, inside) = programs.repeat(PROGRAM, frame, 1)?;
+    ensure!(action == UNSPEC, "a measured segment was not passed");
+    Ok(inside.as_secs_f64() * 1e9)
 }

@@ -1,6 +1,6 @@
 //! The packets that are measured.
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, net::Ipv4Addr};
 
 use anyhow::Result;
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
@@ -10,6 +10,34 @@ use tokenblock_tests::bpf::frame::Frame;
 /// Bytes of the token of a usual request.
 const TOKEN: usize = 800;
 const KIB: usize = 1024;
+
+/// Bytes of headers in each frame here: Ethernet, IPv4, TCP with twelve bytes of options.
+pub(crate) const HEADERS: usize = 14 + 20 + 32;
+/// Offset of the source address in them.
+const SOURCE_AT: usize = 14 + 12;
+/// Offset of the sequence number in them.
+const SEQUENCE_AT: usize = 14 + 20 + 4;
+
+/// The frame with this sequence number; checksums, which the programs leave to the host, stay as they were.
+pub(crate) fn at(frame: &[u8], sequence: u32) -> Vec<u8> {
+    let mut frame = frame.to_vec();
+    frame[SEQUENCE_AT..SEQUENCE_AT + 4].copy_from_slice(&sequence.to_be_bytes());
+    frame
+}
+
+/// The frame behind another one of its connection.
+pub(crate) fn behind(frame: &[u8], before: &[u8]) -> Result<Vec<u8>> {
+    let len = u32::try_from(before.len() - HEADERS)?;
+    Ok(at(frame, Frame::SEQUENCE.wrapping_add(len)))
+}
+
+/// The frame as another client sends it.
+pub(crate) fn from_client(frame: &[u8], client: u32) -> Vec<u8> {
+    let mut frame = frame.to_vec();
+    let address = Ipv4Addr::new(10, 0, 0, 0).to_bits() + client;
+    frame[SOURCE_AT..SOURCE_AT + 4].copy_from_slice(&address.to_be_bytes());
+    frame
+}
 
 /// Bytes that look random, the same in every run.
 pub(crate) fn random(label: &str, len: usize) -> Vec<u8> {
