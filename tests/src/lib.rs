@@ -1,6 +1,7 @@
 //! What the tests share: the fixtures that feed every floor, the reference scanner, the kernel programs on
 //! single packets, and the harness of the whole-host floor.
 
+pub mod bench;
 pub mod bpf;
 pub mod certificate;
 pub mod client;

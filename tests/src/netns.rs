@@ -56,6 +56,19 @@ impl Netns {
             .args(args.split(' ')))
     }
 
+    /// Has what comes in on an interface of this namespace taken in by some cores alone, wherever it was sent;
+    /// `mask` is hexadecimal, a bit each.
+    ///
+    /// # Errors
+    /// Where the kernel can't steer packets (`CONFIG_RPS`).
+    pub fn receive_on(&self, interface: &str, mask: &str) -> Result<()> {
+        let file = format!("/sys/class/net/{interface}/queues/rx-0/rps_cpus");
+        let script = format!("echo {mask} > {file}");
+        // `ip netns exec` shows the namespace's own interfaces in /sys.
+        run(Command::new("ip").args(["netns", "exec", &self.name, "sh", "-c", &script]))?;
+        Ok(())
+    }
+
     /// A command that will run `program` in this namespace. Mounts stay as they are.
     #[must_use]
     pub fn command(&self, program: impl AsRef<OsStr>) -> Command {

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     build::{BINARY_VARIABLE, Built, OBJECT_VARIABLE, Profile},
     exec,
-    packages::{self, CURL, H2LOAD, HAPROXY, IP, NGINX, Tool, WRK},
+    packages::{self, CURL, H2LOAD, HAPROXY, IP, IPTABLES, NGINX, Tool, WRK},
     targets, workspace,
 };
 
@@ -78,6 +78,7 @@ pub(crate) fn task(args: &Args) -> Result<()> {
 fn tools(name: &str) -> &'static [Tool] {
     match name {
         "denylist" => &[IP, HAPROXY, NGINX],
+        "host" => &[IP, CURL, HAPROXY, IPTABLES, NGINX, WRK],
         "proxy" => &[IP, CURL, HAPROXY, NGINX, WRK, H2LOAD],
         _ => &[],
     }

@@ -37,6 +37,12 @@ pub(crate) const NGINX: Tool = Tool {
     package: "nginx",
 };
 
+/// A packet filter that ours is measured against.
+pub(crate) const IPTABLES: Tool = Tool {
+    program: "iptables",
+    package: "iptables",
+};
+
 /// A client and a server of the tests.
 pub(crate) const NODE: Tool = Tool {
     program: "node",

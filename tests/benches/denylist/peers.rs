@@ -11,7 +11,7 @@ use std::{
 };
 
 use anyhow::{Result, ensure};
-use tokenblock_tests::{netns::SERVER_V4, program::Program};
+use tokenblock_tests::{bench::haproxy, netns::SERVER_V4, program::Program};
 
 use crate::{Bench, MILLION, anonymous, figure, tokens, until};
 
@@ -24,7 +24,7 @@ pub(crate) fn measure(bench: &Bench) -> Result<()> {
         (
             "haproxy",
             HAPROXY,
-            haproxy as fn(&Bench, &Path) -> Result<Command>,
+            haproxy_command as fn(&Bench, &Path) -> Result<Command>,
         ),
         ("nginx", NGINX, nginx),
     ] {
@@ -100,20 +100,9 @@ fn memory(program: &Program) -> Result<f64> {
         .try_fold(0.0, |most: f64, memory| Ok(most.max(memory?)))
 }
 
-fn haproxy(bench: &Bench, list: &Path) -> Result<Command> {
-    let folder = bench.folder.path();
-    let config = format!(
-        "global\n  nbthread 1\n  stats socket {socket} mode 600 level admin\n\
-         defaults\n  mode http\n  timeout connect 5s\n  timeout client 60s\n  timeout server 60s\n\
-         frontend cleartext\n  bind 0.0.0.0:{HAPROXY}\n\
-         \x20 http-request deny if {{ http_auth_bearer -f {list} }}\n  default_backend origin\n\
-         backend origin\n  server origin 127.0.0.1:{origin}\n",
-        socket = folder.join("haproxy.sock").display(),
-        list = list.display(),
-        origin = bench.origin.port(),
-    );
-    let file = folder.join("haproxy.cfg");
-    fs::write(&file, config)?;
+fn haproxy_command(bench: &Bench, list: &Path) -> Result<Command> {
+    let origin = bench.origin.port();
+    let file = haproxy::cleartext(bench.folder.path(), HAPROXY, list, origin)?;
     let mut command = bench.pair.server.command("haproxy");
     command.args(["-db", "-q", "-f"]).arg(file);
     Ok(command)

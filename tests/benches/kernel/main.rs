@@ -22,7 +22,10 @@ use tokenblock::{
     kernel::object::{Variant, programs},
 };
 use tokenblock_ebpf::digest::Domain;
-use tokenblock_tests::bpf::{KEY, Programs, Setup};
+use tokenblock_tests::{
+    bench::{load_average, request},
+    bpf::{KEY, Programs, Setup},
+};
 
 /// Sizes of the denylist, and how they are called.
 const SIZES: [(usize, &str); 3] = [(0, "0"), (1000, "1k"), (1_000_000, "1m")];
@@ -75,7 +78,7 @@ fn hashed() -> Result<()> {
         ..Setup::default()
     })?;
     for (kind, token) in [
-        ("", packets::opaque as fn(&str) -> String),
+        ("", request::opaque as fn(&str) -> String),
         ("jwt_", packets::jwt),
     ] {
         let usual = vec![packets::request(&token("usual"))?; SEGMENTS];
@@ -119,7 +122,7 @@ fn entry(token: &str) -> (TokenDigest, Listed) {
 /// What depends on the size of the denylist.
 fn requests(programs: &mut Programs, size: &str) -> Result<()> {
     for (kind, token) in [
-        ("", packets::opaque as fn(&str) -> String),
+        ("", request::opaque as fn(&str) -> String),
         ("jwt_", packets::jwt),
     ] {
         let usual = vec![packets::request(&token("usual"))?; SEGMENTS];
@@ -147,7 +150,7 @@ fn among_flows(programs: &mut Programs) -> Result<()> {
     for client in 0..FLOWS {
         one(programs, &packets::from_client(&first, client))?;
     }
-    let usual = packets::request(&packets::opaque("usual"))?;
+    let usual = packets::request(&request::opaque("usual"))?;
     let same = connection(programs, &vec![usual.clone(); SEGMENTS])?;
     figure("request_100k_flows_ns", same);
     let mut runs = Vec::with_capacity(SEGMENTS);
@@ -221,10 +224,4 @@ fn print_machine() {
         read("/proc/sys/kernel/osrelease").trim(),
         load_average()
     );
-}
-
-/// Of the last minute: above the number of cores, the spread says more than the best.
-fn load_average() -> String {
-    let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    text.split_whitespace().next().unwrap_or("?").to_owned()
 }

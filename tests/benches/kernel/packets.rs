@@ -4,11 +4,11 @@ use std::{fmt::Write as _, net::Ipv4Addr};
 
 use anyhow::Result;
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
-use sha2::{Digest as _, Sha256};
-use tokenblock_tests::bpf::frame::Frame;
+use tokenblock_tests::{
+    bench::request::{self, TOKEN, opaque, random},
+    bpf::frame::Frame,
+};
 
-/// Bytes of the token of a usual request.
-const TOKEN: usize = 800;
 const KIB: usize = 1024;
 
 /// Bytes of headers in each frame here: Ethernet, IPv4, TCP with twelve bytes of options.
@@ -39,23 +39,6 @@ pub(crate) fn from_client(frame: &[u8], client: u32) -> Vec<u8> {
     frame
 }
 
-/// Bytes that look random, the same in every run.
-pub(crate) fn random(label: &str, len: usize) -> Vec<u8> {
-    (0_u64..)
-        .flat_map(|block| Sha256::digest(format!("{label} {block}")))
-        .take(len)
-        .collect()
-}
-
-/// An opaque token of 800 bytes.
-pub(crate) fn opaque(label: &str) -> String {
-    BASE64_URL_SAFE_NO_PAD
-        .encode(random(label, TOKEN))
-        .chars()
-        .take(TOKEN)
-        .collect()
-}
-
 /// A JWT of 800 bytes: a header, a payload of claims, a signature of 256 bytes.
 pub(crate) fn jwt(label: &str) -> String {
     const SIGNATURE: usize = 342;
@@ -73,16 +56,10 @@ pub(crate) fn jwt(label: &str) -> String {
 
 /// A request of 1.1 kB: eight header lines, one of them with the token.
 pub(crate) fn request(token: &str) -> Result<Vec<u8>> {
+    let headers = request::headers(token).join("\r\n");
     frame(format!(
-        "GET /api/v1/items?page=2&sort=asc HTTP/1.1\r\n\
-         Host: api.example.org\r\n\
-         User-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101\r\n\
-         Accept: application/json\r\n\
-         Accept-Language: en-US,en;q=0.5\r\n\
-         Accept-Encoding: gzip, deflate, br\r\n\
-         Authorization: Bearer {token}\r\n\
-         X-Request-Id: 6f1f9cf0-6f6c-4b1a-9d1b-7c0f4a3f8e21\r\n\
-         Connection: keep-alive\r\n\r\n"
+        "GET {} HTTP/1.1\r\n{headers}\r\n\r\n",
+        request::TARGET
     ))
 }
 

@@ -11,13 +11,14 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use tokenblock_tests::certificate::Certificate;
+use tokenblock_tests::{
+    bench::{LISTED, cores, figure, write_tokens},
+    certificate::Certificate,
+};
 
 use crate::{
-    Bench, cores, figure,
-    load::LISTED,
+    Bench,
     proxies::{Contender, Kind, ORIGIN, origin, status},
-    rounds::write_tokens,
 };
 
 /// Bytes each way.

@@ -9,10 +9,10 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
-use tokenblock_tests::certificate::Certificate;
+use tokenblock_tests::{bench::figure, certificate::Certificate};
 
 use crate::{
-    Bench, figure,
+    Bench,
     proxies::{Contender, Kind},
 };
 

@@ -3,11 +3,14 @@
 use std::{fs, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
+use tokenblock_tests::bench::{
+    LISTED,
+    cores::{self, Process},
+    wrk::{self, Answers},
+};
 
-use crate::{Bench, cores, cores::Process};
+use crate::Bench;
 
-/// A token that is on the list of every size but 0.
-pub(crate) const LISTED: &str = "listed-token-0123456789abcdefghijklmnopqr";
 /// A token that is on none.
 const CLEAN: &str = "clean-token-0123456789abcdefghijklmnopqrs";
 
@@ -65,13 +68,6 @@ pub(crate) struct Outcome {
     pub(crate) p99: f64,
 }
 
-struct Answers {
-    count: f64,
-    per_second: f64,
-    p50: f64,
-    p99: f64,
-}
-
 impl Load {
     /// Loads the proxy on `port`.
     ///
@@ -91,6 +87,13 @@ impl Load {
             self.wrk(bench, port, lasting)
         }
         .with_context(|| format!("{} to port {port}", self.name))?;
+        let due = if self.listed { answers.count } else { 0.0 };
+        ensure!(
+            (answers.refused - due).abs() < 0.5,
+            "{} of {} requests to port {port} were refused",
+            answers.refused,
+            answers.count
+        );
         let spent = proxy.cpu()?.saturating_sub(before);
         Ok(Outcome {
             requests_per_second: answers.per_second,
@@ -106,39 +109,13 @@ impl Load {
     }
 
     fn wrk(&self, bench: &Bench, port: u16, lasting: Duration) -> Result<Answers> {
-        let connections = self.connections.to_string();
-        let output = cores::pinned(&bench.netns, cores::LOAD, "wrk")
-            .args(["--threads", "2", "--connections", &connections, "--latency"])
-            .args(["--duration", &format!("{}s", lasting.as_secs().max(1))])
-            .args(["--header", &self.authorization()])
-            .arg(format!("https://127.0.0.1:{port}/"))
-            .output()
-            .context("starting wrk")?;
-        let text = String::from_utf8_lossy(&output.stdout);
-        let answers = self.read_wrk(&text);
-        answers.with_context(|| format!("{text}{}", String::from_utf8_lossy(&output.stderr)))
-    }
-
-    fn read_wrk(&self, text: &str) -> Result<Answers> {
-        let after = |label: &str| {
-            let line = text.lines().find_map(|l| l.trim().strip_prefix(label));
-            line.map(str::trim).with_context(|| format!("no `{label}`"))
-        };
-        let requests = text.lines().find(|line| line.contains("requests in"));
-        let requests = requests.and_then(|line| line.split_whitespace().next());
-        let count: f64 = requests.context("no requests")?.parse()?;
-        let refused: f64 = after("Non-2xx or 3xx responses:").map_or(Ok(0.0), str::parse)?;
-        let due = if self.listed { count } else { 0.0 };
-        ensure!(
-            (refused - due).abs() < 0.5 && !text.contains("Socket errors"),
-            "{refused} of {count} requests were refused"
-        );
-        Ok(Answers {
-            count,
-            per_second: after("Requests/sec:")?.parse()?,
-            p50: microseconds(after("50%")?)?,
-            p99: microseconds(after("99%")?)?,
-        })
+        wrk::run(
+            cores::pinned(&bench.netns, cores::LOAD, "wrk"),
+            self.connections,
+            lasting,
+            &[self.authorization()],
+            &format!("https://127.0.0.1:{port}/"),
+        )
     }
 
     fn h2load(&self, bench: &Bench, port: u16, lasting: Duration) -> Result<Answers> {
@@ -179,18 +156,10 @@ impl Load {
         let count = times.len() as f64;
         Ok(Answers {
             count,
+            refused: if self.listed { count } else { 0.0 },
             per_second: count / lasting.as_secs_f64(),
             p50: at(50).context("no requests")?,
             p99: at(99).context("no requests")?,
         })
     }
-}
-
-/// wrk's way to write a time.
-fn microseconds(text: &str) -> Result<f64> {
-    let units = [("us", 1.0), ("ms", 1e3), ("s", 1e6)];
-    let parsed = units
-        .iter()
-        .find_map(|(unit, factor)| Some(text.strip_suffix(unit)?.parse::<f64>().ok()? * factor));
-    parsed.with_context(|| format!("`{text}` is no time"))
 }

@@ -3,23 +3,26 @@
 //! `--full` takes every size of the list and more rounds; `--only NAME` leaves the others out; `--endurance` shows
 //! in their place that memory stays flat and that no request fails while everything is reloaded.
 #![expect(
-    clippy::print_stdout,
     clippy::print_stderr,
-    reason = "the figures go to standard output, a line each, the rest to standard error"
+    reason = "the figures go to standard output, the rest to standard error"
 )]
 
-mod cores;
 mod endurance;
 mod idle;
 mod load;
 mod proxies;
 mod rounds;
 
-use std::{env, fs, path::PathBuf, time::Duration};
+use std::{env, path::PathBuf, time::Duration};
 
 use anyhow::{Context as _, Result, bail};
 use tempfile::TempDir;
-use tokenblock_tests::{certificate::Certificate, gate, netns::Netns};
+use tokenblock_tests::{
+    bench::{cores, load_average},
+    certificate::Certificate,
+    gate,
+    netns::Netns,
+};
 
 use crate::{proxies::Kind, rounds::Rounds};
 
@@ -121,15 +124,4 @@ fn main() -> Result<()> {
     }
     eprintln!("load average afterwards: {}", load_average());
     Ok(())
-}
-
-/// Prints one figure.
-pub(crate) fn figure(name: &str, value: f64, unit: &str) {
-    println!(r#"{{"name":"{name}","value":{value:.3},"unit":"{unit}"}}"#);
-}
-
-/// Of the last minute: above the number of cores, the ratios say more than the figures.
-fn load_average() -> String {
-    let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    text.split_whitespace().next().unwrap_or("?").to_owned()
 }

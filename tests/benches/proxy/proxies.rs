@@ -12,9 +12,16 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use tokenblock_tests::{certificate::Certificate, poll};
+use tokenblock_tests::{
+    bench::{
+        LISTED,
+        cores::{self, Process},
+    },
+    certificate::Certificate,
+    poll,
+};
 
-use crate::{Bench, cores, cores::Process, load::LISTED};
+use crate::Bench;
 
 /// Where the origin listens.
 pub(crate) const ORIGIN: u16 = 8000;
@@ -176,5 +183,5 @@ fn write(bench: &Bench, name: &str, text: &str) -> Result<String> {
 
 /// `program` where proxies run.
 fn pinned(bench: &Bench, program: impl AsRef<Path>) -> Command {
-    cores::pinned(&bench.netns, cores::PROXY, program)
+    cores::pinned(&bench.netns, cores::MEASURED, program)
 }

@@ -1,16 +1,11 @@
 //! All proxies with a list of one size, loaded in turns.
 
-use std::{
-    fs,
-    io::{BufWriter, Write as _},
-    path::Path,
-};
-
-use anyhow::{Context as _, Result};
+use anyhow::Result;
+use tokenblock_tests::bench::{figure, median, write_tokens};
 
 use crate::{
-    Bench, Extent, figure,
-    load::{LISTED, LOADS, Load, Outcome},
+    Bench, Extent,
+    load::{LOADS, Load, Outcome},
     proxies::Contender,
 };
 
@@ -134,32 +129,10 @@ impl<'a> Rounds<'a> {
     }
 }
 
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_unstable_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
-}
-
 fn memory_without(bench: &Bench, kind: crate::proxies::Kind) -> Result<u64> {
     let none = bench.folder.path().join("none.txt");
     write_tokens(&none, 0)?;
     let mut contender = Contender::start(bench, kind, &none)?;
     contender.wait(bench, false)?;
     contender.process.memory()
-}
-
-/// Tokens of 40 bytes; the one that the load bears comes last.
-pub(crate) fn write_tokens(path: &Path, entries: usize) -> Result<()> {
-    write(path, entries).with_context(|| format!("writing {}", path.display()))
-}
-
-fn write(path: &Path, entries: usize) -> Result<()> {
-    let mut file = BufWriter::new(fs::File::create(path)?);
-    for number in 1..entries {
-        writeln!(file, "token-{number:034x}")?;
-    }
-    if entries > 0 {
-        writeln!(file, "{LISTED}")?;
-    }
-    file.flush()?;
-    Ok(())
 }

@@ -9,8 +9,13 @@ use std::{
 
 use anyhow::Result;
 
-use super::{Kind, ORIGIN, pinned, write};
-use crate::{Bench, cores, cores::Process};
+use tokenblock_tests::bench::{
+    cores::{self, Process},
+    nginx,
+};
+
+use super::{Kind, ORIGIN, pinned};
+use crate::Bench;
 
 pub(super) fn command(bench: &Bench, tokens: &Path) -> Result<Command> {
     let map = map_file(bench);
@@ -41,49 +46,19 @@ pub(super) fn command(bench: &Bench, tokens: &Path) -> Result<Command> {
         cert = bench.certificate.cert_file.display(),
         key = bench.certificate.key_file.display(),
     );
-    let config = config(bench, "nginx", &text)?;
+    let config = nginx::config(bench.folder.path(), "nginx", &text)?;
     let mut command = pinned(bench, "nginx");
-    command.args(["-c", &config]);
+    command.arg("-c").arg(config);
     Ok(command)
 }
 
 /// The server behind the proxies.
 pub(super) fn origin(bench: &Bench) -> Result<Command> {
-    let body = "x".repeat(1024);
-    let text = format!(
-        "server {{\n\
-         listen 127.0.0.1:{ORIGIN} backlog=4096;\n\
-         keepalive_requests 1000000000;\n\
-         client_max_body_size 0;\n\
-         location / {{ return 200 '{body}'; }}\n\
-         }}\n"
-    );
-    let config = config(bench, "origin", &text)?;
+    let text = nginx::origin(&format!("127.0.0.1:{ORIGIN}"), "");
+    let config = nginx::config(bench.folder.path(), "origin", &text)?;
     let mut command = cores::pinned(&bench.netns, cores::ORIGIN, "nginx");
-    command.args(["-c", &config]);
+    command.arg("-c").arg(config);
     Ok(command)
-}
-
-fn config(bench: &Bench, name: &str, http: &str) -> Result<String> {
-    let folder = bench.folder.path().display();
-    let config = format!(
-        "user root;\n\
-         daemon off;\n\
-         worker_processes 1;\n\
-         pid {folder}/{name}.pid;\n\
-         error_log /dev/null crit;\n\
-         events {{ worker_connections 20000; }}\n\
-         http {{\n\
-         access_log off;\n\
-         client_body_temp_path {folder}/{name}-body;\n\
-         proxy_temp_path {folder}/{name}-proxy;\n\
-         fastcgi_temp_path {folder}/{name}-fastcgi;\n\
-         uwsgi_temp_path {folder}/{name}-uwsgi;\n\
-         scgi_temp_path {folder}/{name}-scgi;\n\
-         {http}\
-         }}\n"
-    );
-    write(bench, &format!("{name}.conf"), &config)
 }
 
 /// One line more, and all read again.

@@ -12,17 +12,19 @@ use rustix::{
     param::clock_ticks_per_second,
     process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit},
 };
-use tokenblock_tests::netns::Netns;
 
-/// The proxy that is measured has this one to itself.
-pub(crate) const PROXY: &str = "1";
+use crate::netns::Netns;
+
+/// What is measured has this one to itself.
+pub const MEASURED: &str = "1";
 /// The origin.
-pub(crate) const ORIGIN: &str = "0";
+pub const ORIGIN: &str = "0";
 /// The load generator.
-pub(crate) const LOAD: &str = "2,3";
+pub const LOAD: &str = "2,3";
 
 /// `program` in a namespace, on these cores, and before what else the machine does.
-pub(crate) fn pinned(netns: &Netns, cores: &str, program: impl AsRef<Path>) -> Command {
+#[must_use]
+pub fn pinned(netns: &Netns, cores: &str, program: impl AsRef<Path>) -> Command {
     let mut command = netns.command("taskset");
     command
         .args(["--cpu-list", cores, "nice", "--adjustment=-15"])
@@ -32,7 +34,10 @@ pub(crate) fn pinned(netns: &Netns, cores: &str, program: impl AsRef<Path>) -> C
 }
 
 /// Lets this process, and what it starts, open as many files as the system allows.
-pub(crate) fn allow_files() -> Result<()> {
+///
+/// # Errors
+/// Where the system refuses.
+pub fn allow_files() -> Result<()> {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     let raised = Rlimit {
         current: maximum,
@@ -43,31 +48,43 @@ pub(crate) fn allow_files() -> Result<()> {
 
 /// A process of ours, with its children; killed when dropped.
 #[derive(Debug)]
-pub(crate) struct Process(Child);
+pub struct Process(Child);
 
 impl Process {
     /// Starts it; what it says goes nowhere.
-    pub(crate) fn start(command: &mut Command) -> Result<Self> {
+    ///
+    /// # Errors
+    /// Where it can't be started.
+    pub fn start(command: &mut Command) -> Result<Self> {
         let command = command.stdout(Stdio::null()).stderr(Stdio::null());
         Ok(Self(command.spawn().context("starting a program")?))
     }
 
     /// Starts it; what it says goes to a file.
-    pub(crate) fn logging(command: &mut Command, log: &Path) -> Result<Self> {
+    ///
+    /// # Errors
+    /// Where the file can't be written, or it can't be started.
+    pub fn logging(command: &mut Command, log: &Path) -> Result<Self> {
         let log = fs::File::create(log)?;
         let command = command.stdout(log.try_clone()?).stderr(log);
         Ok(Self(command.spawn().context("starting a program")?))
     }
 
-    /// Fails where it has ended.
-    pub(crate) fn check(&mut self) -> Result<()> {
+    /// Whether it still runs.
+    ///
+    /// # Errors
+    /// Where it has ended.
+    pub fn check(&mut self) -> Result<()> {
         let ended = self.0.try_wait()?;
         ensure!(ended.is_none(), "it ended at start: {ended:?}");
         Ok(())
     }
 
     /// Sends the signal `kill` calls so.
-    pub(crate) fn signal(&self, name: &str) -> Result<()> {
+    ///
+    /// # Errors
+    /// Where it has ended.
+    pub fn signal(&self, name: &str) -> Result<()> {
         let id = self.0.id().to_string();
         let status = Command::new("kill").args(["-s", name, &id]).status()?;
         ensure!(status.success(), "no signal {name} to {id}");
@@ -75,14 +92,18 @@ impl Process {
     }
 
     /// User and system time so far.
-    pub(crate) fn cpu(&self) -> Result<Duration> {
-        let ticks: u64 = self.family()?.iter().map(|id| ticks(*id)).sum();
-        let hertz = clock_ticks_per_second();
-        Ok(Duration::from_millis(ticks * 1000 / hertz))
+    ///
+    /// # Errors
+    /// Where it has ended.
+    pub fn cpu(&self) -> Result<Duration> {
+        Ok(time(self.family()?.iter().map(|id| ticks(*id)).sum()))
     }
 
     /// Bytes of memory; what is shared counts once.
-    pub(crate) fn memory(&self) -> Result<u64> {
+    ///
+    /// # Errors
+    /// Where it has ended.
+    pub fn memory(&self) -> Result<u64> {
         Ok(self.family()?.iter().map(|id| proportional(*id)).sum())
     }
 
@@ -106,6 +127,25 @@ impl Drop for Process {
         }
         drop(self.0.wait());
     }
+}
+
+/// What a core's kernel thread for incoming packets has taken: work that no process is charged with.
+///
+/// # Errors
+/// Where there is no such thread.
+pub fn interrupts(core: &str) -> Result<Duration> {
+    let name = format!("ksoftirqd/{core}");
+    let ids = fs::read_dir("/proc")?.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let mut named = ids.filter(|id| {
+        let comm = fs::read_to_string(format!("/proc/{id}/comm")).unwrap_or_default();
+        comm.trim() == name
+    });
+    let id = named.next().and_then(|id| id.parse().ok());
+    Ok(time(ticks(id.with_context(|| format!("no {name}"))?)))
+}
+
+fn time(ticks: u64) -> Duration {
+    Duration::from_millis(ticks * 1000 / clock_ticks_per_second())
 }
 
 /// `utime` and `stime` of a process; 0 where it is gone.

@@ -1,0 +1,105 @@
+//! nginx behind the kernel tier, beside nginx alone, behind iptables and behind HAProxy: requests, CPU, long bodies.
+//!
+//! Each stands on a host of its own: a namespace joined to its client's by a veth link, of which one core serves all
+//! that the host does, the taking in of packets included. They are loaded in turns. `--full` takes more and longer rounds;
+//! `--only NAME` leaves the others out, but for the host with nothing in front.
+#![expect(
+    clippy::print_stderr,
+    reason = "the figures go to standard output, the rest to standard error"
+)]
+
+mod contenders;
+mod load;
+mod rounds;
+mod transfer;
+
+use std::{env, path::PathBuf, time::Duration};
+
+use anyhow::{Context as _, Result, bail};
+use tempfile::TempDir;
+use tokenblock_tests::{
+    bench::{cores, load_average, write_tokens},
+    gate,
+};
+
+use crate::{contenders::Kind, rounds::Rounds};
+
+/// Entries of the list.
+const ENTRIES: usize = 1_000_000;
+
+/// What all hosts share.
+pub(crate) struct Bench {
+    /// In memory where there is a place for that: bodies are long.
+    pub(crate) folder: TempDir,
+    /// The product.
+    pub(crate) binary: PathBuf,
+}
+
+/// How much is measured.
+#[derive(Clone, Debug)]
+pub(crate) struct Extent {
+    /// How often each figure is taken; the middle one counts.
+    pub(crate) rounds: usize,
+    /// How long each load lasts.
+    pub(crate) load: Duration,
+    pub(crate) kinds: Vec<Kind>,
+}
+
+impl Extent {
+    /// Less than two minutes.
+    fn quick() -> Self {
+        Self {
+            rounds: 5,
+            load: Duration::from_secs(2),
+            kinds: Kind::ALL.to_vec(),
+        }
+    }
+
+    fn full() -> Self {
+        Self {
+            rounds: 15,
+            load: Duration::from_secs(4),
+            ..Self::quick()
+        }
+    }
+
+    fn of_arguments() -> Result<Option<Self>> {
+        let mut extent = Self::quick();
+        let mut arguments = env::args().skip(1);
+        while let Some(argument) = arguments.next() {
+            match argument.as_str() {
+                // `cargo bench` adds the first, `cargo test --benches` and listing tools the others.
+                "--bench" => {}
+                "--test" | "--list" => return Ok(None),
+                "--full" => extent = Self::full(),
+                "--only" => {
+                    let name = arguments.next().context("--only wants a name")?;
+                    let kept = |kind: &Kind| *kind == Kind::None || kind.name() == name;
+                    extent.kinds.retain(kept);
+                }
+                other => bail!("unknown argument `{other}`; known: --full, --only NAME"),
+            }
+        }
+        Ok(Some(extent))
+    }
+}
+
+fn main() -> Result<()> {
+    let Some(extent) = Extent::of_arguments()? else {
+        return Ok(());
+    };
+    let binary = gate::product("the host bench").context("start it by `cargo xtask bench host`")?;
+    cores::allow_files()?;
+    let folder = tempfile::tempdir_in("/dev/shm").or_else(|_none| tempfile::tempdir());
+    let bench = Bench {
+        folder: folder.context("making a folder")?,
+        binary,
+    };
+    eprintln!("load average before: {}", load_average());
+    write_tokens(&bench.folder.path().join("tokens.txt"), ENTRIES)?;
+    let rounds = Rounds::start(&bench, &extent)?;
+    rounds.requests()?;
+    rounds.transfers()?;
+    eprintln!("load average afterwards: {}", load_average());
+    Ok(())
+}
