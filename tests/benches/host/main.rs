@@ -38,8 +38,10 @@ pub(crate) struct Bench {
 /// How much is measured.
 #[derive(Clone, Debug)]
 pub(crate) struct Extent {
-    /// How often each figure is taken; the middle one counts.
+    /// How often each host is loaded; the middle one counts.
     pub(crate) rounds: usize,
+    /// How often the long bodies are sent.
+    pub(crate) transfers: usize,
     /// How long each load lasts.
     pub(crate) load: Duration,
     pub(crate) kinds: Vec<Kind>,
@@ -49,16 +51,18 @@ impl Extent {
     /// Less than two minutes.
     fn quick() -> Self {
         Self {
-            rounds: 5,
-            load: Duration::from_secs(2),
+            rounds: 9,
+            transfers: 3,
+            load: Duration::from_secs(1),
             kinds: Kind::ALL.to_vec(),
         }
     }
 
     fn full() -> Self {
         Self {
-            rounds: 15,
-            load: Duration::from_secs(4),
+            rounds: 25,
+            transfers: 9,
+            load: Duration::from_secs(2),
             ..Self::quick()
         }
     }

@@ -44,7 +44,9 @@ impl<'a> Rounds<'a> {
 
     /// Gives requests per second and CPU.
     pub(crate) fn requests(&self) -> Result<()> {
-        let outcomes = self.turns(|contender| load::run(contender, self.extent.load))?;
+        let outcomes = self.turns(self.extent.rounds, |contender| {
+            load::run(contender, self.extent.load)
+        })?;
         let of = |field: fn(&Outcome) -> f64| -> Vec<Vec<f64>> {
             let each = outcomes.iter();
             each.map(|outcomes| outcomes.iter().map(field).collect())
@@ -72,7 +74,7 @@ impl<'a> Rounds<'a> {
         let body = self.bench.folder.path().join("body");
         transfer::write_body(&body)?;
         for way in Way::ALL {
-            let rates = self.turns(|contender| way.run(contender, &body))?;
+            let rates = self.turns(self.extent.transfers, |contender| way.run(contender, &body))?;
             let name = way.name();
             for (contender, rates) in self.contenders.iter().zip(&rates) {
                 let what = format!("{name}_gbytes_per_s_{}", contender.kind.name());
@@ -90,9 +92,13 @@ impl<'a> Rounds<'a> {
     }
 
     /// Every host once a round, each round beginning with another one; what came of it, host by host.
-    fn turns<T>(&self, run: impl Fn(&Contender) -> Result<T>) -> Result<Vec<Vec<T>>> {
+    fn turns<T>(
+        &self,
+        rounds: usize,
+        run: impl Fn(&Contender) -> Result<T>,
+    ) -> Result<Vec<Vec<T>>> {
         let mut outcomes: Vec<Vec<T>> = self.contenders.iter().map(|_| Vec::new()).collect();
-        for round in 0..self.extent.rounds {
+        for round in 0..rounds {
             let mut turn: Vec<_> = self.contenders.iter().zip(&mut outcomes).collect();
             let first = round % turn.len().max(1);
             turn.rotate_left(first);
