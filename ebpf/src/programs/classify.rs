@@ -135,12 +135,20 @@ fn read(
     // SAFETY: the program's context.
     let interface = unsafe { (*skb).ifindex };
     let hook = direction as u32;
-    if settings.judged >> hook & 1 == 0 || !ports.contains(work.segment.destination_port) {
-        if settings.judged >> (hook ^ 1) & 1 != 0 && ports.contains(work.segment.source_port) {
-            flow::hear_answer(&work.segment, interface, direction, &mut work.gap_key.flow)?;
-            return Err(Counter::Answer);
-        }
-        return Err(Counter::OtherPort);
+    let is_request =
+        settings.judged >> hook & 1 != 0 && ports.contains(work.segment.destination_port);
+    // Where every port is protected and both ways are judged, a packet is both.
+    let is_answer =
+        settings.judged >> (hook ^ 1) & 1 != 0 && ports.contains(work.segment.source_port);
+    if is_answer {
+        flow::hear_answer(&work.segment, interface, direction, &mut work.gap_key.flow)?;
+    }
+    if !is_request {
+        return Err(if is_answer {
+            Counter::Answer
+        } else {
+            Counter::OtherPort
+        });
     }
     if maps::is_banned(&work.segment) {
         return Err(Counter::Banned);

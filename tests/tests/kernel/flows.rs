@@ -1,10 +1,11 @@
 //! What the programs know of a flow from one segment to the next.
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
-use tokenblock_ebpf::verdict::Counter;
+use tokenblock_ebpf::verdict::{Counter, PortSet};
 use tokenblock_tests::{
-    bpf::{Programs, frame::Frame},
+    bpf::{Programs, Setup, frame::Frame},
     fixtures::Token,
+    gate,
 };
 
 use crate::{each_variant, fixtures_listed};
@@ -27,6 +28,11 @@ fn segment(sequence: u32, payload: impl AsRef<[u8]>) -> Vec<u8> {
 /// The server's SYN and ACK, by which the client's first byte has this sequence number.
 fn accepted(first: u32) -> Vec<u8> {
     Frame::v4("").answer(first).syn().ethernet().unwrap()
+}
+
+/// The server's acknowledgment of all before this sequence number.
+fn acknowledged(end: u32) -> Vec<u8> {
+    Frame::v4("").answer(end).ethernet().unwrap()
 }
 
 fn judged(programs: &mut Programs, frame: &[u8]) -> u32 {
@@ -59,6 +65,32 @@ fn a_connection_goes_on_after_its_flow_was_swept() {
     assert_eq!(judged(&mut programs, &request(first + 2 * len)), PASS);
     assert_eq!(late(&programs), 1);
     assert_eq!(judged(&mut programs, &request(first + 3 * len)), PASS);
+}
+
+/// Where every port is protected, both ways: what the server takes is heard although its packets are judged too.
+#[test]
+fn answers_are_heard_where_every_packet_is_a_request() {
+    if !gate::programs("answers_are_heard_where_every_packet_is_a_request") {
+        return;
+    }
+    let setup = Setup {
+        ports: PortSet::ALL,
+        ..Setup::default()
+    };
+    let mut programs = Programs::with_fixtures(&setup).unwrap();
+    let first = 1000;
+    let len = u32::try_from(REQUEST.len()).unwrap();
+    programs.forget_flows().unwrap();
+    for (program, frame) in [
+        ("egress_ethernet", accepted(first)),
+        ("ingress_ethernet", request(first)),
+        ("egress_ethernet", acknowledged(first + len)),
+        ("ingress_ethernet", request(first)),
+    ] {
+        assert_eq!(programs.repeat(program, &frame, 1).unwrap().0, PASS);
+    }
+    let totals = programs.totals().unwrap();
+    assert_eq!(totals[Counter::Settled.name()], 1, "{totals:?}");
 }
 
 /// With its first byte percent-encoded.
