@@ -104,6 +104,7 @@ fn main() -> Result<()> {
     let rounds = Rounds::start(&bench, &extent)?;
     rounds.requests()?;
     rounds.transfers()?;
+    rounds.check()?;
     eprintln!("load average afterwards: {}", load_average());
     Ok(())
 }

@@ -91,6 +91,11 @@ impl<'a> Rounds<'a> {
         Ok(())
     }
 
+    /// Sees that each has done its work.
+    pub(crate) fn check(&self) -> Result<()> {
+        self.contenders.iter().try_for_each(Contender::check)
+    }
+
     /// Every host once a round, each round beginning with another one; what came of it, host by host.
     fn turns<T>(
         &self,
