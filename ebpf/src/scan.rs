@@ -736,12 +736,20 @@ impl Scan {
         let byte = word.wrapping_shr(stop * 8) as u8;
         if byte == b':' {
             self.pos += 1;
+            self.note_name();
             let hash = NameHash::of_words(rules.name_seed, words, whole, stop);
             self.enter_header(rules, rules.find(hash));
         } else {
-            self.headers |= swar::is_zero(words[0] as u32 ^ PRI) * HTTP2;
+            self.headers |= WORD | (swar::is_zero(words[0] as u32 ^ PRI) * HTTP2);
             self.end_method(byte, n == 0);
         }
+    }
+
+    /// A word ended by a colon.
+    #[inline(always)]
+    fn note_name(&mut self) {
+        let first = swar::is_zero(self.headers & WORD);
+        self.headers |= WORD | (first * NAMED);
     }
 
     #[inline(always)]
@@ -758,10 +766,8 @@ impl Scan {
         } else if stop < 8 && stop < left {
             let byte = word.wrapping_shr(stop * 8) as u8;
             if byte == b':' {
-                if self.headers & WORD == 0 {
-                    self.headers |= WORD | NAMED;
-                }
                 self.pos += 1;
+                self.note_name();
                 self.enter_header(rules, rules.find(self.name.finish()));
             } else {
                 self.headers |= WORD;

@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 use tokenblock_tests::{
     engine::{Engine, Fate},
+    fixtures::Token,
     receiver::Receiver,
     trace::{Act, Listing, START, Streams, play, sequence},
 };
@@ -203,4 +204,51 @@ fn send(stream: &[u8], sizes: &[usize], seed: u64, behind: u64) -> (Vec<u8>, Vec
         now += 300 * 1_000_000;
     }
     (receiver.stream, fates)
+}
+
+/// Passed ahead of a gap: the rest of a header line that begins in the gap. That a later word of it is no header's name
+/// says nothing of its first.
+#[test]
+fn a_header_cut_by_a_gap_is_not_passed() {
+    const FIRST: u32 = 5;
+    let listing = listing();
+    let listed = |digest: &_| listing.has(digest);
+    let token = Token::Opaque.text();
+    let head = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 60000\r\n\r\n";
+    // A word that is longer than what is read of a line at once.
+    let long = "z".repeat(40);
+    for (begin, rest, has_token) in [
+        (
+            "text\r\nAuthor",
+            format!("ization: {token}\r\n{long} a\r\n"),
+            true,
+        ),
+        (
+            "text\r\nAuthor",
+            format!("s of text\r\n{long}: a\r\n"),
+            false,
+        ),
+        (
+            "text\r\nAuthor",
+            " of text\r\nand more of it\r\n".to_owned(),
+            false,
+        ),
+    ] {
+        let mut engine = Engine::new(&listing.rules, &listed);
+        engine.accept(FIRST);
+        let mut now = START;
+        let mut at = 0;
+        let mut send = |offset: usize, bytes: &str| {
+            now += 10_000;
+            engine.segment(sequence(FIRST, offset), bytes.as_bytes(), now)
+        };
+        for piece in [head, "some text\r\n"] {
+            assert!(matches!(send(at, piece), Fate::Passed(_)));
+            at += piece.len();
+        }
+        let ahead = send(at + begin.len(), &rest);
+        let filler = send(at, begin);
+        let both = matches!(ahead, Fate::Passed(_)) && matches!(filler, Fate::Passed(_));
+        assert_eq!(both, !has_token, "{rest}: {ahead:?}, {filler:?}");
+    }
 }
