@@ -1,6 +1,7 @@
 //! Network namespaces of the tests' own, removed when dropped.
 
 use std::{
+    cell::RefCell,
     ffi::OsStr,
     fs::File,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
@@ -25,6 +26,11 @@ pub const SERVER_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0,
 pub const CLIENT_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 2));
 
 static COUNT: AtomicUsize = AtomicUsize::new(0);
+
+thread_local! {
+    /// The namespace that this thread is inside of.
+    static INSIDE: RefCell<String> = const { RefCell::new(String::new()) };
+}
 
 /// A network namespace.
 #[derive(Debug)]
@@ -80,16 +86,21 @@ impl Netns {
         command
     }
 
-    /// Does `work` on a thread inside this namespace. Sockets that it opens stay inside wherever they go.
+    /// Does `work` on a thread inside this namespace: a new one, unless the caller is inside already. Sockets that it
+    /// opens stay inside wherever they go.
     ///
     /// # Errors
     /// Where the namespace can't be entered, or `work` panics.
     pub fn enter<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T> {
+        if INSIDE.with_borrow(|inside| *inside == self.name) {
+            return Ok(work());
+        }
         let file = File::open(self.path()).context("a namespace is gone")?;
         thread::scope(|scope| {
             let worker = scope.spawn(|| -> Result<T> {
                 move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network))
                     .with_context(|| format!("entering {}", self.name))?;
+                INSIDE.set(self.name.clone());
                 Ok(work())
             });
             worker

@@ -42,6 +42,22 @@ fn reloads(lab: &Lab) -> usize {
     changed.count()
 }
 
+/// Sends listed and clean requests until it is `done`, or one has another fate than it is due.
+fn send(lab: &Lab, tier: Tier, client: usize, done: &AtomicBool, requests: &AtomicUsize) {
+    let [server, _] = lab.servers();
+    while !done.load(Relaxed) {
+        for (token, due) in [(Token::Opaque, 403), (Token::Jwt, 200)] {
+            let exchange = lab.exchange(server, &Lab::request(token), LIMIT);
+            let answer = exchange.answer.status();
+            if answer != Some(due) {
+                done.store(true, Relaxed);
+            }
+            assert_eq!(answer, Some(due), "{tier:?}, {client}: {token:?}");
+            requests.fetch_add(1, Relaxed);
+        }
+    }
+}
+
 #[test]
 fn nothing_listed_passes_while_a_million_entries_are_read_again() {
     let name = "reload::nothing_listed_passes_while_a_million_entries_are_read_again";
@@ -58,18 +74,11 @@ fn nothing_listed_passes_while_a_million_entries_are_read_again() {
             for client in 0..CLIENTS {
                 let (lab, done, requests) = (&lab, &done, &requests);
                 scope.spawn(move || {
-                    let [server, _] = lab.servers();
-                    while !done.load(Relaxed) {
-                        for (token, due) in [(Token::Opaque, 403), (Token::Jwt, 200)] {
-                            let exchange = lab.exchange(server, &Lab::request(token), LIMIT);
-                            let answer = exchange.answer.status();
-                            if answer != Some(due) {
-                                done.store(true, Relaxed);
-                            }
-                            assert_eq!(answer, Some(due), "{tier:?}, {client}: {token:?}");
-                            requests.fetch_add(1, Relaxed);
-                        }
-                    }
+                    // A thread for each of so many connections would be what is tested most.
+                    let namespace = &lab.bench.pair.client;
+                    namespace
+                        .enter(|| send(lab, tier, client, done, requests))
+                        .unwrap();
                 });
             }
             for reload in 1..=RELOADS {
