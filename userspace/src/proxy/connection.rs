@@ -121,10 +121,17 @@ impl Peer {
     /// What judges the body of a request with these fields, if anything does.
     pub(super) fn form(&self, headers: &HeaderMap) -> Option<Form> {
         let limit = self.worker.settings.limits.form_bytes;
-        let kind = headers.get(header::CONTENT_TYPE)?.as_bytes();
-        let kind = kind.split(|byte| *byte == b';').next()?.trim_ascii();
-        let is_form = kind.eq_ignore_ascii_case(b"application/x-www-form-urlencoded");
-        (limit > 0 && is_form).then(|| self.worker.inspector.form(limit))
+        // Of several types some servers take the first, others the last.
+        let mut kinds = headers
+            .get_all(header::CONTENT_TYPE)
+            .iter()
+            .flat_map(|kinds| kinds.as_bytes().split(|byte| *byte == b','));
+        let is_form = |kind: &[u8]| {
+            let kind = kind.split(|byte| *byte == b';').next().unwrap_or_default();
+            kind.trim_ascii()
+                .eq_ignore_ascii_case(b"application/x-www-form-urlencoded")
+        };
+        (limit > 0 && kinds.any(is_form)).then(|| self.worker.inspector.form(limit))
     }
 
     /// Judges the next bytes of a form.
