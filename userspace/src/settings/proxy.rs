@@ -2,7 +2,7 @@
 
 use std::net::Ipv6Addr;
 
-use http::{HeaderValue, StatusCode};
+use http::{HeaderValue, StatusCode, uri::Authority};
 
 use super::{SettingsError, network};
 use crate::{
@@ -11,8 +11,8 @@ use crate::{
     },
     kernel::InterceptSettings,
     proxy::{
-        HealthSettings, Limits, Listen, ProxySettings, Refusal, Timeouts, TlsFiles, Upstream,
-        UpstreamTlsSettings,
+        CheckSettings, HealthSettings, Limits, Listen, ProxySettings, Refusal, Timeouts, TlsFiles,
+        Upstream, UpstreamTlsSettings,
     },
 };
 
@@ -62,6 +62,7 @@ pub(super) fn check(
             failures: args.upstreams.upstream_failures,
             eject: args.upstreams.upstream_eject.0,
         },
+        check: check_of(&args.upstreams)?,
         upstream_http: args.upstreams.upstream_http,
         upstream_tls: upstream_tls(&args.upstreams)?,
         upstream_preamble: args.upstreams.upstream_proxy_protocol,
@@ -170,6 +171,32 @@ fn urls(given: &[String]) -> Result<Vec<Upstream>, SettingsError> {
 
 fn networks(flag: &'static str, given: &[String]) -> Result<Vec<ipnet::IpNet>, SettingsError> {
     given.iter().map(|text| network(flag, text)).collect()
+}
+
+/// How servers are checked, where they are.
+fn check_of(args: &UpstreamArgs) -> Result<Option<CheckSettings>, SettingsError> {
+    let Some(path) = args.upstream_check.clone() else {
+        return match args.upstream_check_host {
+            Some(_) => Err(needed("--upstream-check", "--upstream-check-host")),
+            None => Ok(None),
+        };
+    };
+    if !path.as_str().starts_with('/') {
+        return Err(SettingsError::CheckPath(path.to_string()));
+    }
+    if let Some(host) = &args.upstream_check_host
+        && host.parse::<Authority>().is_err()
+    {
+        return Err(SettingsError::CheckHost(host.clone()));
+    }
+    Ok(Some(CheckSettings {
+        path,
+        host: args.upstream_check_host.clone(),
+        interval: args.upstream_check_interval.0,
+        timeout: args.upstream_check_timeout.0,
+        failures: args.upstream_check_failures,
+        passes: args.upstream_check_passes,
+    }))
 }
 
 fn upstream_tls(args: &UpstreamArgs) -> Result<UpstreamTlsSettings, SettingsError> {
@@ -344,6 +371,24 @@ mod tests {
                 "{flag}: {found}"
             );
         }
+        for (flag, line) in [
+            ("--upstream-check-host=h:1", "\"h:1\""),
+            ("--upstream-check-interval=9s", "interval: 9s"),
+            ("--upstream-check-timeout=9s", "timeout: 9s"),
+            ("--upstream-check-failures=9", "failures: 9"),
+            ("--upstream-check-passes=9", "passes: 9"),
+        ] {
+            let with = |more: &[&str]| {
+                let flags = [&["--upstream-check=/up?a"], more].concat();
+                shown(&with(&flags).unwrap())
+            };
+            let (plain, found) = (with(&[]), with(&[flag]));
+            assert!(plain.contains("path: /up?a"), "{plain}");
+            assert!(
+                found.contains(line) && !plain.contains(line),
+                "{flag}: {found}"
+            );
+        }
         let client = shown(&with(&["--upstream-cert=d", "--upstream-key=e"]).unwrap());
         assert!(
             client.contains("\"d\"") && client.contains("\"e\""),
@@ -371,6 +416,14 @@ mod tests {
             (
                 "--upstream-cert=c",
                 "--upstream-key is needed with --upstream-cert",
+            ),
+            (
+                "--upstream-check=*",
+                "--upstream-check \"*\": a path begins",
+            ),
+            (
+                "--upstream-check-host=a",
+                "--upstream-check is needed with --upstream-check-host",
             ),
             ("--route=a", "--route \"a\" is no route"),
             (

@@ -7,6 +7,7 @@
     reason = "a test that panics has failed"
 )]
 
+mod checks;
 mod inspection;
 mod lifecycle;
 mod limits;

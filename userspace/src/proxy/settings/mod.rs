@@ -15,7 +15,7 @@ use std::{
 
 use bytes::Bytes;
 use clap::ValueEnum;
-use http::{HeaderValue, StatusCode};
+use http::{HeaderValue, StatusCode, uri::PathAndQuery};
 use ipnet::IpNet;
 
 pub(super) use self::upstream::Host;
@@ -57,6 +57,8 @@ pub struct ProxySettings {
     pub balance: Balance,
     /// When a server among several is left out.
     pub health: HealthSettings,
+    /// How servers are asked whether they are well. Default: they aren't.
+    pub check: Option<CheckSettings>,
     /// Which HTTP is spoken there. Default: HTTP/1.1.
     pub upstream_http: UpstreamHttp,
     /// How an `https` upstream is reached.
@@ -181,6 +183,23 @@ pub struct HealthSettings {
     pub eject: Duration,
 }
 
+/// How servers are asked whether they are well. One that says no, or nothing, gets no requests, though it be the only one.
+#[derive(Clone, Debug)]
+pub struct CheckSettings {
+    /// What is asked for; any answer of 2xx or 3xx is a yes.
+    pub path: PathAndQuery,
+    /// The host that is asked for. Default: the server's own name.
+    pub host: Option<String>,
+    /// From one check to the next. Default: 5 s.
+    pub interval: Duration,
+    /// For the whole of a check: connection, handshake, head of the answer. Default: 2 s.
+    pub timeout: Duration,
+    /// Checks in a row that it must fail to be left out; the very first is enough. Default: 3.
+    pub failures: u32,
+    /// Checks in a row that it must pass to be back. Default: 2.
+    pub passes: u32,
+}
+
 /// How an `https` upstream is reached.
 #[derive(Clone, Debug, Default)]
 pub struct UpstreamTlsSettings {
@@ -287,6 +306,7 @@ impl ProxySettings {
             routes: Vec::new(),
             balance: Balance::default(),
             health: HealthSettings::default(),
+            check: None,
             upstream_http: UpstreamHttp::default(),
             upstream_tls: UpstreamTlsSettings::default(),
             upstream_preamble: Preamble::default(),
@@ -389,6 +409,21 @@ impl Default for HealthSettings {
         Self {
             failures: 3,
             eject: Duration::from_secs(10),
+        }
+    }
+}
+
+impl CheckSettings {
+    /// Checks of this path with every default.
+    #[must_use]
+    pub fn new(path: PathAndQuery) -> Self {
+        Self {
+            path,
+            host: None,
+            interval: Duration::from_secs(5),
+            timeout: Duration::from_secs(2),
+            failures: 3,
+            passes: 2,
         }
     }
 }
