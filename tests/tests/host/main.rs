@@ -7,6 +7,7 @@
 
 mod answers;
 mod bans;
+mod browser;
 mod clients;
 mod control;
 mod evasions;
