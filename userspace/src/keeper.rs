@@ -26,11 +26,12 @@ pub use self::requests::{
 
 use crate::{
     denylist::{
-        ClaimSet, Claims, ClaimsReader, Denylist, HashedSet, List, SetReader, Tier, TokenDigest,
+        ClaimSet, Claims, ClaimsReader, Denylist, HashedSet, List, Record, SetReader, Tier,
+        TokenDigest,
     },
     key::StoredKey,
     sources::{Change, FileError, Reading, Records, Source, Summary, Watch, read},
-    state::Additions,
+    state::{Additions, Expired},
     wiping::give_back,
 };
 
@@ -61,6 +62,10 @@ pub struct Keeper<K> {
     claims: Vec<Claims>,
     /// ... and all, as the proxy reads them.
     claims_in_force: ClaimsReader,
+    /// What the files hold that is known by its SHA-256 alone.
+    hashed: HashedSet,
+    /// Whether a tier failed to take a change by request of those.
+    hashed_owed: bool,
     /// The last change, where a tier failed to take it.
     missed: Option<Change>,
     /// Tokens whose last change by request a tier failed to take.
@@ -84,6 +89,7 @@ pub struct Loaded {
     /// How many of them name claims of JWTs, which the proxy tier alone can read.
     pub claims: usize,
     of_files: Vec<Claims>,
+    hashed: HashedSet,
     additions: Additions,
     files: Vec<FileStatus>,
 }
@@ -115,10 +121,12 @@ impl Sources {
         }
         let mut records = gathered.records;
         let of_files = mem::take(&mut records.claims);
+        let hashed = HashedSet::merge(mem::take(&mut records.hashed), now);
         Ok(Loaded {
-            list: merged(records, &mut additions, now),
+            list: merged(records.tokens, &hashed, &mut additions, now),
             claims: of_files.len() + additions.claims().count(),
             of_files,
+            hashed,
             additions,
             files: gathered.files,
         })
@@ -171,9 +179,15 @@ impl Gathered {
     }
 }
 
-fn merged(records: Records, additions: &mut Additions, now: SystemTime) -> List {
-    let hashed = HashedSet::merge(records.hashed, now);
-    List::merge(additions.merged(records.tokens), now).with_hashed(hashed)
+/// What files and additions hold.
+fn merged(
+    tokens: Vec<Record>,
+    hashed: &HashedSet,
+    additions: &mut Additions,
+    now: SystemTime,
+) -> List {
+    let hashed = hashed.joined(additions.hashed(), now);
+    List::merge(additions.merged(tokens), now).with_hashed(hashed)
 }
 
 fn report(file: &Source, summary: &Summary) {
@@ -212,6 +226,8 @@ impl<K: Tier + 'static> Keeper<K> {
             additions: loaded.additions,
             claims: loaded.of_files,
             claims_in_force: ClaimsReader::default(),
+            hashed: loaded.hashed,
+            hashed_owed: false,
             missed: None,
             owed: HashSet::new(),
             files: loaded.files,
@@ -288,7 +304,7 @@ impl<K: Tier + 'static> Keeper<K> {
                 .unwrap_or(Duration::ZERO)
         };
         let expiries = [self.denylist.next_expiry(), self.additions.next_expiry()];
-        let behind = self.missed.is_some() || !self.owed.is_empty();
+        let behind = self.missed.is_some() || self.hashed_owed || !self.owed.is_empty();
         let retry = behind.then_some(RETRY);
         expiries
             .into_iter()
@@ -300,11 +316,17 @@ impl<K: Tier + 'static> Keeper<K> {
 
     fn tick(&mut self) {
         let now = (self.clock)();
-        let mut changed = self.additions.expire(now);
-        let of_additions = changed.len();
+        let Expired {
+            digests: mut changed,
+            hashed,
+        } = self.additions.expire(now);
+        let of_additions = changed.len() + hashed;
         changed.extend(self.owed.drain());
         // An error is told where it happens, and what is owed then is owed again.
         let _told = self.settle(changed);
+        if hashed > 0 || self.hashed_owed {
+            let _told = self.settle_hashed();
+        }
         match self.denylist.expire(now) {
             Ok(of_files) if of_files + of_additions == 0 => {}
             Ok(of_files) => {
@@ -340,20 +362,23 @@ impl<K: Tier + 'static> Keeper<K> {
             let in_force = self.additions.without(self.denylist.records());
             let kept = in_force.filter(|record| !self.owed.contains(&record.digest));
             gathered.records.tokens.extend(kept);
-            gathered.records.hashed.extend(self.denylist.hashed());
+            gathered.records.hashed.extend(self.hashed.records());
             gathered.records.claims.append(&mut self.claims);
         }
         self.claims = mem::take(&mut gathered.records.claims);
         // Before the entries are listed: a JWT that leads to none passes.
         self.read_claims();
-        let list = merged(gathered.records, &mut self.additions, (self.clock)());
+        let (records, now) = (gathered.records, (self.clock)());
+        self.hashed = HashedSet::merge(records.hashed, now);
+        let list = merged(records.tokens, &self.hashed, &mut self.additions, now);
         match self.denylist.apply(&list) {
             Ok(changed) => {
                 self.missed = None;
                 self.owed.clear();
+                self.hashed_owed = false;
                 if changed.added + changed.removed > 0 {
                     let (added, removed, entries) =
-                        (changed.added, changed.removed, list.records().len());
+                        (changed.added, changed.removed, self.denylist.len());
                     tracing::info!(added, removed, entries, "denylist changed, in force");
                 }
             }

@@ -70,6 +70,7 @@ fn add(args: &AddArgs) -> Result<Exit, Failure> {
     for tokens in tokens(&args.tokens)?.chunks(BATCH) {
         let entry = |token: &Zeroizing<String>| NewEntry {
             token: token.clone(),
+            kind: args.kind,
             action: args.action,
             expires: args.expires.clone(),
             reason: args.reason.clone(),

@@ -14,10 +14,11 @@ use super::{
     refusal::Refusal,
 };
 use crate::{
+    denylist::Entry,
     import::{self, Unfit},
     keeper::Request,
     sources::{LineError, Uploaded, upload},
-    state::StoredEntry,
+    state::{StoredEntry, Subject},
 };
 
 /// Most refused lines that are named one by one.
@@ -52,8 +53,6 @@ pub(super) enum UploadError {
     Line(#[from] LineError),
     #[error(transparent)]
     Entry(#[from] EntryError),
-    #[error("known by its SHA-256 alone; such entries belong into a denylist file")]
-    Hashed,
 }
 
 /// Lists what a body holds, all or nothing.
@@ -125,19 +124,25 @@ impl Reader {
 
     fn line(&self, line: &[u8]) -> Result<Option<Result<StoredEntry, String>>, UploadError> {
         let reading = self.files.reading();
-        let (entry, token, claims) = match upload(reading, self.now, line)? {
-            Uploaded::Entry(entry, token) => (entry, token, None),
-            Uploaded::Claims(entry, claims) => (entry, "", Some(claims.conditions)),
+        let (entry, token, subject) = match upload(reading, self.now, line)? {
+            Uploaded::Entry(entry, token) => (entry, Some(token), Subject::Token),
+            Uploaded::Claims(entry, claims) => (entry, None, Subject::Claims(claims.conditions)),
+            Uploaded::Hashed(record, said) => {
+                let entry = Entry {
+                    identity: StoredEntry::identity_of_hash(record.id, record.domain),
+                    action: record.action,
+                    expires: record.expires,
+                    reason: said.reason,
+                    source: said.source,
+                };
+                (entry, None, Subject::Hash(record.domain))
+            }
             Uploaded::Skipped(why) => return Ok(Some(Err(why.to_string()))),
-            Uploaded::Hashed => return Err(UploadError::Hashed),
             Uploaded::Blank => return Ok(None),
         };
-        let unfit = if self.force || claims.is_some() {
-            None
-        } else {
-            import::guard(token).err().as_ref().map(Unfit::to_string)
-        };
-        if let Some(why) = unfit {
+        let guarded = token.filter(|_| !self.force);
+        let unfit = guarded.and_then(|token| import::guard(token).err());
+        if let Some(why) = unfit.as_ref().map(Unfit::to_string) {
             return Ok(Some(Err(why)));
         }
         if entry.expires.is_past(self.now) {
@@ -150,7 +155,7 @@ impl Reader {
             reason: harmless_text("reason", entry.reason, token)?,
             source: harmless_text("source", entry.source, token)?,
             added: to_the_second(self.now),
-            claims,
+            subject,
         })))
     }
 }

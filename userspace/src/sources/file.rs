@@ -333,7 +333,7 @@ fn read_lines(
                 read.summary.entries += 1;
                 read.records.tokens.push(Record::from(&entry));
             }
-            Line::Hashed(record) => {
+            Line::Hashed(record, _said) => {
                 read.summary.entries += 1;
                 read.records.hashed.push(record);
             }

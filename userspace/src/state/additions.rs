@@ -6,8 +6,8 @@ use std::{
     time::SystemTime,
 };
 
-use super::{EntryKey, StateError, Store, StoredEntry, held::Held};
-use crate::denylist::{Claims, Conditions, Expires, Record, TokenDigest};
+use super::{EntryKey, StateError, Store, StoredEntry, Subject, held::Held};
+use crate::denylist::{Claims, Conditions, Expires, HashedSet, Record, TokenDigest};
 
 /// More entries than this are held at once, not one by one.
 const MANY: usize = 1024;
@@ -18,6 +18,8 @@ const PAGE: usize = 10_000;
 pub struct Additions {
     store: Store,
     records: Held,
+    /// Those that are known by their SHA-256 alone.
+    hashed: HashedSet,
     /// What the files say of the same tokens.
     files: HashMap<TokenDigest, Record>,
     /// What leads to those that name claims of JWTs.
@@ -61,6 +63,21 @@ pub struct Bulk {
     pub unchanged: usize,
 }
 
+/// What was held before entries were held besides.
+pub struct Before {
+    records: Vec<Option<Record>>,
+    hashed: HashedSet,
+}
+
+/// What has left by itself.
+#[derive(Debug, Default)]
+pub struct Expired {
+    /// Under which digests.
+    pub digests: Vec<TokenDigest>,
+    /// How many of those that are known by their SHA-256 alone.
+    pub hashed: usize,
+}
+
 /// What becomes of an entry that is added, where `before` is there.
 fn updated(before: Option<&StoredEntry>, entry: StoredEntry) -> (StoredEntry, Outcome) {
     let Some(before) = before else {
@@ -81,7 +98,7 @@ fn in_order(entries: Vec<StoredEntry>) -> Vec<StoredEntry> {
     let mut order: Vec<_> = entries
         .iter()
         .enumerate()
-        .map(|(at, entry)| (EntryKey::from(&entry.identity).leading(), at))
+        .map(|(at, entry)| (entry.key().leading(), at))
         .collect();
     order.sort_unstable();
     let mut entries: Vec<_> = entries.into_iter().map(Some).collect();
@@ -91,12 +108,11 @@ fn in_order(entries: Vec<StoredEntry>) -> Vec<StoredEntry> {
         .filter_map(|(_, at)| entries.get_mut(at).and_then(Option::take));
     sorted.extend(taken);
     // In order already, but for keys that share their leading bytes.
-    let key = |entry: &StoredEntry| EntryKey::from(&entry.identity);
-    if !sorted.is_sorted_by_key(key) {
-        sorted.sort_by_key(key);
+    if !sorted.is_sorted_by_key(StoredEntry::key) {
+        sorted.sort_by_key(StoredEntry::key);
     }
     sorted.dedup_by(|later, kept| {
-        let same = key(later) == key(kept);
+        let same = later.key() == kept.key();
         if same {
             mem::swap(later, kept);
         }
@@ -114,44 +130,55 @@ impl Additions {
         let mut additions = Self {
             store,
             records: Held::default(),
+            hashed: HashedSet::default(),
             files: HashMap::new(),
             claims: HashMap::new(),
             queue: BTreeMap::new(),
             failure: None,
         };
-        let (mut after, mut expired) = (None, Vec::new());
+        let (mut after, mut expired, mut hashed) = (None, Vec::new(), Vec::new());
         loop {
             let page = additions.store.page(after, PAGE)?;
             let Some(last) = page.last() else { break };
-            after = Some(EntryKey::from(&last.identity));
+            after = Some(last.key());
             for entry in &page {
                 if entry.expires.is_past(now) {
-                    expired.push(EntryKey::from(&entry.identity));
-                } else {
+                    expired.push(entry.key());
+                } else if let Some(record) = entry.record() {
                     additions.note(entry, None);
-                    additions.records.gather(&entry.record());
+                    additions.records.gather(&record);
+                } else {
+                    hashed.extend(entry.hashed());
                 }
             }
         }
         additions.records.gathered();
+        additions.hashed = HashedSet::merge(hashed, now);
         if !expired.is_empty() {
             additions.store.write(&[], &expired)?;
         }
         Ok(additions)
     }
 
+    /// Whether the entry is among those that are held, as it is or otherwise.
+    fn holds(&self, entry: &StoredEntry) -> bool {
+        match entry.hashed() {
+            Some(hashed) => self.hashed.find(&hashed.id, hashed.domain).is_some(),
+            None => self.records.contains(&entry.identity.digest),
+        }
+    }
+
     /// Notes what an entry needs besides its record, where `before` was held.
     fn note(&mut self, entry: &StoredEntry, before: Option<&Record>) {
         let digest = entry.identity.digest;
-        if let Some(conditions) = entry.claims {
+        if let Subject::Claims(conditions) = entry.subject {
             self.claims.insert(digest, conditions);
         }
         if let Some(before) = before {
             self.queue.remove(&(before.expires, digest));
         }
         if entry.expires != Expires::NEVER {
-            let key = EntryKey::from(&entry.identity);
-            self.queue.insert((entry.expires, digest), key);
+            self.queue.insert((entry.expires, digest), entry.key());
         }
     }
 
@@ -170,7 +197,7 @@ impl Additions {
         let mut batch = BTreeMap::<EntryKey, StoredEntry>::new();
         let mut additions = Vec::with_capacity(entries.len());
         for entry in entries {
-            let key = EntryKey::from(&entry.identity);
+            let key = entry.key();
             let before = match batch.get(&key) {
                 Some(entry) => Some(entry.clone()),
                 None => self.get(&entry)?,
@@ -196,9 +223,7 @@ impl Additions {
         let additions = self.plan(entries)?;
         let changed = additions.iter().filter(|a| a.outcome != Outcome::Unchanged);
         // The last of a key counts.
-        let changed: BTreeMap<_, _> = changed
-            .map(|a| (EntryKey::from(&a.entry.identity), &a.entry))
-            .collect();
+        let changed: BTreeMap<_, _> = changed.map(|a| (a.entry.key(), &a.entry)).collect();
         let changed: Vec<_> = changed.into_values().collect();
         self.write(changed.iter().copied(), &[])?;
         self.hold_all(changed, in_force);
@@ -210,18 +235,27 @@ impl Additions {
         &mut self,
         entries: impl IntoIterator<Item = &'a StoredEntry>,
         in_force: impl Fn(&TokenDigest) -> Option<Record>,
-    ) -> Vec<Option<Record>> {
+    ) -> Before {
         let entries: Vec<_> = entries.into_iter().collect();
-        let held = entries.iter().map(|e| self.records.get(&e.identity.digest));
-        let before: Vec<_> = held.collect();
-        for (entry, before) in entries.iter().zip(&before) {
+        let held = entries.iter().map(|entry| {
+            let record = entry.record()?;
+            self.records.get(&record.digest)
+        });
+        let before = Before {
+            records: held.collect(),
+            hashed: self.hashed.clone(),
+        };
+        for (entry, before) in entries.iter().zip(&before.records) {
+            if entry.record().is_none() {
+                continue;
+            }
             let digest = entry.identity.digest;
             if let (None, Some(record)) = (before, in_force(&digest)) {
                 self.files.insert(digest, record);
             }
             self.note(entry, before.as_ref());
         }
-        let records = entries.iter().map(|entry| entry.record());
+        let records = entries.iter().filter_map(|entry| entry.record());
         if entries.len() > MANY {
             self.records.extend(records);
         } else {
@@ -229,20 +263,28 @@ impl Additions {
                 self.records.insert(&record);
             }
         }
+        let mut hashed = entries.iter().filter_map(|entry| entry.hashed()).peekable();
+        if hashed.peek().is_some() {
+            self.hashed = self.hashed.with(hashed);
+        }
         before
     }
 
     /// Takes back what [`Additions::hold_all`] did with the same entries.
-    pub fn take_back(&mut self, entries: &[StoredEntry], before: Vec<Option<Record>>) {
-        for (entry, before) in entries.iter().zip(before) {
+    pub fn take_back(&mut self, entries: &[StoredEntry], before: Before) {
+        self.hashed = before.hashed;
+        for (entry, before) in entries.iter().zip(before.records) {
+            if entry.record().is_none() {
+                continue;
+            }
             self.release(&entry.identity.digest);
             if let Some(record) = before {
                 self.records.insert(&record);
-                if let Some(conditions) = entry.claims {
+                if let Subject::Claims(conditions) = entry.subject {
                     self.claims.insert(record.digest, conditions);
                 }
                 if record.expires != Expires::NEVER {
-                    let key = EntryKey::from(&entry.identity);
+                    let key = entry.key();
                     self.queue.insert((record.expires, record.digest), key);
                 }
             }
@@ -261,14 +303,13 @@ impl Additions {
     pub fn plan_bulk(&mut self, entries: Vec<StoredEntry>) -> Result<Bulk, StateError> {
         let mut bulk = Bulk::default();
         let entries = in_order(entries);
-        let is_held = |entry: &&StoredEntry| self.records.contains(&entry.identity.digest);
-        let held = entries.iter().filter(is_held);
-        let held: Vec<_> = held.map(|e| EntryKey::from(&e.identity)).collect();
+        let held = entries.iter().filter(|entry| self.holds(entry));
+        let held: Vec<_> = held.map(StoredEntry::key).collect();
         let before = self.store.get_all(&held)?;
         let mut before = held.into_iter().zip(before).peekable();
         bulk.changed.reserve_exact(entries.len());
         for entry in entries {
-            let key = EntryKey::from(&entry.identity);
+            let key = entry.key();
             let before = before.next_if(|(held, _)| *held == key);
             let before = before.and_then(|(_, before)| before);
             let (entry, outcome) = updated(before.as_ref(), entry);
@@ -286,10 +327,10 @@ impl Additions {
     }
 
     fn get(&mut self, entry: &StoredEntry) -> Result<Option<StoredEntry>, StateError> {
-        if !self.records.contains(&entry.identity.digest) {
+        if !self.holds(entry) {
             return Ok(None);
         }
-        self.store.get(&EntryKey::from(&entry.identity))
+        self.store.get(&entry.key())
     }
 
     /// Removes entries, from the disk too when it returns; gives those that were there.
@@ -304,8 +345,14 @@ impl Additions {
         if removed.iter().any(Option::is_some) {
             self.write(&[], keys)?;
         }
-        for entry in removed.iter().flatten() {
-            self.release(&entry.identity.digest);
+        let gone = removed.iter().flatten();
+        for record in gone.clone().filter_map(StoredEntry::record) {
+            self.release(&record.digest);
+        }
+        let mut hashed = gone.filter_map(StoredEntry::hashed).peekable();
+        if hashed.peek().is_some() {
+            let hashed = hashed.map(|record| (record.id, record.domain));
+            self.hashed = self.hashed.without(hashed);
         }
         Ok(removed)
     }
@@ -334,7 +381,7 @@ impl Additions {
     /// Where the disk can't be read.
     pub fn find(&mut self, key: &EntryKey) -> Result<Option<StoredEntry>, StateError> {
         let found = self.store.get(key)?;
-        Ok(found.filter(|entry| self.records.contains(&entry.identity.digest)))
+        Ok(found.filter(|entry| self.holds(entry)))
     }
 
     /// Up to `limit` entries behind `after`, ascending by key, and where to go on.
@@ -348,10 +395,10 @@ impl Additions {
     ) -> Result<(Vec<StoredEntry>, Option<EntryKey>), StateError> {
         let mut page = self.store.page(after, limit)?;
         let next = match page.last() {
-            Some(last) if page.len() == limit => Some(EntryKey::from(&last.identity)),
+            Some(last) if page.len() == limit => Some(last.key()),
             _ => None,
         };
-        page.retain(|entry| self.records.contains(&entry.identity.digest));
+        page.retain(|entry| self.holds(entry));
         Ok((page, next))
     }
 
@@ -379,7 +426,13 @@ impl Additions {
     /// How many there are.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.records.len()
+        self.records.len() + self.hashed.len()
+    }
+
+    /// Those that are known by their SHA-256 alone.
+    #[must_use]
+    pub fn hashed(&self) -> &HashedSet {
+        &self.hashed
     }
 
     /// Whether there are none.
@@ -398,7 +451,7 @@ impl Additions {
     #[must_use]
     pub fn merged(&mut self, mut records: Vec<Record>) -> Vec<Record> {
         self.files.clear();
-        if self.is_empty() {
+        if self.records.len() == 0 {
             return records;
         }
         for record in &records {
@@ -425,10 +478,11 @@ impl Additions {
         self.joined(self.records.get(digest), digest, now)
     }
 
-    /// What is to be in force of an entry that is held.
+    /// What is to be in force of an entry that is held, under its keyed digest.
     #[must_use]
     pub fn effective_of(&self, entry: &StoredEntry, now: SystemTime) -> Option<Record> {
-        self.joined(Some(entry.record()), &entry.identity.digest, now)
+        let record = entry.record()?;
+        self.joined(Some(record), &record.digest, now)
     }
 
     fn joined(
@@ -457,14 +511,21 @@ impl Additions {
     /// When the next one leaves by itself.
     #[must_use]
     pub fn next_expiry(&self) -> Option<SystemTime> {
-        self.queue
-            .first_key_value()
-            .and_then(|((at, _), _)| at.time())
+        let of_tokens = self.queue.first_key_value();
+        let of_tokens = of_tokens.and_then(|((at, _), _)| at.time());
+        of_tokens.into_iter().chain(self.hashed.next_expiry()).min()
     }
 
     /// Takes off what has expired by `now`. Where the disk doesn't take that, it is taken off at the next start.
-    pub fn expire(&mut self, now: SystemTime) -> Vec<TokenDigest> {
+    pub fn expire(&mut self, now: SystemTime) -> Expired {
         let (mut digests, mut keys) = (Vec::new(), Vec::new());
+        if self.hashed.next_expiry().is_some_and(|at| at <= now) {
+            let gone = self.hashed.records().iter();
+            let gone = gone.filter(|record| record.expires.is_past(now));
+            keys.extend(gone.map(|record| EntryKey::of_hash(&record.id, record.domain)));
+            self.hashed = self.hashed.left(now);
+        }
+        let hashed = keys.len();
         while let Some(first) = self.queue.first_entry() {
             let (at, digest) = *first.key();
             if !at.is_past(now) {
@@ -478,6 +539,6 @@ impl Additions {
         if let Err(error) = self.write(&[], &keys) {
             tracing::error!(%error, "expired entries stay in the database for now");
         }
-        digests
+        Expired { digests, hashed }
     }
 }

@@ -9,9 +9,9 @@ mod folder;
 mod held;
 mod store;
 
-pub use additions::{Addition, Additions, Bulk, Outcome};
+pub use additions::{Addition, Additions, Before, Bulk, Expired, Outcome};
 pub(crate) use entry::from_hex;
-pub use entry::{EntryKey, StoredEntry};
+pub use entry::{EntryKey, StoredEntry, Subject};
 pub use error::StateError;
 pub use folder::StateFolder;
 pub use store::Store;

@@ -323,7 +323,7 @@ fn reports_and_lists_are_imported_into_a_running_tokenblock() {
     assert!(!format!("{out}{error}").contains("secret"));
     for (line, part) in [
         (
-            format!("sha256:{}", "0".repeat(64)),
+            format!("sha256:{}", "0".repeat(63)),
             "line 1: known by its SHA-256 alone",
         ),
         (
