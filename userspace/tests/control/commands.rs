@@ -324,7 +324,7 @@ fn reports_and_lists_are_imported_into_a_running_tokenblock() {
     for (line, part) in [
         (
             format!("sha256:{}", "0".repeat(63)),
-            "line 1: known by its SHA-256 alone",
+            "line 1: sha256: takes 64 hexadecimal digits",
         ),
         (
             "holds-token-0001 reason=\"of holds-token-0001\"".to_owned(),
