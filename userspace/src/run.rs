@@ -229,7 +229,7 @@ impl Tiers {
             interfaces = kernel.map(|kernel| &*kernel.interfaces),
             ports = kernel.map(|kernel| &*kernel.ports),
             proxy = proxy.map(|proxy| &*proxy.address),
-            intercepted = self.interception().map(Interception::port),
+            intercepted = self.interception().map(Interception::ports),
             "in force"
         );
         let status = format!("in force: {tiers}; {entries} entries");

@@ -20,11 +20,11 @@ pub struct ProxyArgs {
     pub proxy_listen: Option<String>,
 
     /// Port of a TLS service on this host that the proxy is put before, without moving it: new connections to it, at
-    /// any address of this host, are handed to the proxy. Needs `CAP_BPF` and `CAP_NET_ADMIN`; without --upstream, the
-    /// service is asked at localhost
+    /// any address of this host, are handed to the proxy. Needs `CAP_BPF` and `CAP_NET_ADMIN`; without --upstream, each
+    /// service is asked at its port of localhost (repeatable)
     #[arg(long, value_name = "PORT", env = "TOKENBLOCK_INTERCEPT")]
-    #[arg(value_parser = clap::value_parser!(u16).range(1..))]
-    pub intercept: Option<u16>,
+    #[arg(value_parser = clap::value_parser!(u16).range(1..), value_delimiter = ',')]
+    pub intercept: Vec<u16>,
 
     /// What becomes of connections to it while no proxy runs
     #[arg(

@@ -106,6 +106,11 @@ impl Peer {
         self.routes.as_ref().unwrap_or(&self.worker.routes)
     }
 
+    /// The port that the client has connected to.
+    pub(super) fn port(&self) -> u16 {
+        self.client.ends.destination.port()
+    }
+
     /// Counts a request; true where it is the last that the connection may have.
     pub(super) fn on_request(&self) -> bool {
         self.worker.counters.add(Counter::Requests);

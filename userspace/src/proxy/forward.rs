@@ -84,7 +84,9 @@ async fn exchange(
 ) -> Result<(Response<Incoming>, Lease), Reason> {
     let counters = &peer.worker.counters;
     counters.add(Counter::Forwarded);
-    let group = peer.routes().find(request.uri(), request.headers());
+    let group = peer
+        .routes()
+        .find(peer.port(), request.uri(), request.headers());
     let (pool, mut lease) = lease(group.ok_or(Reason::NoUpstream)?, upgrade).await?;
     let copy = (lease.is_reused() && is_repeatable(&request)).then(|| copy(&request));
     let failure = match attempt(peer, &pool, &mut lease, request, progress).await {

@@ -21,10 +21,10 @@ pub(super) fn check(
     args: &ProxyArgs,
     monitor: bool,
 ) -> Result<Option<ProxySettings>, SettingsError> {
-    let listen = match (&args.proxy_listen, args.intercept) {
-        (None, None) => return needless(args),
-        (None, Some(_)) => Listen::Intercepted,
-        (Some(text), intercept) => listen(text, intercept)?,
+    let listen = match (&args.proxy_listen, &args.intercept[..]) {
+        (None, []) => return needless(args),
+        (None, [_, ..]) => Listen::Intercepted,
+        (Some(text), ports) => listen(text, !ports.is_empty())?,
     };
     let tls = pair(
         (args.tls.tls_cert.as_ref(), "--tls-cert"),
@@ -34,9 +34,15 @@ pub(super) fn check(
         without_certificate(&args.tls)?;
     }
     let mut upstreams = urls(&args.upstreams.upstream)?;
-    if let (Some(port), true) = (args.intercept, upstreams.is_empty()) {
-        let scheme = if tls.is_some() { "https" } else { "http" };
-        upstreams.push(format!("{scheme}://localhost:{port}").parse()?);
+    let mut by_port = Vec::new();
+    if upstreams.is_empty() {
+        by_port = services(args, tls.is_some())?;
+        let first = by_port.first().map(|(_, service)| service.clone());
+        upstreams.extend(first);
+    }
+    if by_port.len() == 1 {
+        // It is asked for everything.
+        by_port.clear();
     }
     let Some((upstream, more_upstreams)) = upstreams.split_first() else {
         return Err(needed("--upstream", "--proxy-listen"));
@@ -57,6 +63,7 @@ pub(super) fn check(
             .iter()
             .map(|route| route.trim().parse())
             .collect::<Result<_, _>>()?,
+        by_port,
         balance: args.upstreams.balance,
         health: HealthSettings {
             failures: args.upstreams.upstream_failures,
@@ -79,23 +86,37 @@ pub(super) fn check(
 pub(super) fn intercept(args: &ProxyArgs) -> Option<InterceptSettings> {
     let pins = args.intercept_pin.clone();
     let closed = args.intercept_fail == InterceptFail::Closed;
-    Some(InterceptSettings {
-        port: args.intercept?,
+    let ports = ports(args);
+    (!ports.is_empty()).then(|| InterceptSettings {
+        ports,
         closed: closed.then(|| pins.clone()),
         pins,
     })
 }
 
+/// The intercepted ports, each once.
+fn ports(args: &ProxyArgs) -> Vec<u16> {
+    let mut ports = args.intercept.clone();
+    ports.sort_unstable();
+    ports.dedup();
+    ports
+}
+
+/// The services behind them.
+fn services(args: &ProxyArgs, tls: bool) -> Result<Vec<(u16, Upstream)>, SettingsError> {
+    let scheme = if tls { "https" } else { "http" };
+    let service = |port| Ok((port, format!("{scheme}://localhost:{port}").parse()?));
+    ports(args).into_iter().map(service).collect()
+}
+
 /// An address. What is intercepted comes over both families, which only a socket for all addresses takes.
-fn listen(text: &str, intercept: Option<u16>) -> Result<Listen, SettingsError> {
+fn listen(text: &str, intercepts: bool) -> Result<Listen, SettingsError> {
     let listen = text
         .parse()
         .map_err(|_no_address| SettingsError::Listen(text.to_owned()))?;
     match listen {
-        Listen::Address(at) if intercept.is_none() || at.ip() == Ipv6Addr::UNSPECIFIED => {
-            Ok(listen)
-        }
-        Listen::Passed if intercept.is_none() => Ok(listen),
+        Listen::Address(at) if !intercepts || at.ip() == Ipv6Addr::UNSPECIFIED => Ok(listen),
+        Listen::Passed if !intercepts => Ok(listen),
         Listen::Address(_) | Listen::Passed | Listen::Intercepted => {
             Err(SettingsError::InterceptListen(text.to_owned()))
         }
@@ -405,6 +426,20 @@ mod tests {
         let settings = given(&["--intercept=80", "--proxy-listen=[::]:1"]);
         let settings = settings.unwrap().unwrap();
         assert_eq!(settings.upstream.to_string(), "http://localhost");
+        let several = |flags: &[&str]| {
+            let settings = given(flags).unwrap().unwrap();
+            let services = settings.by_port.iter();
+            let services: Vec<_> = services.map(|(port, to)| format!("{port} {to}")).collect();
+            (settings.upstream.to_string(), services)
+        };
+        let (first, services) = several(&["--intercept=8080,80", "--intercept=80"]);
+        assert_eq!(first, "http://localhost");
+        assert_eq!(
+            services,
+            ["80 http://localhost", "8080 http://localhost:8080"]
+        );
+        let (first, services) = several(&["--intercept=1,2", "--upstream=http://a"]);
+        assert_eq!((&*first, services), ("http://a", Vec::new()));
         let settings = given(&["--intercept=80", "--upstream=http://192.0.2.1:80"]);
         let settings = settings.unwrap().unwrap();
         assert_eq!(settings.upstream.to_string(), "http://192.0.2.1");

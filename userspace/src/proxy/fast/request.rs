@@ -78,7 +78,7 @@ pub(super) fn read(peer: &Peer, input: &[u8]) -> Reading {
     if peer.inspect_plain(query, judged) == Verdict::Block {
         return Reading::Plain(Plain::Refused(Reason::ListedToken), len);
     }
-    let Some(group) = peer.routes().find_for(host, path) else {
+    let Some(group) = peer.routes().find_for(peer.port(), host, path) else {
         return Reading::Plain(Plain::Refused(Reason::NoUpstream), len);
     };
     let mut head = Buffer::empty(&peer.worker.buffers);

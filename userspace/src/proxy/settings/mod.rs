@@ -53,6 +53,8 @@ pub struct ProxySettings {
     pub more_upstreams: Vec<Upstream>,
     /// Requests that go elsewhere. Default: none.
     pub routes: Vec<Route>,
+    /// Requests that came to these ports and that no route is for: who takes them in place of `upstream`. Default: none.
+    pub by_port: Vec<(u16, Upstream)>,
     /// How one of several servers is chosen. Default: least connections.
     pub balance: Balance,
     /// When a server among several is left out.
@@ -84,14 +86,14 @@ pub trait OwnConnections: fmt::Debug + Send + Sync {
     /// Whether those to this destination are intercepted.
     fn are_to(&self, destination: SocketAddr) -> bool;
 
-    /// One is made from this end on.
+    /// One is made from this end on to such a destination.
     ///
     /// # Errors
     /// Where that can't be noted, and the connection must not be made.
-    fn begin(&self, source: SocketAddr) -> io::Result<()>;
+    fn begin(&self, source: SocketAddr, destination: SocketAddr) -> io::Result<()>;
 
     /// It is made, or could not be.
-    fn end(&self, source: SocketAddr);
+    fn end(&self, source: SocketAddr, destination: SocketAddr);
 }
 
 /// Where clients connect to.
@@ -304,6 +306,7 @@ impl ProxySettings {
             upstream,
             more_upstreams: Vec::new(),
             routes: Vec::new(),
+            by_port: Vec::new(),
             balance: Balance::default(),
             health: HealthSettings::default(),
             check: None,

@@ -52,12 +52,14 @@ impl RouteSeeds {
         let mut servers: Vec<ServerSeed> = before.unwrap_or_default();
         let mut upstreams = vec![settings.upstream.clone()];
         upstreams.extend(settings.more_upstreams.iter().cloned());
-        let rest = Route {
-            host: None,
-            path: "/".to_owned(),
-            upstreams,
-        };
-        let mut routes: Vec<&Route> = settings.routes.iter().chain([&rest]).collect();
+        let of_port =
+            |(port, upstream): &(u16, Upstream)| Route::rest(Some(*port), vec![upstream.clone()]);
+        let rest: Vec<Route> = settings.by_port.iter().map(of_port).collect();
+        let rest: Vec<Route> = rest
+            .into_iter()
+            .chain([Route::rest(None, upstreams)])
+            .collect();
+        let mut routes: Vec<&Route> = settings.routes.iter().chain(&rest).collect();
         routes.sort_by_key(|route| (route.host.is_none(), std::cmp::Reverse(route.path.len())));
         let seed = |route: &Route| {
             let seeds = route.upstreams.iter().map(|upstream| {
@@ -151,19 +153,32 @@ impl Routes {
         )
     }
 
-    /// Who serves this request; the last route is for all that no other is for.
-    pub(in crate::proxy) fn find(&self, uri: &Uri, headers: &HeaderMap) -> Option<&Rc<Group>> {
+    /// Who serves this request that came to `port`; the last route is for all that no other is for.
+    pub(in crate::proxy) fn find(
+        &self,
+        port: u16,
+        uri: &Uri,
+        headers: &HeaderMap,
+    ) -> Option<&Rc<Group>> {
         // The usual settings have one route: nothing to compare.
         if let [(_, only)] = &self.0[..] {
             return Some(only);
         }
         let host = headers.get(header::HOST).map_or(&b""[..], |h| h.as_bytes());
-        self.find_for(host, uri.path())
+        self.find_for(port, host, uri.path())
     }
 
     /// The same by the host and the path.
-    pub(in crate::proxy) fn find_for(&self, host: &[u8], path: &str) -> Option<&Rc<Group>> {
-        let found = self.0.iter().find(|(route, _)| route.is_for(host, path));
+    pub(in crate::proxy) fn find_for(
+        &self,
+        port: u16,
+        host: &[u8],
+        path: &str,
+    ) -> Option<&Rc<Group>> {
+        let found = self
+            .0
+            .iter()
+            .find(|(route, _)| route.is_for(port, host, path));
         found.map(|(_, group)| group)
     }
 
