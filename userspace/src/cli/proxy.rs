@@ -282,7 +282,7 @@ pub struct TimeoutArgs {
     #[arg(default_value_t = Span(Timeouts::default().header))]
     pub timeout_header: Span,
 
-    /// For a pause in a request body
+    /// For a pause in a request body, and for what of it comes behind the answer
     #[arg(long, value_name = "TIME", env = "TOKENBLOCK_TIMEOUT_BODY")]
     #[arg(default_value_t = Span(Timeouts::default().body))]
     pub timeout_body: Span,

@@ -127,6 +127,10 @@ impl RequestBody {
             return Self::empty();
         }
         let bell = Arc::new(Bell::new(&peer.client.activity));
+        if !lingers {
+            let patience = peer.worker.settings.timeouts.body;
+            peer.client.activity.on_body_left(patience);
+        }
         Self(Some(Box::new(Upload {
             incoming: Some(incoming),
             lingers,
@@ -174,10 +178,16 @@ impl Upload {
         } else {
             self.bell.ring();
         }
-        polled.map(|frame| match frame {
-            Some(frame) => Some(self.pass(frame)),
-            None if self.ends_in_token() => Some(Err(self.block())),
-            None => None,
+        if polled.is_ready() && self.is_end_stream() {
+            self.peer.client.activity.on_body_done();
+        }
+        polled.map(|frame| {
+            if let Some(frame) = frame {
+                return Some(self.pass(frame));
+            }
+            self.incoming = None;
+            self.peer.client.activity.on_body_done();
+            self.ends_in_token().then(|| Err(self.block()))
         })
     }
 
@@ -290,8 +300,14 @@ impl Wake for Bell {
 impl Drop for Upload {
     fn drop(&mut self) {
         self.bell.ring();
-        if let Some(rest) = self.incoming.take().filter(|_| self.lingers) {
+        let Some(rest) = self.incoming.take().filter(|rest| !rest.is_end_stream()) else {
+            return;
+        };
+        if self.lingers {
             refuse::linger(&self.peer.worker, rest);
+        } else if self.progress.refused.get() == Some(Reason::SlowBody) {
+            // Its client has had its time.
+            self.peer.client.activity.on_body_done();
         }
     }
 }

@@ -289,7 +289,7 @@ async fn serve(peer: &Rc<Peer>, transport: Transport, protocol: Protocol) -> Res
         Protocol::Http1 | Protocol::Detected if peer.worker.settings.has_plain_upstreams() => {
             match serve_plain(peer, client).await? {
                 Outcome::Over => return Ok(()),
-                Outcome::NotPlain(client) => client,
+                Outcome::NotPlain(client) => *client,
             }
         }
         Protocol::Http1 | Protocol::Http2 | Protocol::Detected => client,
@@ -454,8 +454,11 @@ async fn judge(
         Verdict::Block => {
             if request.version() == Version::HTTP_2 {
                 refuse::linger(&peer.worker, request.into_body());
-            } else if !request.headers().contains_key(header::EXPECT) {
-                refuse::discard(&peer.worker.settings, request.into_body()).await;
+            } else if !request.headers().contains_key(header::EXPECT)
+                && !refuse::discard(&peer.worker.settings, request.into_body()).await
+            {
+                let patience = peer.worker.settings.timeouts.body;
+                peer.client.activity.on_body_left(patience);
             }
             Err(Reason::ListedToken)
         }

@@ -112,9 +112,12 @@ fn answer(status: StatusCode, content_type: HeaderValue, body: Bytes) -> Respons
 ///
 /// A body that is longer than the settings allow, or comes too slowly, is left alone: the connection ends after the
 /// response. So is the body of a client that waits for `100 Continue`; polling it would invite the client to send it.
-pub(super) async fn discard(settings: &ProxySettings, body: Incoming) {
+/// Says whether the body was read to its end.
+pub(super) async fn discard(settings: &ProxySettings, body: Incoming) -> bool {
     let reading = read_out(body, settings.limits.discard_bytes);
-    let _done_or_late = timeout(settings.timeouts.body, reading).await;
+    timeout(settings.timeouts.body, reading)
+        .await
+        .unwrap_or(false)
 }
 
 /// The same beside the response, which goes first, on an HTTP/2 stream. Ending it in order takes the client's own end:
@@ -125,19 +128,22 @@ pub(super) fn linger(worker: &Rc<Worker>, body: Incoming) {
         return;
     }
     let settings = Arc::clone(&worker.settings);
-    tokio::task::spawn_local(async move { discard(&settings, body).await });
+    tokio::task::spawn_local(async move {
+        let _done_or_late = discard(&settings, body).await;
+    });
 }
 
-async fn read_out(mut body: Incoming, limit: u64) {
+async fn read_out(mut body: Incoming, limit: u64) -> bool {
     let mut left = limit;
     if body.size_hint().lower() > limit {
-        return;
+        return false;
     }
     while let Some(Ok(frame)) = body.frame().await {
         let len = frame.data_ref().map_or(0, |data| data.len() as u64);
         match left.checked_sub(len) {
             Some(rest) => left = rest,
-            None => return,
+            None => return false,
         }
     }
+    true
 }

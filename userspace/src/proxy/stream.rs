@@ -10,10 +10,11 @@ use std::{
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpStream, UnixStream},
+    time::{Sleep, sleep},
 };
 use tokio_rustls::TlsStream;
 
-use super::{activity::Activity, flood::Frames, settings::Limits};
+use super::{activity::Activity, counters::Closed, flood::Frames, settings::Limits};
 
 /// A connection, to a client or to an upstream.
 pub(super) enum Transport {
@@ -31,6 +32,19 @@ impl Transport {
         match self {
             Self::Plain(_) | Self::Unix(_) => None,
             Self::Tls(stream) => stream.get_ref().1.alpn_protocol(),
+        }
+    }
+
+    /// Reads bytes as they are on the wire: TLS is over, or nobody wants to know what they say.
+    fn poll_read_raw(
+        &mut self,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self {
+            Self::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Tls(stream) => Pin::new(stream.get_mut().0).poll_read(cx, buf),
         }
     }
 
@@ -53,7 +67,21 @@ pub(super) struct ClientStream {
     /// Read already, and to be read again.
     unread: Vec<u8>,
     held: Held,
+    rest: Option<Box<Rest>>,
 }
+
+/// What a client goes on sending behind the last response of an HTTP/1 connection.
+///
+/// A socket that is closed with bytes unread is reset, and the reset takes the response out of the hands of a client
+/// that sends a whole body before it reads. So the writing side alone is closed, and what comes is forgotten, until the
+/// client closes too (RFC 9112 section 9.6).
+struct Rest {
+    until: Pin<Box<Sleep>>,
+    buffer: Vec<u8>,
+}
+
+/// Bytes that are forgotten at a time.
+const FORGOTTEN: usize = 16 * 1024;
 
 /// Frames of HTTP/2 on their way to a client.
 ///
@@ -83,6 +111,7 @@ impl ClientStream {
             frames: Frames::new(limits),
             unread: Vec::new(),
             held: Held::default(),
+            rest: None,
         }
     }
 
@@ -136,6 +165,30 @@ impl ClientStream {
         }
         self.held = Held::default();
         Poll::Ready(Ok(()))
+    }
+
+    /// Reads and forgets what the client sends of a body that was left, until it closes or its time is over.
+    fn poll_forget(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Some(patience) = self.activity.body_left() else {
+            return Poll::Ready(Ok(()));
+        };
+        let rest = self.rest.get_or_insert_with(|| {
+            Box::new(Rest {
+                until: Box::pin(sleep(patience)),
+                buffer: vec![0; FORGOTTEN],
+            })
+        });
+        if rest.until.as_mut().poll(cx).is_ready() {
+            self.activity.on_fault(Closed::BodyTimeout);
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        loop {
+            let mut buffer = ReadBuf::new(&mut rest.buffer);
+            let read = ready!(self.transport.poll_read_raw(cx, &mut buffer));
+            if read.is_err() || buffer.filled().is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+        }
     }
 
     fn note(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
@@ -274,7 +327,10 @@ impl AsyncWrite for ClientStream {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.poll_drain(cx))?;
-        Pin::new(&mut self.transport).poll_shutdown(cx)
+        if self.rest.is_none() {
+            ready!(self.poll_drain(cx))?;
+            ready!(Pin::new(&mut self.transport).poll_shutdown(cx))?;
+        }
+        self.poll_forget(cx)
     }
 }

@@ -41,7 +41,7 @@ pub(super) enum Outcome {
     /// The connection is over.
     Over,
     /// A request came that is not plain; it is the next to be read.
-    NotPlain(ClientStream),
+    NotPlain(Box<ClientStream>),
 }
 
 /// A client connection of which all requests were plain so far.
@@ -75,7 +75,7 @@ pub(super) async fn serve(
         let request = match lane.next().await? {
             Next::Request(request) => request,
             Next::End => return Ok(Outcome::Over),
-            Next::NotPlain => return Ok(Outcome::NotPlain(lane.into_client())),
+            Next::NotPlain => return Ok(Outcome::NotPlain(Box::new(lane.into_client()))),
         };
         lane.answer(request, alarm.as_mut()).await?;
         if lane.ending.get() {
