@@ -15,6 +15,7 @@ mod harness;
 mod hashed;
 mod intercept;
 mod lab;
+mod libraries;
 mod lifecycle;
 mod list;
 mod loss;
