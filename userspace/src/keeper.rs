@@ -13,6 +13,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use indicatif::ProgressBar;
 use rustix::{process::setpriority_process, thread::gettid};
 use tokio::{
     sync::mpsc,
@@ -30,6 +31,7 @@ use crate::{
         TokenDigest,
     },
     key::StoredKey,
+    progress,
     sources::{Change, FileError, Reading, Records, Source, Summary, Watch, read},
     state::{Additions, Expired},
     wiping::give_back,
@@ -111,7 +113,9 @@ impl Sources {
     /// The first file that is refused. A folder without lists is none: nothing is in force that it could
     /// release.
     pub fn read(&self, mut additions: Additions, now: SystemTime) -> Result<Loaded, FileError> {
-        let gathered = self.read_each();
+        let bar = progress::of_bytes(self.bytes());
+        let gathered = self.read_each(&bar);
+        bar.finish_and_clear();
         gathered.report();
         for error in gathered.refused {
             if !matches!(error, FileError::NoLists(_)) {
@@ -124,7 +128,7 @@ impl Sources {
         let hashed = HashedSet::merge(mem::take(&mut records.hashed), now);
         Ok(Loaded {
             list: merged(records.tokens, &hashed, &mut additions, now),
-            claims: of_files.len() + additions.claims().count(),
+            claims: of_files.len() + additions.memory.claims().count(),
             of_files,
             hashed,
             additions,
@@ -132,7 +136,15 @@ impl Sources {
         })
     }
 
-    fn read_each(&self) -> Gathered {
+    /// How long the files are, as far as that can be told.
+    fn bytes(&self) -> u64 {
+        let sources = self.files.iter();
+        let files = sources.flat_map(|source| source.files().unwrap_or_default());
+        let sizes = files.filter_map(|file| file.path.metadata().ok());
+        sizes.map(|metadata| metadata.len()).sum()
+    }
+
+    fn read_each(&self, bar: &ProgressBar) -> Gathered {
         let reading = Reading {
             key: self.key.get(),
             min_token_length: self.min_token_length,
@@ -143,7 +155,7 @@ impl Sources {
             match source.files() {
                 Ok(files) => files
                     .into_iter()
-                    .for_each(|file| gathered.read(file, reading)),
+                    .for_each(|file| gathered.read(file, reading, bar)),
                 Err(error) => gathered.refuse(source.path.clone(), error),
             }
         }
@@ -152,8 +164,8 @@ impl Sources {
 }
 
 impl Gathered {
-    fn read(&mut self, file: Source, reading: Reading<'_>) {
-        match read(&file, reading, &mut self.records) {
+    fn read(&mut self, file: Source, reading: Reading<'_>, bar: &ProgressBar) {
+        match read(&file, reading, &mut self.records, bar) {
             Ok(summary) => {
                 self.files.push(FileStatus {
                     path: file.path.clone(),
@@ -186,8 +198,8 @@ fn merged(
     additions: &mut Additions,
     now: SystemTime,
 ) -> List {
-    let hashed = hashed.joined(additions.hashed(), now);
-    List::merge(additions.merged(tokens), now).with_hashed(hashed)
+    let hashed = hashed.joined(additions.memory.hashed(), now);
+    List::merge(additions.memory.merged(tokens), now).with_hashed(hashed)
 }
 
 fn report(file: &Source, summary: &Summary) {
@@ -242,12 +254,16 @@ impl<K: Tier + 'static> Keeper<K> {
     /// Has the proxy read JWTs for what files and additions say of them now.
     fn read_claims(&mut self) {
         if self.claims.is_empty()
-            && self.additions.claims().next().is_none()
+            && self.additions.memory.claims().next().is_none()
             && self.claims_in_force.current().is_none()
         {
             return;
         }
-        let all = self.claims.iter().copied().chain(self.additions.claims());
+        let all = self
+            .claims
+            .iter()
+            .copied()
+            .chain(self.additions.memory.claims());
         let set = ClaimSet::new(self.sources.key.get(), all);
         self.claims_in_force.store(set);
     }
@@ -303,7 +319,10 @@ impl<K: Tier + 'static> Keeper<K> {
             at.duration_since(SystemTime::now())
                 .unwrap_or(Duration::ZERO)
         };
-        let expiries = [self.denylist.next_expiry(), self.additions.next_expiry()];
+        let expiries = [
+            self.denylist.next_expiry(),
+            self.additions.memory.next_expiry(),
+        ];
         let behind = self.missed.is_some() || self.hashed_owed || !self.owed.is_empty();
         let retry = behind.then_some(RETRY);
         expiries
@@ -337,7 +356,7 @@ impl<K: Tier + 'static> Keeper<K> {
         if let Some(change) = self.missed {
             self.reload(change);
         }
-        self.additions.tidy();
+        self.additions.memory.tidy();
     }
 
     /// Reads the sources again. While one of them is refused or unsettled nothing is removed: the list in force
@@ -348,7 +367,7 @@ impl<K: Tier + 'static> Keeper<K> {
     }
 
     fn reload_now(&mut self, change: Change) {
-        let mut gathered = self.sources.read_each();
+        let mut gathered = self.sources.read_each(&ProgressBar::hidden());
         if change == Change::Settled {
             gathered.report();
             for error in &gathered.refused {
@@ -359,7 +378,7 @@ impl<K: Tier + 'static> Keeper<K> {
             self.files = gathered.files;
         }
         if change == Change::Unsettled || !gathered.refused.is_empty() {
-            let in_force = self.additions.without(self.denylist.records());
+            let in_force = self.additions.memory.without(self.denylist.records());
             let kept = in_force.filter(|record| !self.owed.contains(&record.digest));
             gathered.records.tokens.extend(kept);
             gathered.records.hashed.extend(self.hashed.records());

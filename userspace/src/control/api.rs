@@ -91,6 +91,16 @@ pub(super) enum ActionName {
     Alert,
 }
 
+impl KindName {
+    /// As it is written.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Exact => "exact",
+            Self::Jws => "jws",
+        }
+    }
+}
+
 impl ActionName {
     /// As it is written.
     pub(super) fn name(self) -> &'static str {
@@ -156,7 +166,7 @@ impl Identifying<'_> {
         }
         if let Some(claims) = sources::claims(self.0, token) {
             let (identity, claims) = claims?;
-            return Ok((identity, Subject::Claims(claims.conditions)));
+            return Ok((identity, Subject::Claims(Box::new(claims.conditions))));
         }
         Ok((self.text(token)?, Subject::Token))
     }

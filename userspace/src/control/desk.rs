@@ -71,6 +71,8 @@ pub(super) type Answer = BoxBody<Bytes, Infallible>;
 pub(super) struct Upload {
     /// Take placeholders and values of little entropy too.
     pub(super) force: bool,
+    /// Refuse all where a line can't be listed, in place of leaving it out.
+    pub(super) strict: bool,
     pub(super) mode: Mode,
 }
 
@@ -360,9 +362,11 @@ fn mode(dry_run: bool) -> Mode {
 
 /// What is said of a list.
 fn uploaded(query: Option<&str>) -> Result<Upload, Refusal> {
-    let [force, dry_run] = flags(query, [("force", false), ("dry_run", false)])?;
+    let known = ["force", "strict", "dry_run"].map(|name| (name, false));
+    let [force, strict, dry_run] = flags(query, known)?;
     Ok(Upload {
         force,
+        strict,
         mode: mode(dry_run),
     })
 }

@@ -188,7 +188,7 @@ impl Bench {
         let entries = tokens.iter().map(entry).collect();
         if in_bulk {
             let (reply, _answer) = oneshot::channel();
-            let request = Request::Import(entries, Mode::Do, reply);
+            let request = Request::Import(vec![entries], Mode::Do, reply);
             self.keeper().serve(request);
         } else {
             let (reply, _answer) = oneshot::channel();

@@ -2,14 +2,14 @@
 //!
 //! A change is on disk first and in force in every tier then, before it is answered.
 
-use std::{collections::HashSet, panic::resume_unwind, path::PathBuf, thread, time::SystemTime};
+use std::{collections::HashSet, path::PathBuf, time::SystemTime};
 
 use tokio::sync::oneshot;
 
 use super::Keeper;
 use crate::{
     denylist::{Action, Claims, Denylist, Expires, Identity, Record, Tier, TokenDigest, TokenId},
-    state::{Addition, EntryKey, StateError, StoredEntry},
+    state::{Addition, EntryKey, StateError, StoredEntry, Subject},
 };
 
 /// Where an answer goes; nobody listens where the client is gone.
@@ -20,7 +20,7 @@ pub enum Request {
     /// Add entries, or change them.
     Add(Vec<StoredEntry>, Mode, Reply<Vec<Addition>>),
     /// Add very many entries, and count what that did.
-    Import(Vec<StoredEntry>, Mode, Reply<Imported>),
+    Import(Vec<Vec<StoredEntry>>, Mode, Reply<Imported>),
     /// Remove entries.
     Remove(Vec<Target>, Reply<Vec<Removed>>),
     /// Say what is in force of tokens, and what was added under ids.
@@ -150,7 +150,7 @@ impl<K: Tier + 'static> Keeper<K> {
             Request::Status(reply) => drop(reply.send(Ok(self.status()))),
         }
         self.denylist.tidy();
-        self.additions.tidy();
+        self.additions.memory.tidy();
     }
 
     fn add(&mut self, entries: Vec<StoredEntry>) -> Result<Vec<Addition>, ChangeError> {
@@ -167,7 +167,11 @@ impl<K: Tier + 'static> Keeper<K> {
 
     /// Disk and tiers take a second each of a million entries, so they take them side by side; where the disk fails
     /// the tiers give them back.
-    fn import(&mut self, entries: Vec<StoredEntry>, mode: Mode) -> Result<Imported, ChangeError> {
+    fn import(
+        &mut self,
+        entries: Vec<Vec<StoredEntry>>,
+        mode: Mode,
+    ) -> Result<Imported, ChangeError> {
         let bulk = self.additions.plan_bulk(entries)?;
         let imported = Imported {
             added: bulk.added,
@@ -177,35 +181,37 @@ impl<K: Tier + 'static> Keeper<K> {
         if mode == Mode::DryRun || bulk.changed.is_empty() {
             return Ok(imported);
         }
-        let in_force = in_force(&self.denylist, &self.owed);
-        let before = self.additions.hold_all(&bulk.changed, in_force);
-        self.read_claims();
         let now = (self.clock)();
-        let changed = bulk.changed.iter();
-        let effective = changed.filter_map(|entry| self.additions.effective_of(entry, now));
-        let records: Vec<_> = effective.collect();
-        let digests: Vec<_> = records.iter().map(|record| record.digest).collect();
-        let hashed = digests.len() < bulk.changed.len();
-        let all_hashed = hashed.then(|| self.hashed.joined(self.additions.hashed(), now));
-        let (additions, denylist) = (&mut self.additions, &mut self.denylist);
-        let (stored, taken) = thread::scope(|scope| {
-            let taking = scope.spawn(|| {
-                denylist.insert(&records)?;
-                all_hashed.map_or(Ok(()), |all| denylist.replace_hashed(all).map(drop))
+        let hashed = bulk.changed.iter().any(|entry| entry.hashed().is_some());
+        let records = bulk.changed.iter().filter_map(StoredEntry::record);
+        let digests: Vec<_> = records.map(|record| record.digest).collect();
+        let mut all = bulk.changed.iter();
+        let claims = all.any(|entry| matches!(entry.subject, Subject::Claims(_)));
+        let (denylist, owed, of_files) = (&mut self.denylist, &self.owed, &self.hashed);
+        let (stored, (before, taken)) = self.additions.write_beside(&bulk.changed, |memory| {
+            let before = memory.hold_all(&bulk.changed, in_force(denylist, owed));
+            let changed = bulk.changed.iter();
+            let effective = changed.filter_map(|entry| memory.effective_of(entry, now));
+            let records: Vec<_> = effective.collect();
+            let taken = denylist.insert(&records).and_then(|()| {
+                if hashed {
+                    let all = of_files.joined(memory.hashed(), now);
+                    denylist.replace_hashed(all)?;
+                }
+                Ok(())
             });
-            let stored = additions.write(&bulk.changed, &[]);
-            (
-                stored,
-                taking.join().unwrap_or_else(|panic| resume_unwind(panic)),
-            )
+            (before, taken)
         });
         if let Err(error) = stored {
             unstored(&error);
-            self.additions.take_back(&bulk.changed, before);
+            self.additions.memory.take_back(&bulk.changed, before);
             self.read_claims();
             // An error is told where it happens, and what is owed then is tried again.
             let _told = self.settle_all(digests, hashed);
             return Err(error.into());
+        }
+        if claims {
+            self.read_claims();
         }
         if let Err(error) = taken {
             return Err(self.owe(digests, hashed, &error));
@@ -232,7 +238,7 @@ impl<K: Tier + 'static> Keeper<K> {
                     self.files_list(token, by_text, now)
                 }
                 Target::Id(_) => {
-                    records().any(|record| self.additions.in_files(&record.digest, now))
+                    records().any(|record| self.additions.memory.in_files(&record.digest, now))
                 }
             };
             let left = self.hashed.left(now);
@@ -255,7 +261,7 @@ impl<K: Tier + 'static> Keeper<K> {
     /// Whether a file lists a token by its text, where that was `added` too or was not.
     fn files_list(&self, token: &Identity, added: bool, now: SystemTime) -> bool {
         if added {
-            self.additions.in_files(&token.digest, now)
+            self.additions.memory.in_files(&token.digest, now)
         } else {
             self.denylist.get(&token.digest).is_some()
         }
@@ -278,7 +284,7 @@ impl<K: Tier + 'static> Keeper<K> {
                         one
                     });
                     let hashed = self.hashed.record(token, now).is_some();
-                    let by_text = self.additions.has(&token.digest);
+                    let by_text = self.additions.memory.has(&token.digest);
                     Checked {
                         id: token.id,
                         in_force: listed
@@ -304,7 +310,7 @@ impl<K: Tier + 'static> Keeper<K> {
     fn status(&self) -> ListStatus {
         ListStatus {
             in_force: self.denylist.len(),
-            added: self.additions.len(),
+            added: self.additions.memory.len(),
             claims: self.claims_in_force.current().map_or(0, |set| {
                 let listed = |entry: &&Claims| self.denylist.get(&entry.digest).is_some();
                 set.entries().filter(listed).count()
@@ -325,7 +331,7 @@ impl<K: Tier + 'static> Keeper<K> {
         let now = (self.clock)();
         let (mut listed, mut gone) = (Vec::new(), Vec::new());
         for digest in &digests {
-            match self.additions.effective(digest, now) {
+            match self.additions.memory.effective(digest, now) {
                 Some(record) => listed.push(record),
                 None => gone.push(*digest),
             }
@@ -335,13 +341,15 @@ impl<K: Tier + 'static> Keeper<K> {
         if let Err(error) = result {
             return Err(self.owe(digests, false, &error));
         }
-        self.additions.settled(&digests);
+        self.additions.memory.settled(&digests);
         Ok(())
     }
 
     /// The same of all entries that are known by their SHA-256 alone.
     pub(super) fn settle_hashed(&mut self) -> Result<(), ChangeError> {
-        let all = self.hashed.joined(self.additions.hashed(), (self.clock)());
+        let all = self
+            .hashed
+            .joined(self.additions.memory.hashed(), (self.clock)());
         match self.denylist.replace_hashed(all) {
             Ok(_changed) => {
                 self.hashed_owed = false;

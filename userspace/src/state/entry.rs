@@ -33,12 +33,12 @@ pub struct StoredEntry {
 }
 
 /// What an entry lists.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Subject {
     /// A token.
     Token,
-    /// JWTs that claim this.
-    Claims(Conditions),
+    /// JWTs that claim this. Apart, since few entries are of that kind and a bulk has very many.
+    Claims(Box<Conditions>),
     /// A token of which the SHA-256 alone is known, and perhaps as what it was read. Its other identities stand for
     /// nothing.
     Hash(Option<Domain>),

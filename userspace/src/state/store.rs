@@ -317,7 +317,7 @@ fn entry(
     };
     let conditions = Conditions::from_bytes(conditions.value());
     Ok(conditions.map(|conditions| StoredEntry {
-        subject: Subject::Claims(conditions),
+        subject: Subject::Claims(Box::new(conditions)),
         ..entry
     }))
 }
