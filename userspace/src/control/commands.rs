@@ -351,7 +351,7 @@ fn bulk(given: &Given, args: &AddArgs) -> Option<Zeroizing<Vec<u8>>> {
 fn attributes_of(args: &AddArgs) -> Option<String> {
     let mut text = format!(" action={}", args.action.name());
     if let Some(kind) = args.kind {
-        text += &format!(" kind={}", kind.name());
+        text.extend([" kind=", kind.name()]);
     }
     for (name, value) in [
         ("expires", &args.expires),
@@ -362,7 +362,7 @@ fn attributes_of(args: &AddArgs) -> Option<String> {
         if value.is_empty() || value.contains(|c: char| c.is_control() || c == '"') {
             return None;
         }
-        text += &format!(" {name}=\"{value}\"");
+        text.extend([" ", name, "=\"", value, "\""]);
     }
     Some(text)
 }

@@ -9,7 +9,7 @@ use rayon::slice::ParallelSliceMut as _;
 use tokenblock_ebpf::digest::Domain;
 pub use tokenblock_ebpf::sha256::digest::TokenDigest as Sha256Digest;
 
-use super::{Action, Expires, Fingerprint, Identity, Listed, Record, TokenId};
+use super::{Action, Changed, Expires, Fingerprint, Identity, Listed, Record, TokenId};
 
 /// One entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +39,15 @@ pub struct HashedChange {
     pub added: Vec<(Sha256Digest, Listed)>,
     /// What leaves.
     pub removed: Vec<Sha256Digest>,
+    /// How many ids that makes: those of which something comes or is listed otherwise, and those that leave.
+    pub ids: Changed,
+}
+
+impl HashedChange {
+    fn lets_go(&mut self, of_id: &[HashedRecord]) {
+        self.removed.extend(entries(of_id).map(|entry| entry.0));
+        self.ids.removed += 1;
+    }
 }
 
 impl HashedRecord {
@@ -192,14 +201,16 @@ impl HashedSet {
         let mut old = self.by_id().peekable();
         for new in next.by_id() {
             while let Some(gone) = old.next_if(|old| id(old) < id(new)) {
-                change.removed.extend(entries(gone).map(|entry| entry.0));
+                change.lets_go(gone);
             }
             let Some(old) = old.next_if(|old| id(old) == id(new)) else {
                 change.added.extend(entries(new));
+                change.ids.added += 1;
                 continue;
             };
             let (before, after): (Vec<_>, Vec<_>) =
                 (entries(old).collect(), entries(new).collect());
+            change.ids.added += usize::from(before != after);
             let came = after.iter().filter(|entry| !before.contains(entry));
             change.added.extend(came);
             let is_left = |digest: &Sha256Digest| after.iter().any(|entry| entry.0 == *digest);
@@ -208,9 +219,7 @@ impl HashedSet {
                 .removed
                 .extend(gone.filter(|digest| !is_left(digest)));
         }
-        change
-            .removed
-            .extend(old.flat_map(entries).map(|entry| entry.0));
+        old.for_each(|gone| change.lets_go(gone));
         change
     }
 

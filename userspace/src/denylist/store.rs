@@ -94,11 +94,11 @@ impl<K: Tier> Denylist<K> {
     /// Where the kernel tier did not take all of it. The proxy has both sets then, and the next call tries all again.
     pub fn replace_hashed(&mut self, set: HashedSet) -> Result<Changed, K::Error> {
         let current = self.hashed.set();
-        let HashedChange { added, removed } = current.change(&set);
-        let changed = Changed {
-            added: added.len(),
-            removed: removed.len(),
-        };
+        let HashedChange {
+            added,
+            removed,
+            ids: changed,
+        } = current.change(&set);
         if let Some(kernel) = &mut self.kernel {
             let behind = self.hashed_behind;
             let added = if behind { set.entries() } else { added };

@@ -101,7 +101,7 @@ impl Memory {
         before
     }
 
-    /// Takes back what [`Additions::hold_all`] did with the same entries.
+    /// Takes back what [`Memory::hold_all`] did with the same entries.
     pub fn take_back(&mut self, entries: &[StoredEntry], before: Before) {
         self.hashed = before.hashed;
         for (entry, before) in entries.iter().zip(before.records) {
