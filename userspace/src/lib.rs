@@ -16,7 +16,6 @@ pub mod kernel;
 pub mod key;
 pub mod log;
 mod look;
-mod progress;
 pub mod proxy;
 pub mod reload;
 pub mod run;

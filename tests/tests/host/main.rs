@@ -7,7 +7,6 @@
 
 mod answers;
 mod bans;
-mod browser;
 mod clients;
 mod control;
 mod evasions;
@@ -15,7 +14,6 @@ mod harness;
 mod hashed;
 mod intercept;
 mod lab;
-mod libraries;
 mod lifecycle;
 mod list;
 mod loss;

@@ -16,7 +16,7 @@ pub(crate) struct Model(Arc<Mutex<State>>);
 #[derive(Debug, Default)]
 struct State {
     map: Map,
-    hashed: BTreeMap<Sha256Digest, Listed>,
+    hashed: Vec<(Sha256Digest, Listed)>,
     fails: bool,
 }
 
@@ -30,8 +30,7 @@ impl Model {
     }
 
     pub(crate) fn hashed(&self) -> Vec<(Sha256Digest, Listed)> {
-        let state = self.state();
-        state.hashed.iter().map(|(d, l)| (*d, *l)).collect()
+        self.state().hashed.clone()
     }
 
     pub(crate) fn fail(&self, fails: bool) {
@@ -69,26 +68,12 @@ impl Tier for Model {
         Ok(())
     }
 
-    /// Takes some where it fails, too.
-    fn change_hashed(
-        &mut self,
-        added: &[(Sha256Digest, Listed)],
-        removed: &[Sha256Digest],
-        any: bool,
-    ) -> Result<(), Full> {
+    fn replace_hashed(&mut self, entries: Vec<(Sha256Digest, Listed)>) -> Result<(), Full> {
         let mut state = self.state();
         if state.fails {
-            let some = added.iter().take(added.len() / 2);
-            state.hashed.extend(some.copied());
             return Err(Full);
         }
-        state.hashed.extend(added.iter().copied());
-        for digest in removed {
-            state.hashed.remove(digest);
-        }
-        if !any {
-            state.hashed.clear();
-        }
+        state.hashed = entries;
         Ok(())
     }
 }

@@ -12,7 +12,6 @@ mod claims;
 mod commands;
 mod crashes;
 mod disk;
-mod hashes;
 mod peers;
 mod receivers;
 mod remote;

@@ -7,7 +7,6 @@
     reason = "a test that panics has failed"
 )]
 
-mod checks;
 mod inspection;
 mod lifecycle;
 mod limits;
@@ -15,6 +14,7 @@ mod messages;
 mod plain;
 mod preamble;
 mod routes;
+mod streams;
 mod support;
 mod tls;
 mod upstream;

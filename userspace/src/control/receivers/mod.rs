@@ -27,7 +27,7 @@ use crate::{
     import::{Addition, Finding, Plan},
     keeper::{Mode, Request},
     sources::writable,
-    state::{StoredEntry, Subject},
+    state::StoredEntry,
 };
 
 /// Requests that are worked on at once; senders try again later.
@@ -129,8 +129,7 @@ async fn list(desk: &Desk, findings: Vec<Finding>, counter: Counter) -> Result<P
     let identifying = desk.identifying();
     let entry = |addition: &Addition| {
         let text = |text: &str| Some(writable(text).into_owned()).filter(|text| !text.is_empty());
-        // Whatever it looks like, it is a token.
-        let identity = identifying.text(&addition.secret)?;
+        let identity = identifying.token(&addition.secret)?;
         Ok(StoredEntry {
             identity,
             action: Action::Block,
@@ -138,7 +137,7 @@ async fn list(desk: &Desk, findings: Vec<Finding>, counter: Counter) -> Result<P
             reason: addition.reason().as_deref().and_then(text),
             source: text(&addition.tools.join(",")),
             added: to_the_second(now),
-            subject: Subject::Token,
+            claims: None,
         })
     };
     let entries: Vec<_> = plan

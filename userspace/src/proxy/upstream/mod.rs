@@ -1,6 +1,5 @@
 //! Connections to the upstream, kept for the next request of the same worker.
 
-mod check;
 mod connect;
 mod health;
 mod http1;
@@ -21,16 +20,8 @@ use http::{Request, Response};
 use hyper::{body::Incoming, client::conn::TrySendError};
 use tokio::time::{Instant, timeout};
 
-use self::{
-    check::Condition,
-    health::{Health, State},
-    http1::Link,
-    route::ServerSeed,
-};
-pub(super) use self::{
-    check::run as check,
-    route::{Group, RouteSeeds, Routes},
-};
+pub(super) use self::route::{Group, RouteSeeds, Routes};
+use self::{health::Health, http1::Link};
 use super::{
     body::RequestBody,
     counters::{Counter, Counters},
@@ -44,8 +35,6 @@ use super::{
 pub(super) struct Pool {
     upstream: Upstream,
     standing: Rc<Standing>,
-    /// What its checks say, where it is checked.
-    condition: Arc<Condition>,
     /// What is sent before anything else: whom the connections are for.
     preamble: Option<Bytes>,
     settings: Arc<ProxySettings>,
@@ -111,14 +100,18 @@ enum Connection {
 
 impl Pool {
     /// A pool without connections.
-    fn new(server: &ServerSeed, settings: Arc<ProxySettings>, counters: Arc<Counters>) -> Rc<Self> {
+    pub(super) fn new(
+        upstream: Upstream,
+        settings: Arc<ProxySettings>,
+        tls: Option<UpstreamTls>,
+        counters: Arc<Counters>,
+    ) -> Rc<Self> {
         Rc::new(Self {
-            upstream: server.upstream.clone(),
+            upstream,
             standing: Rc::default(),
-            condition: Arc::clone(&server.condition),
             preamble: None,
             settings,
-            tls: server.tls.clone(),
+            tls,
             counters,
             idle: RefCell::default(),
             bare: RefCell::default(),
@@ -133,7 +126,6 @@ impl Pool {
         Rc::new(Self {
             upstream: self.upstream.clone(),
             standing: Rc::clone(&self.standing),
-            condition: Arc::clone(&self.condition),
             preamble: Some(preamble),
             settings: Arc::clone(&self.settings),
             tls: self.tls.clone(),
@@ -296,14 +288,6 @@ impl Pool {
     /// Requests that are not over yet.
     fn active(&self) -> usize {
         self.standing.active.get()
-    }
-
-    /// Whether to ask it now.
-    fn state(&self) -> State {
-        if self.condition.is_down() {
-            return State::Down;
-        }
-        self.standing.health.state()
     }
 
     fn on_probe(&self) {
