@@ -19,7 +19,7 @@ class Echo(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self):
-        body = f"{self.requestline}\n{self.headers}".encode()
+        body = f"{self.requestline}\n{self.headers}port: {port}\n".encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()

@@ -170,7 +170,7 @@ impl Programs {
         let mut programs = Self::load(setup)?;
         match &mut programs.denylist {
             Entries::Keyed(_) => programs.list(&listed(&KEY))?,
-            Entries::Sha256(map) => map.replace(hashed().entries())?,
+            Entries::Sha256(map) => map.change(&hashed().entries(), &[])?,
         }
         Ok(programs)
     }

@@ -6,12 +6,16 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use rcgen::PublicKeyData as _;
 use rustls::pki_types::CertificateDer;
+use sha2::{Digest as _, Sha256};
 
 /// A self-signed certificate for [`Certificate::HOST`].
 #[derive(Debug)]
 pub struct Certificate {
     der: CertificateDer<'static>,
+    public_key: Vec<u8>,
     /// The certificate as PEM.
     pub cert_file: PathBuf,
     /// Its private key as PEM.
@@ -34,9 +38,17 @@ impl Certificate {
         fs::write(&key_file, made.signing_key.serialize_pem()).context("writing a key")?;
         Ok(Self {
             der: made.cert.der().clone(),
+            public_key: made.signing_key.subject_public_key_info(),
             cert_file,
             key_file,
         })
+    }
+
+    /// The SHA-256 of its public key (`SubjectPublicKeyInfo`, RFC 5280 section 4.1), as base64: what browsers take a
+    /// key by.
+    #[must_use]
+    pub fn key_pin(&self) -> String {
+        STANDARD.encode(Sha256::digest(&self.public_key))
     }
 
     /// The certificate itself.

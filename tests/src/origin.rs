@@ -4,6 +4,7 @@ mod python;
 mod request;
 
 use std::{
+    collections::HashMap,
     io::{ErrorKind, Read as _, Write as _},
     net::{Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream},
     sync::{
@@ -23,6 +24,8 @@ use crate::{fixtures::binary, netns::Netns, poll};
 
 /// How long a connection thread may take to see that the origin is gone.
 const TICK: Duration = Duration::from_millis(100);
+/// How often an answer that is held looks whether it may go.
+const HELD: Duration = Duration::from_millis(2);
 
 /// What one connection brought.
 #[derive(Clone, Debug)]
@@ -47,6 +50,17 @@ pub struct Origin {
 struct Shared {
     stop: AtomicBool,
     connections: Mutex<Vec<Connection>>,
+    pages: Mutex<HashMap<String, Page>>,
+}
+
+/// What a target is answered with.
+#[derive(Clone, Debug, Default)]
+struct Page {
+    /// Its bytes, with the head, and how many of them are sent at once.
+    response: Vec<u8>,
+    first: usize,
+    /// Whether the others may follow.
+    released: bool,
 }
 
 impl Origin {
@@ -74,6 +88,39 @@ impl Origin {
     #[must_use]
     pub fn port(&self) -> u16 {
         self.port
+    }
+
+    /// Answers `path` by this page from now on.
+    pub fn put(&self, path: &str, html: &str) {
+        let length = html.len();
+        let head = format!(
+            "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: {length}\r\n\r\n"
+        );
+        let response = (head + html).into_bytes();
+        let page = Page {
+            first: response.len(),
+            response,
+            released: true,
+        };
+        self.shared.pages().insert(path.to_owned(), page);
+    }
+
+    /// Answers `path` by the `first` bytes of this response from now on, and by the others once it is released. A
+    /// connection is stuck meanwhile, as it is at a server that thinks.
+    pub fn hold(&self, path: &str, response: &[u8], first: usize) {
+        let page = Page {
+            response: response.to_vec(),
+            first,
+            released: false,
+        };
+        self.shared.pages().insert(path.to_owned(), page);
+    }
+
+    /// Lets the rest of what is held for `path` go.
+    pub fn release(&self, path: &str) {
+        if let Some(page) = self.shared.pages().get_mut(path) {
+            page.released = true;
+        }
     }
 
     /// What came so far.
@@ -151,6 +198,15 @@ impl Shared {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn pages(&self) -> MutexGuard<'_, HashMap<String, Page>> {
+        self.pages.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The page at `path`, if there is one.
+    fn page(&self, path: &str) -> Option<Page> {
+        self.pages().get(path).cloned()
+    }
+
     fn update(&self, peer: SocketAddr, change: impl FnOnce(&mut Connection)) {
         let mut connections = self.lock();
         // The last, in case a port was used again.
@@ -203,20 +259,36 @@ fn serve(mut stream: &TcpStream, peer: SocketAddr, shared: &Shared) -> std::io::
         shared.update(peer, |connection| connection.bytes.extend_from_slice(fresh));
         while let Some((request, length)) = request::take(&open) {
             open.drain(..length);
-            let body = body(&request);
+            let target = request.line.split(' ').nth(1).unwrap_or("");
+            let path = target.split('?').next().unwrap_or("").to_owned();
             shared.update(peer, |connection| connection.requests.push(request));
-            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len());
-            stream.write_all(&[head.as_bytes(), &body].concat())?;
+            respond(stream, &path, shared)?;
         }
     }
     stream.shutdown(Shutdown::Both)
 }
 
-/// What the request asks for.
-fn body(request: &Request) -> Vec<u8> {
-    let target = request.line.split(' ').nth(1).unwrap_or("");
-    target
-        .strip_prefix("/bytes/")
+fn respond(mut stream: &TcpStream, path: &str, shared: &Shared) -> std::io::Result<()> {
+    let Some(page) = shared.page(path) else {
+        let body = body(path);
+        let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len());
+        return stream.write_all(&[head.as_bytes(), &body].concat());
+    };
+    let (first, rest) = page.response.split_at(page.first.min(page.response.len()));
+    stream.write_all(first)?;
+    let released = || {
+        let page = shared.page(path);
+        page.is_none_or(|page| page.released) || shared.stop.load(Ordering::Relaxed)
+    };
+    while !released() {
+        thread::sleep(HELD);
+    }
+    stream.write_all(rest)
+}
+
+/// What the path asks for.
+fn body(path: &str) -> Vec<u8> {
+    path.strip_prefix("/bytes/")
         .and_then(|length| length.parse().ok())
         .map_or_else(|| b"hello".to_vec(), binary)
 }

@@ -13,6 +13,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use indicatif::ProgressBar;
 use rustix::{process::setpriority_process, thread::gettid};
 use tokio::{
     sync::mpsc,
@@ -26,11 +27,13 @@ pub use self::requests::{
 
 use crate::{
     denylist::{
-        ClaimSet, Claims, ClaimsReader, Denylist, HashedSet, List, SetReader, Tier, TokenDigest,
+        ClaimSet, Claims, ClaimsReader, Denylist, HashedSet, List, Record, SetReader, Tier,
+        TokenDigest,
     },
     key::StoredKey,
+    progress,
     sources::{Change, FileError, Reading, Records, Source, Summary, Watch, read},
-    state::Additions,
+    state::{Additions, Expired},
     wiping::give_back,
 };
 
@@ -61,6 +64,10 @@ pub struct Keeper<K> {
     claims: Vec<Claims>,
     /// ... and all, as the proxy reads them.
     claims_in_force: ClaimsReader,
+    /// What the files hold that is known by its SHA-256 alone.
+    hashed: HashedSet,
+    /// Whether a tier failed to take a change by request of those.
+    hashed_owed: bool,
     /// The last change, where a tier failed to take it.
     missed: Option<Change>,
     /// Tokens whose last change by request a tier failed to take.
@@ -84,6 +91,7 @@ pub struct Loaded {
     /// How many of them name claims of JWTs, which the proxy tier alone can read.
     pub claims: usize,
     of_files: Vec<Claims>,
+    hashed: HashedSet,
     additions: Additions,
     files: Vec<FileStatus>,
 }
@@ -105,7 +113,9 @@ impl Sources {
     /// The first file that is refused. A folder without lists is none: nothing is in force that it could
     /// release.
     pub fn read(&self, mut additions: Additions, now: SystemTime) -> Result<Loaded, FileError> {
-        let gathered = self.read_each();
+        let bar = progress::of_bytes(self.bytes());
+        let gathered = self.read_each(&bar);
+        bar.finish_and_clear();
         gathered.report();
         for error in gathered.refused {
             if !matches!(error, FileError::NoLists(_)) {
@@ -115,16 +125,26 @@ impl Sources {
         }
         let mut records = gathered.records;
         let of_files = mem::take(&mut records.claims);
+        let hashed = HashedSet::merge(mem::take(&mut records.hashed), now);
         Ok(Loaded {
-            list: merged(records, &mut additions, now),
-            claims: of_files.len() + additions.claims().count(),
+            list: merged(records.tokens, &hashed, &mut additions, now),
+            claims: of_files.len() + additions.memory.claims().count(),
             of_files,
+            hashed,
             additions,
             files: gathered.files,
         })
     }
 
-    fn read_each(&self) -> Gathered {
+    /// How long the files are, as far as that can be told.
+    fn bytes(&self) -> u64 {
+        let sources = self.files.iter();
+        let files = sources.flat_map(|source| source.files().unwrap_or_default());
+        let sizes = files.filter_map(|file| file.path.metadata().ok());
+        sizes.map(|metadata| metadata.len()).sum()
+    }
+
+    fn read_each(&self, bar: &ProgressBar) -> Gathered {
         let reading = Reading {
             key: self.key.get(),
             min_token_length: self.min_token_length,
@@ -135,7 +155,7 @@ impl Sources {
             match source.files() {
                 Ok(files) => files
                     .into_iter()
-                    .for_each(|file| gathered.read(file, reading)),
+                    .for_each(|file| gathered.read(file, reading, bar)),
                 Err(error) => gathered.refuse(source.path.clone(), error),
             }
         }
@@ -144,8 +164,8 @@ impl Sources {
 }
 
 impl Gathered {
-    fn read(&mut self, file: Source, reading: Reading<'_>) {
-        match read(&file, reading, &mut self.records) {
+    fn read(&mut self, file: Source, reading: Reading<'_>, bar: &ProgressBar) {
+        match read(&file, reading, &mut self.records, bar) {
             Ok(summary) => {
                 self.files.push(FileStatus {
                     path: file.path.clone(),
@@ -171,9 +191,15 @@ impl Gathered {
     }
 }
 
-fn merged(records: Records, additions: &mut Additions, now: SystemTime) -> List {
-    let hashed = HashedSet::merge(records.hashed, now);
-    List::merge(additions.merged(records.tokens), now).with_hashed(hashed)
+/// What files and additions hold.
+fn merged(
+    tokens: Vec<Record>,
+    hashed: &HashedSet,
+    additions: &mut Additions,
+    now: SystemTime,
+) -> List {
+    let hashed = hashed.joined(additions.memory.hashed(), now);
+    List::merge(additions.memory.merged(tokens), now).with_hashed(hashed)
 }
 
 fn report(file: &Source, summary: &Summary) {
@@ -212,6 +238,8 @@ impl<K: Tier + 'static> Keeper<K> {
             additions: loaded.additions,
             claims: loaded.of_files,
             claims_in_force: ClaimsReader::default(),
+            hashed: loaded.hashed,
+            hashed_owed: false,
             missed: None,
             owed: HashSet::new(),
             files: loaded.files,
@@ -226,12 +254,16 @@ impl<K: Tier + 'static> Keeper<K> {
     /// Has the proxy read JWTs for what files and additions say of them now.
     fn read_claims(&mut self) {
         if self.claims.is_empty()
-            && self.additions.claims().next().is_none()
+            && self.additions.memory.claims().next().is_none()
             && self.claims_in_force.current().is_none()
         {
             return;
         }
-        let all = self.claims.iter().copied().chain(self.additions.claims());
+        let all = self
+            .claims
+            .iter()
+            .copied()
+            .chain(self.additions.memory.claims());
         let set = ClaimSet::new(self.sources.key.get(), all);
         self.claims_in_force.store(set);
     }
@@ -287,8 +319,11 @@ impl<K: Tier + 'static> Keeper<K> {
             at.duration_since(SystemTime::now())
                 .unwrap_or(Duration::ZERO)
         };
-        let expiries = [self.denylist.next_expiry(), self.additions.next_expiry()];
-        let behind = self.missed.is_some() || !self.owed.is_empty();
+        let expiries = [
+            self.denylist.next_expiry(),
+            self.additions.memory.next_expiry(),
+        ];
+        let behind = self.missed.is_some() || self.hashed_owed || !self.owed.is_empty();
         let retry = behind.then_some(RETRY);
         expiries
             .into_iter()
@@ -300,11 +335,17 @@ impl<K: Tier + 'static> Keeper<K> {
 
     fn tick(&mut self) {
         let now = (self.clock)();
-        let mut changed = self.additions.expire(now);
-        let of_additions = changed.len();
+        let Expired {
+            digests: mut changed,
+            hashed,
+        } = self.additions.expire(now);
+        let of_additions = changed.len() + hashed;
         changed.extend(self.owed.drain());
         // An error is told where it happens, and what is owed then is owed again.
         let _told = self.settle(changed);
+        if hashed > 0 || self.hashed_owed {
+            let _told = self.settle_hashed();
+        }
         match self.denylist.expire(now) {
             Ok(of_files) if of_files + of_additions == 0 => {}
             Ok(of_files) => {
@@ -315,7 +356,7 @@ impl<K: Tier + 'static> Keeper<K> {
         if let Some(change) = self.missed {
             self.reload(change);
         }
-        self.additions.tidy();
+        self.additions.memory.tidy();
     }
 
     /// Reads the sources again. While one of them is refused or unsettled nothing is removed: the list in force
@@ -326,7 +367,7 @@ impl<K: Tier + 'static> Keeper<K> {
     }
 
     fn reload_now(&mut self, change: Change) {
-        let mut gathered = self.sources.read_each();
+        let mut gathered = self.sources.read_each(&ProgressBar::hidden());
         if change == Change::Settled {
             gathered.report();
             for error in &gathered.refused {
@@ -337,23 +378,26 @@ impl<K: Tier + 'static> Keeper<K> {
             self.files = gathered.files;
         }
         if change == Change::Unsettled || !gathered.refused.is_empty() {
-            let in_force = self.additions.without(self.denylist.records());
+            let in_force = self.additions.memory.without(self.denylist.records());
             let kept = in_force.filter(|record| !self.owed.contains(&record.digest));
             gathered.records.tokens.extend(kept);
-            gathered.records.hashed.extend(self.denylist.hashed());
+            gathered.records.hashed.extend(self.hashed.records());
             gathered.records.claims.append(&mut self.claims);
         }
         self.claims = mem::take(&mut gathered.records.claims);
         // Before the entries are listed: a JWT that leads to none passes.
         self.read_claims();
-        let list = merged(gathered.records, &mut self.additions, (self.clock)());
+        let (records, now) = (gathered.records, (self.clock)());
+        self.hashed = HashedSet::merge(records.hashed, now);
+        let list = merged(records.tokens, &self.hashed, &mut self.additions, now);
         match self.denylist.apply(&list) {
             Ok(changed) => {
                 self.missed = None;
                 self.owed.clear();
+                self.hashed_owed = false;
                 if changed.added + changed.removed > 0 {
                     let (added, removed, entries) =
-                        (changed.added, changed.removed, list.records().len());
+                        (changed.added, changed.removed, self.denylist.len());
                     tracing::info!(added, removed, entries, "denylist changed, in force");
                 }
             }

@@ -16,6 +16,7 @@ pub mod kernel;
 pub mod key;
 pub mod log;
 mod look;
+mod progress;
 pub mod proxy;
 pub mod reload;
 pub mod run;

@@ -35,6 +35,8 @@ pub struct InForce {
     key: StoredKey,
     min_token_length: u64,
     has_kernel: bool,
+    /// The ports that are intercepted until the end: where their requests go follows from them.
+    intercept: Vec<u16>,
     proxy: Option<ProxyReload>,
 }
 
@@ -56,6 +58,10 @@ impl InForce {
             key,
             min_token_length: settings.min_token_length,
             has_kernel: settings.kernel.is_some(),
+            intercept: settings
+                .intercept
+                .as_ref()
+                .map_or_else(Vec::new, |intercept| intercept.ports.clone()),
             proxy: None,
         }
     }
@@ -70,10 +76,11 @@ impl InForce {
     /// # Errors
     /// [`ReloadError`]; nothing has changed then.
     pub fn reload(&mut self) -> Result<Outcome, ReloadError> {
-        let Command::Run(args) = Cli::read(env::args_os())?.command else {
+        let Command::Run(mut args) = Cli::read(env::args_os())?.command else {
             return Err(ReloadError::NotRun);
         };
         let given = args.given.clone();
+        args.proxy.intercept.clone_from(&self.intercept);
         let settings = Settings::check(*args, &Surroundings::of_process())?;
         let differing = self.given.changes(&given);
         let (changed, at_start) = differing

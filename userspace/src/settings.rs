@@ -193,6 +193,12 @@ pub enum SettingsError {
     /// Not a route.
     #[error("--route {0}")]
     Route(#[from] RouteError),
+    /// Not a path.
+    #[error("--upstream-check {0:?}: a path begins with `/`")]
+    CheckPath(String),
+    /// Not a host.
+    #[error("--upstream-check-host {0:?}: a host reads example.org or example.org:8080")]
+    CheckHost(String),
     /// Not a certificate with its key.
     #[error("--certificate {0:?}: a certificate and its key read CERT:KEY, two paths without `:`")]
     Certificate(String),

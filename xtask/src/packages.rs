@@ -61,6 +61,24 @@ pub(crate) const PYTHON: Tool = Tool {
     package: "python3",
 };
 
+/// A client of the tests.
+pub(crate) const WGET: Tool = Tool {
+    program: "wget",
+    package: "wget",
+};
+
+/// A client of the tests, with the HTTP library of Go.
+pub(crate) const HEY: Tool = Tool {
+    program: "hey",
+    package: "hey",
+};
+
+/// A browser of the tests: Chromium without a window, a third smaller than the whole.
+pub(crate) const CHROMIUM: Tool = Tool {
+    program: "chromium-headless-shell",
+    package: "chromium-headless-shell",
+};
+
 /// Load over HTTP/1.1.
 pub(crate) const WRK: Tool = Tool {
     program: "wrk",
@@ -87,6 +105,14 @@ pub(crate) fn ensure(tools: &[Tool]) -> Result<()> {
         return Ok(());
     }
     install(&missing)
+}
+
+/// Installs a tool that not every distribution has, where it is missing and can be had. Who needs it does without
+/// otherwise, and says so.
+pub(crate) fn offer(tool: Tool) {
+    if let Err(error) = ensure(&[tool]) {
+        println!("doing without {}: {error:#}", tool.package);
+    }
 }
 
 /// Installs packages, through sudo where not root, and says so.

@@ -66,6 +66,8 @@ impl Toolchain {
             // Both ways use features that a stable compiler hides; this child alone may.
             .env("RUSTC_BOOTSTRAP", "1")
             .env("CARGO_ENCODED_RUSTFLAGS", self.rustflags())
+            // Cut up for incremental builds, the programs are inlined otherwise, and too long for the verifier.
+            .env("CARGO_INCREMENTAL", "0")
             .env_remove("RUSTC_WRAPPER")
             .env_remove("RUSTC_WORKSPACE_WRAPPER");
         match self.core {

@@ -14,7 +14,7 @@ use sha2::{Digest as _, Sha256};
 use tokenblock::{
     denylist::{Action, Expires, identify},
     key::StoredKey,
-    state::{Store, StoredEntry},
+    state::{Store, StoredEntry, Subject},
 };
 use tokenblock_tests::{
     bpf::dump,
@@ -128,7 +128,7 @@ fn fill_database(bench: &Bench, entries: usize) -> Result<()> {
             reason: None,
             source: None,
             added: SystemTime::now(),
-            claims: None,
+            subject: Subject::Token,
         })
     };
     // In the order of the database: else each batch would write all of its pages.

@@ -19,7 +19,12 @@ use tokenblock_tests::{
 use crate::lab::{Bench, LIMIT, Tier};
 
 /// Runs `tokenblock` with this input; gives its exit code and what it wrote.
-fn call(binary: &Path, state: &Path, args: &[&str], input: &str) -> (Option<i32>, String) {
+pub(crate) fn call(
+    binary: &Path,
+    state: &Path,
+    args: &[&str],
+    input: &str,
+) -> (Option<i32>, String) {
     let mut child = Command::new(binary)
         .args(args)
         .arg("--state-dir")

@@ -2,12 +2,16 @@
 
 use std::{fs, time::Duration};
 
+use rustix::process::Signal;
 use tokenblock_tests::{
     fixtures::{TOKENS, Token, hashed_list_file, list_file},
     gate, poll,
 };
 
-use crate::lab::{Bench, Lab, Tier};
+use crate::{
+    control::call,
+    lab::{Bench, Lab, Tier},
+};
 
 /// The first such entry has the kernel tier load programs.
 const LOADED: Duration = Duration::from_secs(20);
@@ -66,6 +70,51 @@ fn hashes_that_come_later_are_enforced_until_they_leave() {
         // Counted from the file's last change.
         fs::write(&list, both.trim_end().to_owned() + " expires=2s\n").unwrap();
         becomes(&lab, Token::Jwt, false);
+        assert!(lab.blocks(Token::Opaque), "{tier:?}");
+        if tier == Tier::Kernel {
+            lab.product.wait_for("programs detached", LOADED).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_hash_that_is_added_is_enforced_when_the_command_returns() {
+    let name = "hashed::a_hash_that_is_added_is_enforced_when_the_command_returns";
+    let Some(binary) = gate::product(name) else {
+        return;
+    };
+    for tier in BOTH {
+        let bench = Bench::new(binary.clone());
+        fs::write(bench.list(), list_file(&[Token::Opaque])).unwrap();
+        let state = bench.folder.path().join("state");
+        let deny = |args: &[&str], input: &str| {
+            let (code, text) = call(&binary, &state, &[&["deny"], args].concat(), input);
+            assert_eq!(code, Some(0), "{tier:?}: {args:?}: {text}");
+        };
+        let lab = bench.start(tier, &[]);
+        let (jwt, long) = (
+            hashed_list_file(&[Token::Jwt]),
+            hashed_list_file(&[Token::Long]),
+        );
+        assert!(!lab.blocks(Token::Jwt), "{tier:?}");
+        // The first has programs loaded; each is in force at once, without a second look.
+        deny(&["add"], &jwt);
+        assert!(lab.blocks(Token::Jwt), "{tier:?}\n{}", lab.product.log());
+        deny(&["import", "--list", "-"], &long);
+        assert!(lab.blocks(Token::Long), "{tier:?}\n{}", lab.product.log());
+
+        // Kept over a kill, and in force from the start.
+        lab.product.signal(Signal::KILL).unwrap();
+        let lab = lab.restarted();
+        assert!(lab.blocks(Token::Jwt) && lab.blocks(Token::Long));
+        deny(&["check"], &jwt);
+
+        // By the hash, or by the token where that is known.
+        deny(&["remove"], &jwt);
+        assert!(!lab.blocks(Token::Jwt), "{tier:?}\n{}", lab.product.log());
+        assert!(lab.blocks(Token::Long), "{tier:?}");
+        deny(&["remove"], &Token::Long.text());
+        assert!(!lab.blocks(Token::Long), "{tier:?}\n{}", lab.product.log());
         assert!(lab.blocks(Token::Opaque), "{tier:?}");
         if tier == Tier::Kernel {
             lab.product.wait_for("programs detached", LOADED).unwrap();

@@ -24,38 +24,50 @@ use crate::lab::{Bench, LIMIT, Lab};
 
 /// The service's port.
 const PORT: u16 = 9443;
+/// That of another service, where there is one.
+const OTHER: u16 = 9444;
 
 /// A service over TLS, on a host of its own.
 struct Service {
     bench: Bench,
-    _origin: Program,
+    origins: Vec<Program>,
 }
 
 impl Service {
     fn new(binary: PathBuf) -> Self {
-        let bench = Bench::new(binary);
+        let mut service = Self {
+            bench: Bench::new(binary),
+            origins: Vec::new(),
+        };
+        service.serve_at(PORT);
+        service
+    }
+
+    /// Serves at one more port.
+    fn serve_at(&mut self, port: u16) {
+        let bench = &self.bench;
         let files = [&bench.certificate.cert_file, &bench.certificate.key_file];
-        let args = [PORT.to_string().into()]
+        let args = [port.to_string().into()]
             .into_iter()
             .chain(files.map(|file| file.clone().into_os_string()))
             .collect::<Vec<OsString>>();
         let server = &bench.pair.server;
-        let [address, _] = bench.pair.server_addresses(PORT);
+        let [address, _] = bench.pair.server_addresses(port);
         let mut command = script(server, Path::new("python3"), "tls_origin.py");
         let origin =
             Program::serve(command.args(args), bench.folder.path(), server, address).unwrap();
-        Self {
-            bench,
-            _origin: origin,
-        }
+        self.origins.push(origin);
     }
 
     fn intercept(&self, more: &[&str]) -> Product {
+        let port = format!("--intercept={PORT}");
+        self.start(&[&[&*port], more].concat())
+    }
+
+    fn start(&self, more: &[&str]) -> Product {
         let mut args = self.bench.common();
         let cert = self.bench.certificate.cert_file.clone();
         args.extend([
-            "--intercept".into(),
-            PORT.to_string().into(),
             "--tls-cert".into(),
             cert.clone().into(),
             "--tls-key".into(),
@@ -71,10 +83,14 @@ impl Service {
 
     /// Where clients find the service: over both families, from the other host and from its own.
     fn ways(&self) -> Vec<(&Netns, SocketAddr)> {
+        self.ways_to(PORT)
+    }
+
+    fn ways_to(&self, port: u16) -> Vec<(&Netns, SocketAddr)> {
         let pair = &self.bench.pair;
         let loopback = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
-        let from_client = pair.server_addresses(PORT).map(|to| (&pair.client, to));
-        let from_itself = loopback.map(|ip: IpAddr| (&pair.server, SocketAddr::new(ip, PORT)));
+        let from_client = pair.server_addresses(port).map(|to| (&pair.client, to));
+        let from_itself = loopback.map(|ip: IpAddr| (&pair.server, SocketAddr::new(ip, port)));
         from_client.into_iter().chain(from_itself).collect()
     }
 
@@ -92,8 +108,8 @@ fn is_refused((netns, to): (&Netns, SocketAddr)) -> bool {
     Client::connect(netns, to).is_err()
 }
 
-/// Whether the service says that a clean request came by the proxy, and a listed token is refused accordingly.
-fn is_judged(client: &mut TlsClient) -> bool {
+/// What a service says of a clean request: its head, and at which port it came.
+fn told(client: &mut TlsClient) -> String {
     let clean = b"GET / HTTP/1.1\r\nHost: origin.test\r\n\r\n";
     let answer = client.exchange(clean, LIMIT).unwrap();
     let Answer::Response {
@@ -102,9 +118,12 @@ fn is_judged(client: &mut TlsClient) -> bool {
     else {
         panic!("{answer:?}");
     };
-    let by_proxy = String::from_utf8(body)
-        .unwrap()
-        .contains("via: 1.1 tokenblock");
+    String::from_utf8(body).unwrap()
+}
+
+/// Whether the service says that a clean request came by the proxy, and a listed token is refused accordingly.
+fn is_judged(client: &mut TlsClient) -> bool {
+    let by_proxy = told(client).contains("via: 1.1 tokenblock");
     let listed = client
         .exchange(&Lab::request(Token::Opaque), LIMIT)
         .unwrap();
@@ -240,4 +259,76 @@ fn it_can_stay_shut_until_a_proxy_runs_again() {
     assert_eq!(end.code(), Some(71), "{}", end.log);
     assert!(end.log.contains("mount -t bpf"), "{}", end.log);
     assert!(service.ways().into_iter().all(|way| !service.judged(way)));
+}
+
+#[test]
+fn several_ports_are_several_services() {
+    let Some(binary) = gate::product("intercept::several_ports_are_several_services") else {
+        return;
+    };
+    let mut service = Service::new(binary);
+    service.serve_at(OTHER);
+    let own_service = || {
+        for port in [PORT, OTHER] {
+            for way in service.ways_to(port) {
+                let mut client = service.connect(way);
+                assert!(is_judged(&mut client), "{way:?}");
+                assert!(told(&mut client).contains(&format!("\nport: {port}\n")));
+            }
+        }
+    };
+    let ports = |ports: &str| {
+        let path = service.bench.folder.path().join("ports.toml");
+        std::fs::write(&path, format!("intercept = [{ports}]\n")).unwrap();
+        format!("--config={}", path.display())
+    };
+    let config = ports("9444, 9443, 9444");
+    let mut product = service.start(&[&config]);
+    own_service();
+    assert!(
+        product.says("\"intercepted\":\"9443,9444\""),
+        "{}",
+        product.log()
+    );
+    // What is intercepted changes at the next start, and so does where it goes.
+    ports("9443");
+    product.signal(Signal::HUP).unwrap();
+    let named = || product.says("\"settings\":\"intercept\"").then_some(());
+    assert!(poll::until(LIMIT, named).is_some(), "{}", product.log());
+    own_service();
+    product.signal(Signal::TERM).unwrap();
+    let end = product.wait(LIMIT).unwrap();
+    // Eight connections of clients, twice.
+    assert!(end.log.contains(r#"\"intercepted\":16"#), "{}", end.log);
+}
+
+#[test]
+fn each_port_stays_shut_for_itself() {
+    let Some(binary) = gate::product("intercept::each_port_stays_shut_for_itself") else {
+        return;
+    };
+    let mut service = Service::new(binary);
+    service.serve_at(OTHER);
+    let bpf = BpfFs::mount();
+    let pin = format!("--intercept-pin={}", bpf.0.path().display());
+    let both = format!("--intercept={OTHER}");
+    let all = |is: fn(&Service, (&Netns, SocketAddr)) -> bool, port| {
+        let ways = service.ways_to(port);
+        ways.into_iter().all(|way| is(&service, way))
+    };
+    let judged = |port| all(Service::judged, port);
+    let shut = |port| all(|_, way| is_refused(way), port);
+    let stop = |mut product: Product| {
+        product.signal(Signal::KILL).unwrap();
+        product.wait(LIMIT).unwrap();
+    };
+    let product = service.intercept(&[&both, "--intercept-fail=closed", &pin]);
+    assert!(judged(PORT) && judged(OTHER));
+    stop(product);
+    assert!(shut(PORT) && shut(OTHER));
+    // A proxy for one of them lets the other be.
+    let product = service.intercept(&[&pin]);
+    assert!(judged(PORT) && shut(OTHER));
+    stop(product);
+    assert!(shut(OTHER) && all(|service, way| !service.judged(way), PORT));
 }

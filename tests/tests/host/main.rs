@@ -7,6 +7,7 @@
 
 mod answers;
 mod bans;
+mod browser;
 mod clients;
 mod control;
 mod evasions;
@@ -14,6 +15,7 @@ mod harness;
 mod hashed;
 mod intercept;
 mod lab;
+mod libraries;
 mod lifecycle;
 mod list;
 mod loss;

@@ -3,9 +3,12 @@
 use std::{num::NonZeroUsize, path::PathBuf};
 
 use clap::{ArgAction, Args, ValueEnum, builder::BoolishValueParser};
+use http::uri::PathAndQuery;
 
 use super::units::Span;
-use crate::proxy::{Balance, HealthSettings, Limits, Preamble, Timeouts, TlsVersion, UpstreamHttp};
+use crate::proxy::{
+    Balance, CheckSettings, HealthSettings, Limits, Preamble, Timeouts, TlsVersion, UpstreamHttp,
+};
 
 /// Where the proxy tier listens and what it does there.
 #[derive(Args, Clone, Debug)]
@@ -17,11 +20,11 @@ pub struct ProxyArgs {
     pub proxy_listen: Option<String>,
 
     /// Port of a TLS service on this host that the proxy is put before, without moving it: new connections to it, at
-    /// any address of this host, are handed to the proxy. Needs `CAP_BPF` and `CAP_NET_ADMIN`; without --upstream, the
-    /// service is asked at localhost
+    /// any address of this host, are handed to the proxy. Needs `CAP_BPF` and `CAP_NET_ADMIN`; without --upstream, each
+    /// service is asked at its port of localhost (repeatable)
     #[arg(long, value_name = "PORT", env = "TOKENBLOCK_INTERCEPT")]
-    #[arg(value_parser = clap::value_parser!(u16).range(1..))]
-    pub intercept: Option<u16>,
+    #[arg(value_parser = clap::value_parser!(u16).range(1..), value_delimiter = ',')]
+    pub intercept: Vec<u16>,
 
     /// What becomes of connections to it while no proxy runs
     #[arg(
@@ -77,6 +80,11 @@ pub struct ProxyArgs {
     /// How large and how many things may be.
     #[command(flatten)]
     pub limits: LimitArgs,
+}
+
+/// The defaults of checks, whatever is asked for.
+fn checks() -> CheckSettings {
+    CheckSettings::new(PathAndQuery::from_static("/"))
 }
 
 /// What becomes of connections that would be intercepted.
@@ -200,6 +208,37 @@ pub struct UpstreamArgs {
     #[arg(default_value_t = Span(HealthSettings::default().eject))]
     pub upstream_eject: Span,
 
+    /// Path that servers are asked for, again and again, to learn whether they are well: who answers other than 2xx or
+    /// 3xx, or not in time, gets no requests until it does [default: none, they are not asked]
+    #[arg(long, value_name = "PATH", env = "TOKENBLOCK_UPSTREAM_CHECK")]
+    pub upstream_check: Option<PathAndQuery>,
+
+    /// Host that they are asked for then [default: the server's own]
+    #[arg(long, value_name = "HOST", env = "TOKENBLOCK_UPSTREAM_CHECK_HOST")]
+    pub upstream_check_host: Option<String>,
+
+    /// From one check of a server to the next
+    #[arg(long, value_name = "TIME", env = "TOKENBLOCK_UPSTREAM_CHECK_INTERVAL")]
+    #[arg(default_value_t = Span(checks().interval))]
+    pub upstream_check_interval: Span,
+
+    /// For a check: connection, handshake and head of the answer
+    #[arg(long, value_name = "TIME", env = "TOKENBLOCK_UPSTREAM_CHECK_TIMEOUT")]
+    #[arg(default_value_t = Span(checks().timeout))]
+    pub upstream_check_timeout: Span,
+
+    /// Checks in a row that a server must fail to get no more requests; the first of all is enough
+    #[arg(long, value_name = "N", env = "TOKENBLOCK_UPSTREAM_CHECK_FAILURES")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(default_value_t = checks().failures)]
+    pub upstream_check_failures: u32,
+
+    /// Checks in a row that it must pass to get them again
+    #[arg(long, value_name = "N", env = "TOKENBLOCK_UPSTREAM_CHECK_PASSES")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(default_value_t = checks().passes)]
+    pub upstream_check_passes: u32,
+
     /// Unused connections to a server that a worker keeps for the next request
     #[arg(long, value_name = "N", env = "TOKENBLOCK_UPSTREAM_KEEP")]
     #[arg(default_value_t = Limits::default().upstream_idle)]
@@ -243,7 +282,7 @@ pub struct TimeoutArgs {
     #[arg(default_value_t = Span(Timeouts::default().header))]
     pub timeout_header: Span,
 
-    /// For a pause in a request body
+    /// For a pause in a request body, and for what of it comes behind the answer
     #[arg(long, value_name = "TIME", env = "TOKENBLOCK_TIMEOUT_BODY")]
     #[arg(default_value_t = Span(Timeouts::default().body))]
     pub timeout_body: Span,

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, net::IpAddr, time::SystemTime};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use tokenblock_ebpf::digest::Domain;
 use zeroize::Zeroizing;
 
 use crate::{
@@ -13,7 +14,7 @@ use crate::{
     keeper::{Checked, FileStatus, Imported, ListStatus, Mode, Removed, Target},
     sightings::Sighting,
     sources::{self, LineError, Reading},
-    state::{Addition, Outcome, StoredEntry},
+    state::{Addition, Outcome, StoredEntry, Subject},
 };
 
 /// Longest reason or source in bytes.
@@ -37,6 +38,8 @@ pub(super) struct AddRequest {
 #[serde(deny_unknown_fields)]
 pub(super) struct NewEntry {
     pub(super) token: Zeroizing<String>,
+    /// Of a hash, as what the token was read.
+    pub(super) kind: Option<KindName>,
     #[serde(default)]
     pub(super) action: ActionName,
     /// RFC 3339, or a duration from now.
@@ -67,6 +70,16 @@ pub(super) struct CheckRequest {
     pub(super) tokens: Vec<Zeroizing<String>>,
 }
 
+/// [`Domain`], as it is called.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum KindName {
+    /// The whole token was hashed
+    Exact,
+    /// The first two segments of a JWT were, and the dot between them
+    Jws,
+}
+
 /// [`Action`], as it is called.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
@@ -76,6 +89,16 @@ pub(super) enum ActionName {
     Block,
     /// They pass and are reported
     Alert,
+}
+
+impl KindName {
+    /// As it is written.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Exact => "exact",
+            Self::Jws => "jws",
+        }
+    }
 }
 
 impl ActionName {
@@ -94,7 +117,7 @@ pub(super) enum EntryError {
     #[error(transparent)]
     Token(#[from] Unlistable),
     #[error(transparent)]
-    Claims(#[from] LineError),
+    Line(#[from] LineError),
     #[error(
         "{0}: others may use it too, and would be blocked; it is taken with --force (`force` in the API)"
     )]
@@ -122,17 +145,44 @@ pub(super) enum EntryError {
 pub(super) struct Identifying<'a>(pub(super) Reading<'a>);
 
 impl Identifying<'_> {
-    /// Of a token, or of the conditions that stand in its place.
-    pub(super) fn token(self, token: &str) -> Result<Identity, EntryError> {
-        if let Some(claims) = sources::claims(self.0, token) {
-            return Ok(claims?.0);
-        }
+    /// Of a token, whatever it begins with.
+    pub(super) fn text(self, token: &str) -> Result<Identity, EntryError> {
         Ok(identify(self.0.key, self.0.min_token_length, token)?)
     }
 
-    pub(super) fn target(self, named: &Named) -> Result<Target, EntryError> {
+    /// What a token means, or conditions or a hash that stand in its place.
+    fn subject(
+        self,
+        token: &str,
+        kind: Option<KindName>,
+    ) -> Result<(Identity, Subject), EntryError> {
+        let kind = kind.map(Domain::from);
+        if let Some(id) = sources::hashed(token) {
+            let identity = StoredEntry::identity_of_hash(id?, kind);
+            return Ok((identity, Subject::Hash(kind)));
+        }
+        if kind.is_some() {
+            return Err(LineError::KindOfToken.into());
+        }
+        if let Some(claims) = sources::claims(self.0, token) {
+            let (identity, claims) = claims?;
+            return Ok((identity, Subject::Claims(Box::new(claims.conditions))));
+        }
+        Ok((self.text(token)?, Subject::Token))
+    }
+
+    /// What is meant by a token, or by what stands in its place.
+    pub(super) fn target(self, token: &str) -> Result<Target, EntryError> {
+        let (identity, subject) = self.subject(token, None)?;
+        Ok(match subject {
+            Subject::Token | Subject::Claims(_) => Target::Token(identity),
+            Subject::Hash(_) => Target::Id(identity.id),
+        })
+    }
+
+    pub(super) fn named(self, named: &Named) -> Result<Target, EntryError> {
         match named {
-            Named::Token(token) => Ok(Target::Token(self.token(token)?)),
+            Named::Token(token) => self.target(token),
             Named::Id(id) => {
                 let id = crate::state::from_hex(id).ok_or(EntryError::Id)?;
                 Ok(Target::Id(TokenId(id)))
@@ -146,15 +196,15 @@ impl Identifying<'_> {
         now: SystemTime,
         force: bool,
     ) -> Result<StoredEntry, EntryError> {
-        let identity = self.token(&new.token)?;
-        let claims = sources::claims(self.0, &new.token).transpose()?;
-        if !force && claims.is_none() {
-            guard(new.token.trim_ascii().trim_matches('"'))?;
+        let (identity, subject) = self.subject(&new.token, new.kind)?;
+        let token = (subject == Subject::Token).then(|| new.token.trim_ascii());
+        if let Some(token) = token.filter(|_| !force) {
+            guard(token.trim_matches('"'))?;
         }
         let said = new.expires.as_deref();
         let said = said.map(|text| sources::expires(text, now));
         let said = said.transpose().map_err(|_no_time| EntryError::Expires)?;
-        let expires = self.0.expires(&identity, new.token.trim_ascii(), said);
+        let expires = self.0.expires(&identity, token.unwrap_or_default(), said);
         if expires.is_past(now) {
             return Err(match said {
                 Some(_) => EntryError::Expires,
@@ -165,10 +215,10 @@ impl Identifying<'_> {
             identity,
             action: new.action.into(),
             expires,
-            reason: harmless_text("reason", new.reason.as_deref(), &new.token)?,
-            source: harmless_text("source", new.source.as_deref(), &new.token)?,
+            reason: harmless_text("reason", new.reason.as_deref(), token)?,
+            source: harmless_text("source", new.source.as_deref(), token)?,
             added: to_the_second(now),
-            claims: claims.map(|(_, claims)| claims.conditions),
+            subject,
         })
     }
 }
@@ -180,7 +230,7 @@ impl Identifying<'_> {
 pub(super) fn harmless_text(
     name: &'static str,
     given: Option<&str>,
-    token: &str,
+    token: Option<&str>,
 ) -> Result<Option<String>, EntryError> {
     let Some(given) = given.filter(|text| !text.is_empty()) else {
         return Ok(None);
@@ -191,7 +241,7 @@ pub(super) fn harmless_text(
     if given.contains(|c: char| c.is_control() || c == '"') {
         return Err(EntryError::Character(name));
     }
-    if given.contains(token.trim_ascii().trim_matches('"')) {
+    if token.is_some_and(|token| given.contains(token.trim_ascii().trim_matches('"'))) {
         return Err(EntryError::HoldsToken(name));
     }
     Ok(Some(given.to_owned()))
@@ -210,7 +260,7 @@ pub(super) fn shown(time: SystemTime) -> Option<String> {
 }
 
 /// An entry.
-#[derive(Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub(super) struct EntryAnswer {
     pub(super) id: String,
     pub(super) short: String,
@@ -229,7 +279,7 @@ pub(super) struct EntryAnswer {
 }
 
 /// A line of a denylist file.
-#[derive(Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub(super) struct FilePlace {
     pub(super) path: String,
     /// Counted from 1.
@@ -237,7 +287,7 @@ pub(super) struct FilePlace {
 }
 
 /// What was seen of a token.
-#[derive(Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub(super) struct SeenAnswer {
     /// Requests that bore it.
     pub(super) hits: u64,
@@ -250,7 +300,7 @@ pub(super) struct SeenAnswer {
 }
 
 /// Where a token was seen from.
-#[derive(Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub(super) struct SeenFrom {
     pub(super) address: IpAddr,
     pub(super) last: Option<String>,
@@ -476,6 +526,40 @@ impl StatusAnswer {
     }
 }
 
+impl CheckedAnswer {
+    /// Takes in the lines of files that list it. Of an id nobody but the files may have known that.
+    pub(super) fn found(&mut self, files: &[EntryAnswer]) {
+        self.files = files.to_vec();
+        if self.files.is_empty() {
+            return;
+        }
+        self.in_files = true;
+        if !self.listed {
+            let blocks = files.iter().any(|entry| entry.action == ActionName::Block);
+            self.action = Some(if blocks {
+                ActionName::Block
+            } else {
+                ActionName::Alert
+            });
+            // The latest; as text they are in the order of time.
+            let ends = files.iter().map(|entry| entry.expires.clone());
+            self.expires = ends
+                .collect::<Option<Vec<_>>>()
+                .and_then(|all| all.into_iter().max());
+            self.listed = true;
+        }
+    }
+}
+
+impl From<KindName> for Domain {
+    fn from(name: KindName) -> Self {
+        match name {
+            KindName::Exact => Self::Exact,
+            KindName::Jws => Self::Jws,
+        }
+    }
+}
+
 impl From<ActionName> for Action {
     fn from(name: ActionName) -> Self {
         match name {
@@ -505,7 +589,10 @@ impl From<StoredEntry> for EntryAnswer {
             source: entry.source,
             added: shown(entry.added),
             file: None,
-            jwt: entry.claims.map(|conditions| conditions.names()),
+            jwt: match entry.subject {
+                Subject::Claims(conditions) => Some(conditions.names()),
+                Subject::Token | Subject::Hash(_) => None,
+            },
             seen: None,
         }
     }
@@ -541,9 +628,9 @@ impl From<Checked> for CheckedAnswer {
             id: checked.id.to_string(),
             short: checked.id.short().to_string(),
             listed: in_force.is_some(),
-            action: in_force.map(|record| record.listed.action.into()),
-            expires: in_force.and_then(|record| record.expires.time().and_then(shown)),
-            in_files: checked.in_files,
+            action: in_force.map(|(action, _)| action.into()),
+            expires: in_force.and_then(|(_, expires)| expires.time().and_then(shown)),
+            in_files: checked.in_files.unwrap_or(false),
             addition: checked.added.map(EntryAnswer::from),
             files: Vec::new(),
             seen: None,

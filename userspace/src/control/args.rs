@@ -8,7 +8,7 @@ use clap::{
 };
 use zeroize::Zeroizing;
 
-use super::api::ActionName;
+use super::api::{ActionName, KindName};
 use crate::import::Format;
 
 /// Where a running tokenblock is.
@@ -52,7 +52,8 @@ pub enum DenyCommand {
     /// Adds tokens; they are stored and in force in every tier when this returns
     ///
     /// Without TOKEN, tokens are asked for on a terminal, without echo, or else read from standard input, one a line.
-    /// A token that is listed already is no error.
+    /// A token that is listed already is no error. In the place of a token its SHA-256 may stand, as `sha256:` and 64
+    /// hexadecimal digits.
     Add(AddArgs),
     /// Adds what finders of leaked secrets report, or a denylist file holds, all or nothing
     ///
@@ -103,6 +104,10 @@ pub struct AddArgs {
     /// Where it was found
     #[arg(long, value_name = "TEXT")]
     pub(super) source: Option<String>,
+
+    /// Of a hash: what was hashed [default: either]
+    #[arg(long, value_name = "KIND", value_enum)]
+    pub(super) kind: Option<KindName>,
 
     /// What happens to requests that bear it
     #[arg(long, value_name = "ACTION", value_enum, default_value = "block")]

@@ -18,12 +18,12 @@ use super::{
         TokenArgs,
     },
     client::Client,
-    import::import,
+    import::{import, send, show},
     server::Server,
 };
 use crate::exit::{Exit, Failure};
 
-/// Tokens in one request.
+/// Tokens in one request; more are added as a list.
 const BATCH: usize = 10_000;
 /// Most bytes that are read from standard input.
 const LONGEST: u64 = 1 << 30;
@@ -66,21 +66,24 @@ pub(super) fn client(at: &SocketArgs) -> Result<Client, Failure> {
 
 fn add(args: &AddArgs) -> Result<Exit, Failure> {
     let client = client(&args.at)?;
+    let given = Given::take(&args.tokens)?;
+    if let Some(list) = bulk(&given, args) {
+        let path = format!(
+            "/v1/import?strict=true&force={}&dry_run={}",
+            args.force, args.dry_run
+        );
+        return show(&send(&client, &path, list)?, args.json);
+    }
+    let tokens: Vec<_> = given.tokens().collect();
+    if tokens.len() > BATCH && !args.dry_run {
+        // What is wrong with any of them is told before one is added.
+        for tokens in tokens.chunks(BATCH) {
+            add_some(&client, args, tokens, true)?;
+        }
+    }
     let mut out = Out::new(args.json);
-    for tokens in tokens(&args.tokens)?.chunks(BATCH) {
-        let entry = |token: &Zeroizing<String>| NewEntry {
-            token: token.clone(),
-            action: args.action,
-            expires: args.expires.clone(),
-            reason: args.reason.clone(),
-            source: args.source.clone(),
-        };
-        let request = AddRequest {
-            entries: tokens.iter().map(entry).collect(),
-            force: args.force,
-            dry_run: args.dry_run,
-        };
-        let answer: Entries<AddedAnswer> = client.send(Method::POST, "/v1/entries", &request)?;
+    for tokens in tokens.chunks(BATCH) {
+        let answer = add_some(&client, args, tokens, args.dry_run)?;
         for added in &answer.entries {
             out.line(added, |to| {
                 let outcome = match added.outcome {
@@ -96,11 +99,35 @@ fn add(args: &AddArgs) -> Result<Exit, Failure> {
     out.end()
 }
 
+fn add_some(
+    client: &Client,
+    args: &AddArgs,
+    tokens: &[&str],
+    dry_run: bool,
+) -> Result<Entries<AddedAnswer>, Failure> {
+    let entry = |token: &&str| NewEntry {
+        token: Zeroizing::new((*token).to_owned()),
+        kind: args.kind,
+        action: args.action,
+        expires: args.expires.clone(),
+        reason: args.reason.clone(),
+        source: args.source.clone(),
+    };
+    let request = AddRequest {
+        entries: tokens.iter().map(entry).collect(),
+        force: args.force,
+        dry_run,
+    };
+    Ok(client.send(Method::POST, "/v1/entries", &request)?)
+}
+
 fn remove(args: &RemoveArgs) -> Result<Exit, Failure> {
     let client = client(&args.at)?;
     let mut named: Vec<Named> = args.id.iter().cloned().map(Named::Id).collect();
     if named.is_empty() {
-        named.extend(tokens(&args.tokens)?.into_iter().map(Named::Token));
+        let given = Given::take(&args.tokens)?;
+        let tokens = given.tokens().map(|token| Zeroizing::new(token.to_owned()));
+        named.extend(tokens.map(Named::Token));
     }
     let mut out = Out::new(args.json);
     let mut released = true;
@@ -135,9 +162,13 @@ fn check(args: &CheckArgs) -> Result<Exit, Failure> {
     let client = client(&args.at)?;
     let mut out = Out::new(args.json);
     let mut listed = true;
-    for tokens in tokens(&args.tokens)?.chunks(BATCH) {
+    let given = Given::take(&args.tokens)?;
+    for tokens in given.tokens().collect::<Vec<_>>().chunks(BATCH) {
+        let tokens = tokens.iter();
         let request = CheckRequest {
-            tokens: tokens.to_vec(),
+            tokens: tokens
+                .map(|token| Zeroizing::new((*token).to_owned()))
+                .collect(),
         };
         let answer: Entries<CheckedAnswer> = client.send(Method::POST, "/v1/check", &request)?;
         for checked in &answer.entries {
@@ -217,44 +248,123 @@ fn unreadable(error: serde_json::Error) -> Failure {
     Failure::new(Exit::TempFail, error)
 }
 
-/// The tokens that are meant: the argument's, the terminal's, or those of standard input.
-fn tokens(args: &TokenArgs) -> Result<Vec<Zeroizing<String>>, Failure> {
-    let input = io::stdin();
-    let tokens = match args.token.as_deref().map(String::as_str) {
-        Some("-") => lines()?,
-        Some(token) => {
-            // Nobody may be there to read it.
-            let _warned = writeln!(
-                io::stderr(),
-                "warning: other users of this host can see a token that is an argument, and shells keep it; \
-                 better leave it out and type it when asked, or give it on standard input"
-            );
-            vec![Zeroizing::new(token.to_owned())]
-        }
-        None if input.is_terminal() => {
-            let typed = rpassword::prompt_password("Token: ");
-            let typed = typed.context("can't read from the terminal");
-            let typed = typed.map_err(|error| Failure::new(Exit::NoInput, error))?;
-            vec![Zeroizing::new(typed)]
-        }
-        None => lines()?,
-    };
-    if tokens.is_empty() {
-        let none = anyhow::anyhow!("no token on standard input");
-        return Err(Failure::new(Exit::Usage, none));
-    }
-    Ok(tokens)
+/// The tokens that are meant.
+enum Given {
+    /// One, as an argument or typed.
+    One(Zeroizing<String>),
+    /// The lines of standard input, but for blank ones and comments.
+    Lines(Zeroizing<String>),
 }
 
-/// Standard input's lines, but for blank ones and comments.
-fn lines() -> Result<Vec<Zeroizing<String>>, Failure> {
+impl Given {
+    fn take(args: &TokenArgs) -> Result<Self, Failure> {
+        let input = io::stdin();
+        let given = match args.token.as_deref().map(String::as_str) {
+            Some("-") => Self::Lines(all_input()?),
+            Some(token) => {
+                // Nobody may be there to read it.
+                let _warned = writeln!(
+                    io::stderr(),
+                    "warning: other users of this host can see a token that is an argument, and shells keep it; \
+                     better leave it out and type it when asked, or give it on standard input"
+                );
+                Self::One(Zeroizing::new(token.to_owned()))
+            }
+            None if input.is_terminal() => {
+                let typed = rpassword::prompt_password("Token: ");
+                let typed = typed.context("can't read from the terminal");
+                let typed = typed.map_err(|error| Failure::new(Exit::NoInput, error))?;
+                Self::One(Zeroizing::new(typed))
+            }
+            None => Self::Lines(all_input()?),
+        };
+        if given.tokens().next().is_none() {
+            let none = anyhow::anyhow!("no token on standard input");
+            return Err(Failure::new(Exit::Usage, none));
+        }
+        Ok(given)
+    }
+
+    fn tokens(&self) -> impl Iterator<Item = &str> {
+        let (one, lines) = match self {
+            Self::One(token) => (Some(token.as_str()), ""),
+            Self::Lines(text) => (None, text.as_str()),
+        };
+        one.into_iter().chain(lines.lines().filter_map(token_of))
+    }
+}
+
+/// What a line of standard input holds, if anything.
+fn token_of(line: &str) -> Option<&str> {
+    let token = line.trim_ascii();
+    (!token.is_empty() && !token.starts_with('#')).then_some(token)
+}
+
+fn all_input() -> Result<Zeroizing<String>, Failure> {
+    let failed = |error| Failure::new(Exit::NoInput, error);
     let mut text = Zeroizing::new(String::new());
-    let read = io::stdin().lock().take(LONGEST).read_to_string(&mut text);
-    let read = read.context("can't read standard input");
-    read.map_err(|error| Failure::new(Exit::NoInput, error))?;
-    let lines = text.lines().map(str::trim_ascii);
-    let tokens = lines.filter(|line| !line.is_empty() && !line.starts_with('#'));
-    Ok(tokens.map(|t| Zeroizing::new(t.to_owned())).collect())
+    let read = io::stdin()
+        .lock()
+        .take(LONGEST + 1)
+        .read_to_string(&mut text);
+    read.context("can't read standard input").map_err(failed)?;
+    if text.len() as u64 > LONGEST {
+        let long =
+            anyhow::anyhow!("standard input is longer than {LONGEST} bytes; give it in parts");
+        return Err(failed(long));
+    }
+    Ok(text)
+}
+
+/// Very many tokens as the lines of a denylist, which are added in one piece: nothing else is quick with a million.
+/// `None` where they are few, or a line of a denylist would say something else than what is given.
+fn bulk(given: &Given, args: &AddArgs) -> Option<Zeroizing<Vec<u8>>> {
+    let Given::Lines(text) = given else {
+        return None;
+    };
+    let (mut count, mut bytes) = (0, 0);
+    for token in given.tokens() {
+        if token.contains([' ', '\t']) {
+            return None;
+        }
+        count += 1;
+        bytes += token.len();
+    }
+    let attributes = attributes_of(args)?;
+    if count <= BATCH {
+        return None;
+    }
+    // Never grown: that would leave a copy behind.
+    let lines = text.lines().count();
+    let mut list = Zeroizing::new(Vec::with_capacity(bytes + lines + count * attributes.len()));
+    for line in text.lines() {
+        if let Some(token) = token_of(line) {
+            list.extend_from_slice(token.as_bytes());
+            list.extend_from_slice(attributes.as_bytes());
+        }
+        list.push(b'\n');
+    }
+    Some(list)
+}
+
+/// As they follow a token; `None` where one can't stand there.
+fn attributes_of(args: &AddArgs) -> Option<String> {
+    let mut text = format!(" action={}", args.action.name());
+    if let Some(kind) = args.kind {
+        text.extend([" kind=", kind.name()]);
+    }
+    for (name, value) in [
+        ("expires", &args.expires),
+        ("reason", &args.reason),
+        ("source", &args.source),
+    ] {
+        let Some(value) = value else { continue };
+        if value.is_empty() || value.contains(|c: char| c.is_control() || c == '"') {
+            return None;
+        }
+        text.extend([" ", name, "=\"", value, "\""]);
+    }
+    Some(text)
 }
 
 /// Standard output, for people or for programs.

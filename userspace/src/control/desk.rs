@@ -35,7 +35,7 @@ use super::{
     upload,
 };
 use crate::{
-    denylist::{Identity, ShortTokenId},
+    denylist::{ShortTokenId, TokenId},
     keeper::{ChangeError, Mode, Request},
     key::StoredKey,
     sightings::Sightings,
@@ -71,6 +71,8 @@ pub(super) type Answer = BoxBody<Bytes, Infallible>;
 pub(super) struct Upload {
     /// Take placeholders and values of little entropy too.
     pub(super) force: bool,
+    /// Refuse all where a line can't be listed, in place of leaving it out.
+    pub(super) strict: bool,
     pub(super) mode: Mode,
 }
 
@@ -235,7 +237,7 @@ impl Desk {
     }
 
     async fn remove(&self, request: RemoveRequest) -> Result<Entries<RemovedAnswer>, Refusal> {
-        let targets = each(&request.entries, |named| self.identifying().target(named))?;
+        let targets = each(&request.entries, |named| self.identifying().named(named))?;
         drop(request);
         let removed = self.ask(|reply| Request::Remove(targets, reply)).await?;
         let entries = removed.into_iter().map(RemovedAnswer::from).collect();
@@ -243,19 +245,17 @@ impl Desk {
     }
 
     async fn check(&self, request: CheckRequest) -> Result<Entries<CheckedAnswer>, Refusal> {
-        let tokens = each(&request.tokens, |token| self.identifying().token(token))?;
+        let targets = each(&request.tokens, |token| self.identifying().target(token))?;
         drop(request);
-        let asked = tokens.clone();
-        let checked = self.ask(|reply| Request::Check(asked, reply)).await?;
-        let in_files = checked.iter().zip(&tokens);
-        let in_files = in_files.filter(|(checked, _)| checked.in_files);
-        let in_files: Vec<_> = in_files.map(|(_, token)| *token).collect();
-        let mut files = self.in_files(in_files).await?;
+        let checked = self.ask(|reply| Request::Check(targets, reply)).await?;
+        let in_files = checked.iter().filter(|one| one.in_files != Some(false));
+        let in_files: Vec<_> = in_files.map(|checked| checked.id).collect();
+        let files = self.in_files(in_files).await?;
         let mut entries: Vec<_> = checked.into_iter().map(CheckedAnswer::from).collect();
         let seen = self.seen(entries.iter().map(|entry| &*entry.short)).await;
         for (entry, seen) in entries.iter_mut().zip(seen) {
             entry.seen = seen;
-            entry.files = files.remove(&entry.id).unwrap_or_default();
+            entry.found(files.get(&entry.id).map_or(&[][..], Vec::as_slice));
         }
         Ok(Entries { entries })
     }
@@ -263,7 +263,7 @@ impl Desk {
     /// Where files list these tokens, by id.
     async fn in_files(
         &self,
-        tokens: Vec<Identity>,
+        tokens: Vec<TokenId>,
     ) -> Result<HashMap<String, Vec<EntryAnswer>>, Refusal> {
         if tokens.is_empty() {
             return Ok(HashMap::new());
@@ -362,9 +362,11 @@ fn mode(dry_run: bool) -> Mode {
 
 /// What is said of a list.
 fn uploaded(query: Option<&str>) -> Result<Upload, Refusal> {
-    let [force, dry_run] = flags(query, [("force", false), ("dry_run", false)])?;
+    let known = ["force", "strict", "dry_run"].map(|name| (name, false));
+    let [force, strict, dry_run] = flags(query, known)?;
     Ok(Upload {
         force,
+        strict,
         mode: mode(dry_run),
     })
 }

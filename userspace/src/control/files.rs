@@ -10,9 +10,9 @@ use std::{
 
 use super::api::{EntryAnswer, FilePlace, shown};
 use crate::{
-    denylist::{Identity, TokenId},
+    denylist::TokenId,
     key::StoredKey,
-    sources::{FileError, Found, Reading, Source, visit},
+    sources::{FileError, Found, Reading, Said, Source, visit},
 };
 
 /// The files, and what their text is read with; cheap to clone.
@@ -69,8 +69,8 @@ impl Files {
     }
 
     /// The entries of these tokens, by id.
-    pub(super) fn of(&self, tokens: &[Identity]) -> HashMap<String, Vec<EntryAnswer>> {
-        let wanted: HashSet<TokenId> = tokens.iter().map(|token| token.id).collect();
+    pub(super) fn of(&self, tokens: &[TokenId]) -> HashMap<String, Vec<EntryAnswer>> {
+        let wanted: HashSet<TokenId> = tokens.iter().copied().collect();
         let mut found = HashMap::<_, Vec<_>>::new();
         self.each(|entry| {
             if crate::state::from_hex(&entry.id).is_some_and(|id| wanted.contains(&TokenId(id))) {
@@ -91,7 +91,7 @@ fn answer(found: &Found<'_>, place: FilePlace, now: SystemTime) -> Option<EntryA
             entry.reason,
             entry.source,
         ),
-        Found::Hashed(record, reason, source) => {
+        Found::Hashed(record, Said { reason, source }) => {
             (record.id, record.action, record.expires, *reason, *source)
         }
     };

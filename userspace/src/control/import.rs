@@ -4,28 +4,24 @@ use std::{
     fs::File,
     io::{self, Read as _, Write as _},
     path::Path,
-    time::Duration,
 };
 
 use anyhow::Context as _;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use zeroize::Zeroizing;
 
 use super::{
     api::ImportAnswer,
     args::DenyImportArgs,
+    client::Client,
     commands::{Out, client},
 };
 use crate::{
     exit::{Exit, Failure},
     import::{Plan, list, read},
+    progress,
     sources::expanded,
 };
 
-/// Shorter lists are sent without a progress bar, in bytes.
-const SHORT: usize = 4 << 20;
-/// How often the progress bar is drawn.
-const TICK: Duration = Duration::from_millis(250);
 /// Fewer bytes than any token of a report; the running tokenblock has the setting.
 const ANY_LENGTH: u64 = 1;
 
@@ -43,9 +39,21 @@ pub(super) fn import(args: &DenyImportArgs) -> Result<Exit, Failure> {
     }
     let plan = Plan::of(findings, ANY_LENGTH, args.force);
     text.extend_from_slice(list(&plan, false).as_bytes());
-    let bar = progress(text.len());
-    // Also while the answer is awaited.
-    bar.enable_steady_tick(TICK);
+    let path = format!("/v1/import?force={}&dry_run={}", args.force, args.dry_run);
+    let mut answer = send(&client, &path, text)?;
+    for (why, count) in plan.refused() {
+        *answer.refused.entry(why.to_string()).or_default() += count as u64;
+    }
+    show(&answer, args.json)
+}
+
+/// Sends the lines of a denylist, and shows how far that is.
+pub(super) fn send(
+    client: &Client,
+    path: &str,
+    text: Zeroizing<Vec<u8>>,
+) -> Result<ImportAnswer, Failure> {
+    let bar = progress::of_bytes(text.len() as u64);
     let of_client = bar.clone();
     let sent = move |bytes| {
         of_client.inc(bytes as u64);
@@ -53,15 +61,14 @@ pub(super) fn import(args: &DenyImportArgs) -> Result<Exit, Failure> {
             of_client.set_message("sent; waiting");
         }
     };
-    let path = format!("/v1/import?force={}&dry_run={}", args.force, args.dry_run);
-    let answer = client.send_text(&path, text, sent);
+    let answer = client.send_text(path, text, sent);
     bar.finish_and_clear();
-    let mut answer: ImportAnswer = answer?;
-    for (why, count) in plan.refused() {
-        *answer.refused.entry(why.to_string()).or_default() += count as u64;
-    }
-    let mut out = Out::new(args.json);
-    out.line(&answer, |to| writeln!(to, "{}", summary(&answer)))?;
+    Ok(answer?)
+}
+
+pub(super) fn show(answer: &ImportAnswer, json: bool) -> Result<Exit, Failure> {
+    let mut out = Out::new(json);
+    out.line(answer, |to| writeln!(to, "{}", summary(answer)))?;
     out.end()
 }
 
@@ -89,16 +96,6 @@ fn append(path: &Path, text: &mut Zeroizing<Vec<u8>>) -> Result<(), Failure> {
         text.push(b'\n');
     }
     Ok(())
-}
-
-/// On standard error, where that is a terminal.
-fn progress(bytes: usize) -> ProgressBar {
-    if bytes < SHORT {
-        return ProgressBar::hidden();
-    }
-    let bar = ProgressBar::with_draw_target(Some(bytes as u64), ProgressDrawTarget::stderr());
-    let style = ProgressStyle::with_template("{bar:40} {bytes}/{total_bytes} {elapsed} {msg}");
-    bar.with_style(style.unwrap_or_else(|_never| ProgressStyle::default_bar()))
 }
 
 fn summary(answer: &ImportAnswer) -> String {

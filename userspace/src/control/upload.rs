@@ -14,10 +14,11 @@ use super::{
     refusal::Refusal,
 };
 use crate::{
-    import::{self, Unfit},
+    denylist::Entry,
+    import,
     keeper::Request,
     sources::{LineError, Uploaded, upload},
-    state::StoredEntry,
+    state::{StoredEntry, Subject},
 };
 
 /// Most refused lines that are named one by one.
@@ -29,12 +30,21 @@ struct Reader {
     files: Files,
     now: SystemTime,
     force: bool,
+    strict: bool,
 }
 
 /// What some lines gave.
 #[derive(Default)]
 struct Read {
     entries: Vec<StoredEntry>,
+    left_out: LeftOut,
+}
+
+/// What all lines gave so far.
+#[derive(Default)]
+struct Gathered {
+    /// As they came: in one piece they would be moved again and again.
+    entries: Vec<Vec<StoredEntry>>,
     left_out: LeftOut,
 }
 
@@ -52,8 +62,9 @@ pub(super) enum UploadError {
     Line(#[from] LineError),
     #[error(transparent)]
     Entry(#[from] EntryError),
-    #[error("known by its SHA-256 alone; such entries belong into a denylist file")]
-    Hashed,
+    /// It can't be listed, and nothing is to be left out.
+    #[error("{0}")]
+    LeftOut(String),
 }
 
 /// Lists what a body holds, all or nothing.
@@ -66,10 +77,11 @@ pub(super) async fn import(
         files: desk.files().clone(),
         now: SystemTime::now(),
         force: given.force,
+        strict: given.strict,
     };
     let at_once = available_parallelism().map_or(1, usize::from);
     let mut lines = Lines::new(body);
-    let (mut working, mut read) = (FuturesOrdered::new(), Read::default());
+    let (mut working, mut read) = (FuturesOrdered::new(), Gathered::default());
     while let Some(chunk) = lines.next().await? {
         let reader = reader.clone();
         working.push_back(spawn_blocking(move || reader.read(&chunk)));
@@ -90,13 +102,13 @@ pub(super) async fn import(
 
 type Done = Result<Read, (u64, UploadError)>;
 
-impl Read {
+impl Gathered {
     /// Takes in what the next lines gave.
     fn take(&mut self, done: Option<<JoinHandle<Done> as Future>::Output>) -> Result<(), Refusal> {
-        let done = done.unwrap_or_else(|| Ok(Ok(Self::default())));
+        let done = done.unwrap_or_else(|| Ok(Ok(Read::default())));
         let read = done.map_err(|_panicked| Refusal::Silence)?;
         let read = read.map_err(|(number, error)| Refusal::Line { number, error })?;
-        self.entries.extend(read.entries);
+        self.entries.push(read.entries);
         for (why, count) in read.left_out.counts {
             *self.left_out.counts.entry(why).or_default() += count;
         }
@@ -115,6 +127,9 @@ impl Reader {
         for (number, line) in (chunk.first..).zip(lines) {
             match self.line(line) {
                 Ok(Some(Ok(entry))) => read.entries.push(entry),
+                Ok(Some(Err(why))) if self.strict => {
+                    return Err((number, UploadError::LeftOut(why)));
+                }
                 Ok(Some(Err(why))) => read.left_out.add(number, why),
                 Ok(None) => {}
                 Err(error) => return Err((number, error)),
@@ -125,20 +140,31 @@ impl Reader {
 
     fn line(&self, line: &[u8]) -> Result<Option<Result<StoredEntry, String>>, UploadError> {
         let reading = self.files.reading();
-        let (entry, token, claims) = match upload(reading, self.now, line)? {
-            Uploaded::Entry(entry, token) => (entry, token, None),
-            Uploaded::Claims(entry, claims) => (entry, "", Some(claims.conditions)),
+        let (entry, token, subject) = match upload(reading, self.now, line)? {
+            Uploaded::Entry(entry, token) => (entry, Some(token), Subject::Token),
+            Uploaded::Claims(entry, claims) => {
+                (entry, None, Subject::Claims(Box::new(claims.conditions)))
+            }
+            Uploaded::Hashed(record, said) => {
+                let entry = Entry {
+                    identity: StoredEntry::identity_of_hash(record.id, record.domain),
+                    action: record.action,
+                    expires: record.expires,
+                    reason: said.reason,
+                    source: said.source,
+                };
+                (entry, None, Subject::Hash(record.domain))
+            }
             Uploaded::Skipped(why) => return Ok(Some(Err(why.to_string()))),
-            Uploaded::Hashed => return Err(UploadError::Hashed),
             Uploaded::Blank => return Ok(None),
         };
-        let unfit = if self.force || claims.is_some() {
-            None
-        } else {
-            import::guard(token).err().as_ref().map(Unfit::to_string)
-        };
+        let guarded = token.filter(|_| !self.force);
+        let unfit = guarded.and_then(|token| import::guard(token).err());
         if let Some(why) = unfit {
-            return Ok(Some(Err(why)));
+            if self.strict {
+                return Err(EntryError::from(why).into());
+            }
+            return Ok(Some(Err(why.to_string())));
         }
         if entry.expires.is_past(self.now) {
             return Ok(Some(Err("expired".to_owned())));
@@ -150,7 +176,7 @@ impl Reader {
             reason: harmless_text("reason", entry.reason, token)?,
             source: harmless_text("source", entry.source, token)?,
             added: to_the_second(self.now),
-            claims,
+            subject,
         })))
     }
 }

@@ -15,7 +15,7 @@ mod token;
 
 pub use canonical::{Identity, Malformed, Skipped, Unlistable, identify};
 pub use claims::{Asked, Claim, ClaimSet, Claims, ClaimsReader, Conditions};
-pub use hashed::{HashedReader, HashedRecord, HashedSet, Sha256Digest};
+pub use hashed::{HashedChange, HashedReader, HashedRecord, HashedSet, Sha256Digest};
 pub use list::{Entry, Expires, List, Record};
 pub use set::{ProxySet, SetReader, Snapshot};
 pub use store::{Changed, Denylist};
@@ -44,11 +44,16 @@ pub trait Tier: Send {
     /// Where not all of them are gone.
     fn remove(&mut self, digests: &[TokenDigest]) -> Result<(), Self::Error>;
 
-    /// Lists these entries, ascending, that are known by their SHA-256 alone in place of all that were; what is on
-    /// both lists is in force all the time.
+    /// Lists entries that are known by their SHA-256 alone, or lists them otherwise, and takes others off then; `any` says
+    /// whether there are any of that kind afterwards.
     ///
     /// # Errors
     /// Where not all of them are in force, or not all others gone; what was listed before stays listed where they are
     /// not.
-    fn replace_hashed(&mut self, entries: Vec<(Sha256Digest, Listed)>) -> Result<(), Self::Error>;
+    fn change_hashed(
+        &mut self,
+        added: &[(Sha256Digest, Listed)],
+        removed: &[Sha256Digest],
+        any: bool,
+    ) -> Result<(), Self::Error>;
 }

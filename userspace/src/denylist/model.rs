@@ -16,7 +16,7 @@ pub(crate) struct Model(Arc<Mutex<State>>);
 #[derive(Debug, Default)]
 struct State {
     map: Map,
-    hashed: Vec<(Sha256Digest, Listed)>,
+    hashed: BTreeMap<Sha256Digest, Listed>,
     fails: bool,
 }
 
@@ -30,7 +30,8 @@ impl Model {
     }
 
     pub(crate) fn hashed(&self) -> Vec<(Sha256Digest, Listed)> {
-        self.state().hashed.clone()
+        let state = self.state();
+        state.hashed.iter().map(|(d, l)| (*d, *l)).collect()
     }
 
     pub(crate) fn fail(&self, fails: bool) {
@@ -68,12 +69,26 @@ impl Tier for Model {
         Ok(())
     }
 
-    fn replace_hashed(&mut self, entries: Vec<(Sha256Digest, Listed)>) -> Result<(), Full> {
+    /// Takes some where it fails, too.
+    fn change_hashed(
+        &mut self,
+        added: &[(Sha256Digest, Listed)],
+        removed: &[Sha256Digest],
+        any: bool,
+    ) -> Result<(), Full> {
         let mut state = self.state();
         if state.fails {
+            let some = added.iter().take(added.len() / 2);
+            state.hashed.extend(some.copied());
             return Err(Full);
         }
-        state.hashed = entries;
+        state.hashed.extend(added.iter().copied());
+        for digest in removed {
+            state.hashed.remove(digest);
+        }
+        if !any {
+            state.hashed.clear();
+        }
         Ok(())
     }
 }

@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use super::{
-    Expires, HashedReader, HashedRecord, HashedSet, List, Listed, ProxySet, Record, SetReader,
+    Expires, HashedChange, HashedReader, HashedSet, List, Listed, ProxySet, Record, SetReader,
     Snapshot, Tier, TokenDigest, expiries::Expiries,
 };
 
@@ -16,6 +16,8 @@ pub struct Denylist<K> {
     expiries: Expiries,
     /// Whether the kernel tier failed to take additions that the set has.
     kernel_behind: bool,
+    /// The same of those that are known by their SHA-256 alone.
+    hashed_behind: bool,
 }
 
 /// How much a new list changed.
@@ -37,6 +39,7 @@ impl<K: Tier> Denylist<K> {
             kernel,
             expiries: Expiries::default(),
             kernel_behind: false,
+            hashed_behind: false,
         }
     }
 
@@ -60,9 +63,8 @@ impl<K: Tier> Denylist<K> {
 
     /// The entries in force that are known by their SHA-256 alone.
     #[must_use]
-    pub fn hashed(&self) -> Vec<HashedRecord> {
-        let current = self.hashed.current();
-        current.map_or_else(Vec::new, |set| set.records().to_vec())
+    pub fn hashed(&self) -> HashedSet {
+        self.hashed.set()
     }
 
     /// Brings `list` into force. At no moment does a token pass that is on both the old and the new list.
@@ -77,24 +79,41 @@ impl<K: Tier> Denylist<K> {
         self.set.add(&difference.added);
         let hashed = self.replace_hashed(list.hashed().clone());
         added?;
-        let (hashed_added, hashed_removed) = hashed?;
+        let hashed = hashed?;
         self.remove(&difference.removed)?;
         Ok(Changed {
-            added: difference.added.len() + hashed_added,
-            removed: difference.removed.len() + hashed_removed,
+            added: difference.added.len() + hashed.added,
+            removed: difference.removed.len() + hashed.removed,
         })
     }
 
-    /// Says how many entries came or changed, and how many left.
-    fn replace_hashed(&mut self, set: HashedSet) -> Result<(usize, usize), K::Error> {
-        if let Some(kernel) = &mut self.kernel
-            && (self.kernel_behind || !self.hashed.is(&set))
-        {
-            let result = kernel.replace_hashed(set.entries());
-            self.kernel_behind |= result.is_err();
-            result?;
+    /// Brings entries that are known by their SHA-256 alone into force, in place of all others of that kind; what is on
+    /// both sets is in force all the time.
+    ///
+    /// # Errors
+    /// Where the kernel tier did not take all of it. The proxy has both sets then, and the next call tries all again.
+    pub fn replace_hashed(&mut self, set: HashedSet) -> Result<Changed, K::Error> {
+        let current = self.hashed.set();
+        let HashedChange {
+            added,
+            removed,
+            ids: changed,
+        } = current.change(&set);
+        if let Some(kernel) = &mut self.kernel {
+            let behind = self.hashed_behind;
+            let added = if behind { set.entries() } else { added };
+            if behind || changed != Changed::default() {
+                let result = kernel.change_hashed(&added, &removed, !set.is_empty());
+                self.hashed_behind = result.is_err();
+                if let Err(error) = result {
+                    let both = current.joined(&set, SystemTime::UNIX_EPOCH);
+                    self.hashed.store(both);
+                    return Err(error);
+                }
+            }
         }
-        Ok(self.hashed.store(set))
+        self.hashed.store(set);
+        Ok(changed)
     }
 
     fn add(&mut self, list: &List, added: &[(TokenDigest, Listed)]) -> Result<(), K::Error> {
@@ -144,7 +163,7 @@ impl<K: Tier> Denylist<K> {
     /// How many entries are in force.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.set.snapshot().len()
+        self.set.snapshot().len() + self.hashed.set().len()
     }
 
     /// Whether nothing is listed.
@@ -156,7 +175,7 @@ impl<K: Tier> Denylist<K> {
     /// Whether the kernel tier holds all that the set holds, as far as is known.
     #[must_use]
     pub fn is_level(&self) -> bool {
-        !self.kernel_behind
+        !self.kernel_behind && !self.hashed_behind
     }
 
     /// Lists these besides the rest, each in place of what is listed under its digest; without a look at the rest.
@@ -214,7 +233,10 @@ impl<K: Tier> Denylist<K> {
         self.expiries.forget(&due, now);
         let hashed = match self.hashed.current() {
             Some(set) if set.next_expiry().is_some_and(|at| at <= now) => {
-                self.replace_hashed(set.left(now))?.1
+                let left = set.left(now);
+                let gone = set.len() - left.len();
+                self.replace_hashed(left)?;
+                gone
             }
             _ => 0,
         };
@@ -257,7 +279,7 @@ mod tests {
 
     use super::*;
     use crate::denylist::{
-        Action, Fingerprint, ShortTokenId, TokenId,
+        Action, Fingerprint, HashedRecord, ShortTokenId, TokenId,
         model::{Map, Model},
     };
 
@@ -389,7 +411,7 @@ mod tests {
         assert_eq!(denylist.expire(second(10)).unwrap(), 1);
         let one = set(&[hashed(2, None)]);
         assert_eq!(kernel.hashed(), one.entries());
-        assert_eq!(denylist.hashed(), one.records());
+        assert_eq!(denylist.hashed(), one);
         assert_eq!(denylist.next_expiry(), None);
     }
 }

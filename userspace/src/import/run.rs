@@ -40,7 +40,7 @@ pub struct ImportArgs {
     #[arg(long)]
     pub show: bool,
 
-    /// Write SHA-256 hashes in place of the tokens; the kernel tier can't enforce such a list
+    /// Write SHA-256 hashes in place of the tokens, so that the list can be handed on
     #[arg(long, conflicts_with = "dry_run")]
     pub hashed: bool,
 

@@ -13,13 +13,14 @@ use std::{
 
 use proptest::prelude::*;
 use tempfile::TempDir;
+use tokenblock_ebpf::digest::Domain;
 use tokio::sync::oneshot;
 
 use super::*;
 use crate::{
-    denylist::{Action, Expires, Identity, TokenDigest, identify, model::Model},
+    denylist::{Action, Expires, Identity, Sha256Digest, TokenDigest, identify, model::Model},
     sources::Grammar,
-    state::{Store, StoredEntry},
+    state::{EntryKey, Store, StoredEntry, Subject},
 };
 
 /// Far from now, so that nothing is taken from the real clock; in seconds since 1970.
@@ -28,11 +29,19 @@ const START: u64 = 4_000_000_000;
 /// Tokens by number, each with when it leaves, in seconds from the start.
 type Tokens = Vec<(u8, Option<u8>)>;
 
+/// How a token is listed or taken off: itself, or by its SHA-256 alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum By {
+    Text,
+    Hash,
+}
+
 #[derive(Clone, Debug)]
 enum Step {
-    Add(Tokens, bool),
-    Remove(Vec<u8>),
-    File(Tokens),
+    Add(By, Tokens, bool),
+    Remove(By, Vec<u8>),
+    /// The second by their hashes.
+    File(Tokens, Tokens),
     Pass(u8),
     Fail(bool),
     Restart,
@@ -40,22 +49,28 @@ enum Step {
 
 fn step() -> impl Strategy<Value = Step> {
     let tokens = || prop::collection::vec((0..12_u8, prop::option::of(1..60_u8)), 0..6);
+    let by = || prop_oneof![2 => Just(By::Text), 1 => Just(By::Hash)];
     prop_oneof![
-        4 => (tokens(), any::<bool>()).prop_map(|(tokens, bulk)| Step::Add(tokens, bulk)),
-        2 => prop::collection::vec(0..12_u8, 0..4).prop_map(Step::Remove),
-        3 => tokens().prop_map(Step::File),
+        4 => (by(), tokens(), any::<bool>()).prop_map(|(by, tokens, bulk)| Step::Add(by, tokens, bulk)),
+        2 => (by(), prop::collection::vec(0..12_u8, 0..4)).prop_map(|(by, tokens)| Step::Remove(by, tokens)),
+        3 => (tokens(), tokens()).prop_map(|(tokens, hashed)| Step::File(tokens, hashed)),
         3 => (0..20_u8).prop_map(Step::Pass),
         1 => any::<bool>().prop_map(Step::Fail),
         1 => Just(Step::Restart),
     ]
 }
 
-/// What should be: when each token leaves, by files and by additions.
+/// When each token leaves.
+type Ends = BTreeMap<u8, Option<u64>>;
+
+/// What should be, by files and by additions, of tokens and of their hashes.
 #[derive(Default)]
 struct Plain {
     now: u64,
-    files: BTreeMap<u8, Option<u64>>,
-    added: BTreeMap<u8, Option<u64>>,
+    files: Ends,
+    added: Ends,
+    hashed_files: Ends,
+    hashed: Ends,
 }
 
 impl Plain {
@@ -64,10 +79,22 @@ impl Plain {
     }
 
     fn in_force(&self) -> BTreeSet<TokenDigest> {
-        let both = self.files.iter().chain(&self.added);
-        both.filter(|(_, expires)| self.is_left(**expires))
-            .map(|(n, _)| token(*n).digest)
+        self.left(&self.files, &self.added)
+            .map(|n| token(n).digest)
             .collect()
+    }
+
+    /// A hash stands for its token however that is read.
+    fn hashed_in_force(&self) -> BTreeSet<Sha256Digest> {
+        let read = |n| [Domain::Exact, Domain::Jws].map(|d| Sha256Digest::new(token(n).id.0, d));
+        let left = self.left(&self.hashed_files, &self.hashed);
+        left.flat_map(read).collect()
+    }
+
+    fn left<'a>(&self, files: &'a Ends, added: &'a Ends) -> impl Iterator<Item = u8> {
+        let both = files.iter().chain(added);
+        both.filter(|(_, expires)| self.is_left(**expires))
+            .map(|(n, _)| *n)
     }
 }
 
@@ -139,10 +166,13 @@ impl Bench {
         self.keeper.as_mut().unwrap()
     }
 
-    fn add(&mut self, tokens: &[(u8, Option<u64>)], in_bulk: bool) {
+    fn add(&mut self, by: By, tokens: &[(u8, Option<u64>)], in_bulk: bool) {
         let added = self.now();
         let entry = |(n, expires): &(u8, Option<u64>)| StoredEntry {
-            identity: token(*n),
+            identity: match by {
+                By::Text => token(*n),
+                By::Hash => StoredEntry::identity_of_hash(token(*n).id, None),
+            },
             action: Action::Block,
             expires: expires.map_or(Expires::NEVER, |at| {
                 Expires::at(UNIX_EPOCH + Duration::from_secs(at))
@@ -150,12 +180,15 @@ impl Bench {
             reason: None,
             source: None,
             added,
-            claims: None,
+            subject: match by {
+                By::Text => Subject::Token,
+                By::Hash => Subject::Hash(None),
+            },
         };
         let entries = tokens.iter().map(entry).collect();
         if in_bulk {
             let (reply, _answer) = oneshot::channel();
-            let request = Request::Import(entries, Mode::Do, reply);
+            let request = Request::Import(vec![entries], Mode::Do, reply);
             self.keeper().serve(request);
         } else {
             let (reply, _answer) = oneshot::channel();
@@ -164,19 +197,27 @@ impl Bench {
         }
     }
 
-    fn remove(&mut self, tokens: &[u8]) {
-        let targets = tokens.iter().map(|n| Target::Token(token(*n))).collect();
+    fn remove(&mut self, by: By, tokens: &[u8]) {
+        let target = |n: &u8| match by {
+            By::Text => Target::Token(token(*n)),
+            By::Hash => Target::Id(token(*n).id),
+        };
+        let targets = tokens.iter().map(target).collect();
         let (reply, _answer) = oneshot::channel();
         self.keeper().serve(Request::Remove(targets, reply));
     }
 
-    fn write(&mut self, tokens: &[(u8, Option<u64>)]) {
+    fn write(&mut self, tokens: &[(u8, Option<u64>)], hashed: &[(u8, Option<u64>)]) {
         let mut list = String::new();
-        for (n, expires) in tokens {
+        let hashed = hashed
+            .iter()
+            .map(|(n, at)| (format!("sha256:{}", token(*n).id), at));
+        let tokens = tokens.iter().map(|(n, at)| (text(*n), at));
+        for (text, expires) in tokens.chain(hashed) {
             let at = expires.map(|at| UNIX_EPOCH + Duration::from_secs(at));
             let at = at.map(|at| jiff::Timestamp::try_from(at).unwrap());
             let at = at.map_or(String::new(), |at| format!(" expires={at}"));
-            writeln!(list, "{}{at}", text(*n)).unwrap();
+            writeln!(list, "{text}{at}").unwrap();
         }
         fs::write(self.folder.path().join("list"), list).unwrap();
         self.keeper().reload(Change::Settled);
@@ -197,21 +238,29 @@ proptest! {
                 tokens.into_iter().map(at).filter(|(_, at)| plain.is_left(*at)).collect()
             };
             match step {
-                Step::Add(tokens, in_bulk) => {
+                Step::Add(by, tokens, in_bulk) => {
                     let tokens = absolute(tokens);
-                    bench.add(&tokens, in_bulk);
-                    plain.added.extend(tokens);
+                    bench.add(by, &tokens, in_bulk);
+                    match by {
+                        By::Text => plain.added.extend(tokens),
+                        By::Hash => plain.hashed.extend(tokens),
+                    }
                 }
-                Step::Remove(tokens) => {
-                    bench.remove(&tokens);
+                Step::Remove(by, tokens) => {
+                    bench.remove(by, &tokens);
+                    // Both ways a token is meant however it was added.
                     plain.added.retain(|n, _| !tokens.contains(n));
+                    plain.hashed.retain(|n, _| !tokens.contains(n));
                 }
-                Step::File(tokens) => {
-                    let mut tokens = absolute(tokens);
+                Step::File(tokens, hashed) => {
+                    let (mut tokens, mut hashed) = (absolute(tokens), absolute(hashed));
                     // Of a token that is given twice the later expiry counts.
-                    tokens.sort_by_key(|(n, at)| (*n, at.unwrap_or(u64::MAX)));
-                    bench.write(&tokens);
+                    for tokens in [&mut tokens, &mut hashed] {
+                        tokens.sort_by_key(|(n, at)| (*n, at.unwrap_or(u64::MAX)));
+                    }
+                    bench.write(&tokens, &hashed);
                     plain.files = tokens.into_iter().collect();
+                    plain.hashed_files = hashed.into_iter().collect();
                 }
                 Step::Pass(seconds) => {
                     plain.now += u64::from(seconds);
@@ -228,8 +277,20 @@ proptest! {
             }
             bench.keeper().tick();
             let now = plain.now;
-            plain.added.retain(|_, expires| expires.is_none_or(|at| at > now));
+            for added in [&mut plain.added, &mut plain.hashed] {
+                added.retain(|_, expires| expires.is_none_or(|at| at > now));
+            }
             let expected = plain.in_force();
+            let expected_hashed = plain.hashed_in_force();
+            let hashed = bench.keeper().denylist.hashed();
+            let hashed: BTreeSet<_> = hashed.entries().into_iter().map(|entry| entry.0).collect();
+            let held_hashed = bench.kernel.hashed().into_iter().map(|entry| entry.0);
+            let held_hashed: BTreeSet<_> = held_hashed.collect();
+            prop_assert!(expected_hashed.is_subset(&hashed));
+            if !fails {
+                prop_assert_eq!(&hashed, &expected_hashed);
+                prop_assert_eq!(&held_hashed, &expected_hashed);
+            }
             let held: BTreeSet<_> = bench.kernel.map().into_keys().collect();
             let records = bench.keeper().denylist.records();
             let set: BTreeSet<_> = records.iter().map(|record| record.digest).collect();
@@ -238,12 +299,14 @@ proptest! {
             if !fails {
                 prop_assert_eq!(&set, &expected);
                 prop_assert_eq!(&held, &expected);
-                prop_assert_eq!(bench.keeper().denylist.len(), expected.len());
+                let entries = expected.len() + expected_hashed.len() / 2;
+                prop_assert_eq!(bench.keeper().denylist.len(), entries);
             }
             let (stored, _) = bench.keeper().additions.page(None, 100).unwrap();
-            let stored: BTreeSet<_> = stored.iter().map(|entry| entry.identity.digest).collect();
-            let added: BTreeSet<_> = plain.added.keys().map(|n| token(*n).digest).collect();
-            prop_assert_eq!(stored, added);
+            let stored: BTreeSet<_> = stored.iter().map(StoredEntry::key).collect();
+            let added = plain.added.keys().map(|n| EntryKey::from(&token(*n)));
+            let hashed = plain.hashed.keys().map(|n| EntryKey::of_hash(&token(*n).id, None));
+            prop_assert_eq!(stored, added.chain(hashed).collect());
         }
     }
 }

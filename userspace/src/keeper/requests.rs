@@ -2,14 +2,14 @@
 //!
 //! A change is on disk first and in force in every tier then, before it is answered.
 
-use std::{collections::HashSet, panic::resume_unwind, path::PathBuf, thread, time::SystemTime};
+use std::{collections::HashSet, path::PathBuf, time::SystemTime};
 
 use tokio::sync::oneshot;
 
 use super::Keeper;
 use crate::{
-    denylist::{Claims, Denylist, Identity, Record, Tier, TokenDigest, TokenId},
-    state::{Addition, EntryKey, StateError, StoredEntry},
+    denylist::{Action, Claims, Denylist, Expires, Identity, Record, Tier, TokenDigest, TokenId},
+    state::{Addition, EntryKey, StateError, StoredEntry, Subject},
 };
 
 /// Where an answer goes; nobody listens where the client is gone.
@@ -20,11 +20,11 @@ pub enum Request {
     /// Add entries, or change them.
     Add(Vec<StoredEntry>, Mode, Reply<Vec<Addition>>),
     /// Add very many entries, and count what that did.
-    Import(Vec<StoredEntry>, Mode, Reply<Imported>),
+    Import(Vec<Vec<StoredEntry>>, Mode, Reply<Imported>),
     /// Remove entries.
     Remove(Vec<Target>, Reply<Vec<Removed>>),
-    /// Say what is in force of tokens.
-    Check(Vec<Identity>, Reply<Vec<Checked>>),
+    /// Say what is in force of tokens, and what was added under ids.
+    Check(Vec<Target>, Reply<Vec<Checked>>),
     /// Up to so many additions behind a key, and where to go on.
     List(
         Option<EntryKey>,
@@ -56,12 +56,12 @@ pub struct Imported {
     pub unchanged: usize,
 }
 
-/// What is to be removed.
+/// What is meant.
 #[derive(Clone, Copy, Debug)]
 pub enum Target {
-    /// A token.
+    /// All entries of a token.
     Token(Identity),
-    /// All tokens with this id.
+    /// All entries with this id.
     Id(TokenId),
 }
 
@@ -81,12 +81,12 @@ pub struct Removed {
 pub struct Checked {
     /// The token.
     pub id: TokenId,
-    /// What is in force, if anything.
-    pub in_force: Option<Record>,
+    /// What is in force, if anything: what becomes of requests, and until when.
+    pub in_force: Option<(Action, Expires)>,
     /// The addition, where it was added.
     pub added: Option<StoredEntry>,
-    /// Whether a file lists it.
-    pub in_files: bool,
+    /// Whether a file lists it, as far as that is known: of an id the files alone know it.
+    pub in_files: Option<bool>,
 }
 
 /// A denylist file as it was last read.
@@ -150,22 +150,28 @@ impl<K: Tier + 'static> Keeper<K> {
             Request::Status(reply) => drop(reply.send(Ok(self.status()))),
         }
         self.denylist.tidy();
-        self.additions.tidy();
+        self.additions.memory.tidy();
     }
 
     fn add(&mut self, entries: Vec<StoredEntry>) -> Result<Vec<Addition>, ChangeError> {
         let in_force = in_force(&self.denylist, &self.owed);
         let added = self.additions.add(entries, in_force);
         let added = added.inspect_err(unstored)?;
-        let digests: Vec<_> = added.iter().map(|a| a.entry.identity.digest).collect();
+        let records = added.iter().filter_map(|a| a.entry.record());
+        let digests: Vec<_> = records.map(|record| record.digest).collect();
         self.read_claims();
-        self.settle(digests)?;
+        let hashed = digests.len() < added.len();
+        self.settle_all(digests, hashed)?;
         Ok(added)
     }
 
     /// Disk and tiers take a second each of a million entries, so they take them side by side; where the disk fails
     /// the tiers give them back.
-    fn import(&mut self, entries: Vec<StoredEntry>, mode: Mode) -> Result<Imported, ChangeError> {
+    fn import(
+        &mut self,
+        entries: Vec<Vec<StoredEntry>>,
+        mode: Mode,
+    ) -> Result<Imported, ChangeError> {
         let bulk = self.additions.plan_bulk(entries)?;
         let imported = Imported {
             added: bulk.added,
@@ -175,33 +181,40 @@ impl<K: Tier + 'static> Keeper<K> {
         if mode == Mode::DryRun || bulk.changed.is_empty() {
             return Ok(imported);
         }
-        let in_force = in_force(&self.denylist, &self.owed);
-        let before = self.additions.hold_all(&bulk.changed, in_force);
-        let digests: Vec<_> = bulk.changed.iter().map(|e| e.identity.digest).collect();
-        self.read_claims();
         let now = (self.clock)();
-        let changed = bulk.changed.iter();
-        let effective = changed.filter_map(|entry| self.additions.effective_of(entry, now));
-        let records: Vec<_> = effective.collect();
-        let (additions, denylist) = (&mut self.additions, &mut self.denylist);
-        let (stored, taken) = thread::scope(|scope| {
-            let taking = scope.spawn(|| denylist.insert(&records));
-            let stored = additions.write(&bulk.changed, &[]);
-            (
-                stored,
-                taking.join().unwrap_or_else(|panic| resume_unwind(panic)),
-            )
+        let hashed = bulk.changed.iter().any(|entry| entry.hashed().is_some());
+        let records = bulk.changed.iter().filter_map(StoredEntry::record);
+        let digests: Vec<_> = records.map(|record| record.digest).collect();
+        let mut all = bulk.changed.iter();
+        let claims = all.any(|entry| matches!(entry.subject, Subject::Claims(_)));
+        let (denylist, owed, of_files) = (&mut self.denylist, &self.owed, &self.hashed);
+        let (stored, (before, taken)) = self.additions.write_beside(&bulk.changed, |memory| {
+            let before = memory.hold_all(&bulk.changed, in_force(denylist, owed));
+            let changed = bulk.changed.iter();
+            let effective = changed.filter_map(|entry| memory.effective_of(entry, now));
+            let records: Vec<_> = effective.collect();
+            let taken = denylist.insert(&records).and_then(|()| {
+                if hashed {
+                    let all = of_files.joined(memory.hashed(), now);
+                    denylist.replace_hashed(all)?;
+                }
+                Ok(())
+            });
+            (before, taken)
         });
         if let Err(error) = stored {
             unstored(&error);
-            self.additions.take_back(&bulk.changed, before);
+            self.additions.memory.take_back(&bulk.changed, before);
             self.read_claims();
             // An error is told where it happens, and what is owed then is tried again.
-            let _told = self.settle(digests);
+            let _told = self.settle_all(digests, hashed);
             return Err(error.into());
         }
+        if claims {
+            self.read_claims();
+        }
         if let Err(error) = taken {
-            return Err(self.owe(digests, &error));
+            return Err(self.owe(digests, hashed, &error));
         }
         Ok(imported)
     }
@@ -213,63 +226,91 @@ impl<K: Tier + 'static> Keeper<K> {
             .remove(&keys)
             .inspect_err(|error| tracing::error!(%error, "a removal could not be stored"))?;
         let mut removed = Vec::with_capacity(targets.len());
-        let (now, hashed) = ((self.clock)(), self.denylist.reader().hashed());
-        let (mut entries, mut digests) = (entries.into_iter(), Vec::new());
+        let now = (self.clock)();
+        let (mut entries, mut digests, mut hashed) = (entries.into_iter(), Vec::new(), false);
         for target in targets {
             let of_target = entries.by_ref().take(target.keys().len());
-            let gone: Vec<Identity> = of_target.flatten().map(|e| e.identity).collect();
-            let by_hash = |token| {
-                let hashed = hashed.as_ref();
-                hashed.is_some_and(|set| set.record(token, now).is_some())
-            };
+            let gone: Vec<StoredEntry> = of_target.flatten().collect();
+            let records = || gone.iter().filter_map(StoredEntry::record);
             let in_files = match target {
-                Target::Token(token) if gone.is_empty() => {
-                    self.denylist.get(&token.digest).is_some() || by_hash(token)
+                Target::Token(token) => {
+                    let by_text = records().any(|record| record.digest == token.digest);
+                    self.files_list(token, by_text, now)
                 }
-                Target::Token(_) | Target::Id(_) => gone
-                    .iter()
-                    .any(|token| self.additions.in_files(&token.digest, now) || by_hash(token)),
+                Target::Id(_) => {
+                    records().any(|record| self.additions.memory.in_files(&record.digest, now))
+                }
+            };
+            let left = self.hashed.left(now);
+            let by_hash = match target {
+                Target::Token(token) => left.record(token, now).is_some(),
+                Target::Id(id) => left.of_id(id).next().is_some(),
             };
             removed.push(Removed {
                 id: target.id(),
                 removed: !gone.is_empty(),
-                in_files,
+                in_files: in_files || by_hash,
             });
-            digests.extend(gone.iter().map(|token| token.digest));
+            digests.extend(records().map(|record| record.digest));
+            hashed |= gone.iter().any(|entry| entry.hashed().is_some());
         }
-        self.settle(digests)?;
+        self.settle_all(digests, hashed)?;
         Ok(removed)
     }
 
-    fn check(&mut self, tokens: &[Identity]) -> Result<Vec<Checked>, ChangeError> {
+    /// Whether a file lists a token by its text, where that was `added` too or was not.
+    fn files_list(&self, token: &Identity, added: bool, now: SystemTime) -> bool {
+        if added {
+            self.additions.memory.in_files(&token.digest, now)
+        } else {
+            self.denylist.get(&token.digest).is_some()
+        }
+    }
+
+    fn check(&mut self, targets: &[Target]) -> Result<Vec<Checked>, ChangeError> {
         let now = (self.clock)();
-        let hashed = self.denylist.reader().hashed();
-        let check = |token: &Identity| {
-            let hashed = hashed.as_ref().and_then(|set| set.record(token, now));
-            let in_force = self.denylist.get(&token.digest).into_iter().chain(hashed);
-            let in_force = in_force.reduce(|mut one, other| {
-                one.join(&other);
-                one
-            });
-            let added = self.additions.find(&EntryKey::from(token))?;
-            let in_files = match &added {
-                Some(_) => hashed.is_some() || self.additions.in_files(&token.digest, now),
-                None => in_force.is_some(),
+        let check = |target: &Target| {
+            let mut added = None;
+            for key in target.keys() {
+                added = added.or(self.additions.find(&key)?);
+            }
+            let in_force = |action, expires| Some((action, expires));
+            let checked = match target {
+                Target::Token(token) => {
+                    let by_hash = self.denylist.hashed().record(token, now);
+                    let listed = self.denylist.get(&token.digest).into_iter().chain(by_hash);
+                    let listed = listed.reduce(|mut one, other| {
+                        one.join(&other);
+                        one
+                    });
+                    let hashed = self.hashed.record(token, now).is_some();
+                    let by_text = self.additions.memory.has(&token.digest);
+                    Checked {
+                        id: token.id,
+                        in_force: listed
+                            .and_then(|record| in_force(record.listed.action, record.expires)),
+                        added,
+                        in_files: Some(hashed || self.files_list(token, by_text, now)),
+                    }
+                }
+                Target::Id(id) => Checked {
+                    id: *id,
+                    in_force: added
+                        .as_ref()
+                        .and_then(|entry| in_force(entry.action, entry.expires)),
+                    added,
+                    in_files: None,
+                },
             };
-            Ok(Checked {
-                id: token.id,
-                in_force,
-                added,
-                in_files,
-            })
+            Ok(checked)
         };
-        tokens.iter().map(check).collect()
+        targets.iter().map(check).collect()
     }
 
     fn status(&self) -> ListStatus {
         ListStatus {
             in_force: self.denylist.len(),
-            added: self.additions.len(),
+            added: self.additions.memory.len(),
             claims: self.claims_in_force.current().map_or(0, |set| {
                 let listed = |entry: &&Claims| self.denylist.get(&entry.digest).is_some();
                 set.entries().filter(listed).count()
@@ -277,7 +318,10 @@ impl<K: Tier + 'static> Keeper<K> {
             files: self.files.clone(),
             read: self.read,
             refused: self.refused.clone(),
-            level: self.denylist.is_level() && self.owed.is_empty() && self.missed.is_none(),
+            level: self.denylist.is_level()
+                && self.owed.is_empty()
+                && !self.hashed_owed
+                && self.missed.is_none(),
             failure: self.additions.failure().map(ToOwned::to_owned),
         }
     }
@@ -287,7 +331,7 @@ impl<K: Tier + 'static> Keeper<K> {
         let now = (self.clock)();
         let (mut listed, mut gone) = (Vec::new(), Vec::new());
         for digest in &digests {
-            match self.additions.effective(digest, now) {
+            match self.additions.memory.effective(digest, now) {
                 Some(record) => listed.push(record),
                 None => gone.push(*digest),
             }
@@ -295,16 +339,39 @@ impl<K: Tier + 'static> Keeper<K> {
         let result = self.denylist.insert(&listed);
         let result = result.and_then(|()| self.denylist.withdraw(&gone));
         if let Err(error) = result {
-            return Err(self.owe(digests, &error));
+            return Err(self.owe(digests, false, &error));
         }
-        self.additions.settled(&digests);
+        self.additions.memory.settled(&digests);
         Ok(())
     }
 
+    /// The same of all entries that are known by their SHA-256 alone.
+    pub(super) fn settle_hashed(&mut self) -> Result<(), ChangeError> {
+        let all = self
+            .hashed
+            .joined(self.additions.memory.hashed(), (self.clock)());
+        match self.denylist.replace_hashed(all) {
+            Ok(_changed) => {
+                self.hashed_owed = false;
+                Ok(())
+            }
+            Err(error) => Err(self.owe(Vec::new(), true, &error)),
+        }
+    }
+
+    fn settle_all(&mut self, digests: Vec<TokenDigest>, hashed: bool) -> Result<(), ChangeError> {
+        let settled = self.settle(digests);
+        if hashed {
+            self.settle_hashed()?;
+        }
+        settled
+    }
+
     /// Remembers what a tier did not take.
-    fn owe(&mut self, digests: Vec<TokenDigest>, error: &K::Error) -> ChangeError {
+    fn owe(&mut self, digests: Vec<TokenDigest>, hashed: bool, error: &K::Error) -> ChangeError {
         tracing::error!(%error, "the kernel tier did not take the change; will be tried again");
         self.owed.extend(digests);
+        self.hashed_owed |= hashed;
         ChangeError::Tier(error.to_string())
     }
 }
@@ -327,7 +394,7 @@ fn unstored(error: &StateError) {
 impl Target {
     fn keys(&self) -> Vec<EntryKey> {
         match self {
-            Self::Token(token) => vec![EntryKey::from(token)],
+            Self::Token(token) => EntryKey::of_token(token).to_vec(),
             Self::Id(id) => EntryKey::of_id(id).to_vec(),
         }
     }

@@ -28,16 +28,18 @@ impl HashedTier {
         (Self { requests, map }, requested)
     }
 
-    /// Lists these entries, ascending, in place of all others. Brings the programs where they are needed, and takes
-    /// them off where they aren't any more; waits for the tier then, which must be running.
+    /// Lists entries and takes others off, after which there are `any` or none. Brings the programs where they are needed,
+    /// and takes them off where they aren't any more; waits for the tier then, which must be running.
     ///
     /// # Errors
     /// [`KernelError`] where the programs can't be had, or did not take all.
-    pub(super) fn replace(
+    pub(super) fn change(
         &mut self,
-        entries: Vec<(Sha256Digest, Listed)>,
+        added: &[(Sha256Digest, Listed)],
+        removed: &[Sha256Digest],
+        any: bool,
     ) -> Result<(), KernelError> {
-        if entries.is_empty() {
+        if !any {
             if self.map.take().is_some() {
                 // A tier that is gone has taken them off.
                 let _told_or_gone = self.requests.send(Request::Unload);
@@ -48,7 +50,7 @@ impl HashedTier {
             Some(map) => map,
             none => none.insert(load(&self.requests)?),
         };
-        map.replace(entries)
+        map.change(added, removed)
     }
 }
 

@@ -1,7 +1,8 @@
-//! Hands new connections to a local service's port to the proxy, by a program that the kernel asks who listens
+//! Hands new connections to the ports of local services to the proxy, by a program that the kernel asks who listens
 //! (`BPF_PROG_TYPE_SK_LOOKUP`).
 //!
-//! The service keeps its port and its sockets. Connections keep their addresses, so the proxy sees whom they were for.
+//! The services keep their ports and their sockets. Connections keep their addresses, so the proxy sees whom they were
+//! for. Each port has a program of its own: what keeps one shut while no proxy runs can be taken away for that one.
 
 use std::{
     fmt, fs, io,
@@ -35,8 +36,8 @@ const MAPS: [&str; 4] = ["INTERCEPT", "PROXY", "OWN", "PASSED"];
 /// What is intercepted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InterceptSettings {
-    /// The service's port.
-    pub port: u16,
+    /// The services' ports; at least one.
+    pub ports: Vec<u16>,
     /// Where connections are refused, not left to the service, while there is no proxy: the folder in a BPF file system
     /// in which the program outlives this process.
     pub closed: Option<PathBuf>,
@@ -44,27 +45,81 @@ pub struct InterceptSettings {
     pub pins: PathBuf,
 }
 
-/// The program, loaded, and attached for as long as this lives.
+/// The programs, loaded, and attached for as long as this lives.
 pub struct Interception {
     settings: InterceptSettings,
+    programs: Vec<OnePort>,
+}
+
+/// The program of one port.
+struct OnePort {
+    port: u16,
     ebpf: Ebpf,
     proxy: SockMap<MapData>,
     passed: PerCpuArray<MapData, [u64; PASSAGES.len()]>,
     link: Option<FdLink>,
 }
 
-/// The proxy's own connections to the service, while they are made.
-pub struct OwnEnds {
-    port: u16,
-    ends: Mutex<HashMap<MapData, End, u32>>,
-}
+/// The near ends of connections.
+type Ends = HashMap<MapData, End, u32>;
+
+/// The proxy's own connections to the services, while they are made; by port.
+pub struct OwnEnds(Vec<(u16, Mutex<Ends>)>);
 
 impl Interception {
-    /// Loads the program; nothing is intercepted yet.
+    /// Loads the programs; nothing is intercepted yet.
     ///
     /// # Errors
-    /// [`KernelError`] where the kernel refuses it, for the most likely reason.
+    /// [`KernelError`] where the kernel refuses one, for the most likely reason.
     pub fn load(settings: InterceptSettings) -> Result<(Self, OwnEnds), KernelError> {
+        let (mut programs, mut ends) = (Vec::new(), Vec::new());
+        for port in &settings.ports {
+            let (program, own) = OnePort::load(*port, settings.closed.is_some())?;
+            programs.push(program);
+            ends.push((*port, Mutex::new(own)));
+        }
+        Ok((Self { settings, programs }, OwnEnds(ends)))
+    }
+
+    /// Intercepts from now on: `listener` gets the connections.
+    ///
+    /// # Errors
+    /// [`KernelError`] where the kernel refuses it.
+    pub fn attach(&mut self, listener: BorrowedFd<'_>) -> Result<(), KernelError> {
+        let settings = &self.settings;
+        self.programs
+            .iter_mut()
+            .try_for_each(|program| program.attach(listener, settings))
+    }
+
+    /// The services' ports, separated by commas.
+    #[must_use]
+    pub fn ports(&self) -> String {
+        let ports: Vec<_> = self.programs.iter().map(|p| p.port.to_string()).collect();
+        ports.join(",")
+    }
+
+    /// What came of connections so far.
+    #[must_use]
+    pub fn counters(&self) -> Counted {
+        let passed: Vec<_> = self
+            .programs
+            .iter()
+            .filter_map(|program| program.passed.get(&0, 0).ok())
+            .collect();
+        let sum = |i| {
+            let by_cpu = passed.iter().flat_map(|by_cpu| by_cpu.iter());
+            by_cpu.filter_map(|counts| counts.get(i)).sum()
+        };
+        let names = PASSAGES.iter().enumerate();
+        names
+            .map(|(i, name)| ((*name).to_owned(), sum(i)))
+            .collect()
+    }
+}
+
+impl OnePort {
+    fn load(port: u16, closed: bool) -> Result<(Self, Ends), KernelError> {
         let bytes = object::programs(Variant::Keyed)?;
         let names = maps_to_shrink(bytes)?;
         let mut loader = EbpfLoader::new();
@@ -73,35 +128,32 @@ impl Interception {
         }
         let mut ebpf = loader.load(bytes).map_err(KernelError::from_load)?;
         let what = Intercept {
-            port: settings.port.into(),
-            closed: settings.closed.is_some().into(),
+            port: port.into(),
+            closed: closed.into(),
         };
         let mut array: Array<_, Intercept> = Array::try_from(map(&mut ebpf, MAPS[0])?)?;
         array.set(0, what, 0)?;
         let proxy = SockMap::try_from(map(&mut ebpf, MAPS[1])?)?;
-        let own = OwnEnds {
-            port: settings.port,
-            ends: Mutex::new(HashMap::try_from(map(&mut ebpf, MAPS[2])?)?),
-        };
+        let own = HashMap::try_from(map(&mut ebpf, MAPS[2])?)?;
         let passed = PerCpuArray::try_from(map(&mut ebpf, MAPS[3])?)?;
         program(&mut ebpf)?
             .load()
             .map_err(KernelError::from_program)?;
-        let interception = Self {
-            settings,
+        let program = Self {
+            port,
             ebpf,
             proxy,
             passed,
             link: None,
         };
-        Ok((interception, own))
+        Ok((program, own))
     }
 
-    /// Intercepts from now on: `listener` gets the connections.
-    ///
-    /// # Errors
-    /// [`KernelError`] where the kernel refuses it.
-    pub fn attach(&mut self, listener: BorrowedFd<'_>) -> Result<(), KernelError> {
+    fn attach(
+        &mut self,
+        listener: BorrowedFd<'_>,
+        settings: &InterceptSettings,
+    ) -> Result<(), KernelError> {
         self.proxy.set(0, &listener, 0)?;
         let netns = fs::File::open(NETNS).map_err(KernelError::Netns)?;
         let program = program(&mut self.ebpf)?;
@@ -109,31 +161,12 @@ impl Interception {
         let link: SkLookupLink = program.take_link(id).map_err(KernelError::Program)?;
         let link = FdLink::from(link);
         // An earlier process may have left its program; ours is asked already.
-        unpin(&pin_of(&self.settings.pins, self.settings.port))?;
-        self.link = Some(match &self.settings.closed {
-            Some(folder) => pin(link, folder, self.settings.port)?,
+        unpin(&pin_of(&settings.pins, self.port))?;
+        self.link = Some(match &settings.closed {
+            Some(folder) => pin(link, folder, self.port)?,
             None => link,
         });
         Ok(())
-    }
-
-    /// The service's port.
-    #[must_use]
-    pub fn port(&self) -> u16 {
-        self.settings.port
-    }
-
-    /// What came of connections so far.
-    #[must_use]
-    pub fn counters(&self) -> Counted {
-        let Ok(by_cpu) = self.passed.get(&0, 0) else {
-            return Counted::new();
-        };
-        let sum = |i| by_cpu.iter().filter_map(|counts| counts.get(i)).sum();
-        let names = PASSAGES.iter().enumerate();
-        names
-            .map(|(i, name)| ((*name).to_owned(), sum(i)))
-            .collect()
     }
 }
 
@@ -191,35 +224,41 @@ fn pin(link: FdLink, folder: &Path, port: u16) -> Result<FdLink, KernelError> {
 }
 
 impl OwnEnds {
+    /// Changes what is noted of connections to this destination; nothing where its port is none of ours.
     fn change(
         &self,
-        change: impl FnOnce(&mut HashMap<MapData, End, u32>) -> Result<(), aya::maps::MapError>,
+        destination: SocketAddr,
+        change: impl FnOnce(&mut Ends) -> Result<(), aya::maps::MapError>,
     ) -> io::Result<()> {
-        let mut ends = self.ends.lock().unwrap_or_else(PoisonError::into_inner);
+        let ends = self.0.iter().find(|(port, _)| *port == destination.port());
+        let Some((_, ends)) = ends else {
+            return Ok(());
+        };
+        let mut ends = ends.lock().unwrap_or_else(PoisonError::into_inner);
         change(&mut ends).map_err(io::Error::other)
     }
 }
 
 impl OwnConnections for OwnEnds {
     fn are_to(&self, destination: SocketAddr) -> bool {
-        destination.port() == self.port
+        self.0.iter().any(|(port, _)| *port == destination.port())
     }
 
-    fn begin(&self, source: SocketAddr) -> io::Result<()> {
-        self.change(|ends| ends.insert(end(source), 0, 0))
+    fn begin(&self, source: SocketAddr, destination: SocketAddr) -> io::Result<()> {
+        self.change(destination, |ends| ends.insert(end(source), 0, 0))
     }
 
-    fn end(&self, source: SocketAddr) {
+    fn end(&self, source: SocketAddr, destination: SocketAddr) {
         // It is there, or the kernel is out of order.
-        let _gone = self.change(|ends| ends.remove(&end(source)));
+        let _gone = self.change(destination, |ends| ends.remove(&end(source)));
     }
 }
 
 impl fmt::Debug for OwnEnds {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("OwnEnds")
-            .field("port", &self.port)
-            .finish_non_exhaustive()
+        let ports = self.0.iter().map(|(port, _)| port);
+        f.write_str("OwnEnds")?;
+        f.debug_list().entries(ports).finish()
     }
 }
 

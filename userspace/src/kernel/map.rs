@@ -33,8 +33,7 @@ impl KernelMap {
 
     /// All that the programs find.
     pub fn entries(&self) -> impl Iterator<Item = (TokenDigest, MapEntry)> {
-        let entries = self.table.entries();
-        entries.filter_map(|(digest, entry)| Some((digest, MapEntry::of_word(entry)?)))
+        listed(&self.table)
     }
 
     /// The same, with what it takes to enforce entries that are known by their SHA-256 alone.
@@ -74,9 +73,14 @@ impl Tier for KernelMap {
         self.table.remove(digests)
     }
 
-    fn replace_hashed(&mut self, entries: Vec<(Sha256Digest, Listed)>) -> Result<(), KernelError> {
+    fn change_hashed(
+        &mut self,
+        added: &[(Sha256Digest, Listed)],
+        removed: &[Sha256Digest],
+        any: bool,
+    ) -> Result<(), KernelError> {
         match &mut self.hashed {
-            Some(hashed) => hashed.replace(entries),
+            Some(hashed) => hashed.change(added, removed, any),
             None => Ok(()),
         }
     }
@@ -85,9 +89,6 @@ impl Tier for KernelMap {
 /// The map of the programs that look up SHA-256; without a filter, for they have nothing cheaper than the digest.
 pub struct HashedMap {
     table: Table,
-    /// What it holds, ascending; more than that after a failure.
-    listed: Vec<(Sha256Digest, Listed)>,
-    unsure: bool,
 }
 
 impl HashedMap {
@@ -96,42 +97,36 @@ impl HashedMap {
     /// # Errors
     /// [`KernelError::BadObject`] where it is missing.
     pub fn take(ebpf: &mut Ebpf) -> Result<Self, KernelError> {
-        Ok(Self {
-            table: Table::take(ebpf)?,
-            listed: Vec::new(),
-            unsure: false,
-        })
+        let table = Table::take(ebpf)?;
+        Ok(Self { table })
     }
 
-    /// Lists these in place of all others, additions first; ascending.
+    /// Lists these, or lists them otherwise, and takes the others off then.
     ///
     /// # Errors
-    /// [`KernelError::Map`]; the next call makes up for it.
-    pub fn replace(&mut self, entries: Vec<(Sha256Digest, Listed)>) -> Result<(), KernelError> {
-        let find = |entries: &[(Sha256Digest, Listed)], digest: &Sha256Digest| {
-            let at = entries.binary_search_by_key(digest, |(digest, _)| *digest);
-            at.ok().and_then(|at| entries.get(at)).map(|entry| entry.1)
-        };
-        let new = |(digest, listed): &&(Sha256Digest, Listed)| {
-            self.unsure || find(&self.listed, digest) != Some(*listed)
-        };
-        let added: Vec<_> = entries.iter().filter(new).copied().collect();
-        self.unsure = true;
-        self.listed.extend(&added);
+    /// [`KernelError::Map`]; to be called again with what is to be there.
+    pub fn change(
+        &mut self,
+        added: &[(Sha256Digest, Listed)],
+        removed: &[Sha256Digest],
+    ) -> Result<(), KernelError> {
         let words = added
             .iter()
             .map(|(digest, listed)| (digest.key(), map_entry(*listed)));
         self.table.add(words)?;
-        let gone = self
-            .listed
-            .iter()
-            .filter(|(digest, _)| find(&entries, digest).is_none());
-        let gone: Vec<_> = gone.map(|(digest, _)| digest.key()).collect();
-        self.table.remove(&gone)?;
-        self.listed = entries;
-        self.unsure = false;
-        Ok(())
+        let gone: Vec<_> = removed.iter().map(Sha256Digest::key).collect();
+        self.table.remove(&gone)
     }
+
+    /// All that the programs find, by what they look it up.
+    pub fn entries(&self) -> impl Iterator<Item = (TokenDigest, MapEntry)> {
+        listed(&self.table)
+    }
+}
+
+fn listed(table: &Table) -> impl Iterator<Item = (TokenDigest, MapEntry)> {
+    let entries = table.entries();
+    entries.filter_map(|(digest, entry)| Some((digest, MapEntry::of_word(entry)?)))
 }
 
 fn map_entry(listed: Listed) -> MapEntry {

@@ -31,6 +31,9 @@ pub(super) struct Activity {
     http2: AtomicBool,
     /// The limit that the client went beyond.
     fault: OnceLock<Closed>,
+    /// How long the client may go on sending a request body of HTTP/1 that is not read to its end, in milliseconds; 0
+    /// where there is none.
+    body_left: AtomicU64,
     /// When the first byte of a request head came; 0 while none is being read.
     head_since: AtomicU64,
     /// When the last request was over.
@@ -49,6 +52,7 @@ impl Activity {
             last_read: AtomicU64::new(1),
             http2: AtomicBool::new(false),
             fault: OnceLock::new(),
+            body_left: AtomicU64::new(0),
             head_since: AtomicU64::new(1),
             idle_since: AtomicU64::new(1),
             write_since: AtomicU64::new(0),
@@ -78,6 +82,24 @@ impl Activity {
     /// The limit that the client went beyond.
     pub(super) fn fault(&self) -> Option<Closed> {
         self.fault.get().copied()
+    }
+
+    /// The rest of a request body of HTTP/1 is not read yet, or will never be: the client may go on sending it for so
+    /// long after the connection's last response.
+    pub(super) fn on_body_left(&self, patience: Duration) {
+        let patience = u64::try_from(patience.as_millis()).unwrap_or(u64::MAX);
+        set(&self.body_left, patience);
+    }
+
+    /// Nothing of the request body is awaited any more.
+    pub(super) fn on_body_done(&self) {
+        set(&self.body_left, 0);
+    }
+
+    /// How long the client may go on sending a body, where one is left.
+    pub(super) fn body_left(&self) -> Option<Duration> {
+        let patience = get(&self.body_left);
+        (patience != 0).then(|| Duration::from_millis(patience))
     }
 
     /// The client takes no more bytes.

@@ -19,7 +19,6 @@ use tokio::time::{Instant, Sleep, sleep};
 
 use super::{
     activity::Activity,
-    client_body::ClientBody,
     connection::Peer,
     inspect::{Form, Verdict},
     refuse::{self, Reason},
@@ -33,9 +32,6 @@ pub(super) enum BodyError {
     /// The client or the upstream broke it off.
     #[error(transparent)]
     Broken(#[from] hyper::Error),
-    /// The same, on a stream of HTTP/2.
-    #[error(transparent)]
-    Stream(#[from] h2::Error),
     /// A listed token was found in it.
     #[error("a listed token")]
     ListedToken,
@@ -49,7 +45,7 @@ pub(super) struct RequestBody(Option<Box<Upload>>);
 
 struct Upload {
     /// Until this is dropped.
-    incoming: Option<ClientBody>,
+    incoming: Option<Incoming>,
     /// Whether what is left of it is read when nobody wants it any more.
     lingers: bool,
     peer: Rc<Peer>,
@@ -121,7 +117,7 @@ impl RequestBody {
     /// What `incoming` brings, noted in `progress`, and not before `hold` is over. On an HTTP/2 stream the rest of it
     /// `lingers`.
     pub(super) fn new(
-        (incoming, lingers): (ClientBody, bool),
+        (incoming, lingers): (Incoming, bool),
         peer: &Rc<Peer>,
         progress: &Rc<Progress>,
         hold: Option<Hold>,
@@ -131,6 +127,10 @@ impl RequestBody {
             return Self::empty();
         }
         let bell = Arc::new(Bell::new(&peer.client.activity));
+        if !lingers {
+            let patience = peer.worker.settings.timeouts.body;
+            peer.client.activity.on_body_left(patience);
+        }
         Self(Some(Box::new(Upload {
             incoming: Some(incoming),
             lingers,
@@ -178,10 +178,16 @@ impl Upload {
         } else {
             self.bell.ring();
         }
-        polled.map(|frame| match frame {
-            Some(frame) => Some(self.pass(frame)),
-            None if self.ends_in_token() => Some(Err(self.block())),
-            None => None,
+        if polled.is_ready() && self.is_end_stream() {
+            self.peer.client.activity.on_body_done();
+        }
+        polled.map(|frame| {
+            if let Some(frame) = frame {
+                return Some(self.pass(frame));
+            }
+            self.incoming = None;
+            self.peer.client.activity.on_body_done();
+            self.ends_in_token().then(|| Err(self.block()))
         })
     }
 
@@ -196,7 +202,10 @@ impl Upload {
         BodyError::ListedToken
     }
 
-    fn pass(&mut self, frame: Result<Frame<Bytes>, BodyError>) -> Result<Frame<Bytes>, BodyError> {
+    fn pass(
+        &mut self,
+        frame: Result<Frame<Bytes>, hyper::Error>,
+    ) -> Result<Frame<Bytes>, BodyError> {
         let frame = frame?;
         self.progress.at.set(Instant::now());
         if self.is_too_slow(&frame) {
@@ -291,8 +300,14 @@ impl Wake for Bell {
 impl Drop for Upload {
     fn drop(&mut self) {
         self.bell.ring();
-        if let Some(rest) = self.incoming.take().filter(|_| self.lingers) {
+        let Some(rest) = self.incoming.take().filter(|rest| !rest.is_end_stream()) else {
+            return;
+        };
+        if self.lingers {
             refuse::linger(&self.peer.worker, rest);
+        } else if self.progress.refused.get() == Some(Reason::SlowBody) {
+            // Its client has had its time.
+            self.peer.client.activity.on_body_done();
         }
     }
 }
@@ -355,6 +370,14 @@ impl ResponseBody {
             source: Source::Upstream(Download { incoming, lease }),
             answering: None,
             stall: None,
+        }
+    }
+
+    /// Our own words; empty where they are an upstream's.
+    pub(super) fn own(&self) -> &[u8] {
+        match &self.source {
+            Source::Own(Some(bytes)) => bytes,
+            Source::Own(None) | Source::Upstream(_) => &[],
         }
     }
 

@@ -28,6 +28,12 @@ pub(super) enum Counter {
     UpstreamRetries,
     /// Upstreams that were left out for a while.
     UpstreamsEjected,
+    /// Times that an upstream was asked whether it is well.
+    HealthChecks,
+    /// Times that it said no, or nothing.
+    HealthChecksFailed,
+    /// Upstreams that are left out for that, until they pass their checks again.
+    UpstreamsDown,
     /// Requests whose connection was handed over to another protocol.
     Upgrades,
 }

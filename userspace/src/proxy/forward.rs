@@ -2,16 +2,15 @@
 
 use std::{pin::pin, rc::Rc, time::Duration};
 
-use http::{HeaderValue, Request, Response, StatusCode, Version, header, request::Parts};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header, request::Parts};
 use hyper::{body::Incoming, client::conn::TrySendError, upgrade::OnUpgrade};
 use tokio::time::{Instant, sleep_until};
 
 use super::{
     body::{Hold, Progress, RequestBody, ResponseBody},
-    client_body::ClientBody,
     connection::Peer,
     counters::Counter,
-    fast, hop,
+    hop,
     refuse::Reason,
     target, tunnel,
     upstream::{Group, Lease, Pool},
@@ -23,7 +22,7 @@ use super::{
 /// Why there is no response.
 pub(super) async fn forward(
     peer: &Rc<Peer>,
-    mut request: Request<ClientBody>,
+    mut request: Request<Incoming>,
 ) -> Result<Response<ResponseBody>, Reason> {
     let upgrade = hop::upgrade(request.version(), request.headers());
     let upgrade = upgrade.map(|protocols| (protocols, hyper::upgrade::on(&mut request)));
@@ -85,7 +84,9 @@ async fn exchange(
 ) -> Result<(Response<Incoming>, Lease), Reason> {
     let counters = &peer.worker.counters;
     counters.add(Counter::Forwarded);
-    let group = peer.routes().find(request.uri(), request.headers());
+    let group = peer
+        .routes()
+        .find(peer.port(), request.uri(), request.headers());
     let (pool, mut lease) = lease(group.ok_or(Reason::NoUpstream)?, upgrade).await?;
     let copy = (lease.is_reused() && is_repeatable(&request)).then(|| copy(&request));
     let failure = match attempt(peer, &pool, &mut lease, request, progress).await {
@@ -215,7 +216,15 @@ async fn within<F: Future>(limit: Duration, progress: &Progress, future: F) -> O
 
 /// Whether sending it twice does no more than sending it once (RFC 9110 section 9.2.2).
 fn is_repeatable(request: &Request<RequestBody>) -> bool {
-    request.body().is_empty() && fast::is_repeatable(request.method().as_str())
+    let idempotent = [
+        Method::GET,
+        Method::HEAD,
+        Method::OPTIONS,
+        Method::TRACE,
+        Method::PUT,
+        Method::DELETE,
+    ];
+    request.body().is_empty() && idempotent.contains(request.method())
 }
 
 fn copy(request: &Request<RequestBody>) -> Request<RequestBody> {

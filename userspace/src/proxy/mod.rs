@@ -7,7 +7,6 @@ mod accept;
 mod activity;
 mod admission;
 mod body;
-mod client_body;
 mod connection;
 mod counters;
 mod date;
@@ -16,7 +15,6 @@ mod fast;
 mod flood;
 mod forward;
 mod hop;
-mod http2;
 mod inspect;
 mod listen;
 mod preamble;
@@ -51,9 +49,9 @@ pub use self::{
     error::ProxyError,
     reload::{Places, ProxyReload},
     settings::{
-        Balance, HealthSettings, Limits, Listen, OwnConnections, Preamble, ProxySettings, Refusal,
-        Route, RouteError, Timeouts, TlsFiles, TlsVersion, Upstream, UpstreamError, UpstreamHttp,
-        UpstreamTlsSettings,
+        Balance, CheckSettings, HealthSettings, Limits, Listen, OwnConnections, Preamble,
+        ProxySettings, Refusal, Route, RouteError, Timeouts, TlsFiles, TlsVersion, Upstream,
+        UpstreamError, UpstreamHttp, UpstreamTlsSettings,
     },
 };
 use crate::{denylist::SetReader, event::EventSink};
@@ -62,6 +60,8 @@ use crate::{denylist::SetReader, event::EventSink};
 pub struct Proxy {
     seeds: Vec<WorkerSeed>,
     counters: Vec<Arc<Counters>>,
+    /// Of what is done beside the workers.
+    apart: Arc<Counters>,
     local_addr: SocketAddr,
     stop: watch::Sender<bool>,
     reload: ProxyReload,
@@ -120,7 +120,7 @@ impl Proxy {
             Some(settings) => Some(Arc::new(ServerTls::new(settings)?)),
             None => None,
         };
-        let routes = RouteSeeds::new(&settings)?;
+        let routes = RouteSeeds::new(&settings, None)?;
         let local_addr = listen::address(&listeners, &settings)?;
         let inspector = Inspector {
             rules: places.rules,
@@ -147,11 +147,12 @@ impl Proxy {
             },
         };
         let seeds: Vec<WorkerSeed> = listeners.into_iter().map(seed).collect();
+        let of_workers = seeds.iter().map(|seed| Arc::clone(&seed.lasting.counters));
+        // The last ones are those of no worker.
+        let apart = Arc::new(Counters::new());
         Ok(Self {
-            counters: seeds
-                .iter()
-                .map(|seed| Arc::clone(&seed.lasting.counters))
-                .collect(),
+            counters: of_workers.chain([Arc::clone(&apart)]).collect(),
+            apart,
             seeds,
             local_addr,
             stop,
@@ -223,6 +224,7 @@ impl Proxy {
             tokio::select! {
                 () = shutdown => {}
                 () = watch => {}
+                () = upstream::check(self.reload.live.subscribe(), self.apart) => {}
             }
         }
         self.stop.send_replace(true);

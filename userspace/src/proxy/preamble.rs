@@ -63,6 +63,21 @@ pub(super) fn header(
     }
 }
 
+/// The same for a connection that is for nobody but us (a health check).
+pub(super) fn of_our_own(version: Preamble) -> Option<Bytes> {
+    match version {
+        Preamble::Off => None,
+        Preamble::V1 => Some(v1::Addresses::Unknown.to_string().into()),
+        Preamble::V2 => {
+            let local = v2::Version::Two | v2::Command::Local;
+            let nobody = v2::Addresses::Unspecified;
+            let header =
+                v2::Builder::with_addresses(local, v2::Protocol::Unspecified, nobody).build();
+            Some(header.unwrap_or_default().into())
+        }
+    }
+}
+
 /// A balancer may speak for a client of another family than its own connection's.
 fn of_one_family(source: SocketAddr, destination: SocketAddr) -> (SocketAddr, SocketAddr) {
     if source.is_ipv4() == destination.is_ipv4() {
@@ -117,5 +132,18 @@ mod tests {
                 assert_eq!(client, Some(source), "{version:?}");
             }
         }
+    }
+
+    #[test]
+    fn a_connection_of_our_own_has_no_client() {
+        for version in [Preamble::V1, Preamble::V2] {
+            let header = of_our_own(version).unwrap();
+            let client = match HeaderResult::parse(&header) {
+                HeaderResult::V1(header) => client_v1(&header.unwrap()),
+                HeaderResult::V2(header) => client_v2(&header.unwrap()),
+            };
+            assert_eq!(client, None, "{version:?}");
+        }
+        assert_eq!(of_our_own(Preamble::Off), None);
     }
 }

@@ -55,7 +55,7 @@ impl ProxyReload {
             own: before.settings.own.clone(),
             ..settings
         };
-        let routes = RouteSeeds::new(&settings)?;
+        let routes = RouteSeeds::new(&settings, Some(&before.routes))?;
         if let (Some(tls), Some(settings)) = (&self.tls, settings.server_tls()) {
             tls.commit(tls.prepare(settings)?);
         }

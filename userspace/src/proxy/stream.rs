@@ -4,16 +4,17 @@ use std::{
     io::{self, IoSlice},
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll, Waker},
+    task::{Context, Poll, Waker, ready},
 };
 
 use tokio::{
-    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpStream, UnixStream},
+    time::{Sleep, sleep},
 };
 use tokio_rustls::TlsStream;
 
-use super::{activity::Activity, flood::Frames, settings::Limits};
+use super::{activity::Activity, counters::Closed, flood::Frames, settings::Limits};
 
 /// A connection, to a client or to an upstream.
 pub(super) enum Transport {
@@ -31,6 +32,19 @@ impl Transport {
         match self {
             Self::Plain(_) | Self::Unix(_) => None,
             Self::Tls(stream) => stream.get_ref().1.alpn_protocol(),
+        }
+    }
+
+    /// Reads bytes as they are on the wire: TLS is over, or nobody wants to know what they say.
+    fn poll_read_raw(
+        &mut self,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self {
+            Self::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Tls(stream) => Pin::new(stream.get_mut().0).poll_read(cx, buf),
         }
     }
 
@@ -52,7 +66,41 @@ pub(super) struct ClientStream {
     frames: Frames,
     /// Read already, and to be read again.
     unread: Vec<u8>,
+    held: Held,
+    rest: Option<Box<Rest>>,
 }
+
+/// What a client goes on sending behind the last response of an HTTP/1 connection.
+///
+/// A socket that is closed with bytes unread is reset, and the reset takes the response out of the hands of a client
+/// that sends a whole body before it reads. So the writing side alone is closed, and what comes is forgotten, until the
+/// client closes too (RFC 9112 section 9.6).
+struct Rest {
+    until: Pin<Box<Sleep>>,
+    buffer: Vec<u8>,
+}
+
+/// Bytes that are forgotten at a time.
+const FORGOTTEN: usize = 16 * 1024;
+
+/// Frames of HTTP/2 on their way to a client.
+///
+/// The library flushes at every frame of some size, and each flush would be a TLS record and a call of the system.
+/// So behind such a frame a flush is put off until the other tasks that are ready have had their turn, which gathers
+/// the frames of all responses that come at a time.
+#[derive(Debug, Default)]
+struct Held {
+    bytes: Vec<u8>,
+    /// How many of them were written.
+    written: usize,
+    /// Whether a frame of some size is among them.
+    large: bool,
+    /// Whether the others have had their turn.
+    due: bool,
+}
+
+/// Bytes that are held at most: a TLS record.
+const HELD: usize = 16 * 1024;
 
 impl ClientStream {
     /// Notes what moves on `transport` in `activity`.
@@ -62,6 +110,8 @@ impl ClientStream {
             activity,
             frames: Frames::new(limits),
             unread: Vec::new(),
+            held: Held::default(),
+            rest: None,
         }
     }
 
@@ -71,7 +121,7 @@ impl ClientStream {
     }
 
     /// Notes what came, and sees that it is within limits.
-    fn note_read(&mut self, bytes: &[u8]) -> io::Result<()> {
+    fn take(&mut self, bytes: &[u8]) -> io::Result<()> {
         if bytes.is_empty() {
             return Ok(());
         }
@@ -86,16 +136,59 @@ impl ClientStream {
         })
     }
 
-    /// Reads as far as it takes to know whether the client speaks HTTP/2; what was read is to be read again.
-    ///
-    /// # Errors
-    /// Where the connection broke.
-    pub(super) async fn speaks_http2(&mut self) -> io::Result<bool> {
-        let mut seen = Vec::new();
-        while !self.frames.is_known() && self.read_buf(&mut seen).await? > 0 {}
-        seen.append(&mut self.unread);
-        self.unread = seen;
-        Ok(self.frames.is_http2())
+    /// Holds what there is room for; says how many bytes that is.
+    fn poll_hold(&mut self, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        if self.held.bytes.len() >= HELD {
+            ready!(self.poll_drain(cx))?;
+        }
+        let before = self.held.bytes.len();
+        // The library gathers small frames itself; a larger one comes as its head and its data.
+        self.held.large |= bufs.len() > 1;
+        for buf in bufs {
+            let room = HELD - self.held.bytes.len();
+            let taken = buf.get(..room).unwrap_or(buf);
+            self.held.bytes.extend_from_slice(taken);
+        }
+        Poll::Ready(Ok(self.held.bytes.len() - before))
+    }
+
+    /// Writes what is held.
+    fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while let Some(rest) = self.held.bytes.get(self.held.written..)
+            && !rest.is_empty()
+        {
+            let written = Pin::new(&mut self.transport).poll_write(cx, rest);
+            match ready!(self.note(written))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                n => self.held.written += n,
+            }
+        }
+        self.held = Held::default();
+        Poll::Ready(Ok(()))
+    }
+
+    /// Reads and forgets what the client sends of a body that was left, until it closes or its time is over.
+    fn poll_forget(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Some(patience) = self.activity.body_left() else {
+            return Poll::Ready(Ok(()));
+        };
+        let rest = self.rest.get_or_insert_with(|| {
+            Box::new(Rest {
+                until: Box::pin(sleep(patience)),
+                buffer: vec![0; FORGOTTEN],
+            })
+        });
+        if rest.until.as_mut().poll(cx).is_ready() {
+            self.activity.on_fault(Closed::BodyTimeout);
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        loop {
+            let mut buffer = ReadBuf::new(&mut rest.buffer);
+            let read = ready!(self.transport.poll_read_raw(cx, &mut buffer));
+            if read.is_err() || buffer.filled().is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+        }
     }
 
     fn note(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
@@ -177,6 +270,8 @@ impl AsyncRead for ClientStream {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        // The connection's next round has begun.
+        self.held.due = !self.held.bytes.is_empty();
         if !self.unread.is_empty() {
             let len = self.unread.len().min(buf.remaining());
             buf.put_slice(self.unread.get(..len).unwrap_or_default());
@@ -185,7 +280,7 @@ impl AsyncRead for ClientStream {
         }
         let before = buf.filled().len();
         let polled = Pin::new(&mut self.transport).poll_read(cx, buf);
-        self.note_read(buf.filled().get(before..).unwrap_or_default())?;
+        self.take(buf.filled().get(before..).unwrap_or_default())?;
         polled
     }
 }
@@ -196,6 +291,9 @@ impl AsyncWrite for ClientStream {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
+        if self.frames.is_http2() {
+            return self.poll_hold(cx, &[IoSlice::new(buf)]);
+        }
         let written = Pin::new(&mut self.transport).poll_write(cx, buf);
         self.note(written)
     }
@@ -205,6 +303,9 @@ impl AsyncWrite for ClientStream {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if self.frames.is_http2() {
+            return self.poll_hold(cx, bufs);
+        }
         let written = Pin::new(&mut self.transport).poll_write_vectored(cx, bufs);
         self.note(written)
     }
@@ -214,10 +315,22 @@ impl AsyncWrite for ClientStream {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !self.held.bytes.is_empty() {
+            let Held { large, due, .. } = self.held;
+            if large && !due && self.held.bytes.len() < HELD {
+                cx.waker().wake_by_ref();
+                return Poll::Ready(Ok(()));
+            }
+            ready!(self.poll_drain(cx))?;
+        }
         Pin::new(&mut self.transport).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.transport).poll_shutdown(cx)
+        if self.rest.is_none() {
+            ready!(self.poll_drain(cx))?;
+            ready!(Pin::new(&mut self.transport).poll_shutdown(cx))?;
+        }
+        self.poll_forget(cx)
     }
 }

@@ -2,7 +2,7 @@
 
 use std::net::Ipv6Addr;
 
-use http::{HeaderValue, StatusCode};
+use http::{HeaderValue, StatusCode, uri::Authority};
 
 use super::{SettingsError, network};
 use crate::{
@@ -11,8 +11,8 @@ use crate::{
     },
     kernel::InterceptSettings,
     proxy::{
-        HealthSettings, Limits, Listen, ProxySettings, Refusal, Timeouts, TlsFiles, Upstream,
-        UpstreamTlsSettings,
+        CheckSettings, HealthSettings, Limits, Listen, ProxySettings, Refusal, Timeouts, TlsFiles,
+        Upstream, UpstreamTlsSettings,
     },
 };
 
@@ -21,10 +21,10 @@ pub(super) fn check(
     args: &ProxyArgs,
     monitor: bool,
 ) -> Result<Option<ProxySettings>, SettingsError> {
-    let listen = match (&args.proxy_listen, args.intercept) {
-        (None, None) => return needless(args),
-        (None, Some(_)) => Listen::Intercepted,
-        (Some(text), intercept) => listen(text, intercept)?,
+    let listen = match (&args.proxy_listen, &args.intercept[..]) {
+        (None, []) => return needless(args),
+        (None, [_, ..]) => Listen::Intercepted,
+        (Some(text), ports) => listen(text, !ports.is_empty())?,
     };
     let tls = pair(
         (args.tls.tls_cert.as_ref(), "--tls-cert"),
@@ -34,9 +34,15 @@ pub(super) fn check(
         without_certificate(&args.tls)?;
     }
     let mut upstreams = urls(&args.upstreams.upstream)?;
-    if let (Some(port), true) = (args.intercept, upstreams.is_empty()) {
-        let scheme = if tls.is_some() { "https" } else { "http" };
-        upstreams.push(format!("{scheme}://localhost:{port}").parse()?);
+    let mut by_port = Vec::new();
+    if upstreams.is_empty() {
+        by_port = services(args, tls.is_some())?;
+        let first = by_port.first().map(|(_, service)| service.clone());
+        upstreams.extend(first);
+    }
+    if by_port.len() == 1 {
+        // It is asked for everything.
+        by_port.clear();
     }
     let Some((upstream, more_upstreams)) = upstreams.split_first() else {
         return Err(needed("--upstream", "--proxy-listen"));
@@ -57,11 +63,13 @@ pub(super) fn check(
             .iter()
             .map(|route| route.trim().parse())
             .collect::<Result<_, _>>()?,
+        by_port,
         balance: args.upstreams.balance,
         health: HealthSettings {
             failures: args.upstreams.upstream_failures,
             eject: args.upstreams.upstream_eject.0,
         },
+        check: check_of(&args.upstreams)?,
         upstream_http: args.upstreams.upstream_http,
         upstream_tls: upstream_tls(&args.upstreams)?,
         upstream_preamble: args.upstreams.upstream_proxy_protocol,
@@ -78,23 +86,37 @@ pub(super) fn check(
 pub(super) fn intercept(args: &ProxyArgs) -> Option<InterceptSettings> {
     let pins = args.intercept_pin.clone();
     let closed = args.intercept_fail == InterceptFail::Closed;
-    Some(InterceptSettings {
-        port: args.intercept?,
+    let ports = ports(args);
+    (!ports.is_empty()).then(|| InterceptSettings {
+        ports,
         closed: closed.then(|| pins.clone()),
         pins,
     })
 }
 
+/// The intercepted ports, each once.
+fn ports(args: &ProxyArgs) -> Vec<u16> {
+    let mut ports = args.intercept.clone();
+    ports.sort_unstable();
+    ports.dedup();
+    ports
+}
+
+/// The services behind them.
+fn services(args: &ProxyArgs, tls: bool) -> Result<Vec<(u16, Upstream)>, SettingsError> {
+    let scheme = if tls { "https" } else { "http" };
+    let service = |port| Ok((port, format!("{scheme}://localhost:{port}").parse()?));
+    ports(args).into_iter().map(service).collect()
+}
+
 /// An address. What is intercepted comes over both families, which only a socket for all addresses takes.
-fn listen(text: &str, intercept: Option<u16>) -> Result<Listen, SettingsError> {
+fn listen(text: &str, intercepts: bool) -> Result<Listen, SettingsError> {
     let listen = text
         .parse()
         .map_err(|_no_address| SettingsError::Listen(text.to_owned()))?;
     match listen {
-        Listen::Address(at) if intercept.is_none() || at.ip() == Ipv6Addr::UNSPECIFIED => {
-            Ok(listen)
-        }
-        Listen::Passed if intercept.is_none() => Ok(listen),
+        Listen::Address(at) if !intercepts || at.ip() == Ipv6Addr::UNSPECIFIED => Ok(listen),
+        Listen::Passed if !intercepts => Ok(listen),
         Listen::Address(_) | Listen::Passed | Listen::Intercepted => {
             Err(SettingsError::InterceptListen(text.to_owned()))
         }
@@ -170,6 +192,32 @@ fn urls(given: &[String]) -> Result<Vec<Upstream>, SettingsError> {
 
 fn networks(flag: &'static str, given: &[String]) -> Result<Vec<ipnet::IpNet>, SettingsError> {
     given.iter().map(|text| network(flag, text)).collect()
+}
+
+/// How servers are checked, where they are.
+fn check_of(args: &UpstreamArgs) -> Result<Option<CheckSettings>, SettingsError> {
+    let Some(path) = args.upstream_check.clone() else {
+        return match args.upstream_check_host {
+            Some(_) => Err(needed("--upstream-check", "--upstream-check-host")),
+            None => Ok(None),
+        };
+    };
+    if !path.as_str().starts_with('/') {
+        return Err(SettingsError::CheckPath(path.to_string()));
+    }
+    if let Some(host) = &args.upstream_check_host
+        && host.parse::<Authority>().is_err()
+    {
+        return Err(SettingsError::CheckHost(host.clone()));
+    }
+    Ok(Some(CheckSettings {
+        path,
+        host: args.upstream_check_host.clone(),
+        interval: args.upstream_check_interval.0,
+        timeout: args.upstream_check_timeout.0,
+        failures: args.upstream_check_failures,
+        passes: args.upstream_check_passes,
+    }))
 }
 
 fn upstream_tls(args: &UpstreamArgs) -> Result<UpstreamTlsSettings, SettingsError> {
@@ -344,6 +392,24 @@ mod tests {
                 "{flag}: {found}"
             );
         }
+        for (flag, line) in [
+            ("--upstream-check-host=h:1", "\"h:1\""),
+            ("--upstream-check-interval=9s", "interval: 9s"),
+            ("--upstream-check-timeout=9s", "timeout: 9s"),
+            ("--upstream-check-failures=9", "failures: 9"),
+            ("--upstream-check-passes=9", "passes: 9"),
+        ] {
+            let with = |more: &[&str]| {
+                let flags = [&["--upstream-check=/up?a"], more].concat();
+                shown(&with(&flags).unwrap())
+            };
+            let (plain, found) = (with(&[]), with(&[flag]));
+            assert!(plain.contains("path: /up?a"), "{plain}");
+            assert!(
+                found.contains(line) && !plain.contains(line),
+                "{flag}: {found}"
+            );
+        }
         let client = shown(&with(&["--upstream-cert=d", "--upstream-key=e"]).unwrap());
         assert!(
             client.contains("\"d\"") && client.contains("\"e\""),
@@ -360,6 +426,20 @@ mod tests {
         let settings = given(&["--intercept=80", "--proxy-listen=[::]:1"]);
         let settings = settings.unwrap().unwrap();
         assert_eq!(settings.upstream.to_string(), "http://localhost");
+        let several = |flags: &[&str]| {
+            let settings = given(flags).unwrap().unwrap();
+            let services = settings.by_port.iter();
+            let services: Vec<_> = services.map(|(port, to)| format!("{port} {to}")).collect();
+            (settings.upstream.to_string(), services)
+        };
+        let (first, services) = several(&["--intercept=8080,80", "--intercept=80"]);
+        assert_eq!(first, "http://localhost");
+        assert_eq!(
+            services,
+            ["80 http://localhost", "8080 http://localhost:8080"]
+        );
+        let (first, services) = several(&["--intercept=1,2", "--upstream=http://a"]);
+        assert_eq!((&*first, services), ("http://a", Vec::new()));
         let settings = given(&["--intercept=80", "--upstream=http://192.0.2.1:80"]);
         let settings = settings.unwrap().unwrap();
         assert_eq!(settings.upstream.to_string(), "http://192.0.2.1");
@@ -371,6 +451,14 @@ mod tests {
             (
                 "--upstream-cert=c",
                 "--upstream-key is needed with --upstream-cert",
+            ),
+            (
+                "--upstream-check=*",
+                "--upstream-check \"*\": a path begins",
+            ),
+            (
+                "--upstream-check-host=a",
+                "--upstream-check is needed with --upstream-check-host",
             ),
             ("--route=a", "--route \"a\" is no route"),
             (

@@ -3,10 +3,12 @@
 use std::{
     fs::File,
     io::{self, ErrorKind, Read},
+    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
     time::SystemTime,
 };
 
+use indicatif::ProgressBar;
 use rayon::iter::{ParallelBridge as _, ParallelIterator as _};
 use zeroize::Zeroizing;
 
@@ -155,7 +157,7 @@ pub struct Records {
     pub claims: Vec<Claims>,
 }
 
-/// Appends the records of a file to `records`.
+/// Appends the records of a file to `records`; moves the bar on by the bytes of text.
 ///
 /// # Errors
 /// Where any line of it is malformed or it can't be read; then nothing is appended.
@@ -163,14 +165,17 @@ pub fn read(
     source: &Source,
     reading: Reading<'_>,
     records: &mut Records,
+    bar: &ProgressBar,
 ) -> Result<Summary, FileError> {
     let held = (
         records.tokens.len(),
         records.hashed.len(),
         records.claims.len(),
     );
-    let result = open(&source.path)
-        .and_then(|(file, written)| read_blocks(source, reading, written, file, records));
+    let result = open(&source.path).and_then(|(file, written)| {
+        let file = Box::new(bar.wrap_read(file));
+        read_blocks(source, reading, written, file, records)
+    });
     if result.is_err() {
         records.tokens.truncate(held.0);
         records.hashed.truncate(held.1);
@@ -199,7 +204,10 @@ pub(super) fn open(path: &Path) -> Result<(Box<dyn Read + Send>, SystemTime), Fi
     let failed = |error| failed(path, error);
     // Asked before opening: to open a named pipe would wait for its writer.
     check_kind(path, &path.metadata().map_err(failed)?)?;
-    let file = File::open(path).map_err(failed)?;
+    // Nor wait where it has become one since.
+    let mut options = File::options();
+    let file = options.read(true).custom_flags(libc::O_NONBLOCK).open(path);
+    let file = file.map_err(failed)?;
     let metadata = file.metadata().map_err(failed)?;
     check_kind(path, &metadata)?;
     if metadata.len() > MAX_FILE {
@@ -333,7 +341,7 @@ fn read_lines(
                 read.summary.entries += 1;
                 read.records.tokens.push(Record::from(&entry));
             }
-            Line::Hashed(record) => {
+            Line::Hashed(record, _said) => {
                 read.summary.entries += 1;
                 read.records.hashed.push(record);
             }
@@ -401,7 +409,8 @@ mod tests {
             grammar: Grammar::Entries,
         };
         let mut records = Records::default();
-        read(&source, READING, &mut records).map(|summary| (records.tokens, summary))
+        let bar = ProgressBar::hidden();
+        read(&source, READING, &mut records, &bar).map(|summary| (records.tokens, summary))
     }
 
     fn with_file<T>(text: &[u8], job: impl FnOnce(&Path) -> T) -> T {

@@ -91,11 +91,20 @@ pub enum LineError {
 #[derive(Debug)]
 pub(super) enum Line<'a> {
     Entry(Entry<'a>),
-    Hashed(HashedRecord),
+    Hashed(HashedRecord, Said<'a>),
     /// What JWTs claim; the entry is that of the conditions.
     Claims(Entry<'a>, Claims),
     Skipped(Skipped),
     Blank,
+}
+
+/// What is said of an entry for people.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Said<'a> {
+    /// Why it is listed.
+    pub(crate) reason: Option<&'a str>,
+    /// Where it was found.
+    pub(crate) source: Option<&'a str>,
 }
 
 /// Reads one line; durations count from `written`.
@@ -126,12 +135,14 @@ pub(super) fn parse<'a>(
         return Err(LineError::BeforeOfToken);
     }
     if grammar == Grammar::Entries && is_hash(token) {
-        return Ok(Line::Hashed(HashedRecord {
+        let record = HashedRecord {
             id: hash(token).ok_or(LineError::Hash)?,
             domain: attributes.kind,
             action: attributes.action.unwrap_or_default(),
             expires: attributes.expires.unwrap_or(Expires::NEVER),
-        }));
+        };
+        let Attributes { reason, source, .. } = attributes;
+        return Ok(Line::Hashed(record, Said { reason, source }));
     }
     if attributes.kind.is_some() {
         return Err(LineError::KindOfToken);
@@ -175,7 +186,7 @@ fn of_claims<'a>(
 }
 
 /// The id that a token's place holds as `sha256:HEX`.
-fn hash(token: &str) -> Option<TokenId> {
+pub(super) fn hash(token: &str) -> Option<TokenId> {
     let digits = token.get(PREFIX.len()..)?.as_bytes();
     let (pairs, rest) = digits.as_chunks::<2>();
     let mut id = [0; 32];
@@ -217,11 +228,11 @@ pub(super) fn split_at_white(text: &str) -> (&str, &str) {
 }
 
 #[derive(Default)]
-pub(super) struct Attributes<'a> {
+struct Attributes<'a> {
     expires: Option<Expires>,
     action: Option<Action>,
-    pub(super) reason: Option<&'a str>,
-    pub(super) source: Option<&'a str>,
+    reason: Option<&'a str>,
+    source: Option<&'a str>,
     kind: Option<Domain>,
     /// In seconds since 1970.
     before: Option<u64>,
@@ -229,7 +240,7 @@ pub(super) struct Attributes<'a> {
 
 const NAMES: [&str; 6] = ["expires", "action", "reason", "source", "kind", "before"];
 
-pub(super) fn attributes(mut rest: &str, written: SystemTime) -> Result<Attributes<'_>, LineError> {
+fn attributes(mut rest: &str, written: SystemTime) -> Result<Attributes<'_>, LineError> {
     let mut attributes = Attributes::default();
     while !rest.is_empty() {
         let (name, value);
@@ -459,7 +470,7 @@ mod tests {
     fn a_hash_stands_in_the_place_of_its_token() {
         let hex = "0123456789abcdefABCDEF00112233445566778899aabbccddeeff0102030405";
         let hashed = |line: &str| match entries(line) {
-            Ok(Line::Hashed(record)) => record,
+            Ok(Line::Hashed(record, _)) => record,
             other => panic!("{line}: {other:?}"),
         };
         let plain = hashed(&format!("sha256:{hex}"));
@@ -501,7 +512,7 @@ mod tests {
         ] {
             match wallarm(line) {
                 Line::Entry(found) => assert_eq!(found.identity, entry("0123456789").identity),
-                other @ (Line::Hashed(_) | Line::Claims(..) | Line::Skipped(_) | Line::Blank) => {
+                other @ (Line::Hashed(..) | Line::Claims(..) | Line::Skipped(_) | Line::Blank) => {
                     panic!("{line:?}: {other:?}")
                 }
             }
@@ -530,7 +541,7 @@ mod tests {
             let Ok(known) = identity else { unreachable!() };
             write_hash(&mut hashes, &known, reason.as_deref(), Some(&source));
             match entries(hashes.trim_end_matches('\n')) {
-                Ok(Line::Hashed(record)) => {
+                Ok(Line::Hashed(record, _)) => {
                     prop_assert_eq!((record.id, record.domain), (known.id, Some(known.domain)));
                 }
                 other => prop_assert!(false, "{other:?}"),

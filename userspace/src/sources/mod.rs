@@ -16,9 +16,9 @@ mod write;
 
 pub use file::{FileError, Records, SkippedLine, Source, Summary, read};
 pub(crate) use gzip::expanded;
-pub(crate) use line::expires;
 pub use line::{Grammar, LineError};
-pub(crate) use upload::{Uploaded, claims, upload};
+pub(crate) use line::{Said, expires};
+pub(crate) use upload::{Uploaded, claims, hashed, upload};
 pub(crate) use visit::{Found, visit};
 pub use watch::{Change, Watch};
 pub(crate) use write::writable;

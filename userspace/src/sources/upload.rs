@@ -5,9 +5,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use super::{
     Grammar, LineError, Reading,
     claims::is_claims,
-    line::{Line, parse, split_at_white},
+    line::{Line, Said, hash, is_hash, parse, split_at_white},
 };
-use crate::denylist::{Action, Claims, Entry, Expires, Identity, Skipped};
+use crate::denylist::{Action, Claims, Entry, Expires, HashedRecord, Identity, Skipped, TokenId};
 
 /// What a line gives.
 #[derive(Debug)]
@@ -17,7 +17,7 @@ pub(crate) enum Uploaded<'a> {
     /// An entry that names claims of JWTs.
     Claims(Entry<'a>, Claims),
     /// An entry that is known by its SHA-256 alone.
-    Hashed,
+    Hashed(HashedRecord, Said<'a>),
     /// It is left out.
     Skipped(Skipped),
     /// Blank, or a comment.
@@ -39,7 +39,7 @@ pub(crate) fn upload<'a>(
             Uploaded::Entry(entry, split_at_white(text.trim_ascii()).0)
         }
         Line::Claims(entry, claims) => Uploaded::Claims(entry, claims),
-        Line::Hashed(_) => Uploaded::Hashed,
+        Line::Hashed(record, said) => Uploaded::Hashed(record, said),
         Line::Skipped(why) => Uploaded::Skipped(why),
         Line::Blank => Uploaded::Blank,
     })
@@ -61,6 +61,12 @@ pub(crate) fn claims(
             Err(error) => Err(error),
         },
     )
+}
+
+/// What stands in the place of a token where it begins with `sha256:`.
+pub(crate) fn hashed(text: &str) -> Option<Result<TokenId, LineError>> {
+    let text = text.trim_ascii();
+    is_hash(text).then(|| hash(text).ok_or(LineError::Hash))
 }
 
 /// Whether nothing is said of an entry but what it is.

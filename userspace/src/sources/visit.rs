@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use super::{
     FileError, LineError, Reading, Source,
     file::{failed, open, unmarked},
-    line::{Line, attributes, parse, split_at_white},
+    line::{Line, Said, parse},
     lines::{Lines, LinesError},
 };
 use crate::denylist::{Claims, Entry, HashedRecord};
@@ -15,8 +15,8 @@ use crate::denylist::{Claims, Entry, HashedRecord};
 pub(crate) enum Found<'a> {
     /// Of a token, or of claims of JWTs.
     Token(Entry<'a>, Option<Claims>),
-    /// Known by its SHA-256 alone; reason and source.
-    Hashed(HashedRecord, Option<&'a str>, Option<&'a str>),
+    /// Known by its SHA-256 alone.
+    Hashed(HashedRecord, Said<'a>),
 }
 
 /// Shows each entry of a file with the number of its line, until there is no need for more.
@@ -47,11 +47,7 @@ pub(crate) fn visit(
         let found = match line.map_err(|error| refused(number, error))? {
             Line::Entry(entry) => Found::Token(entry, None),
             Line::Claims(entry, claims) => Found::Token(entry, Some(claims)),
-            Line::Hashed(record) => {
-                let text = str::from_utf8(text).unwrap_or_default().trim_ascii();
-                let said = attributes(split_at_white(text).1, written).unwrap_or_default();
-                Found::Hashed(record, said.reason, said.source)
-            }
+            Line::Hashed(record, said) => Found::Hashed(record, said),
             Line::Skipped(_) | Line::Blank => continue,
         };
         if visitor(number, found).is_break() {

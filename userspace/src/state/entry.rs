@@ -9,7 +9,8 @@ use std::{
 use tokenblock_ebpf::digest::Domain;
 
 use crate::denylist::{
-    Action, Conditions, Entry, Expires, Fingerprint, Identity, Record, TokenDigest, TokenId,
+    Action, Conditions, Entry, Expires, Fingerprint, HashedRecord, Identity, Record, TokenDigest,
+    TokenId,
 };
 
 /// An entry with what is known of it, but not the token.
@@ -27,11 +28,24 @@ pub struct StoredEntry {
     pub source: Option<String>,
     /// When it was first added, to the second.
     pub added: SystemTime,
-    /// What JWTs must claim, where it is no entry of one token.
-    pub claims: Option<Conditions>,
+    /// What it lists.
+    pub subject: Subject,
 }
 
-/// What entries are stored under, in the order of their [`TokenId`]s: the id and one byte for the domain.
+/// What an entry lists.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Subject {
+    /// A token.
+    Token,
+    /// JWTs that claim this. Apart, since few entries are of that kind and a bulk has very many.
+    Claims(Box<Conditions>),
+    /// A token of which the SHA-256 alone is known, and perhaps as what it was read. Its other identities stand for
+    /// nothing.
+    Hash(Option<Domain>),
+}
+
+/// What entries are stored under, in the order of their [`TokenId`]s: the id and one byte for the domain, and for
+/// whether the id is all that is known.
 ///
 /// Reads and writes as 66 hexadecimal digits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -51,12 +65,19 @@ pub(super) type Row<'a> = (
 impl From<&Identity> for EntryKey {
     fn from(identity: &Identity) -> Self {
         let domain = match identity.domain {
-            Domain::Exact => 0,
-            Domain::Jws => 1,
+            Domain::Exact => EXACT,
+            Domain::Jws => JWS,
         };
         Self::new(&identity.id, domain)
     }
 }
+
+/// The last bytes of keys.
+const EXACT: u8 = 0;
+const JWS: u8 = 1;
+const HASH: u8 = 2;
+const HASH_EXACT: u8 = 3;
+const HASH_JWS: u8 = 4;
 
 impl EntryKey {
     fn new(id: &TokenId, domain: u8) -> Self {
@@ -69,8 +90,30 @@ impl EntryKey {
 
     /// The keys that an id can stand under.
     #[must_use]
-    pub fn of_id(id: &TokenId) -> [Self; 2] {
-        [0, 1].map(|domain| Self::new(id, domain))
+    pub fn of_id(id: &TokenId) -> [Self; 5] {
+        [EXACT, JWS, HASH, HASH_EXACT, HASH_JWS].map(|domain| Self::new(id, domain))
+    }
+
+    /// The key of an entry of which the SHA-256 alone is known.
+    #[must_use]
+    pub fn of_hash(id: &TokenId, domain: Option<Domain>) -> Self {
+        let domain = match domain {
+            None => HASH,
+            Some(Domain::Exact) => HASH_EXACT,
+            Some(Domain::Jws) => HASH_JWS,
+        };
+        Self::new(id, domain)
+    }
+
+    /// The keys of all entries that list a token.
+    #[must_use]
+    pub fn of_token(token: &Identity) -> [Self; 3] {
+        let of_hash = |domain| Self::of_hash(&token.id, domain);
+        [
+            Self::from(token),
+            of_hash(None),
+            of_hash(Some(token.domain)),
+        ]
     }
 
     /// The first eight bytes, as a number of the same order.
@@ -79,14 +122,21 @@ impl EntryKey {
         u64::from_be_bytes(*leading)
     }
 
-    fn parts(&self) -> Option<(TokenId, Domain)> {
+    fn parts(&self) -> Option<(TokenId, Domain, Subject)> {
         let (domain, id) = self.0.split_last()?;
-        let domain = match domain {
-            0 => Domain::Exact,
-            1 => Domain::Jws,
+        let hash = |domain: Option<Domain>| {
+            let subject = Subject::Hash(domain);
+            (domain.unwrap_or(Domain::Exact), subject)
+        };
+        let (domain, subject) = match *domain {
+            EXACT => (Domain::Exact, Subject::Token),
+            JWS => (Domain::Jws, Subject::Token),
+            HASH => hash(None),
+            HASH_EXACT => hash(Some(Domain::Exact)),
+            HASH_JWS => hash(Some(Domain::Jws)),
             _ => return None,
         };
-        Some((TokenId(id.try_into().ok()?), domain))
+        Some((TokenId(id.try_into().ok()?), domain, subject))
     }
 }
 
@@ -140,7 +190,7 @@ impl StoredEntry {
     /// The entry of a row, or `None` where no version wrote such a row.
     pub(super) fn of_row(key: EntryKey, row: &Row<'_>) -> Option<Self> {
         let (digest, fingerprint, action, expires, added, reason, source) = *row;
-        let (id, domain) = key.parts()?;
+        let (id, domain, subject) = key.parts()?;
         let action = [Action::Block, Action::Alert]
             .into_iter()
             .find(|known| *known as u8 == action)?;
@@ -156,20 +206,57 @@ impl StoredEntry {
             reason: reason.map(ToOwned::to_owned),
             source: source.map(ToOwned::to_owned),
             added: UNIX_EPOCH.checked_add(Duration::from_secs(added))?,
-            claims: None,
+            subject,
         })
     }
 
-    /// What the tiers need of it.
+    /// What it is stored under.
     #[must_use]
-    pub fn record(&self) -> Record {
-        Record::from(&Entry {
-            identity: self.identity,
-            action: self.action,
-            expires: self.expires,
-            reason: None,
-            source: None,
-        })
+    pub fn key(&self) -> EntryKey {
+        match self.subject {
+            Subject::Token | Subject::Claims(_) => EntryKey::from(&self.identity),
+            Subject::Hash(domain) => EntryKey::of_hash(&self.identity.id, domain),
+        }
+    }
+
+    /// What the tiers need of it, where they look it up by its keyed digest.
+    #[must_use]
+    pub fn record(&self) -> Option<Record> {
+        match self.subject {
+            Subject::Token | Subject::Claims(_) => Some(Record::from(&Entry {
+                identity: self.identity,
+                action: self.action,
+                expires: self.expires,
+                reason: None,
+                source: None,
+            })),
+            Subject::Hash(_) => None,
+        }
+    }
+
+    /// What they need of it, where its SHA-256 is all that is known.
+    #[must_use]
+    pub fn hashed(&self) -> Option<HashedRecord> {
+        match self.subject {
+            Subject::Token | Subject::Claims(_) => None,
+            Subject::Hash(domain) => Some(HashedRecord {
+                id: self.identity.id,
+                domain,
+                action: self.action,
+                expires: self.expires,
+            }),
+        }
+    }
+
+    /// The identities of an entry whose SHA-256 is all that is known.
+    #[must_use]
+    pub fn identity_of_hash(id: TokenId, domain: Option<Domain>) -> Identity {
+        Identity {
+            domain: domain.unwrap_or(Domain::Exact),
+            id,
+            digest: TokenDigest([0; 16]),
+            fingerprint: Fingerprint(0),
+        }
     }
 
     /// What it becomes when it is given again, now: the newer attributes count, what is only said once stays.

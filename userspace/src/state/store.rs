@@ -15,7 +15,7 @@ use tokenblock_ebpf::digest::{Domain, InstallationKey, TokenDigest};
 
 use super::{
     StateError,
-    entry::{EntryKey, Row, StoredEntry},
+    entry::{EntryKey, Row, StoredEntry, Subject},
 };
 use crate::denylist::Conditions;
 
@@ -27,9 +27,10 @@ const CLAIMS: TableDefinition<'_, &[u8; 33], &[u8]> = TableDefinition::new("clai
 const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
 const FORMAT: &str = "format";
 const KEY: &str = "key";
-/// The format that this version writes; each earlier one is migrated on opening. The first had no claims.
-const CURRENT: u64 = 2;
-const WITHOUT_CLAIMS: u64 = 1;
+/// The format that this version writes; each earlier one is migrated on opening. The first had no claims, the second no
+/// entries of which the SHA-256 alone is known.
+const CURRENT: u64 = 3;
+const OLDER: [u64; 2] = [1, 2];
 /// Bytes of the file that are kept in memory; the tiers hold what is asked for often.
 const CACHE: usize = 16 << 20;
 
@@ -121,7 +122,7 @@ impl Store {
         let format = format.and_then(|bytes| bytes.try_into().ok());
         let format = format.map(u64::from_be_bytes);
         match format {
-            Some(CURRENT | WITHOUT_CLAIMS) => {}
+            Some(found) if found == CURRENT || OLDER.contains(&found) => {}
             Some(found) if found > CURRENT => {
                 let path = self.path.clone();
                 return Err(StateError::Newer {
@@ -135,14 +136,14 @@ impl Store {
         if key.as_deref() != Some(&self.key.0[..]) {
             return Err(StateError::OtherKey(self.path.clone()));
         }
-        if format == Some(WITHOUT_CLAIMS) {
-            self.migrate(database)?;
+        match format {
+            Some(older) if older != CURRENT => self.migrate(database, older),
+            _ => Ok(()),
         }
-        Ok(())
     }
 
-    /// From the first format, whole or not at all.
-    fn migrate(&self, database: &Database) -> Result<(), StateError> {
+    /// From an older format, whole or not at all.
+    fn migrate(&self, database: &Database, from: u64) -> Result<(), StateError> {
         let written = || -> Result<(), redb::Error> {
             let write = database.begin_write()?;
             write.open_table(CLAIMS)?;
@@ -153,7 +154,7 @@ impl Store {
         };
         written().map_err(|error| self.failed(error))?;
         let path = self.path.display();
-        tracing::info!("{path} was migrated from format {WITHOUT_CLAIMS} to {CURRENT}");
+        tracing::info!("{path} was migrated from format {from} to {CURRENT}");
         Ok(())
     }
 
@@ -176,9 +177,9 @@ impl Store {
                 claims.remove(&key.0)?;
             }
             for entry in put {
-                let key = EntryKey::from(&entry.identity);
+                let key = entry.key();
                 entries.insert(&key.0, entry.row())?;
-                if let Some(conditions) = &entry.claims {
+                if let Subject::Claims(conditions) = &entry.subject {
                     claims.insert(&key.0, &conditions.to_bytes()[..])?;
                 }
             }
@@ -316,7 +317,7 @@ fn entry(
     };
     let conditions = Conditions::from_bytes(conditions.value());
     Ok(conditions.map(|conditions| StoredEntry {
-        claims: Some(conditions),
+        subject: Subject::Claims(Box::new(conditions)),
         ..entry
     }))
 }

@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File, OpenOptions},
     io::Read as _,
-    process::Stdio,
+    process::{Child, Command, Stdio},
     thread,
     time::{Duration, SystemTime},
 };
@@ -240,11 +240,40 @@ fn neither_state_nor_answers_hold_the_token() {
 fn many_are_added_in_one_call() {
     let host = Host::new();
     let running = host.start(&[]);
-    host.add(&tokens("bulk-token", 25_000));
+    let list = format!("# of a breach\n\n{}\n", tokens("bulk-token", 25_000));
+    let add = [
+        "deny",
+        "add",
+        "--reason=breach of a partner",
+        "--expires=90d",
+        "-",
+    ];
+    let (code, out, error) = host.call(&add, &list);
+    assert!(code == 0 && out.starts_with("25000 added"), "{out} {error}");
     for n in [0, 9_999, 10_000, 24_999] {
         assert!(running.blocks(&format!("bulk-token-{n:08}")));
     }
     assert_eq!(host.added().len(), 25_000);
+    let (_, out, _) = host.call(&["deny", "check"], "bulk-token-00010000");
+    assert!(out.contains("reason=\"breach of a partner\""), "{out}");
+
+    // All or nothing, and the line is that of what was given.
+    for (bad, code_due, why) in [
+        ("changeme-0001", 65, "taken with --force"),
+        ("tiny", 65, "shorter than the minimum"),
+        ("two words-0001", 65, "white space inside"),
+    ] {
+        let more = tokens("more-token", 11_000);
+        let list = format!("# comment\n{more}\n{bad}\n");
+        let (code, out, error) = host.call(&["deny", "add"], &list);
+        assert!(code == code_due && error.contains(why), "{out} {error}");
+        assert!(out.is_empty() && !error.contains(bad), "{out} {error}");
+        assert!(
+            bad.contains(' ') || error.contains("line 11002: "),
+            "{error}"
+        );
+        assert!(!running.blocks("more-token-00000000"));
+    }
 }
 
 #[test]
@@ -323,8 +352,8 @@ fn reports_and_lists_are_imported_into_a_running_tokenblock() {
     assert!(!format!("{out}{error}").contains("secret"));
     for (line, part) in [
         (
-            format!("sha256:{}", "0".repeat(64)),
-            "line 1: known by its SHA-256 alone",
+            format!("sha256:{}", "0".repeat(63)),
+            "line 1: sha256: takes 64 hexadecimal digits",
         ),
         (
             "holds-token-0001 reason=\"of holds-token-0001\"".to_owned(),
@@ -365,29 +394,51 @@ fn a_long_import_shows_on_a_terminal_how_far_it_is() {
     let host = Host::new();
     let running = host.start(&[]);
     fs::write(host.path("long.list"), tokens("bulk-token", 250_000)).unwrap();
+    let command = host.tokenblock(&["deny", "import", "long.list"]);
+    let (mut child, shown) = on_a_terminal(command);
+    assert!(child.wait().unwrap().success());
+    let shown = shown.join().unwrap();
+    assert!(shown.contains("/4.77 MiB"), "{shown}");
+    assert!(!shown.contains("bulk-token"));
+    assert!(running.blocks("bulk-token-00249999"));
+}
+
+#[test]
+fn a_long_file_shows_at_start_on_a_terminal_how_far_it_is() {
+    let host = Host::new();
+    fs::write(host.path("list"), tokens("file-token", 250_000)).unwrap();
+    let (mut child, shown) = on_a_terminal(host.tokenblock(&Host::RUN));
+    let up = || host.call(&["status"], "").0 == 0;
+    while !up() {
+        assert!(child.try_wait().unwrap().is_none());
+    }
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    assert!(child.wait().unwrap().success());
+    let shown = shown.join().unwrap();
+    assert!(shown.contains("/4.77 MiB"), "{shown}");
+    assert!(!shown.contains("file-token"));
+}
+
+/// Runs a command with its standard error on a terminal; gives all that is shown there.
+fn on_a_terminal(mut command: Command) -> (Child, thread::JoinHandle<String>) {
     let terminal = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
     unlockpt(&terminal).unwrap();
     let name = ptsname(&terminal, Vec::new()).unwrap();
     let end = OpenOptions::new().write(true).open(name.to_str().unwrap());
-    let mut command = host.tokenblock(&["deny", "import", "long.list"]);
-    let mut child = command
+    let child = command
         .env("TERM", "xterm")
         .stdout(Stdio::null())
         .stderr(end.unwrap())
         .spawn()
         .unwrap();
-    drop(command);
     let shown = thread::spawn(move || {
         let mut shown = Vec::new();
         // It ends with an error once nobody holds the other end.
         let _ended = File::from(terminal).read_to_end(&mut shown);
         String::from_utf8_lossy(&shown).into_owned()
     });
-    assert!(child.wait().unwrap().success());
-    let shown = shown.join().unwrap();
-    assert!(shown.contains("/4.77 MiB"), "{shown}");
-    assert!(!shown.contains("bulk-token"));
-    assert!(running.blocks("bulk-token-00249999"));
+    (child, shown)
 }
 
 /// A JWT that ends by itself at this second.

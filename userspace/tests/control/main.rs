@@ -12,6 +12,7 @@ mod claims;
 mod commands;
 mod crashes;
 mod disk;
+mod hashes;
 mod peers;
 mod receivers;
 mod remote;

@@ -145,11 +145,20 @@ fn tokens_in_forms_are_refused_where_forms_are_judged() {
     let form = format!("a=b&access_token={LISTED}");
     assert_eq!(off.curl("/", &["-d", &form]).body, form);
     let tier = Tier::plain(origin.address, |s| s.limits.form_bytes = 1000);
+    let other = "content-type: application/x-www-form-urlencoded";
     for args in [
         &["-d", &form][..],
         &["-d", &format!("{form}&c=d")],
         &["-d", &form, "-H", "Transfer-Encoding: chunked"],
         &["-d", &form, "--http2-prior-knowledge"],
+        // Which of several types is meant depends on who reads it.
+        &["-d", &form, "-H", "Content-Type: text/plain", "-H", other],
+        &[
+            "-d",
+            &form,
+            "-H",
+            "Content-Type: text/plain;a=b, Application/X-WWW-form-urlencoded; c",
+        ],
     ] {
         let reply = tier.curl("/", args);
         assert_eq!(reply.status, 403, "{args:?} {reply:?}");

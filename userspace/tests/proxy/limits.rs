@@ -2,7 +2,7 @@
 
 use std::{
     io::{Read as _, Write as _},
-    net::TcpStream,
+    net::{Shutdown, TcpStream},
     time::Duration,
 };
 
@@ -166,6 +166,47 @@ fn a_body_that_drips() {
     }
 }
 
+/// The head of an upload that no buffer on the way holds, with a listed token or without.
+fn upload(token: &str) -> String {
+    format!(
+        "POST / HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer {token}\r\nContent-Length: {LARGE}\r\n\r\n"
+    )
+}
+
+/// More than the sockets on the way hold.
+const LARGE: usize = 16 << 20;
+
+/// Clients that send all before they read come to an answer that was given before.
+#[test]
+fn an_answer_is_not_lost_behind_a_body_that_nobody_reads() {
+    let full = raw_origin(|_, mut upstream| {
+        head_alone(&mut upstream);
+        upstream.send("HTTP/1.1 413 Too Much\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
+        upstream.0.shutdown(Shutdown::Write).unwrap();
+        upstream.rest();
+    });
+    // How often connections to upstreams are looked through for those that are over.
+    let tier = Tier::plain(full, |s| s.timeouts.upstream_idle = SOON);
+    for (token, status) in [(LISTED, 403), ("another", 413)] {
+        let mut client = tier.connect();
+        client.send(&upload(token)).send(&"x".repeat(LARGE));
+        let reply = client.rest();
+        assert!(reply.starts_with(&format!("HTTP/1.1 {status} ")), "{reply}");
+    }
+}
+
+#[test]
+fn a_refused_body_without_an_end() {
+    let origin = Origin::echo();
+    let tier = tier(&origin, |s| s.timeouts.body = SOON);
+    let mut client = tier.connect();
+    client.send(&upload(LISTED)).until("listed_token");
+    while client.0.write_all(&[b'x'; 1 << 10]).is_ok() {
+        std::thread::sleep(SOON / 50);
+    }
+    counted_and_served(&tier, "proxy_closed_body_timeout");
+}
+
 /// Reads a head and nothing that follows it.
 fn head_alone(stream: &mut Raw) {
     let (mut head, mut byte) = (Vec::new(), [0]);
@@ -177,8 +218,6 @@ fn head_alone(stream: &mut Raw) {
 
 #[test]
 fn an_upstream_that_takes_its_time_is_not_the_clients_fault() {
-    // More than the sockets on the way hold.
-    const LARGE: usize = 16 << 20;
     let upstream = raw_origin(|_, mut upstream| {
         head_alone(&mut upstream);
         std::thread::sleep(SOON * 8);

@@ -7,6 +7,7 @@
     reason = "a test that panics has failed"
 )]
 
+mod checks;
 mod inspection;
 mod lifecycle;
 mod limits;
@@ -14,7 +15,6 @@ mod messages;
 mod plain;
 mod preamble;
 mod routes;
-mod streams;
 mod support;
 mod tls;
 mod upstream;

@@ -27,7 +27,7 @@ use crate::{
     import::{Addition, Finding, Plan},
     keeper::{Mode, Request},
     sources::writable,
-    state::StoredEntry,
+    state::{StoredEntry, Subject},
 };
 
 /// Requests that are worked on at once; senders try again later.
@@ -129,7 +129,8 @@ async fn list(desk: &Desk, findings: Vec<Finding>, counter: Counter) -> Result<P
     let identifying = desk.identifying();
     let entry = |addition: &Addition| {
         let text = |text: &str| Some(writable(text).into_owned()).filter(|text| !text.is_empty());
-        let identity = identifying.token(&addition.secret)?;
+        // Whatever it looks like, it is a token.
+        let identity = identifying.text(&addition.secret)?;
         Ok(StoredEntry {
             identity,
             action: Action::Block,
@@ -137,7 +138,7 @@ async fn list(desk: &Desk, findings: Vec<Finding>, counter: Counter) -> Result<P
             reason: addition.reason().as_deref().and_then(text),
             source: text(&addition.tools.join(",")),
             added: to_the_second(now),
-            claims: None,
+            subject: Subject::Token,
         })
     };
     let entries: Vec<_> = plan

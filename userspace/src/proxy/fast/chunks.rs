@@ -30,7 +30,7 @@ enum At {
 
 /// Reads a body that comes in pieces.
 #[derive(Clone, Debug)]
-pub(in crate::proxy) struct Chunks {
+pub(super) struct Chunks {
     at: At,
     /// Bytes of the chunk that are still to come.
     left: u64,
@@ -39,7 +39,7 @@ pub(in crate::proxy) struct Chunks {
 
 /// Not a chunked body.
 #[derive(Debug, PartialEq, Eq)]
-pub(in crate::proxy) struct Malformed;
+pub(super) struct Malformed;
 
 impl Chunks {
     /// At the start of a body.

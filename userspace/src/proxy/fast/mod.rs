@@ -6,11 +6,9 @@
 //! malformed or large) is left to hyper with every byte that was read, and the connection stays there. So one
 //! place alone decides what odd messages mean, and nothing here has to guess.
 
-mod answer;
 mod buffers;
 mod chunks;
 mod exchange;
-mod framing;
 mod request;
 mod response;
 
@@ -27,17 +25,11 @@ use tokio::{
     time::{Instant, Sleep, sleep_until},
 };
 
+pub(super) use self::buffers::Buffers;
 use self::{
-    answer::Answered,
+    buffers::Buffer,
+    exchange::Broken,
     request::{Plain, Reading},
-};
-pub(super) use self::{
-    buffers::{Buffer, Buffers},
-    chunks::Malformed,
-    exchange::{Answer, Asker, Broken, Failure, ask, read},
-    framing::Framing,
-    request::{Forward, Kind, is_repeatable, kind, write_line},
-    response::{Head, Parsed},
 };
 use super::{body::Answering, connection::Peer, counters::Closed, refuse, stream::ClientStream};
 
@@ -49,7 +41,7 @@ pub(super) enum Outcome {
     /// The connection is over.
     Over,
     /// A request came that is not plain; it is the next to be read.
-    NotPlain(ClientStream),
+    NotPlain(Box<ClientStream>),
 }
 
 /// A client connection of which all requests were plain so far.
@@ -83,7 +75,7 @@ pub(super) async fn serve(
         let request = match lane.next().await? {
             Next::Request(request) => request,
             Next::End => return Ok(Outcome::Over),
-            Next::NotPlain => return Ok(Outcome::NotPlain(lane.into_client())),
+            Next::NotPlain => return Ok(Outcome::NotPlain(Box::new(lane.into_client()))),
         };
         lane.answer(request, alarm.as_mut()).await?;
         if lane.ending.get() {
@@ -164,13 +156,11 @@ impl Lane<'_> {
         }
         let reason = match request {
             Plain::Refused(reason) => reason,
-            Plain::Forward(forward) => {
-                match (Answered { lane: self, alarm }).exchange(forward).await {
-                    Ok(()) => return Ok(()),
-                    Err(Broken::Upstream(reason)) => reason,
-                    Err(Broken::Client(closed)) => return Err(closed),
-                }
-            }
+            Plain::Forward(forward) => match self.exchange(forward, alarm).await {
+                Ok(()) => return Ok(()),
+                Err(Broken::Upstream(reason)) => reason,
+                Err(Broken::Client(closed)) => return Err(closed),
+            },
         };
         self.peer.worker.counters.refuse(reason);
         let mut out = Buffer::empty(&self.peer.worker.buffers);

@@ -29,15 +29,15 @@ pub(super) enum Plain {
 }
 
 /// A clean request on its way to an upstream.
-pub(in crate::proxy) struct Forward {
+pub(super) struct Forward {
     /// As the upstream gets it.
-    pub(in crate::proxy) head: Buffer,
+    pub(super) head: Buffer,
     /// Who may serve it.
-    pub(in crate::proxy) group: Rc<Group>,
+    pub(super) group: Rc<Group>,
     /// Whether its answer has no body, whatever its fields say.
-    pub(in crate::proxy) is_head: bool,
+    pub(super) is_head: bool,
     /// Whether it can be sent twice (RFC 9110 section 9.2.2).
-    pub(in crate::proxy) is_repeatable: bool,
+    pub(super) is_repeatable: bool,
 }
 
 /// What of the fields the rewriting needs to know.
@@ -78,7 +78,7 @@ pub(super) fn read(peer: &Peer, input: &[u8]) -> Reading {
     if peer.inspect_plain(query, judged) == Verdict::Block {
         return Reading::Plain(Plain::Refused(Reason::ListedToken), len);
     }
-    let Some(group) = peer.routes().find_for(host, path) else {
+    let Some(group) = peer.routes().find_for(peer.port(), host, path) else {
         return Reading::Plain(Plain::Refused(Reason::NoUpstream), len);
     };
     let mut head = Buffer::empty(&peer.worker.buffers);
@@ -89,7 +89,10 @@ pub(super) fn read(peer: &Peer, input: &[u8]) -> Reading {
         head,
         group: Rc::clone(group),
         is_head: method == "HEAD",
-        is_repeatable: is_repeatable(method),
+        is_repeatable: matches!(
+            method,
+            "GET" | "HEAD" | "OPTIONS" | "TRACE" | "PUT" | "DELETE"
+        ),
     };
     Reading::Plain(Plain::Forward(forward), len)
 }
@@ -117,24 +120,14 @@ fn plain<'b>(fields: &[Header<'b>]) -> Option<Fields<'b>> {
     Some(Fields { host: host? })
 }
 
-/// Whether it can be sent twice (RFC 9110 section 9.2.2).
-pub(in crate::proxy) fn is_repeatable(method: &str) -> bool {
-    matches!(
-        method,
-        "GET" | "HEAD" | "OPTIONS" | "TRACE" | "PUT" | "DELETE"
-    )
-}
-
-/// What a field means to a plain request.
-pub(in crate::proxy) enum Kind {
+enum Kind {
     Host,
     Connection,
     NotPlain,
     Other,
 }
 
-/// What a field of this name means to a plain request.
-pub(in crate::proxy) fn kind(name: &str) -> Kind {
+fn kind(name: &str) -> Kind {
     // Most fields are told by their length.
     let is = |known: &str| name.eq_ignore_ascii_case(known);
     match name.len() {
@@ -151,8 +144,7 @@ pub(in crate::proxy) fn kind(name: &str) -> Kind {
     }
 }
 
-/// Writes the first line of a request.
-pub(in crate::proxy) fn write_line(out: &mut Vec<u8>, method: &str, target: &str) {
+fn write_line(out: &mut Vec<u8>, method: &str, target: &str) {
     out.extend_from_slice(method.as_bytes());
     out.push(b' ');
     out.extend_from_slice(target.as_bytes());
@@ -167,7 +159,6 @@ fn write_fields(out: &mut Vec<u8>, peer: &Peer, fields: &[Header<'_>], host: &[u
             hop::write_field(out, field.name, field.value);
         }
     }
-    let said = || fields.iter().map(|field| (field.name, field.value));
-    peer.client.provenance.write(out, said, host, "1.1");
+    peer.client.provenance.write(out, fields, host);
     out.extend_from_slice(b"\r\n");
 }

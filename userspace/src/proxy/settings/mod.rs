@@ -15,7 +15,7 @@ use std::{
 
 use bytes::Bytes;
 use clap::ValueEnum;
-use http::{HeaderValue, StatusCode};
+use http::{HeaderValue, StatusCode, uri::PathAndQuery};
 use ipnet::IpNet;
 
 pub(super) use self::upstream::Host;
@@ -53,10 +53,14 @@ pub struct ProxySettings {
     pub more_upstreams: Vec<Upstream>,
     /// Requests that go elsewhere. Default: none.
     pub routes: Vec<Route>,
+    /// Requests that came to these ports and that no route is for: who takes them in place of `upstream`. Default: none.
+    pub by_port: Vec<(u16, Upstream)>,
     /// How one of several servers is chosen. Default: least connections.
     pub balance: Balance,
     /// When a server among several is left out.
     pub health: HealthSettings,
+    /// How servers are asked whether they are well. Default: they aren't.
+    pub check: Option<CheckSettings>,
     /// Which HTTP is spoken there. Default: HTTP/1.1.
     pub upstream_http: UpstreamHttp,
     /// How an `https` upstream is reached.
@@ -82,14 +86,14 @@ pub trait OwnConnections: fmt::Debug + Send + Sync {
     /// Whether those to this destination are intercepted.
     fn are_to(&self, destination: SocketAddr) -> bool;
 
-    /// One is made from this end on.
+    /// One is made from this end on to such a destination.
     ///
     /// # Errors
     /// Where that can't be noted, and the connection must not be made.
-    fn begin(&self, source: SocketAddr) -> io::Result<()>;
+    fn begin(&self, source: SocketAddr, destination: SocketAddr) -> io::Result<()>;
 
     /// It is made, or could not be.
-    fn end(&self, source: SocketAddr);
+    fn end(&self, source: SocketAddr, destination: SocketAddr);
 }
 
 /// Where clients connect to.
@@ -179,6 +183,23 @@ pub struct HealthSettings {
     pub failures: u32,
     /// How long it is ejected, until one request may try it. Default: 10 s.
     pub eject: Duration,
+}
+
+/// How servers are asked whether they are well. One that says no, or nothing, gets no requests, though it be the only one.
+#[derive(Clone, Debug)]
+pub struct CheckSettings {
+    /// What is asked for; any answer of 2xx or 3xx is a yes.
+    pub path: PathAndQuery,
+    /// The host that is asked for. Default: the server's own name.
+    pub host: Option<String>,
+    /// From one check to the next. Default: 5 s.
+    pub interval: Duration,
+    /// For the whole of a check: connection, handshake, head of the answer. Default: 2 s.
+    pub timeout: Duration,
+    /// Checks in a row that it must fail to be left out; the very first is enough. Default: 3.
+    pub failures: u32,
+    /// Checks in a row that it must pass to be back. Default: 2.
+    pub passes: u32,
 }
 
 /// How an `https` upstream is reached.
@@ -285,8 +306,10 @@ impl ProxySettings {
             upstream,
             more_upstreams: Vec::new(),
             routes: Vec::new(),
+            by_port: Vec::new(),
             balance: Balance::default(),
             health: HealthSettings::default(),
+            check: None,
             upstream_http: UpstreamHttp::default(),
             upstream_tls: UpstreamTlsSettings::default(),
             upstream_preamble: Preamble::default(),
@@ -389,6 +412,21 @@ impl Default for HealthSettings {
         Self {
             failures: 3,
             eject: Duration::from_secs(10),
+        }
+    }
+}
+
+impl CheckSettings {
+    /// Checks of this path with every default.
+    #[must_use]
+    pub fn new(path: PathAndQuery) -> Self {
+        Self {
+            path,
+            host: None,
+            interval: Duration::from_secs(5),
+            timeout: Duration::from_secs(2),
+            failures: 3,
+            passes: 2,
         }
     }
 }

@@ -7,6 +7,8 @@ use super::{Upstream, UpstreamError};
 /// Requests for a host and under a path, and the servers that take them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Route {
+    /// Where the client has connected to; none stands for all.
+    pub(in crate::proxy) port: Option<u16>,
     /// In lower case, without a port; none stands for all.
     pub(in crate::proxy) host: Option<String>,
     /// Starts with `/`; it and all that lies under it.
@@ -29,11 +31,22 @@ pub enum RouteError {
 }
 
 impl Route {
-    /// Whether it is for a request with this `Host` field and this path.
-    pub(in crate::proxy) fn is_for(&self, host: &[u8], path: &str) -> bool {
+    /// A route for all requests that came to this port, or for all.
+    pub(in crate::proxy) fn rest(port: Option<u16>, upstreams: Vec<Upstream>) -> Self {
+        Self {
+            port,
+            host: None,
+            path: "/".to_owned(),
+            upstreams,
+        }
+    }
+
+    /// Whether it is for a request that came to this port, with this `Host` field and this path.
+    pub(in crate::proxy) fn is_for(&self, port: u16, host: &[u8], path: &str) -> bool {
         let named = |name: &String| without_port(host).eq_ignore_ascii_case(name.as_bytes());
         let under = path.strip_prefix(self.path.trim_end_matches('/'));
-        self.host.as_ref().is_none_or(named)
+        self.port.is_none_or(|own| own == port)
+            && self.host.as_ref().is_none_or(named)
             && under.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     }
 }
@@ -52,6 +65,7 @@ impl FromStr for Route {
             None => (from, "/".to_owned()),
         };
         Ok(Self {
+            port: None,
             host: (!host.is_empty()).then(|| host.to_ascii_lowercase()),
             path,
             upstreams: to.split(',').map(str::parse).collect::<Result<_, _>>()?,
@@ -79,14 +93,16 @@ mod tests {
     fn a_route_is_for_a_host_and_what_lies_under_a_path() {
         let route: Route = "Shop.example/api=http://a:1,unix:/s".parse().unwrap();
         assert_eq!(route.upstreams.len(), 2);
-        assert!(route.is_for(b"shop.EXAMPLE:8443", "/api"));
-        assert!(route.is_for(b"shop.example", "/api/x"));
-        assert!(!route.is_for(b"shop.example", "/apix"));
-        assert!(!route.is_for(b"other.example", "/api"));
+        assert!(route.is_for(443, b"shop.EXAMPLE:8443", "/api"));
+        assert!(route.is_for(443, b"shop.example", "/api/x"));
+        assert!(!route.is_for(443, b"shop.example", "/apix"));
+        assert!(!route.is_for(443, b"other.example", "/api"));
         let any: Route = "/=http://a".parse().unwrap();
-        assert!(any.is_for(b"[::1]:80", "/x") && any.is_for(b"", "/"));
+        assert!(any.is_for(443, b"[::1]:80", "/x") && any.is_for(443, b"", "/"));
         let six: Route = "[::1]=http://a".parse().unwrap();
-        assert!(six.is_for(b"[::1]:80", "/x") && six.is_for(b"[::1]", "/x"));
+        assert!(six.is_for(443, b"[::1]:80", "/x") && six.is_for(443, b"[::1]", "/x"));
+        let one = Route::rest(Some(8443), Vec::new());
+        assert!(one.is_for(8443, b"h", "/x") && !one.is_for(443, b"h", "/x"));
         let error = |text: &str| text.parse::<Route>().unwrap_err();
         assert!(matches!(error("a"), RouteError::NoEquals(_)));
         assert!(matches!(error("=http://a"), RouteError::Empty(_)));

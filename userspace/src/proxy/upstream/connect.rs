@@ -91,7 +91,7 @@ async fn connect_unseen(address: SocketAddr, own: &dyn OwnConnections) -> io::Re
         }
         Err(error) => return Err(error),
     }
-    let note = Note::begin(own, socket.local_addr()?)?;
+    let note = Note::begin(own, socket.local_addr()?, address)?;
     let connected = socket.connect(address).await;
     drop(note);
     connected
@@ -101,17 +101,26 @@ async fn connect_unseen(address: SocketAddr, own: &dyn OwnConnections) -> io::Re
 struct Note<'a> {
     own: &'a dyn OwnConnections,
     source: SocketAddr,
+    destination: SocketAddr,
 }
 
 impl<'a> Note<'a> {
-    fn begin(own: &'a dyn OwnConnections, source: SocketAddr) -> io::Result<Self> {
-        own.begin(source)?;
-        Ok(Self { own, source })
+    fn begin(
+        own: &'a dyn OwnConnections,
+        source: SocketAddr,
+        destination: SocketAddr,
+    ) -> io::Result<Self> {
+        own.begin(source, destination)?;
+        Ok(Self {
+            own,
+            source,
+            destination,
+        })
     }
 }
 
 impl Drop for Note<'_> {
     fn drop(&mut self) {
-        self.own.end(self.source);
+        self.own.end(self.source, self.destination);
     }
 }

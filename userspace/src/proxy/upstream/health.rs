@@ -23,6 +23,8 @@ pub(super) enum State {
     Probe,
     /// It does not.
     Ejected,
+    /// It says itself that it can't, or is silent: it is not asked, whatever the others do.
+    Down,
 }
 
 impl Health {

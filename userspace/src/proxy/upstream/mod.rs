@@ -1,5 +1,6 @@
 //! Connections to the upstream, kept for the next request of the same worker.
 
+mod check;
 mod connect;
 mod health;
 mod http1;
@@ -20,8 +21,16 @@ use http::{Request, Response};
 use hyper::{body::Incoming, client::conn::TrySendError};
 use tokio::time::{Instant, timeout};
 
-pub(super) use self::route::{Group, RouteSeeds, Routes};
-use self::{health::Health, http1::Link};
+use self::{
+    check::Condition,
+    health::{Health, State},
+    http1::Link,
+    route::ServerSeed,
+};
+pub(super) use self::{
+    check::run as check,
+    route::{Group, RouteSeeds, Routes},
+};
 use super::{
     body::RequestBody,
     counters::{Counter, Counters},
@@ -35,6 +44,8 @@ use super::{
 pub(super) struct Pool {
     upstream: Upstream,
     standing: Rc<Standing>,
+    /// What its checks say, where it is checked.
+    condition: Arc<Condition>,
     /// What is sent before anything else: whom the connections are for.
     preamble: Option<Bytes>,
     settings: Arc<ProxySettings>,
@@ -100,18 +111,14 @@ enum Connection {
 
 impl Pool {
     /// A pool without connections.
-    pub(super) fn new(
-        upstream: Upstream,
-        settings: Arc<ProxySettings>,
-        tls: Option<UpstreamTls>,
-        counters: Arc<Counters>,
-    ) -> Rc<Self> {
+    fn new(server: &ServerSeed, settings: Arc<ProxySettings>, counters: Arc<Counters>) -> Rc<Self> {
         Rc::new(Self {
-            upstream,
+            upstream: server.upstream.clone(),
             standing: Rc::default(),
+            condition: Arc::clone(&server.condition),
             preamble: None,
             settings,
-            tls,
+            tls: server.tls.clone(),
             counters,
             idle: RefCell::default(),
             bare: RefCell::default(),
@@ -126,6 +133,7 @@ impl Pool {
         Rc::new(Self {
             upstream: self.upstream.clone(),
             standing: Rc::clone(&self.standing),
+            condition: Arc::clone(&self.condition),
             preamble: Some(preamble),
             settings: Arc::clone(&self.settings),
             tls: self.tls.clone(),
@@ -288,6 +296,14 @@ impl Pool {
     /// Requests that are not over yet.
     fn active(&self) -> usize {
         self.standing.active.get()
+    }
+
+    /// Whether to ask it now.
+    fn state(&self) -> State {
+        if self.condition.is_down() {
+            return State::Down;
+        }
+        self.standing.health.state()
     }
 
     fn on_probe(&self) {

@@ -5,7 +5,7 @@ use std::{cell::Cell, rc::Rc, sync::Arc};
 use bytes::Bytes;
 use http::{HeaderMap, Uri, header};
 
-use super::{Pool, health::State};
+use super::{Pool, check::Condition, health::State};
 use crate::proxy::{
     counters::Counters,
     error::ProxyError,
@@ -18,7 +18,13 @@ use crate::proxy::{
 #[derive(Clone)]
 pub(in crate::proxy) struct RouteSeeds(Arc<[(Route, Vec<ServerSeed>)]>);
 
-type ServerSeed = (Upstream, Option<UpstreamTls>);
+/// A server that takes requests, as all workers have it.
+#[derive(Clone)]
+pub(super) struct ServerSeed {
+    pub(super) upstream: Upstream,
+    pub(super) tls: Option<UpstreamTls>,
+    pub(super) condition: Arc<Condition>,
+}
 
 /// The routes of one worker, those that say most first.
 pub(in crate::proxy) struct Routes(Vec<(Route, Rc<Group>)>);
@@ -31,40 +37,78 @@ pub(in crate::proxy) struct Group {
 }
 
 impl RouteSeeds {
-    /// The routes of the settings; requests that none is for go to `upstream`.
+    /// The routes of the settings; requests that none is for go to `upstream`. What the checks of servers say is known
+    /// from `before`, the routes that these are to replace.
     ///
     /// # Errors
     /// Where a file that an upstream needs can't be used.
-    pub(in crate::proxy) fn new(settings: &ProxySettings) -> Result<Self, ProxyError> {
+    pub(in crate::proxy) fn new(
+        settings: &ProxySettings,
+        before: Option<&Self>,
+    ) -> Result<Self, ProxyError> {
+        let checked = settings.check.is_some();
+        let before = before.filter(|_| checked).map(Self::servers);
+        // An upstream of several routes is one.
+        let mut servers: Vec<ServerSeed> = before.unwrap_or_default();
         let mut upstreams = vec![settings.upstream.clone()];
         upstreams.extend(settings.more_upstreams.iter().cloned());
-        let rest = Route {
-            host: None,
-            path: "/".to_owned(),
-            upstreams,
-        };
-        let mut routes: Vec<&Route> = settings.routes.iter().chain([&rest]).collect();
+        let of_port =
+            |(port, upstream): &(u16, Upstream)| Route::rest(Some(*port), vec![upstream.clone()]);
+        let rest: Vec<Route> = settings.by_port.iter().map(of_port).collect();
+        let rest: Vec<Route> = rest
+            .into_iter()
+            .chain([Route::rest(None, upstreams)])
+            .collect();
+        let mut routes: Vec<&Route> = settings.routes.iter().chain(&rest).collect();
         routes.sort_by_key(|route| (route.host.is_none(), std::cmp::Reverse(route.path.len())));
         let seed = |route: &Route| {
-            let servers = route.upstreams.iter().map(|u| server_seed(u, settings));
+            let seeds = route.upstreams.iter().map(|upstream| {
+                let known = servers.iter().find(|known| known.upstream == *upstream);
+                let condition = known.map(|known| Arc::clone(&known.condition));
+                let seed = server_seed(upstream, settings, condition.unwrap_or_default())?;
+                servers.push(seed.clone());
+                Ok(seed)
+            });
             Ok((
                 route.clone(),
-                servers.collect::<Result<Vec<_>, ProxyError>>()?,
+                seeds.collect::<Result<Vec<_>, ProxyError>>()?,
             ))
         };
         let seeds = routes.into_iter().map(seed);
         Ok(Self(seeds.collect::<Result<Vec<_>, ProxyError>>()?.into()))
     }
+
+    /// Every server, once.
+    pub(super) fn servers(&self) -> Vec<ServerSeed> {
+        let mut servers: Vec<ServerSeed> = Vec::new();
+        for server in self.0.iter().flat_map(|(_, servers)| servers) {
+            if servers
+                .iter()
+                .all(|known| known.upstream != server.upstream)
+            {
+                servers.push(server.clone());
+            }
+        }
+        servers
+    }
 }
 
-fn server_seed(upstream: &Upstream, settings: &ProxySettings) -> Result<ServerSeed, ProxyError> {
+fn server_seed(
+    upstream: &Upstream,
+    settings: &ProxySettings,
+    condition: Arc<Condition>,
+) -> Result<ServerSeed, ProxyError> {
     let tls = if upstream.is_tls() {
         let (tls, http) = (&settings.upstream_tls, settings.upstream_http);
         Some(UpstreamTls::new(upstream, tls, http)?)
     } else {
         None
     };
-    Ok((upstream.clone(), tls))
+    Ok(ServerSeed {
+        upstream: upstream.clone(),
+        tls,
+        condition,
+    })
 }
 
 impl Routes {
@@ -75,10 +119,8 @@ impl Routes {
         counters: &Arc<Counters>,
     ) -> Self {
         let group = |servers: &[ServerSeed]| {
-            let pool = |(upstream, tls): &ServerSeed| {
-                let (settings, counters) = (Arc::clone(settings), Arc::clone(counters));
-                Pool::new(upstream.clone(), settings, tls.clone(), counters)
-            };
+            let pool =
+                |server: &ServerSeed| Pool::new(server, Arc::clone(settings), Arc::clone(counters));
             Rc::new(Group {
                 servers: servers.iter().map(pool).collect(),
                 balance: settings.balance,
@@ -111,19 +153,32 @@ impl Routes {
         )
     }
 
-    /// Who serves this request; the last route is for all that no other is for.
-    pub(in crate::proxy) fn find(&self, uri: &Uri, headers: &HeaderMap) -> Option<&Rc<Group>> {
+    /// Who serves this request that came to `port`; the last route is for all that no other is for.
+    pub(in crate::proxy) fn find(
+        &self,
+        port: u16,
+        uri: &Uri,
+        headers: &HeaderMap,
+    ) -> Option<&Rc<Group>> {
         // The usual settings have one route: nothing to compare.
         if let [(_, only)] = &self.0[..] {
             return Some(only);
         }
         let host = headers.get(header::HOST).map_or(&b""[..], |h| h.as_bytes());
-        self.find_for(host, uri.path())
+        self.find_for(port, host, uri.path())
     }
 
     /// The same by the host and the path.
-    pub(in crate::proxy) fn find_for(&self, host: &[u8], path: &str) -> Option<&Rc<Group>> {
-        let found = self.0.iter().find(|(route, _)| route.is_for(host, path));
+    pub(in crate::proxy) fn find_for(
+        &self,
+        port: u16,
+        host: &[u8],
+        path: &str,
+    ) -> Option<&Rc<Group>> {
+        let found = self
+            .0
+            .iter()
+            .find(|(route, _)| route.is_for(port, host, path));
         found.map(|(_, group)| group)
     }
 
@@ -141,7 +196,7 @@ impl Group {
 
     /// Why no server took a request, the last one for `last`: there is none, where all of several are left out.
     pub(in crate::proxy) fn exhausted(&self, last: Reason) -> Reason {
-        let is_out = |server: &Rc<Pool>| server.standing.health.state() != State::Well;
+        let is_out = |server: &Rc<Pool>| server.state() != State::Well;
         if self.servers.len() < 2 || !self.servers.iter().all(is_out) {
             return last;
         }
@@ -155,19 +210,15 @@ impl Group {
         Reason::NoUpstream
     }
 
-    /// The server to ask: one that is due for a probe, or one of those that are well. Where none is, any: a
-    /// request that fails costs no more than one that is refused.
+    /// The server to ask: one that is due for a probe, or one of those that are well. Where none is, any that isn't known
+    /// to be down: a request that fails costs no more than one that is refused.
     pub(in crate::proxy) fn pick(&self) -> Option<&Rc<Pool>> {
         if let [only] = &self.servers[..] {
-            return Some(only);
+            return (!only.condition.is_down()).then_some(only);
         }
         let turn = self.next.get();
         self.next.set(turn.wrapping_add(1));
-        let states: Vec<State> = self
-            .servers
-            .iter()
-            .map(|s| s.standing.health.state())
-            .collect();
+        let states: Vec<State> = self.servers.iter().map(|s| s.state()).collect();
         let with = |wanted| {
             let servers = self.servers.iter().zip(&states);
             servers
@@ -180,7 +231,10 @@ impl Group {
         }
         let well: Vec<&Rc<Pool>> = with(State::Well).collect();
         let candidates = if well.is_empty() {
-            self.servers.iter().collect()
+            self.servers
+                .iter()
+                .filter(|s| !s.condition.is_down())
+                .collect()
         } else {
             well
         };
