@@ -41,8 +41,11 @@ pub struct Rules {
     pub fingerprint: FingerprintSeed,
     /// Candidates shorter than this many bytes are not looked up.
     pub min_len: u64,
-    /// Chosen so that no two names share a slot.
+    /// With it the hash of a name begins. All rules have the same, so that a name of which a part was read under others is
+    /// found under these.
     pub name_seed: u64,
+    /// Chosen so that no two names share a slot.
+    spread: u64,
     names: [Slot; SLOTS],
     /// Bits of the hashes of all beginnings of header names.
     beginnings: [u64; BEGINNINGS],
@@ -67,12 +70,26 @@ impl Rules {
     /// Rules for these locations; a location's id is its index.
     ///
     /// # Errors
-    /// [`RulesError`] where a name can't be a location. A name given twice (or twice up to folding) keeps its
-    /// first id.
+    /// As [`Rules::numbered`].
     pub fn new(
         key: &InstallationKey,
         min_len: u64,
         locations: &[(LocationKind, &[u8])],
+    ) -> Result<Self, RulesError> {
+        let id = |index| LocationId::try_from(index).unwrap_or(NO_LOCATION);
+        Self::numbered(key, min_len, locations, id)
+    }
+
+    /// Rules for these locations; `id` gives the id of the one at an index.
+    ///
+    /// # Errors
+    /// [`RulesError`] where a name can't be a location. A name given twice (or twice up to folding) keeps its
+    /// first id.
+    pub fn numbered(
+        key: &InstallationKey,
+        min_len: u64,
+        locations: &[(LocationKind, &[u8])],
+        id: impl Fn(usize) -> LocationId,
     ) -> Result<Self, RulesError> {
         if locations.len() > MAX_LOCATIONS {
             return Err(RulesError::TooMany);
@@ -85,19 +102,20 @@ impl Rules {
             fingerprint: FingerprintSeed::new(key),
             min_len,
             name_seed: 0,
+            spread: 1,
             names: [Slot {
                 hash: 0,
                 location: 0,
             }; SLOTS],
             beginnings: [0; BEGINNINGS],
         };
-        for seed in 0..1_000_000 {
-            rules.name_seed = seed;
+        for spread in (1..2_000_000).step_by(2) {
+            rules.spread = spread;
             rules.names = [Slot {
                 hash: 0,
                 location: 0,
             }; SLOTS];
-            if rules.fill(locations) {
+            if rules.fill(locations, &id) {
                 rules.note_beginnings(b"cookie");
                 rules.note_beginnings(b"content-length");
                 rules.note_beginnings(b"pri");
@@ -112,19 +130,24 @@ impl Rules {
         Err(RulesError::NoSeed)
     }
 
-    fn fill(&mut self, locations: &[(LocationKind, &[u8])]) -> bool {
+    fn fill(
+        &mut self,
+        locations: &[(LocationKind, &[u8])],
+        id: &impl Fn(usize) -> LocationId,
+    ) -> bool {
         self.put(LocationKind::Header, b"cookie", COOKIE_HEADER)
             && self.put(LocationKind::Header, b"content-length", CONTENT_LENGTH)
-            && locations.iter().enumerate().all(|(id, (kind, name))| {
-                self.put(*kind, name, LocationId::try_from(id).unwrap_or(NO_LOCATION))
-            })
+            && locations
+                .iter()
+                .enumerate()
+                .all(|(index, (kind, name))| self.put(*kind, name, id(index)))
             // A location that is called so comes first.
             && self.put(LocationKind::Header, b"pri", HTTP2_METHOD)
     }
 
     fn put(&mut self, kind: LocationKind, name: &[u8], location: LocationId) -> bool {
         let hash = NameHash::of(kind, self.name_seed, name);
-        let slot = &mut self.names[slot_of(hash)];
+        let slot = &mut self.names[slot_of(hash, self.spread)];
         if slot.hash != 0 {
             return slot.hash == hash;
         }
@@ -155,7 +178,7 @@ impl Rules {
     #[inline(always)]
     #[must_use]
     pub fn find(&self, hash: u64) -> LocationId {
-        let slot = &self.names[slot_of(hash)];
+        let slot = &self.names[slot_of(hash, self.spread)];
         if slot.hash == hash {
             slot.location as LocationId
         } else {
@@ -165,8 +188,8 @@ impl Rules {
 }
 
 #[inline(always)]
-fn slot_of(hash: u64) -> usize {
-    (hash >> 56) as usize & (SLOTS - 1)
+fn slot_of(hash: u64, spread: u64) -> usize {
+    (hash.wrapping_mul(spread) >> 56) as usize & (SLOTS - 1)
 }
 
 /// Where [`Rules::may_begin`] looks.

@@ -71,8 +71,9 @@ const TABLE_FLAGS: usize = (BPF_F_MMAPABLE | BPF_F_INNER_MAP) as usize;
 /// Written through memory that userspace shares.
 const PAGE_FLAGS: usize = BPF_F_MMAPABLE as usize;
 
-#[map]
-static RULES: Array<Rules> = Array::with_max_entries(1, 0);
+/// One value, that another takes the place of while the programs run.
+#[btf_map]
+static RULES: ArrayOfMaps<BtfArray<Rules, 1, 0>, 1> = ArrayOfMaps::new();
 #[map]
 static SETTINGS: Array<Settings> = Array::with_max_entries(1, 0);
 #[map]
@@ -127,7 +128,7 @@ static REPLIES: PerCpuArray<Replies> = PerCpuArray::with_max_entries(2, 0);
 /// The rules.
 #[inline(always)]
 pub fn rules() -> Option<&'static Rules> {
-    RULES.get(0)
+    RULES.get_value(0, &0)
 }
 
 /// The settings.

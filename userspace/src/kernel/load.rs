@@ -9,7 +9,7 @@ use std::{
 use aya::{
     Ebpf, EbpfLoader,
     maps::{
-        Array, MapData,
+        Array, ArrayOfMaps, MapData,
         lpm_trie::{Key, LpmTrie},
     },
     programs::{Program, ProgramError, SchedClassifier, Xdp},
@@ -63,7 +63,7 @@ pub fn load(request: &Load<'_>) -> Result<Ebpf, KernelError> {
         .map_max_entries("EXEMPT", len_of(request.exempt))
         .load(programs(request.variant)?)
         .map_err(KernelError::from_load)?;
-    set(&mut ebpf, "RULES", *request.rules)?;
+    NewRules::make(request.rules)?.put(&mut ebpf)?;
     set(&mut ebpf, "SETTINGS", request.settings)?;
     set(&mut ebpf, "PORTS", *request.ports)?;
     exempt(&mut ebpf, request.exempt)?;
@@ -72,6 +72,35 @@ pub fn load(request: &Load<'_>) -> Result<Ebpf, KernelError> {
     }
     verify(&mut ebpf)?;
     Ok(ebpf)
+}
+
+/// Rules for programs, on their way there.
+pub(super) struct NewRules(Array<MapData, Rules>);
+
+impl NewRules {
+    /// Has the kernel hold them.
+    ///
+    /// # Errors
+    /// [`KernelError::Map`] where it has no memory.
+    pub(super) fn make(rules: &Rules) -> Result<Self, KernelError> {
+        let mut array = Array::create(1, 0)?;
+        array.set(0, *rules, 0)?;
+        Ok(Self(array))
+    }
+
+    /// Puts them in the place of those in force: each packet is judged by the ones or the others. Once this returns none is
+    /// judged by the others any more.
+    ///
+    /// # Errors
+    /// [`KernelError::BadObject`] where the programs have no such place.
+    pub(super) fn put(&self, ebpf: &mut Ebpf) -> Result<(), KernelError> {
+        let what = "RULES";
+        let map = ebpf.map_mut(what).ok_or(KernelError::BadObject { what })?;
+        let mut outer: ArrayOfMaps<&mut MapData, Array<MapData, Rules>> =
+            ArrayOfMaps::try_from(map)?;
+        outer.set(0, &self.0, 0)?;
+        Ok(())
+    }
 }
 
 /// Loads the classifiers, all at once: the verifier takes a tenth of a second and more for each.
