@@ -15,7 +15,7 @@ use rustix::time::{ClockId, clock_gettime};
 use tokenblock::{
     denylist::{Listed, ProxySet, Tier as _, TokenDigest},
     kernel::{
-        Counts, KernelMap, flows,
+        Counts, KernelMap, LiveSettings, flows,
         load::{Load, classifier, load},
         map::HashedMap,
         object::Variant,
@@ -147,7 +147,10 @@ impl Programs {
             flows::take(&mut ebpf, &rules, setup.variant)?;
         }
         let denylist = match setup.variant {
-            Variant::Keyed => Entries::Keyed(Box::new(KernelMap::take(&mut ebpf, settings)?)),
+            Variant::Keyed => {
+                let settings = LiveSettings::take(&mut ebpf, settings)?;
+                Entries::Keyed(Box::new(KernelMap::take(&mut ebpf, settings)?))
+            }
             Variant::Sha256 => Entries::Sha256(Box::new(HashedMap::take(&mut ebpf)?)),
         };
         let counts = PerCpuArray::try_from(ebpf.take_map("COUNTS").context("no COUNTS")?)?;

@@ -4,7 +4,9 @@ mod table;
 mod tokens;
 
 pub use table::{all, binary};
-pub use tokens::{OPAQUE, TOKENS, Token, digests, hashed, hashed_list_file, list_file, listed};
+pub use tokens::{
+    DOTTED, OPAQUE, TOKENS, Token, digests, hashed, hashed_list_file, list_file, listed,
+};
 
 use tokenblock_ebpf::location::LocationKind;
 

@@ -32,7 +32,7 @@ use crate::{
     },
     key::StoredKey,
     progress,
-    sources::{Change, FileError, Reading, Records, Source, Summary, Watch, read},
+    sources::{Change, FileError, MinLength, Reading, Records, Source, Summary, Watch, read},
     state::{Additions, Expired},
     wiping::give_back,
 };
@@ -49,7 +49,7 @@ pub struct Sources {
     /// For the digests.
     pub key: StoredKey,
     /// Entries shorter than this many bytes are skipped.
-    pub min_token_length: u64,
+    pub min_token_length: MinLength,
     /// How long after its `exp` a JWT leaves by itself, where it does.
     pub jwt_expiry: Option<Duration>,
 }
@@ -147,7 +147,7 @@ impl Sources {
     fn read_each(&self, bar: &ProgressBar) -> Gathered {
         let reading = Reading {
             key: self.key.get(),
-            min_token_length: self.min_token_length,
+            min_token_length: self.min_token_length.get(),
             jwt_expiry: self.jwt_expiry,
         };
         let mut gathered = Gathered::default();
@@ -487,7 +487,7 @@ mod tests {
                     .map(|path| Source { path, grammar })
                     .collect(),
                 key: StoredKey::load_or_create(folder.path()).unwrap(),
-                min_token_length: 8,
+                min_token_length: 8.into(),
                 jwt_expiry: None,
             };
             let loaded = sources
@@ -637,7 +637,7 @@ mod tests {
                 grammar: Grammar::Entries,
             }],
             key: StoredKey::load_or_create(folder.path()).unwrap(),
-            min_token_length: 8,
+            min_token_length: 8.into(),
             jwt_expiry: None,
         };
         let loaded = sources

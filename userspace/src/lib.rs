@@ -16,6 +16,7 @@ pub mod kernel;
 pub mod key;
 pub mod log;
 mod look;
+pub mod places;
 mod progress;
 pub mod proxy;
 pub mod reload;

@@ -2,14 +2,21 @@
 
 use std::{env, sync::Arc};
 
+use tokio::sync::mpsc;
+
 use crate::{
     cli::{
         Cli, CliError, Command,
         given::{Change, Given},
     },
+    control::Backing,
+    keeper::Request,
+    kernel::{InterceptSettings, KernelError, KernelTier},
     key::StoredKey,
-    proxy::{Places, ProxyError, ProxyReload},
+    places::Places,
+    proxy::{ProxyError, ProxyReload, ProxySettings},
     settings::{Settings, SettingsError, Surroundings},
+    sources::MinLength,
 };
 
 /// Why settings that were read again are not in force.
@@ -24,6 +31,9 @@ pub enum ReloadError {
     /// What they name can't be used.
     #[error(transparent)]
     Proxy(#[from] ProxyError),
+    /// The kernel tier can't take them.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
     /// The command line is not one that runs anything.
     #[error("the command line is not that of `tokenblock run`")]
     NotRun,
@@ -33,11 +43,14 @@ pub enum ReloadError {
 pub struct InForce {
     given: Given,
     key: StoredKey,
-    min_token_length: u64,
-    has_kernel: bool,
+    /// What the locations are called, by their ids, now and before.
+    names: Arc<[Arc<str>]>,
+    min_token_length: MinLength,
     /// The ports that are intercepted until the end: where their requests go follows from them.
     intercept: Vec<u16>,
     proxy: Option<ProxyReload>,
+    /// Who reads the files.
+    keeper: mpsc::Sender<Request>,
 }
 
 /// What came of reading the settings again; flags, each without its dashes.
@@ -50,19 +63,23 @@ pub struct Outcome {
 }
 
 impl InForce {
-    /// What the process was started with, before it is used up.
+    /// What the process was started with, with the parts that follow a change of it.
     #[must_use]
-    pub fn new(given: Given, settings: &Settings, key: StoredKey) -> Self {
+    pub fn new(
+        given: Given,
+        intercept: Option<&InterceptSettings>,
+        places: &Places,
+        backing: &Backing,
+        key: StoredKey,
+    ) -> Self {
         Self {
             given,
             key,
-            min_token_length: settings.min_token_length,
-            has_kernel: settings.kernel.is_some(),
-            intercept: settings
-                .intercept
-                .as_ref()
-                .map_or_else(Vec::new, |intercept| intercept.ports.clone()),
+            names: Arc::clone(&places.locations),
+            min_token_length: backing.min_token_length.clone(),
+            intercept: intercept.map_or_else(Vec::new, |intercept| intercept.ports.clone()),
             proxy: None,
+            keeper: backing.keeper.clone(),
         }
     }
 
@@ -71,15 +88,16 @@ impl InForce {
         self.proxy = Some(proxy);
     }
 
-    /// Reads the settings again, and puts those in force that can be.
+    /// Reads the settings again, and puts those in force that can be: in the proxy tier and in `kernel`.
     ///
     /// # Errors
     /// [`ReloadError`]; nothing has changed then.
-    pub fn reload(&mut self) -> Result<Outcome, ReloadError> {
+    pub fn reload(&mut self, kernel: Option<&mut KernelTier>) -> Result<Outcome, ReloadError> {
         let Command::Run(mut args) = Cli::read(env::args_os())?.command else {
             return Err(ReloadError::NotRun);
         };
         let given = args.given.clone();
+        let monitor = args.monitor;
         args.proxy.intercept.clone_from(&self.intercept);
         let settings = Settings::check(*args, &Surroundings::of_process())?;
         let differing = self.given.changes(&given);
@@ -88,7 +106,7 @@ impl InForce {
             .partition(|flag| self.takes(flag, &settings));
         let outcome = Outcome { changed, at_start };
         if !outcome.changed.is_empty() {
-            self.apply(settings)?;
+            self.apply(settings, monitor, kernel)?;
         }
         self.given.take(&given, &outcome.changed);
         Ok(outcome)
@@ -96,32 +114,52 @@ impl InForce {
 
     /// Whether a change of this setting can be put in force now.
     fn takes(&self, flag: &str, settings: &Settings) -> bool {
-        let (Some(running), Some(wanted)) = (&self.proxy, &settings.proxy) else {
-            return false;
-        };
-        if running.has_tls() != wanted.tls.is_some() && ["tls-cert", "tls-key"].contains(&flag) {
-            return false;
-        }
         match Change::of(flag) {
             Change::AtReload => true,
-            Change::AtReloadOfProxy => !self.has_kernel,
+            Change::AtReloadOfProxy => match (&self.proxy, &settings.proxy) {
+                (Some(running), Some(wanted)) => {
+                    running.has_tls() == wanted.tls.is_some()
+                        || !["tls-cert", "tls-key"].contains(&flag)
+                }
+                _ => false,
+            },
             Change::AtStart => false,
         }
     }
 
-    fn apply(&self, settings: Settings) -> Result<(), ReloadError> {
-        let (Some(running), Some(wanted)) = (&self.proxy, settings.proxy) else {
-            return Ok(());
+    /// First all that can fail, then the rest: no tier takes what another refuses.
+    fn apply(
+        &mut self,
+        settings: Settings,
+        monitor: bool,
+        kernel: Option<&mut KernelTier>,
+    ) -> Result<(), ReloadError> {
+        let least = settings.min_token_length;
+        let places = settings
+            .locations
+            .places(&self.names, self.key.get(), least)?;
+        let prepared = match &self.proxy {
+            Some(running) => {
+                let wanted = settings.proxy.unwrap_or_else(|| running.settings());
+                let wanted = ProxySettings { monitor, ..wanted };
+                let prepared = running.prepare(wanted, Some(places.clone()))?;
+                Some((running, prepared))
+            }
+            None => None,
         };
-        let places = if self.has_kernel {
-            None
-        } else {
-            let locations = &settings.locations;
-            Some(Places {
-                rules: Arc::new(locations.rules(self.key.get(), self.min_token_length)?),
-                locations: locations.names(),
-            })
-        };
-        Ok(running.apply(wanted, places)?)
+        if let Some(kernel) = kernel {
+            kernel.change(&places, monitor)?;
+        }
+        if let Some((running, prepared)) = prepared {
+            running.commit(prepared);
+        }
+        self.names = places.locations;
+        if self.min_token_length.get() != least {
+            self.min_token_length.set(least);
+            // Not waited for: the keeper may itself wait for the kernel tier. Without one the process is on its way out.
+            let keeper = self.keeper.clone();
+            tokio::spawn(async move { keeper.send(Request::ReadAgain).await.is_ok() });
+        }
+        Ok(())
     }
 }

@@ -27,11 +27,12 @@ use crate::{
     kernel::{InterceptSettings, Interception, KernelMap, KernelTier, error::KernelError},
     key::StoredKey,
     log::Log,
-    proxy::{OwnConnections, Places, Proxy, ProxyCounters, ProxyError, ProxyReload, ProxySettings},
+    places::Places,
+    proxy::{OwnConnections, Proxy, ProxyCounters, ProxyError, ProxyReload, ProxySettings},
     reload::{InForce, Outcome},
     settings::{KernelSettings, Settings, Surroundings},
     sightings::Sightings,
-    sources::Watch,
+    sources::{MinLength, Watch},
     state::{Additions, StateFolder, Store},
     wiping::keep_little,
 };
@@ -124,17 +125,10 @@ impl Tiers {
         let key = StoredKey::load_or_create(&settings.state_dir)?;
         let additions = Store::open(&settings.state_dir, key.get())
             .and_then(|store| Additions::open(store, now))?;
-        let mut in_force = InForce::new(
-            given,
-            &settings,
-            StoredKey::load_or_create(&settings.state_dir)?,
-        );
-        let rules = Arc::new(
-            settings
-                .locations
-                .rules(key.get(), settings.min_token_length)?,
-        );
-        let names = settings.locations.names();
+        let places = settings
+            .locations
+            .places(&[], key.get(), settings.min_token_length)?;
+        let min_token_length = MinLength::from(settings.min_token_length);
         // Before the files are read, so that no change is missed.
         let paths = settings.denylist.iter().map(|source| source.path.clone());
         let watch = Watch::new(paths.collect());
@@ -142,7 +136,7 @@ impl Tiers {
         let sources = Sources {
             files: settings.denylist,
             key,
-            min_token_length: settings.min_token_length,
+            min_token_length: min_token_length.clone(),
             jwt_expiry: settings.jwt_expiry,
         };
         let sightings = Sightings::start(&settings.state_dir);
@@ -153,23 +147,17 @@ impl Tiers {
         warn_of_claims(loaded.claims, settings.proxy.is_some());
         let (tier, map) = match &settings.kernel {
             Some(kernel) => {
-                let names = Arc::clone(&names);
-                let (tier, map) =
-                    KernelTier::start(kernel, &rules, hashed > 0, names, events.clone())?;
+                let (tier, map) = KernelTier::start(kernel, &places, hashed > 0, events.clone())?;
                 (Some(tier), Some(map))
             }
             None => (None, None),
         };
         let keeper = Keeper::<KernelMap>::start(sources, loaded, map).map_err(Failure::from)?;
-        let places = Places {
-            rules,
-            locations: names,
-        };
         let proxy = match settings.proxy {
             Some(proxy) => Some(ReadyProxy::bind(
                 proxy,
-                settings.intercept,
-                places,
+                settings.intercept.clone(),
+                places.clone(),
                 keeper.reader(),
                 events,
             )?),
@@ -184,13 +172,20 @@ impl Tiers {
         let key = StoredKey::load_or_create(&settings.state_dir)?;
         let backing = Backing {
             key,
-            min_token_length: settings.min_token_length,
+            min_token_length,
             jwt_expiry: settings.jwt_expiry,
             sources: files,
             sightings: sightings.clone(),
             keeper: requests,
             tiers: questions,
         };
+        let mut in_force = InForce::new(
+            given,
+            settings.intercept.as_ref(),
+            &places,
+            &backing,
+            StoredKey::load_or_create(&settings.state_dir)?,
+        );
         let control = Control::bind(&settings.control, backing)?;
         if let Some(address) = control.remote_address() {
             tracing::info!(%address, "the control API is served over TLS");
@@ -261,7 +256,8 @@ impl Tiers {
 
     /// Reads the settings again. It takes as long as reading a few files does.
     fn reload(&mut self) {
-        match self.in_force.reload() {
+        let kernel = self.kernel.as_mut().map(|kernel| &mut kernel.tier);
+        match self.in_force.reload(kernel) {
             Ok(Outcome { changed, at_start }) => {
                 tracing::info!(changed = changed.join(","), "the settings were read again");
                 if !at_start.is_empty() {

@@ -17,8 +17,8 @@ use std::{
 use ipnet::IpNet;
 use tokenblock_ebpf::{
     digest::InstallationKey,
-    location::LocationKind,
-    rules::{MAX_LOCATIONS, MAX_NAME, Rules, RulesError},
+    location::{LocationId, LocationKind},
+    rules::{MAX_LOCATIONS, MAX_NAME, NO_LOCATION, Rules, RulesError},
     verdict::Policies,
 };
 
@@ -28,9 +28,13 @@ use crate::{
     cli::{Attach, Direction, LogFormat, LogLevel, OnHit, RunArgs, Xdp},
     control::{ControlSettings, ControlSettingsError},
     kernel::InterceptSettings,
+    places::Places,
     proxy::{ProxySettings, RouteError, UpstreamError},
     sources::{Grammar, Source},
 };
+
+/// Most names that ids are kept for.
+const MAX_IDS: usize = 0xf000;
 
 /// The settings of `tokenblock run`.
 #[derive(Clone, Debug)]
@@ -488,21 +492,45 @@ impl Locations {
         }
         let locations = Self(locations);
         // The names are checked where they are used; the key doesn't matter to them.
-        locations.rules(&InstallationKey([0; 16]), args.min_token_length)?;
+        locations.places(&[], &InstallationKey([0; 16]), args.min_token_length)?;
         Ok(locations)
     }
 
-    /// The rules by which both tiers find these locations.
+    /// The rules by which both tiers find these locations, and their names. `known` has the names by the ids that they have had
+    /// so far; they keep them, so that these places can take the place of others while tokenblock runs.
     ///
     /// # Errors
     /// Where there are too many, or a name can't be one of its kind; not for checked settings.
-    pub fn rules(
+    pub fn places(
         &self,
+        known: &[Arc<str>],
         key: &InstallationKey,
         min_token_length: u64,
-    ) -> Result<Rules, SettingsError> {
-        let names: Vec<_> = self.0.iter().map(|l| (l.kind, l.name.as_bytes())).collect();
-        Rules::new(key, min_token_length, &names).map_err(|error| self.explain(error))
+    ) -> Result<Places, SettingsError> {
+        let mut names = if known.len() < MAX_IDS {
+            known.to_vec()
+        } else {
+            // An event of the moment may get a wrong name, after a thousand changes of all names.
+            Vec::new()
+        };
+        let ids: Vec<LocationId> = self
+            .names()
+            .iter()
+            .map(|name| {
+                let index = names.iter().position(|known| known == name);
+                if index.is_none() {
+                    names.push(Arc::clone(name));
+                }
+                LocationId::try_from(index.unwrap_or(names.len() - 1)).unwrap_or(NO_LOCATION)
+            })
+            .collect();
+        let locations: Vec<_> = self.0.iter().map(|l| (l.kind, l.name.as_bytes())).collect();
+        let id = |index| ids.get(index).copied().unwrap_or(NO_LOCATION);
+        let rules = Rules::numbered(key, min_token_length, &locations, id);
+        Ok(Places {
+            rules: Arc::new(rules.map_err(|error| self.explain(error))?),
+            locations: names.into(),
+        })
     }
 
     fn explain(&self, error: RulesError) -> SettingsError {

@@ -25,5 +25,6 @@ mod refused_starts;
 mod reload;
 mod secrecy;
 mod segments;
+mod settings;
 mod upstreams;
 mod verdicts;

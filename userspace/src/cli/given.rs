@@ -13,9 +13,9 @@ pub struct Given(BTreeMap<String, Vec<OsString>>);
 /// When a change of a setting counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// When the settings are read again.
+    /// When the settings are read again, for both tiers.
     AtReload,
-    /// The same, unless there is a kernel tier.
+    /// The same; it is of the proxy tier alone.
     AtReloadOfProxy,
     /// At the next start.
     AtStart,
@@ -30,12 +30,13 @@ const AT_START: [&str; 6] = [
     "intercept-fail",
     "intercept-pin",
 ];
-/// What both tiers have to agree on, and the kernel programs are given at the start.
-const OF_BOTH_TIERS: [&str; 6] = [
+/// What both tiers have to agree on.
+const OF_BOTH_TIERS: [&str; 7] = [
     "monitor",
     "header",
     "cookie",
     "query",
+    "min-token-length",
     "apifw-denylist-tokens-header-name",
     "apifw-denylist-tokens-cookie-name",
 ];
@@ -45,14 +46,14 @@ impl Change {
     #[must_use]
     pub fn of(flag: &str) -> Self {
         if OF_BOTH_TIERS.contains(&flag) {
-            return Self::AtReloadOfProxy;
+            return Self::AtReload;
         }
         let proxy = ProxyArgs::augment_args(Command::new(""));
         let is_proxys = proxy
             .get_arguments()
             .any(|arg| arg.get_long() == Some(flag));
         if is_proxys && !AT_START.contains(&flag) {
-            Self::AtReload
+            Self::AtReloadOfProxy
         } else {
             Self::AtStart
         }
@@ -129,12 +130,13 @@ mod tests {
             assert!(flags.contains(flag), "{flag}");
         }
         for (flag, change) in [
-            ("route", Change::AtReload),
-            ("timeout-idle", Change::AtReload),
-            ("tls-cert", Change::AtReload),
+            ("route", Change::AtReloadOfProxy),
+            ("timeout-idle", Change::AtReloadOfProxy),
+            ("tls-cert", Change::AtReloadOfProxy),
             ("workers", Change::AtStart),
             ("interface", Change::AtStart),
-            ("header", Change::AtReloadOfProxy),
+            ("header", Change::AtReload),
+            ("min-token-length", Change::AtReload),
         ] {
             assert_eq!(Change::of(flag), change, "{flag}");
         }

@@ -43,8 +43,8 @@ the file. Durations read `10s`, `800ms`, `5m`, `1h 30m`.
 
 On SIGHUP the file is read again (`systemctl reload tokenblock`). What the column *reload* marks with `yes` is then in
 force for new connections, and for the next request of each that is open; what holds for a connection as a whole (its TLS
-session, its time limits) stays as it was. `proxy` stands for what is taken up unless there is a kernel tier, since
-both tiers must agree on it. Everything else counts at the next start; the log names what waits for that. A file with
+session, its time limits) stays as it was. The kernel tier takes up where tokens stand, how long they are at least, and whether
+they are only reported, with the next packet; a request of which a part has passed is found all the same. Everything else counts at the next start; the log names what waits for that. A file with
 anything wrong in it, or that names a certificate that can't be used, is refused whole: the settings in force stay in
 force, and the log says why. Certificates and denylists themselves are watched, and need no signal.
 ";
@@ -108,8 +108,7 @@ fn row(page: &mut String, arg: &Arg) {
         format!(". {}", possible.join("; "))
     };
     let reload = match Change::of(flag) {
-        Change::AtReload => "yes",
-        Change::AtReloadOfProxy => "proxy",
+        Change::AtReload | Change::AtReloadOfProxy => "yes",
         Change::AtStart => "",
     };
     let what = cell(&format!("{help}{possible}"));

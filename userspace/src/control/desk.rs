@@ -39,7 +39,7 @@ use crate::{
     keeper::{ChangeError, Mode, Request},
     key::StoredKey,
     sightings::Sightings,
-    sources::Source,
+    sources::{MinLength, Source},
     state::from_hex,
 };
 
@@ -81,7 +81,7 @@ pub struct Backing {
     /// For the digests.
     pub key: StoredKey,
     /// Shorter tokens are refused, in bytes.
-    pub min_token_length: u64,
+    pub min_token_length: MinLength,
     /// How long after its `exp` a JWT leaves by itself, where it does.
     pub jwt_expiry: Option<Duration>,
     /// The denylist files.
@@ -331,7 +331,7 @@ impl Desk {
     }
 
     pub(super) fn min_token_length(&self) -> u64 {
-        self.files.min_token_length
+        self.files.min_token_length.get()
     }
 
     pub(super) fn identifying(&self) -> Identifying<'_> {

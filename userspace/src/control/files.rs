@@ -12,7 +12,7 @@ use super::api::{EntryAnswer, FilePlace, shown};
 use crate::{
     denylist::TokenId,
     key::StoredKey,
-    sources::{FileError, Found, Reading, Said, Source, visit},
+    sources::{FileError, Found, MinLength, Reading, Said, Source, visit},
 };
 
 /// The files, and what their text is read with; cheap to clone.
@@ -20,7 +20,7 @@ use crate::{
 pub(super) struct Files {
     pub(super) sources: Arc<[Source]>,
     pub(super) key: Arc<StoredKey>,
-    pub(super) min_token_length: u64,
+    pub(super) min_token_length: MinLength,
     pub(super) jwt_expiry: Option<Duration>,
 }
 
@@ -29,7 +29,7 @@ impl Files {
     pub(super) fn reading(&self) -> Reading<'_> {
         Reading {
             key: self.key.get(),
-            min_token_length: self.min_token_length,
+            min_token_length: self.min_token_length.get(),
             jwt_expiry: self.jwt_expiry,
         }
     }

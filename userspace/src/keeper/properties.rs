@@ -149,7 +149,7 @@ impl Bench {
                 grammar: Grammar::Entries,
             }],
             key: StoredKey::load_or_create(self.folder.path()).unwrap(),
-            min_token_length: 8,
+            min_token_length: 8.into(),
             jwt_expiry: None,
         };
         let store = Store::open(self.folder.path(), sources.key.get()).unwrap();

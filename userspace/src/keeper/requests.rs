@@ -9,6 +9,7 @@ use tokio::sync::oneshot;
 use super::Keeper;
 use crate::{
     denylist::{Action, Claims, Denylist, Expires, Identity, Record, Tier, TokenDigest, TokenId},
+    sources::Change,
     state::{Addition, EntryKey, StateError, StoredEntry, Subject},
 };
 
@@ -33,6 +34,8 @@ pub enum Request {
     ),
     /// How the list is.
     Status(Reply<ListStatus>),
+    /// Read the files again, though none has changed: they are to be read otherwise.
+    ReadAgain,
 }
 
 /// Whether what is asked for is done.
@@ -148,6 +151,7 @@ impl<K: Tier + 'static> Keeper<K> {
                 drop(reply.send(page.map_err(ChangeError::from)));
             }
             Request::Status(reply) => drop(reply.send(Ok(self.status()))),
+            Request::ReadAgain => self.reload(Change::Settled),
         }
         self.denylist.tidy();
         self.additions.memory.tidy();

@@ -44,6 +44,11 @@ impl Events {
         })
     }
 
+    /// Names the locations anew.
+    pub(super) fn name(&mut self, locations: &Arc<[Arc<str>]>) {
+        self.locations = Arc::clone(locations);
+    }
+
     /// Waits for events and reports all that are there. Says whether a request was blocked.
     ///
     /// # Errors

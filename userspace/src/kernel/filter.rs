@@ -6,12 +6,9 @@ use aya::{
     Ebpf,
     maps::{Array, ArrayOfMaps, MapData},
 };
-use tokenblock_ebpf::{
-    filter::{BITS_PER_ENTRY, Fingerprint, PAGE, PAGES},
-    verdict::Settings,
-};
+use tokenblock_ebpf::filter::{BITS_PER_ENTRY, Fingerprint, PAGE, PAGES};
 
-use super::{error::KernelError, shared::Shared};
+use super::{error::KernelError, live::LiveSettings, shared::Shared};
 
 /// Entries of a page.
 const ENTRIES: usize = (PAGE * (u64::BITS / BITS_PER_ENTRY)) as usize;
@@ -23,23 +20,21 @@ type Words = [u64; PAGE as usize];
 pub(super) struct Filter {
     outer: ArrayOfMaps<MapData, Array<MapData, Words>>,
     pages: Vec<Shared>,
-    settings: Array<MapData, Settings>,
-    current: Settings,
+    settings: LiveSettings,
+    /// As the settings have it.
+    mask: u32,
 }
 
 impl Filter {
-    /// Takes the maps out of the loaded object. The programs, which have these settings, ask no filter until it grows for
+    /// Takes the map out of the loaded object. The programs, which have these settings, ask no filter until it grows for
     /// the first time.
-    pub(super) fn take(ebpf: &mut Ebpf, settings: Settings) -> Result<Self, KernelError> {
+    pub(super) fn take(ebpf: &mut Ebpf, settings: LiveSettings) -> Result<Self, KernelError> {
         let mut take = |what| ebpf.take_map(what).ok_or(KernelError::BadObject { what });
         Ok(Self {
             outer: ArrayOfMaps::try_from(take("FILTER")?)?,
             pages: Vec::new(),
-            settings: Array::try_from(take("SETTINGS")?)?,
-            current: Settings {
-                filter_mask: 0,
-                ..settings
-            },
+            settings,
+            mask: 0,
         })
     }
 
@@ -50,7 +45,7 @@ impl Filter {
 
     /// Lets a fingerprint through to the digest.
     pub(super) fn admit(&self, fingerprint: Fingerprint) {
-        let (block, bits) = fingerprint.place(self.current.filter_mask);
+        let (block, bits) = fingerprint.place(self.mask);
         admit(&self.pages, block, bits);
     }
 
@@ -78,8 +73,9 @@ impl Filter {
         }
         let old = self.pages.len();
         self.put(arrays.iter().enumerate().skip(old))?;
-        self.current.filter_mask = mask;
-        self.settings.set(0, self.current, 0)?;
+        self.settings
+            .change(|settings| settings.filter_mask = mask)?;
+        self.mask = mask;
         if old > 0 {
             // To put one in its own place takes until no program runs any more that began before, and read the old mask.
             self.put(arrays.iter().enumerate().skip(old).take(1))?;

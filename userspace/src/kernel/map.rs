@@ -3,9 +3,11 @@
 use std::iter;
 
 use aya::Ebpf;
-use tokenblock_ebpf::verdict::{ACTION_ALERT, ACTION_BLOCK, LISTED, MapEntry, Settings};
+use tokenblock_ebpf::verdict::{ACTION_ALERT, ACTION_BLOCK, LISTED, MapEntry};
 
-use super::{error::KernelError, filter::Filter, hashed::HashedTier, table::Table};
+use super::{
+    error::KernelError, filter::Filter, hashed::HashedTier, live::LiveSettings, table::Table,
+};
 use crate::denylist::{Action, Listed, Sha256Digest, Snapshot, Tier, TokenDigest};
 
 /// The maps of the programs that hold the denylist. They grow while the programs run.
@@ -21,7 +23,7 @@ impl KernelMap {
     ///
     /// # Errors
     /// [`KernelError::BadObject`] where one is missing.
-    pub fn take(ebpf: &mut Ebpf, settings: Settings) -> Result<Self, KernelError> {
+    pub fn take(ebpf: &mut Ebpf, settings: LiveSettings) -> Result<Self, KernelError> {
         let mut filter = Filter::take(ebpf, settings)?;
         filter.grow(0, iter::empty())?;
         Ok(Self {

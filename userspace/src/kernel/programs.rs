@@ -20,7 +20,8 @@ use super::{
     events::Events,
     flows::{self, Sweep},
     interfaces::{Change, Interface},
-    load::{Load, load},
+    live::LiveSettings,
+    load::{Load, NewRules, load},
     object::Variant,
     patterns::Patterns,
     xdp,
@@ -43,6 +44,7 @@ pub(super) struct Programs {
     pub(super) events: Events,
     pub(super) ebpf: Ebpf,
     pub(super) log: Option<ProgramLog>,
+    pub(super) settings: LiveSettings,
     counts: Counts,
     flows: Box<dyn Sweep>,
 }
@@ -64,6 +66,7 @@ impl Programs {
             flows: plan.settings.flows,
         })?;
         let flows = flows::take(&mut ebpf, &plan.rules, variant)?;
+        let settings = LiveSettings::take(&mut ebpf, settings)?;
         let log = ProgramLog::take(&mut ebpf);
         let mut take = |what| ebpf.take_map(what).ok_or(KernelError::BadObject { what });
         let counts = Counts::new(PerCpuArray::try_from(take("COUNTS")?)?);
@@ -84,6 +87,7 @@ impl Programs {
             events,
             ebpf,
             log,
+            settings,
             counts,
             flows,
         })
@@ -92,6 +96,20 @@ impl Programs {
     /// Attaches to all interfaces that are meant and there.
     pub(super) fn attach(&mut self, present: &[Interface]) -> Result<(), KernelError> {
         self.attachments.start(&mut self.ebpf, present)
+    }
+
+    /// Puts other rules in force, whose locations have these names, and whether listed tokens are only reported.
+    pub(super) fn change(
+        &mut self,
+        rules: &NewRules,
+        locations: &Arc<[Arc<str>]>,
+        monitor: bool,
+    ) -> Result<(), KernelError> {
+        // An event may tell of a location from now on.
+        self.events.name(locations);
+        rules.put(&mut self.ebpf)?;
+        self.settings
+            .change(|settings| settings.monitor = u32::from(monitor))
     }
 
     /// Follows a change of the interfaces.

@@ -5,7 +5,6 @@ use std::{sync::Arc, time::Duration};
 use tokenblock_ebpf::{
     ban::BanRule,
     blocked::MEMORY_NS,
-    rules::Rules,
     verdict::{JUDGE_EGRESS, JUDGE_INGRESS, OnHit, PortSet, Settings},
 };
 use tokio::{
@@ -19,6 +18,7 @@ use super::{
     error::KernelError,
     hashed::{HashedTier, Request},
     interfaces::{Change, Interfaces},
+    load::NewRules,
     map::{HashedMap, KernelMap},
     object::Variant,
     patterns::Patterns,
@@ -29,6 +29,7 @@ use crate::{
     cli,
     counters::Counted,
     event::EventSink,
+    places::Places,
     settings::{Ban, KernelSettings, Ports},
 };
 
@@ -64,22 +65,21 @@ impl KernelTier {
     /// [`KernelError`] where the kernel or this process can't.
     pub fn start(
         settings: &KernelSettings,
-        rules: &Arc<Rules>,
+        places: &Places,
         has_hashed: bool,
-        locations: Arc<[Arc<str>]>,
         sink: EventSink,
     ) -> Result<(Self, KernelMap), KernelError> {
         let plan = Plan {
-            rules: Arc::clone(rules),
+            rules: Arc::clone(&places.rules),
             settings: settings.clone(),
             patterns: Patterns::parse(&settings.interfaces)?,
             ports: Box::new(port_set(&settings.ports)),
-            locations,
+            locations: Arc::clone(&places.locations),
             sink,
         };
         let of_programs = program_settings(settings);
         let mut keyed = Programs::load(&plan, Variant::Keyed, of_programs)?;
-        let map = KernelMap::take(&mut keyed.ebpf, of_programs)?;
+        let map = KernelMap::take(&mut keyed.ebpf, keyed.settings.clone())?;
         let hashed = has_hashed.then(|| load_hashed(&plan)).transpose()?;
         let (hashed, hashed_map) = hashed.unzip();
         let (of_list, requests) = HashedTier::new(hashed_map);
@@ -108,6 +108,23 @@ impl KernelTier {
         for programs in each(&mut self.keyed, &mut self.hashed) {
             programs.attach(&present)?;
         }
+        Ok(())
+    }
+
+    /// Puts other places in force, and whether listed tokens are only reported: for each packet the ones or the others, and at no
+    /// moment none.
+    ///
+    /// # Errors
+    /// [`KernelError`] where the kernel has no room for them; those before stay in force then.
+    pub fn change(&mut self, places: &Places, monitor: bool) -> Result<(), KernelError> {
+        let rules = NewRules::make(&places.rules)?;
+        for programs in each(&mut self.keyed, &mut self.hashed) {
+            programs.change(&rules, &places.locations, monitor)?;
+        }
+        // For programs that are loaded later.
+        self.plan.rules = Arc::clone(&places.rules);
+        self.plan.locations = Arc::clone(&places.locations);
+        self.plan.settings.monitor = monitor;
         Ok(())
     }
 

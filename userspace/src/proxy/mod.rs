@@ -47,13 +47,14 @@ use self::{
 };
 pub use self::{
     error::ProxyError,
-    reload::{Places, ProxyReload},
+    reload::{Prepared, ProxyReload},
     settings::{
         Balance, CheckSettings, HealthSettings, Limits, Listen, OwnConnections, Preamble,
         ProxySettings, Refusal, Route, RouteError, Timeouts, TlsFiles, TlsVersion, Upstream,
         UpstreamError, UpstreamHttp, UpstreamTlsSettings,
     },
 };
+pub use crate::places::Places;
 use crate::{denylist::SetReader, event::EventSink};
 
 /// A proxy that has its address and its certificate; [`Proxy::serve`] makes it work.

@@ -2,13 +2,17 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokenblock_ebpf::rules::Rules;
 use tokio::sync::watch;
 
 use super::{
-    accept::Live, error::ProxyError, inspect::Inspector, settings::ProxySettings, tls::ServerTls,
+    accept::Live,
+    error::ProxyError,
+    inspect::Inspector,
+    settings::ProxySettings,
+    tls::{PreparedTls, ServerTls},
     upstream::RouteSeeds,
 };
+use crate::places::Places;
 
 /// Gives a running proxy other settings; cheap to clone.
 #[derive(Clone)]
@@ -17,13 +21,10 @@ pub struct ProxyReload {
     pub(super) tls: Option<Arc<ServerTls>>,
 }
 
-/// Where tokens stand: the rules, and how events call the locations of their ids.
-#[derive(Clone)]
-pub struct Places {
-    /// By which they are found.
-    pub rules: Arc<Rules>,
-    /// By id.
-    pub locations: Arc<[Arc<str>]>,
+/// Settings that can be used, and all that is made of them.
+pub struct Prepared {
+    live: Live,
+    tls: Option<PreparedTls>,
 }
 
 impl ProxyReload {
@@ -31,6 +32,12 @@ impl ProxyReload {
     #[must_use]
     pub fn has_tls(&self) -> bool {
         self.tls.is_some()
+    }
+
+    /// The settings in force.
+    #[must_use]
+    pub fn settings(&self) -> ProxySettings {
+        ProxySettings::clone(&self.live.borrow().settings)
     }
 
     /// How long connections have to end from the order to stop on.
@@ -47,6 +54,20 @@ impl ProxyReload {
     /// # Errors
     /// What can't be used, with the file.
     pub fn apply(&self, settings: ProxySettings, places: Option<Places>) -> Result<(), ProxyError> {
+        let prepared = self.prepare(settings, places)?;
+        self.commit(prepared);
+        Ok(())
+    }
+
+    /// The first half of that, which can fail.
+    ///
+    /// # Errors
+    /// What can't be used, with the file.
+    pub fn prepare(
+        &self,
+        settings: ProxySettings,
+        places: Option<Places>,
+    ) -> Result<Prepared, ProxyError> {
         let before = Arc::clone(&self.live.borrow());
         let settings = ProxySettings {
             listen: before.settings.listen,
@@ -56,9 +77,10 @@ impl ProxyReload {
             ..settings
         };
         let routes = RouteSeeds::new(&settings, Some(&before.routes))?;
-        if let (Some(tls), Some(settings)) = (&self.tls, settings.server_tls()) {
-            tls.commit(tls.prepare(settings)?);
-        }
+        let tls = match (&self.tls, settings.server_tls()) {
+            (Some(tls), Some(settings)) => Some(tls.prepare(settings)?),
+            _ => None,
+        };
         let mut inspector = before.inspector.clone();
         if let Some(Places { rules, locations }) = places {
             inspector = Inspector {
@@ -68,12 +90,20 @@ impl ProxyReload {
                 ..inspector
             };
         }
-        self.live.send_replace(Arc::new(Live {
+        let live = Live {
             settings: Arc::new(settings),
             tls: before.tls.clone(),
             routes,
             inspector,
-        }));
-        Ok(())
+        };
+        Ok(Prepared { live, tls })
+    }
+
+    /// The second half.
+    pub fn commit(&self, prepared: Prepared) {
+        if let (Some(running), Some(tls)) = (&self.tls, prepared.tls) {
+            running.commit(tls);
+        }
+        self.live.send_replace(Arc::new(prepared.live));
     }
 }

@@ -24,11 +24,40 @@ pub use watch::{Change, Watch};
 pub(crate) use write::writable;
 pub use write::{write_hash, write_token};
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use tokenblock_ebpf::digest::{Domain, InstallationKey};
 
 use crate::denylist::{Expires, Identity, jwt};
+
+/// The length from which on entries count, in bytes, as everyone has it who reads some; it may change at run time.
+#[derive(Clone, Debug)]
+pub struct MinLength(Arc<AtomicU64>);
+
+impl MinLength {
+    /// The length.
+    #[must_use]
+    pub fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+
+    /// Makes it another, for whatever is read from now on.
+    pub fn set(&self, length: u64) {
+        self.0.store(length, Relaxed);
+    }
+}
+
+impl From<u64> for MinLength {
+    fn from(length: u64) -> Self {
+        Self(Arc::new(AtomicU64::new(length)))
+    }
+}
 
 /// What the text of an entry is read with.
 #[derive(Clone, Copy)]

@@ -8,6 +8,7 @@ use std::{
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     thread,
+    time::Instant,
 };
 
 use rustix::process::Signal;
@@ -96,6 +97,14 @@ impl Reloadable {
         self.bench.write("settings.toml", settings);
         self.running.signal(Signal::HUP);
         self.running.line(line)
+    }
+}
+
+/// Asks until the answer is this.
+fn becomes(address: &str, lines: &str, wanted: &str) {
+    let start = Instant::now();
+    while status(address, lines) != wanted {
+        assert!(start.elapsed() < PATIENCE, "never {wanted}: {lines}");
     }
 }
 
@@ -194,21 +203,28 @@ fn places_and_answers_change_and_what_cannot_change_is_named() {
     };
     // Nobody listens at the usual upstream.
     both("502", "403");
-    let settings =
-        "header = ['X-Other']\nworkers = 7\nmin-token-length = 999\n[refusal]\nstatus = 418\n";
+    let settings = "header = ['X-Other']\nworkers = 7\nmax-flows = 999\n[refusal]\nstatus = 418\n";
     let line = tier.reload(&route(a, settings), DONE);
     assert_eq!(line["changed"], "header,refusal-status");
     let line = tier.running.line("at the next start");
-    assert_eq!(line["settings"], "min-token-length,workers");
+    assert_eq!(line["settings"], "max-flows,workers");
     both("418", "502");
     // They are named again as long as they wait.
     tier.reload(&route(a, &settings.replace("X-Other", "X-None")), DONE);
     let line = tier.running.line("at the next start");
-    assert_eq!(line["settings"], "min-token-length,workers");
+    assert_eq!(line["settings"], "max-flows,workers");
     both("502", "502");
     tier.reload(&route(a, "monitor = true"), DONE);
     both("502", "502");
     assert_eq!(tier.running.line("not blocked")["action"], "alerted");
+    // The list follows what counts as a token.
+    let least = format!("min-token-length = {}", TOKEN.len() + 1);
+    let line = tier.reload(&route(a, &least), DONE);
+    assert_eq!(line["changed"], "min-token-length,monitor");
+    becomes(&tier.address, &usual, "502");
+    let line = tier.reload(&route(a, ""), DONE);
+    assert_eq!(line["changed"], "min-token-length");
+    becomes(&tier.address, &usual, "403");
     tier.reload(&route(a, "tls-cert = 'none'\ntls-key = 'none'"), DONE);
     let line = tier.running.line("at the next start");
     assert_eq!(line["settings"], "tls-cert,tls-key");

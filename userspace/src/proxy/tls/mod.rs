@@ -7,6 +7,7 @@ mod sni;
 
 use std::path::{Path, PathBuf};
 
+pub(in crate::proxy) use self::server::Prepared as PreparedTls;
 pub(crate) use self::{client::UpstreamTls, server::ServerTls};
 
 /// Where the OCSP response to staple lies.
