@@ -1,7 +1,10 @@
 //! What is reported of each block or alert, the same for both tiers. Never holds a token.
 
+mod relay;
+
 use std::{fmt, net::SocketAddr, sync::Arc, time::SystemTime};
 
+pub use self::relay::Relay;
 use crate::denylist::ShortTokenId;
 
 /// The tier that saw the token.

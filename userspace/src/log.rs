@@ -9,7 +9,7 @@ use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 use crate::{
     cli::{LogFormat, LogLevel},
     counters::Counted,
-    event::{EventSink, Outcome, TokenSeen},
+    event::{Outcome, TokenSeen},
 };
 
 /// Lines that wait to be written; beyond them lines are dropped and counted, so that a reader of our standard
@@ -59,12 +59,6 @@ impl Log {
         })
     }
 
-    /// A sink that logs each event.
-    #[must_use]
-    pub fn events(&self) -> EventSink {
-        EventSink::new(|event| token_seen(&event))
-    }
-
     /// The counters of the log.
     #[must_use]
     pub fn counters(&self) -> Counted {
@@ -73,7 +67,8 @@ impl Log {
     }
 }
 
-fn token_seen(event: &TokenSeen) {
+/// Logs an event.
+pub fn token_seen(event: &TokenSeen) {
     let message = match event.outcome {
         Outcome::Blocked => "compromised token blocked",
         Outcome::Alerted => "compromised token seen, not blocked",

@@ -21,12 +21,12 @@ use crate::{
     control::{Backing, Control, ControlCounters, KernelStatus, ProxyStatus, TiersStatus},
     counters::{self, Counted},
     denylist::SetReader,
-    event::EventSink,
+    event::{EventSink, Relay},
     exit::{Exit, Failure},
     keeper::{Keeper, Sources},
     kernel::{InterceptSettings, Interception, KernelMap, KernelTier, error::KernelError},
     key::StoredKey,
-    log::Log,
+    log::{Log, token_seen},
     places::Places,
     proxy::{OwnConnections, Proxy, ProxyCounters, ProxyError, ProxyReload, ProxySettings},
     reload::{InForce, Outcome},
@@ -62,7 +62,7 @@ pub fn run(args: RunArgs) -> Result<(), Failure> {
         .map_err(os)?;
     let result = runtime.block_on(async {
         let mut signals = Signals::new().context("can't take signals").map_err(os)?;
-        let mut tiers = Tiers::start(settings, given, &log).await?;
+        let mut tiers = Tiers::start(settings, given).await?;
         tiers.announce();
         let result = tiers.serve(&mut signals, &log).await;
         notify(&[NotifyState::Stopping]);
@@ -87,6 +87,7 @@ struct Tiers {
     control: JoinHandle<Infallible>,
     control_counters: ControlCounters,
     sightings: Sightings,
+    relay: Relay,
     /// Who wants to know how the tiers are.
     asked: mpsc::Receiver<oneshot::Sender<TiersStatus>>,
     /// In force at start.
@@ -119,7 +120,7 @@ struct ReadyProxy {
 impl Tiers {
     /// The list is in the tiers before a program is attached or a connection accepted, so that there is no
     /// moment without enforcement.
-    async fn start(settings: Settings, given: Given, log: &Log) -> Result<Self, Failure> {
+    async fn start(settings: Settings, given: Given) -> Result<Self, Failure> {
         let now = SystemTime::now();
         let state = StateFolder::lock(&settings.state_dir)?;
         let key = StoredKey::load_or_create(&settings.state_dir)?;
@@ -140,7 +141,8 @@ impl Tiers {
             jwt_expiry: settings.jwt_expiry,
         };
         let sightings = Sightings::start(&settings.state_dir);
-        let events = sightings.beside(log.events());
+        let relay = relay(&sightings)?;
+        let events = relay.sink();
         let loaded = sources.read(additions, now)?;
         let entries = loaded.list.records().len();
         let hashed = loaded.list.hashed().records().len();
@@ -201,6 +203,7 @@ impl Tiers {
             keeping: tokio::spawn(keeper.keep(watch, requested)),
             control_counters: control.counters(),
             sightings,
+            relay,
             control: tokio::spawn(control.serve()),
             asked,
             entries: entries + hashed,
@@ -288,6 +291,7 @@ impl Tiers {
             .chain(self.intercepted())
             .chain([
                 ("control", self.control_counters.read()),
+                ("events", self.relay.counters()),
                 ("sightings", self.sightings.counters()),
                 ("log", log.counters()),
             ])
@@ -340,12 +344,24 @@ impl Tiers {
             }
             counted.push(("proxy", proxy.counters.read()));
         }
+        self.relay.flush();
         self.sightings.flush().await;
         counted.push(("control", self.control_counters.read()));
+        counted.push(("events", self.relay.counters()));
         counted.push(("sightings", self.sightings.counters()));
         counted.push(("log", log.counters()));
         counters::log(counted);
     }
+}
+
+/// What the tiers see is logged, and counted by token.
+fn relay(sightings: &Sightings) -> Result<Relay, Failure> {
+    let sightings = sightings.clone();
+    let relay = Relay::start(move |events| {
+        events.iter().for_each(token_seen);
+        sightings.take(events);
+    });
+    relay.context("can't start a thread for events").map_err(os)
 }
 
 /// The proxy tier alone reads JWTs.

@@ -17,14 +17,10 @@ use tokio::{
 
 pub use self::table::{SOURCES, Sighting};
 use self::{counts::Counts, store::Store, table::Table};
-use crate::{
-    counters::Counted,
-    denylist::ShortTokenId,
-    event::{EventSink, TokenSeen},
-};
+use crate::{counters::Counted, denylist::ShortTokenId, event::TokenSeen};
 
-/// Events that wait to be taken in.
-const WAITING: usize = 8192;
+/// Bulks of events, and questions, that wait to be taken in.
+const WAITING: usize = 64;
 /// What was seen is on disk this long after.
 const LAZY: Duration = Duration::from_secs(5);
 /// Longest wait for what was seen to be on disk at the end.
@@ -38,7 +34,7 @@ pub struct Sightings {
 }
 
 enum Message {
-    Seen(TokenSeen),
+    Seen(Vec<TokenSeen>),
     Asked(Vec<ShortTokenId>, oneshot::Sender<Vec<Option<Sighting>>>),
     Flush(oneshot::Sender<()>),
 }
@@ -75,16 +71,12 @@ impl Sightings {
         Self { to, counts }
     }
 
-    /// A sink that takes in each event and hands it on.
-    #[must_use]
-    pub fn beside(&self, next: EventSink) -> EventSink {
-        let own = self.clone();
-        EventSink::new(move |event| {
-            if own.to.try_send(Message::Seen(event.clone())).is_err() {
-                own.counts.lose();
-            }
-            next.report(event);
-        })
+    /// Takes events in; those for which there is no room are lost.
+    pub fn take(&self, events: Vec<TokenSeen>) {
+        let count = events.len() as u64;
+        if self.to.try_send(Message::Seen(events)).is_err() {
+            self.counts.lose(count);
+        }
     }
 
     /// What is known of each of these tokens.
@@ -123,9 +115,11 @@ impl Actor {
         loop {
             tokio::select! {
                 message = from.recv() => match message {
-                    Some(Message::Seen(event)) => {
-                        let forgotten = self.table.see(&event);
-                        self.counts.see(forgotten);
+                    Some(Message::Seen(events)) => {
+                        for event in &events {
+                            let forgotten = self.table.see(event);
+                            self.counts.see(forgotten);
+                        }
                     }
                     Some(Message::Asked(tokens, reply)) => {
                         let known = tokens.into_iter().map(|token| self.table.get(token).cloned());

@@ -19,6 +19,7 @@ use tokio::time::{Instant, Sleep, sleep};
 
 use super::{
     activity::Activity,
+    client_body::ClientBody,
     connection::Peer,
     inspect::{Form, Verdict},
     refuse::{self, Reason},
@@ -32,6 +33,9 @@ pub(super) enum BodyError {
     /// The client or the upstream broke it off.
     #[error(transparent)]
     Broken(#[from] hyper::Error),
+    /// The same, on a stream of HTTP/2.
+    #[error(transparent)]
+    Stream(#[from] h2::Error),
     /// A listed token was found in it.
     #[error("a listed token")]
     ListedToken,
@@ -45,7 +49,7 @@ pub(super) struct RequestBody(Option<Box<Upload>>);
 
 struct Upload {
     /// Until this is dropped.
-    incoming: Option<Incoming>,
+    incoming: Option<ClientBody>,
     /// Whether what is left of it is read when nobody wants it any more.
     lingers: bool,
     peer: Rc<Peer>,
@@ -117,7 +121,7 @@ impl RequestBody {
     /// What `incoming` brings, noted in `progress`, and not before `hold` is over. On an HTTP/2 stream the rest of it
     /// `lingers`.
     pub(super) fn new(
-        (incoming, lingers): (Incoming, bool),
+        (incoming, lingers): (ClientBody, bool),
         peer: &Rc<Peer>,
         progress: &Rc<Progress>,
         hold: Option<Hold>,
@@ -202,10 +206,7 @@ impl Upload {
         BodyError::ListedToken
     }
 
-    fn pass(
-        &mut self,
-        frame: Result<Frame<Bytes>, hyper::Error>,
-    ) -> Result<Frame<Bytes>, BodyError> {
+    fn pass(&mut self, frame: Result<Frame<Bytes>, BodyError>) -> Result<Frame<Bytes>, BodyError> {
         let frame = frame?;
         self.progress.at.set(Instant::now());
         if self.is_too_slow(&frame) {
@@ -370,14 +371,6 @@ impl ResponseBody {
             source: Source::Upstream(Download { incoming, lease }),
             answering: None,
             stall: None,
-        }
-    }
-
-    /// Our own words; empty where they are an upstream's.
-    pub(super) fn own(&self) -> &[u8] {
-        match &self.source {
-            Source::Own(Some(bytes)) => bytes,
-            Source::Own(None) | Source::Upstream(_) => &[],
         }
     }
 

@@ -10,12 +10,9 @@ use std::{
     sync::Arc,
 };
 
-use http::{HeaderMap, Request, Response, Version, header};
-use hyper::{body::Incoming, rt::Executor, service::service_fn};
-use hyper_util::{
-    rt::{TokioIo, TokioTimer},
-    server::conn::auto,
-};
+use http::{HeaderMap, Request, Response, Uri, header};
+use hyper::{body::Incoming, rt::Executor, server::conn::http1, service::service_fn};
+use hyper_util::rt::TokioIo;
 use tokio::{
     net::TcpStream,
     sync::Notify,
@@ -27,24 +24,19 @@ use super::{
     activity::Activity,
     admission::Place,
     body::{Answering, ResponseBody},
+    client_body::ClientBody,
     counters::{Closed, Counter},
     fast::{self, Outcome},
     forward,
     hop::Provenance,
+    http2,
     inspect::{Ends, Form, Verdict},
     preamble,
     refuse::{self, Reason},
-    settings::ProxySettings,
-    stalls::{Stall, Stalls},
+    stalls::Stalls,
     stream::{ClientStream, Transport},
     upstream::Routes,
 };
-
-/// Bytes of a request body that a client may send ahead, on one HTTP/2 stream and on all of a connection.
-const STREAM_WINDOW: u32 = 256 * 1024;
-const CONNECTION_WINDOW: u32 = 1024 * 1024;
-/// Bytes of a response that are held for one HTTP/2 stream.
-const SEND_BUFFER: usize = 64 * 1024;
 
 /// How long a new connection is left to send its first request although the worker stops.
 const FIRST_REQUEST: Duration = Duration::from_millis(100);
@@ -73,7 +65,7 @@ pub(super) struct Client {
 
 impl Peer {
     /// The same client under the settings in force now.
-    fn renew(slot: &RefCell<Rc<Self>>) -> Rc<Self> {
+    pub(super) fn renew(slot: &RefCell<Rc<Self>>) -> Rc<Self> {
         let mut peer = slot.borrow_mut();
         if let Some(newer) = peer.newer() {
             *peer = newer;
@@ -173,13 +165,24 @@ impl Peer {
         inspector.plain(counters, self.client.ends, query, fields)
     }
 
-    fn inspect_head(&self, request: &Request<Incoming>) -> Verdict {
+    /// Judges the head of a request.
+    ///
+    /// # Errors
+    /// Why it is refused.
+    pub(super) fn judge(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), Reason> {
         let Worker {
             inspector,
             counters,
+            settings,
             ..
         } = &*self.worker;
-        inspector.head(counters, self.client.ends, request.uri(), request.headers())
+        if headers.len() > settings.limits.header_fields {
+            return Err(Reason::HeaderFields);
+        }
+        match inspector.head(counters, self.client.ends, uri, headers) {
+            Verdict::Pass => Ok(()),
+            Verdict::Block => Err(Reason::ListedToken),
+        }
     }
 }
 
@@ -287,7 +290,9 @@ async fn serve(peer: &Rc<Peer>, transport: Transport, protocol: Protocol) -> Res
     let client = ClientStream::new(transport, Arc::clone(&peer.client.activity), limits);
     let client = match protocol {
         Protocol::Http1 | Protocol::Detected if peer.worker.settings.has_plain_upstreams() => {
-            match serve_plain(peer, client).await? {
+            let ending = Cell::new(false);
+            let serving = fast::serve(peer, client, &ending);
+            match until_over(peer, &ending, serving).await? {
                 Outcome::Over => return Ok(()),
                 Outcome::NotPlain(client) => *client,
             }
@@ -295,14 +300,25 @@ async fn serve(peer: &Rc<Peer>, transport: Transport, protocol: Protocol) -> Res
         Protocol::Http1 | Protocol::Http2 | Protocol::Detected => client,
     };
     // What most connections never need takes no room in them.
-    Box::pin(serve_any(peer, client, protocol)).await
+    match protocol {
+        Protocol::Http1 => Box::pin(serve_http1(peer, client)).await,
+        Protocol::Http2 => Box::pin(serve_http2(peer, client)).await,
+        Protocol::Detected => match Box::pin(detect(peer, client)).await? {
+            (client, true) => Box::pin(serve_http2(peer, client)).await,
+            (client, false) => Box::pin(serve_http1(peer, client)).await,
+        },
+    }
 }
 
-/// Serves requests while they are plain, and until a limit is passed or the worker stops.
-async fn serve_plain(peer: &Rc<Peer>, client: ClientStream) -> Result<Outcome, Closed> {
+/// Runs what serves a connection, until a limit is passed or the worker stops; no further request is to be taken
+/// once `ending` is set.
+async fn until_over<T>(
+    peer: &Peer,
+    ending: &Cell<bool>,
+    serving: impl Future<Output = Result<T, Closed>>,
+) -> Result<T, Closed> {
     let timeouts = &peer.worker.settings.timeouts;
-    let ending = Cell::new(false);
-    let mut serving = pin!(fast::serve(peer, client, &ending));
+    let mut serving = pin!(serving);
     let mut overdue = pin!(peer.client.activity.overdue(timeouts, &peer.client.stalls));
     let mut draining = pin!(draining(peer));
     loop {
@@ -311,6 +327,7 @@ async fn serve_plain(peer: &Rc<Peer>, client: ClientStream) -> Result<Outcome, C
             outcome = serving.as_mut() => return outcome,
             why = &mut overdue => {
                 if why == Closed::IdleTimeout {
+                    // A request may be on its way: the end is announced.
                     ending.set(true);
                     drop(timeout(timeouts.header, serving).await);
                 }
@@ -321,48 +338,51 @@ async fn serve_plain(peer: &Rc<Peer>, client: ClientStream) -> Result<Outcome, C
     }
 }
 
-/// Serves all kinds of requests.
-async fn serve_any(
-    peer: &Rc<Peer>,
-    client: ClientStream,
-    protocol: Protocol,
-) -> Result<(), Closed> {
+/// Reads as far as it takes to know which version the client speaks; true for HTTP/2.
+async fn detect(peer: &Peer, mut client: ClientStream) -> Result<(ClientStream, bool), Closed> {
+    let ending = Cell::new(false);
+    let http2 = until_over(peer, &ending, async {
+        let http2 = client.speaks_http2().await;
+        http2.map_err(|error| broken(peer, &error))
+    });
+    let http2 = http2.await?;
+    Ok((client, http2))
+}
+
+/// Serves requests of HTTP/2.
+async fn serve_http2(peer: &Rc<Peer>, client: ClientStream) -> Result<(), Closed> {
+    let ending = Cell::new(false);
+    let serving = async {
+        let served = http2::serve(peer, client, &ending).await;
+        served.map_err(|error| broken(peer, &*error))
+    };
+    until_over(peer, &ending, serving).await
+}
+
+/// Serves all kinds of requests of HTTP/1.
+async fn serve_http1(peer: &Rc<Peer>, client: ClientStream) -> Result<(), Closed> {
     let worker = &peer.worker;
-    let http = http(&worker.settings, protocol);
     let limits = &worker.settings.limits;
-    let stream = TokioIo::new(client);
     let newest = RefCell::new(Rc::clone(peer));
-    // Boxed: it is moved several times on its way into a task of HTTP/2.
-    let service = service_fn(|request| Box::pin(respond(Peer::renew(&newest), request)));
-    let mut connection = pin!(http.serve_connection_with_upgrades(stream, service));
-    let timeouts = &worker.settings.timeouts;
-    let mut overdue = pin!(peer.client.activity.overdue(timeouts, &peer.client.stalls));
-    let mut draining = pin!(draining(peer));
-    let counts_requests = limits.requests_per_connection.is_some();
-    let mut ending = false;
-    loop {
-        tokio::select! {
-            biased;
-            ended = connection.as_mut() => return ended.map_err(|error| broken(peer, &*error)),
-            why = &mut overdue => {
-                if why != Closed::IdleTimeout {
-                    return Err(why);
-                }
-                // A request may be on its way: the end is announced.
-                connection.as_mut().graceful_shutdown();
-                drop(timeout(timeouts.header, connection).await);
-                return Err(why);
-            }
-            () = &mut draining, if !ending => {
-                ending = true;
-                connection.as_mut().graceful_shutdown();
-            }
-            () = peer.client.retire.notified(), if counts_requests && !ending => {
-                ending = true;
-                connection.as_mut().graceful_shutdown();
-            }
+    let service = service_fn(|request| respond(Peer::renew(&newest), request));
+    let mut http = http1::Builder::new();
+    http.max_buf_size(limits.header_bytes.max(8192))
+        .max_headers(limits.header_fields)
+        // `Activity` holds the connection to its limits.
+        .header_read_timeout(None);
+    let connection = http.serve_connection(TokioIo::new(client), service);
+    let mut connection = pin!(connection.with_upgrades());
+    let ending = Cell::new(false);
+    let mut is_told = false;
+    let serving = std::future::poll_fn(|cx| {
+        if ending.get() && !is_told {
+            is_told = true;
+            connection.as_mut().graceful_shutdown();
         }
-    }
+        let ended = connection.as_mut().poll(cx);
+        ended.map_err(|error| broken(peer, &error))
+    });
+    until_over(peer, &ending, serving).await
 }
 
 /// Runs until the connection is to end because the worker stops. The first request of one that was just made is
@@ -377,7 +397,7 @@ async fn draining(peer: &Peer) {
 }
 
 /// Why a connection broke.
-fn broken(peer: &Peer, error: &(dyn Error + Send + Sync + 'static)) -> Closed {
+fn broken(peer: &Peer, error: &(dyn Error + 'static)) -> Closed {
     tracing::debug!(%error, client = %peer.client.ends.source, "a connection broke");
     let too_large = |error: &hyper::Error| error.is_parse_too_large();
     match peer.client.activity.fault() {
@@ -387,31 +407,7 @@ fn broken(peer: &Peer, error: &(dyn Error + Send + Sync + 'static)) -> Closed {
     }
 }
 
-/// How HTTP is spoken with clients.
-fn http(settings: &ProxySettings, protocol: Protocol) -> auto::Builder<OnThisThread> {
-    let limits = &settings.limits;
-    let mut http = auto::Builder::new(OnThisThread);
-    http = match protocol {
-        Protocol::Http1 => http.http1_only(),
-        Protocol::Http2 => http.http2_only(),
-        Protocol::Detected => http,
-    };
-    http.http1()
-        .max_buf_size(limits.header_bytes.max(8192))
-        .max_headers(limits.header_fields)
-        // `Activity` holds the connection to its limits.
-        .header_read_timeout(None);
-    http.http2()
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(limits.http2_streams)
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_send_buf_size(SEND_BUFFER)
-        .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX));
-    http
-}
-
-/// Runs the futures of HTTP/2 streams where their connection runs.
+/// Runs the futures of an HTTP/2 connection to an upstream where they were made.
 #[derive(Clone, Copy)]
 pub(super) struct OnThisThread;
 
@@ -423,44 +419,36 @@ impl<F: Future + 'static> Executor<F> for OnThisThread {
     }
 }
 
-/// Answers one request.
+/// Answers one request of HTTP/1.
 async fn respond(
     peer: Rc<Peer>,
     request: Request<Incoming>,
 ) -> Result<Response<ResponseBody>, Infallible> {
     let answering = Answering::begin(&peer.client.activity);
     peer.on_request();
-    let http2 = request.version() == Version::HTTP_2;
-    let response = match judge(&peer, request).await {
+    let response = match judge(&peer, request.map(ClientBody::Http1)).await {
         Ok(response) => response,
         Err(reason) => {
             peer.worker.counters.refuse(reason);
-            refuse::response(reason, &peer.worker.settings.refusal)
+            let own = refuse::response(reason, &peer.worker.settings.refusal);
+            own.map(ResponseBody::from)
         }
     };
-    let stall = http2.then(|| Stall::begin(&peer));
-    Ok(response.map(|body| body.answering(answering, stall)))
+    Ok(response.map(|body| body.answering(answering, None)))
 }
 
 async fn judge(
     peer: &Rc<Peer>,
-    request: Request<Incoming>,
+    request: Request<ClientBody>,
 ) -> Result<Response<ResponseBody>, Reason> {
-    if request.headers().len() > peer.worker.settings.limits.header_fields {
-        return Err(Reason::HeaderFields);
-    }
-    match peer.inspect_head(&request) {
-        Verdict::Pass => forward::forward(peer, request).await,
-        Verdict::Block => {
-            if request.version() == Version::HTTP_2 {
-                refuse::linger(&peer.worker, request.into_body());
-            } else if !request.headers().contains_key(header::EXPECT)
-                && !refuse::discard(&peer.worker.settings, request.into_body()).await
-            {
-                let patience = peer.worker.settings.timeouts.body;
-                peer.client.activity.on_body_left(patience);
-            }
-            Err(Reason::ListedToken)
+    let judged = peer.judge(request.uri(), request.headers());
+    if judged == Err(Reason::ListedToken) && !request.headers().contains_key(header::EXPECT) {
+        let settings = &peer.worker.settings;
+        if !refuse::discard(settings, request.into_body()).await {
+            peer.client.activity.on_body_left(settings.timeouts.body);
         }
+        return Err(Reason::ListedToken);
     }
+    judged?;
+    forward::forward(peer, request).await
 }

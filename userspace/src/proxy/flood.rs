@@ -61,6 +61,11 @@ impl Frames {
         }
     }
 
+    /// Whether enough has come to tell what the connection speaks.
+    pub(super) fn is_known(&self) -> bool {
+        !matches!(self.speech, Speech::Preface(_))
+    }
+
     /// Whether the connection speaks HTTP/2.
     pub(super) fn is_http2(&self) -> bool {
         self.speech == Speech::Http2

@@ -2,15 +2,16 @@
 
 use std::{pin::pin, rc::Rc, time::Duration};
 
-use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header, request::Parts};
+use http::{HeaderValue, Request, Response, StatusCode, Version, header, request::Parts};
 use hyper::{body::Incoming, client::conn::TrySendError, upgrade::OnUpgrade};
 use tokio::time::{Instant, sleep_until};
 
 use super::{
     body::{Hold, Progress, RequestBody, ResponseBody},
+    client_body::ClientBody,
     connection::Peer,
     counters::Counter,
-    hop,
+    fast, hop,
     refuse::Reason,
     target, tunnel,
     upstream::{Group, Lease, Pool},
@@ -22,7 +23,7 @@ use super::{
 /// Why there is no response.
 pub(super) async fn forward(
     peer: &Rc<Peer>,
-    mut request: Request<Incoming>,
+    mut request: Request<ClientBody>,
 ) -> Result<Response<ResponseBody>, Reason> {
     let upgrade = hop::upgrade(request.version(), request.headers());
     let upgrade = upgrade.map(|protocols| (protocols, hyper::upgrade::on(&mut request)));
@@ -216,15 +217,7 @@ async fn within<F: Future>(limit: Duration, progress: &Progress, future: F) -> O
 
 /// Whether sending it twice does no more than sending it once (RFC 9110 section 9.2.2).
 fn is_repeatable(request: &Request<RequestBody>) -> bool {
-    let idempotent = [
-        Method::GET,
-        Method::HEAD,
-        Method::OPTIONS,
-        Method::TRACE,
-        Method::PUT,
-        Method::DELETE,
-    ];
-    request.body().is_empty() && idempotent.contains(request.method())
+    request.body().is_empty() && fast::is_repeatable(request.method().as_str())
 }
 
 fn copy(request: &Request<RequestBody>) -> Request<RequestBody> {

@@ -92,38 +92,45 @@ impl Provenance {
         }
     }
 
-    /// Writes where an HTTP/1.1 request with these fields comes from, as [`Provenance::stamp`] does.
-    pub(super) fn write(&self, out: &mut Vec<u8>, fields: &[httparse::Header<'_>], host: &[u8]) {
-        self.write_joined(out, &X_FORWARDED_FOR, &self.address, fields);
-        self.write_joined(out, &header::FORWARDED, &self.forwarded, fields);
+    /// Writes where a request with these fields comes from, as [`Provenance::stamp`] does; it came over HTTP of the
+    /// version `via`.
+    pub(super) fn write<'f, I: Iterator<Item = (&'f str, &'f [u8])>>(
+        &self,
+        out: &mut Vec<u8>,
+        fields: impl Fn() -> I,
+        host: &[u8],
+        via: &str,
+    ) {
+        self.write_joined(out, &X_FORWARDED_FOR, &self.address, fields());
+        self.write_joined(out, &header::FORWARDED, &self.forwarded, fields());
         for (name, value) in [
             (&X_FORWARDED_PROTO, self.protocol.as_bytes()),
             (&X_FORWARDED_HOST, host),
         ] {
-            let said =
-                |field: &httparse::Header<'_>| field.name.eq_ignore_ascii_case(name.as_str());
-            if !(self.trusted && fields.iter().any(said)) {
+            let is_it = |(said, _): (&str, _)| said.eq_ignore_ascii_case(name.as_str());
+            if !(self.trusted && fields().any(is_it)) {
                 write_field(out, name.as_str(), value);
             }
         }
-        write_field(out, header::VIA.as_str(), b"1.1 tokenblock");
+        out.extend_from_slice(b"via: ");
+        out.extend_from_slice(via.as_bytes());
+        out.extend_from_slice(b" tokenblock\r\n");
     }
 
     /// A field to which those before us may have said something.
-    fn write_joined(
+    fn write_joined<'f>(
         &self,
         out: &mut Vec<u8>,
         name: &HeaderName,
         own: &HeaderValue,
-        fields: &[httparse::Header<'_>],
+        fields: impl Iterator<Item = (&'f str, &'f [u8])>,
     ) {
         out.extend_from_slice(name.as_str().as_bytes());
         out.extend_from_slice(b": ");
-        let said = fields
-            .iter()
-            .filter(|field| self.trusted && field.name.eq_ignore_ascii_case(name.as_str()));
-        for field in said {
-            out.extend_from_slice(field.value);
+        let said =
+            fields.filter(|(said, _)| self.trusted && said.eq_ignore_ascii_case(name.as_str()));
+        for (_, value) in said {
+            out.extend_from_slice(value);
             out.extend_from_slice(b", ");
         }
         out.extend_from_slice(own.as_bytes());

@@ -5,12 +5,12 @@ use std::{rc::Rc, sync::Arc};
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 use http_body_util::BodyExt as _;
-use hyper::body::{Body as _, Incoming};
+use hyper::body::Body as _;
 use tokio::time::timeout;
 
 use super::{
     accept::Worker,
-    body::ResponseBody,
+    client_body::ClientBody,
     date, hop,
     settings::{ProxySettings, Refusal},
 };
@@ -77,7 +77,7 @@ pub(super) fn write(reason: Reason, listed: &Refusal, closes: bool, out: &mut Ve
         out.extend_from_slice(b"connection: close\r\n");
     }
     hop::write_field(out, "date", &date::now());
-    let body = response.body().own();
+    let body = response.body();
     let length = body.len().to_string();
     hop::write_field(out, "content-length", length.as_bytes());
     out.extend_from_slice(b"\r\n");
@@ -85,7 +85,7 @@ pub(super) fn write(reason: Reason, listed: &Refusal, closes: bool, out: &mut Ve
 }
 
 /// The answer to a refused request: a small JSON body that names the reason, or what the settings say.
-pub(super) fn response(reason: Reason, listed: &Refusal) -> Response<ResponseBody> {
+pub(super) fn response(reason: Reason, listed: &Refusal) -> Response<Bytes> {
     if reason == Reason::ListedToken {
         return answer(
             listed.status,
@@ -99,8 +99,8 @@ pub(super) fn response(reason: Reason, listed: &Refusal) -> Response<ResponseBod
     answer(reason.status(), json, body)
 }
 
-fn answer(status: StatusCode, content_type: HeaderValue, body: Bytes) -> Response<ResponseBody> {
-    let mut response = Response::new(ResponseBody::from(body));
+fn answer(status: StatusCode, content_type: HeaderValue, body: Bytes) -> Response<Bytes> {
+    let mut response = Response::new(body);
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, content_type);
@@ -113,7 +113,7 @@ fn answer(status: StatusCode, content_type: HeaderValue, body: Bytes) -> Respons
 /// A body that is longer than the settings allow, or comes too slowly, is left alone: the connection ends after the
 /// response. So is the body of a client that waits for `100 Continue`; polling it would invite the client to send it.
 /// Says whether the body was read to its end.
-pub(super) async fn discard(settings: &ProxySettings, body: Incoming) -> bool {
+pub(super) async fn discard(settings: &ProxySettings, body: ClientBody) -> bool {
     let reading = read_out(body, settings.limits.discard_bytes);
     timeout(settings.timeouts.body, reading)
         .await
@@ -123,7 +123,7 @@ pub(super) async fn discard(settings: &ProxySettings, body: Incoming) -> bool {
 /// The same beside the response, which goes first, on an HTTP/2 stream. Ending it in order takes the client's own end:
 /// a stream that is reset under the rest of its body, be it an empty frame, is an error to some clients, which then
 /// never show the response.
-pub(super) fn linger(worker: &Rc<Worker>, body: Incoming) {
+pub(super) fn linger(worker: &Rc<Worker>, body: ClientBody) {
     if body.is_end_stream() || *worker.drain.borrow() {
         return;
     }
@@ -133,7 +133,7 @@ pub(super) fn linger(worker: &Rc<Worker>, body: Incoming) {
     });
 }
 
-async fn read_out(mut body: Incoming, limit: u64) -> bool {
+async fn read_out(mut body: ClientBody, limit: u64) -> bool {
     let mut left = limit;
     if body.size_hint().lower() > limit {
         return false;

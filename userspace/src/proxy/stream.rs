@@ -8,7 +8,7 @@ use std::{
 };
 
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf},
     net::{TcpStream, UnixStream},
     time::{Sleep, sleep},
 };
@@ -66,7 +66,6 @@ pub(super) struct ClientStream {
     frames: Frames,
     /// Read already, and to be read again.
     unread: Vec<u8>,
-    held: Held,
     rest: Option<Box<Rest>>,
 }
 
@@ -83,25 +82,6 @@ struct Rest {
 /// Bytes that are forgotten at a time.
 const FORGOTTEN: usize = 16 * 1024;
 
-/// Frames of HTTP/2 on their way to a client.
-///
-/// The library flushes at every frame of some size, and each flush would be a TLS record and a call of the system.
-/// So behind such a frame a flush is put off until the other tasks that are ready have had their turn, which gathers
-/// the frames of all responses that come at a time.
-#[derive(Debug, Default)]
-struct Held {
-    bytes: Vec<u8>,
-    /// How many of them were written.
-    written: usize,
-    /// Whether a frame of some size is among them.
-    large: bool,
-    /// Whether the others have had their turn.
-    due: bool,
-}
-
-/// Bytes that are held at most: a TLS record.
-const HELD: usize = 16 * 1024;
-
 impl ClientStream {
     /// Notes what moves on `transport` in `activity`.
     pub(super) fn new(transport: Transport, activity: Arc<Activity>, limits: &Limits) -> Self {
@@ -110,7 +90,6 @@ impl ClientStream {
             activity,
             frames: Frames::new(limits),
             unread: Vec::new(),
-            held: Held::default(),
             rest: None,
         }
     }
@@ -121,7 +100,7 @@ impl ClientStream {
     }
 
     /// Notes what came, and sees that it is within limits.
-    fn take(&mut self, bytes: &[u8]) -> io::Result<()> {
+    fn note_read(&mut self, bytes: &[u8]) -> io::Result<()> {
         if bytes.is_empty() {
             return Ok(());
         }
@@ -136,35 +115,16 @@ impl ClientStream {
         })
     }
 
-    /// Holds what there is room for; says how many bytes that is.
-    fn poll_hold(&mut self, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        if self.held.bytes.len() >= HELD {
-            ready!(self.poll_drain(cx))?;
-        }
-        let before = self.held.bytes.len();
-        // The library gathers small frames itself; a larger one comes as its head and its data.
-        self.held.large |= bufs.len() > 1;
-        for buf in bufs {
-            let room = HELD - self.held.bytes.len();
-            let taken = buf.get(..room).unwrap_or(buf);
-            self.held.bytes.extend_from_slice(taken);
-        }
-        Poll::Ready(Ok(self.held.bytes.len() - before))
-    }
-
-    /// Writes what is held.
-    fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while let Some(rest) = self.held.bytes.get(self.held.written..)
-            && !rest.is_empty()
-        {
-            let written = Pin::new(&mut self.transport).poll_write(cx, rest);
-            match ready!(self.note(written))? {
-                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                n => self.held.written += n,
-            }
-        }
-        self.held = Held::default();
-        Poll::Ready(Ok(()))
+    /// Reads as far as it takes to know whether the client speaks HTTP/2; what was read is to be read again.
+    ///
+    /// # Errors
+    /// Where the connection broke.
+    pub(super) async fn speaks_http2(&mut self) -> io::Result<bool> {
+        let mut seen = Vec::new();
+        while !self.frames.is_known() && self.read_buf(&mut seen).await? > 0 {}
+        seen.append(&mut self.unread);
+        self.unread = seen;
+        Ok(self.frames.is_http2())
     }
 
     /// Reads and forgets what the client sends of a body that was left, until it closes or its time is over.
@@ -270,8 +230,6 @@ impl AsyncRead for ClientStream {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        // The connection's next round has begun.
-        self.held.due = !self.held.bytes.is_empty();
         if !self.unread.is_empty() {
             let len = self.unread.len().min(buf.remaining());
             buf.put_slice(self.unread.get(..len).unwrap_or_default());
@@ -280,7 +238,7 @@ impl AsyncRead for ClientStream {
         }
         let before = buf.filled().len();
         let polled = Pin::new(&mut self.transport).poll_read(cx, buf);
-        self.take(buf.filled().get(before..).unwrap_or_default())?;
+        self.note_read(buf.filled().get(before..).unwrap_or_default())?;
         polled
     }
 }
@@ -291,9 +249,6 @@ impl AsyncWrite for ClientStream {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        if self.frames.is_http2() {
-            return self.poll_hold(cx, &[IoSlice::new(buf)]);
-        }
         let written = Pin::new(&mut self.transport).poll_write(cx, buf);
         self.note(written)
     }
@@ -303,9 +258,6 @@ impl AsyncWrite for ClientStream {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        if self.frames.is_http2() {
-            return self.poll_hold(cx, bufs);
-        }
         let written = Pin::new(&mut self.transport).poll_write_vectored(cx, bufs);
         self.note(written)
     }
@@ -315,20 +267,11 @@ impl AsyncWrite for ClientStream {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if !self.held.bytes.is_empty() {
-            let Held { large, due, .. } = self.held;
-            if large && !due && self.held.bytes.len() < HELD {
-                cx.waker().wake_by_ref();
-                return Poll::Ready(Ok(()));
-            }
-            ready!(self.poll_drain(cx))?;
-        }
         Pin::new(&mut self.transport).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.rest.is_none() {
-            ready!(self.poll_drain(cx))?;
             ready!(Pin::new(&mut self.transport).poll_shutdown(cx))?;
         }
         self.poll_forget(cx)

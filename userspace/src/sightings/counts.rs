@@ -21,9 +21,9 @@ impl Counts {
         self.forgotten.fetch_add(forgotten, Ordering::Relaxed);
     }
 
-    /// There was no room for an event.
-    pub(super) fn lose(&self) {
-        self.lost.fetch_add(1, Ordering::Relaxed);
+    /// There was no room for so many events.
+    pub(super) fn lose(&self, events: u64) {
+        self.lost.fetch_add(events, Ordering::Relaxed);
     }
 
     /// The disk took what had changed.

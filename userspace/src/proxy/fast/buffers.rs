@@ -23,7 +23,7 @@ pub(in crate::proxy) struct Buffers(Rc<RefCell<Vec<Vec<u8>>>>);
 
 /// One buffer; takes memory when it is filled, and gives it back when it is empty.
 #[derive(Debug)]
-pub(super) struct Buffer {
+pub(in crate::proxy) struct Buffer {
     bytes: Vec<u8>,
     /// Most bytes that were in it since it was taken.
     used: usize,
@@ -32,7 +32,7 @@ pub(super) struct Buffer {
 
 impl Buffer {
     /// One without memory.
-    pub(super) fn empty(pool: &Buffers) -> Self {
+    pub(in crate::proxy) fn empty(pool: &Buffers) -> Self {
         Self {
             bytes: Vec::new(),
             used: 0,
@@ -41,7 +41,7 @@ impl Buffer {
     }
 
     /// To be filled; it has room.
-    pub(super) fn filling(&mut self) -> &mut Vec<u8> {
+    pub(in crate::proxy) fn filling(&mut self) -> &mut Vec<u8> {
         if self.bytes.capacity() == 0 {
             let kept = self.pool.0.borrow_mut().pop();
             self.bytes = kept.unwrap_or_else(|| Vec::with_capacity(SIZE));
@@ -52,27 +52,27 @@ impl Buffer {
     }
 
     /// Gives the memory back where nothing is in it.
-    pub(super) fn settle(&mut self) {
+    pub(in crate::proxy) fn settle(&mut self) {
         if self.bytes.is_empty() {
             self.release();
         }
     }
 
     /// Forgets the first `len` bytes.
-    pub(super) fn consume(&mut self, len: usize) {
+    pub(in crate::proxy) fn consume(&mut self, len: usize) {
         self.note();
         self.bytes.drain(..len.min(self.bytes.len()));
         self.settle();
     }
 
     /// Forgets all, and keeps the memory.
-    pub(super) fn clear(&mut self) {
+    pub(in crate::proxy) fn clear(&mut self) {
         self.note();
         self.bytes.clear();
     }
 
     /// Ready for the next bytes of something long: with more room, where the last ones took all there was.
-    pub(super) fn next(&mut self) {
+    pub(in crate::proxy) fn next(&mut self) {
         self.note();
         let full = self.bytes.len() == self.bytes.capacity();
         self.bytes.clear();

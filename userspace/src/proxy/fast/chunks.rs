@@ -30,7 +30,7 @@ enum At {
 
 /// Reads a body that comes in pieces.
 #[derive(Clone, Debug)]
-pub(super) struct Chunks {
+pub(in crate::proxy) struct Chunks {
     at: At,
     /// Bytes of the chunk that are still to come.
     left: u64,
@@ -39,7 +39,7 @@ pub(super) struct Chunks {
 
 /// Not a chunked body.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Malformed;
+pub(in crate::proxy) struct Malformed;
 
 impl Chunks {
     /// At the start of a body.

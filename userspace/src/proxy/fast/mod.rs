@@ -6,9 +6,11 @@
 //! malformed or large) is left to hyper with every byte that was read, and the connection stays there. So one
 //! place alone decides what odd messages mean, and nothing here has to guess.
 
+mod answer;
 mod buffers;
 mod chunks;
 mod exchange;
+mod framing;
 mod request;
 mod response;
 
@@ -25,11 +27,17 @@ use tokio::{
     time::{Instant, Sleep, sleep_until},
 };
 
-pub(super) use self::buffers::Buffers;
 use self::{
-    buffers::Buffer,
-    exchange::Broken,
+    answer::Answered,
     request::{Plain, Reading},
+};
+pub(super) use self::{
+    buffers::{Buffer, Buffers},
+    chunks::Malformed,
+    exchange::{Answer, Asker, Broken, Failure, ask, read},
+    framing::Framing,
+    request::{Forward, Kind, is_repeatable, kind, write_line},
+    response::{Head, Parsed},
 };
 use super::{body::Answering, connection::Peer, counters::Closed, refuse, stream::ClientStream};
 
@@ -156,11 +164,13 @@ impl Lane<'_> {
         }
         let reason = match request {
             Plain::Refused(reason) => reason,
-            Plain::Forward(forward) => match self.exchange(forward, alarm).await {
-                Ok(()) => return Ok(()),
-                Err(Broken::Upstream(reason)) => reason,
-                Err(Broken::Client(closed)) => return Err(closed),
-            },
+            Plain::Forward(forward) => {
+                match (Answered { lane: self, alarm }).exchange(forward).await {
+                    Ok(()) => return Ok(()),
+                    Err(Broken::Upstream(reason)) => reason,
+                    Err(Broken::Client(closed)) => return Err(closed),
+                }
+            }
         };
         self.peer.worker.counters.refuse(reason);
         let mut out = Buffer::empty(&self.peer.worker.buffers);

@@ -29,15 +29,15 @@ pub(super) enum Plain {
 }
 
 /// A clean request on its way to an upstream.
-pub(super) struct Forward {
+pub(in crate::proxy) struct Forward {
     /// As the upstream gets it.
-    pub(super) head: Buffer,
+    pub(in crate::proxy) head: Buffer,
     /// Who may serve it.
-    pub(super) group: Rc<Group>,
+    pub(in crate::proxy) group: Rc<Group>,
     /// Whether its answer has no body, whatever its fields say.
-    pub(super) is_head: bool,
+    pub(in crate::proxy) is_head: bool,
     /// Whether it can be sent twice (RFC 9110 section 9.2.2).
-    pub(super) is_repeatable: bool,
+    pub(in crate::proxy) is_repeatable: bool,
 }
 
 /// What of the fields the rewriting needs to know.
@@ -89,10 +89,7 @@ pub(super) fn read(peer: &Peer, input: &[u8]) -> Reading {
         head,
         group: Rc::clone(group),
         is_head: method == "HEAD",
-        is_repeatable: matches!(
-            method,
-            "GET" | "HEAD" | "OPTIONS" | "TRACE" | "PUT" | "DELETE"
-        ),
+        is_repeatable: is_repeatable(method),
     };
     Reading::Plain(Plain::Forward(forward), len)
 }
@@ -120,14 +117,24 @@ fn plain<'b>(fields: &[Header<'b>]) -> Option<Fields<'b>> {
     Some(Fields { host: host? })
 }
 
-enum Kind {
+/// Whether it can be sent twice (RFC 9110 section 9.2.2).
+pub(in crate::proxy) fn is_repeatable(method: &str) -> bool {
+    matches!(
+        method,
+        "GET" | "HEAD" | "OPTIONS" | "TRACE" | "PUT" | "DELETE"
+    )
+}
+
+/// What a field means to a plain request.
+pub(in crate::proxy) enum Kind {
     Host,
     Connection,
     NotPlain,
     Other,
 }
 
-fn kind(name: &str) -> Kind {
+/// What a field of this name means to a plain request.
+pub(in crate::proxy) fn kind(name: &str) -> Kind {
     // Most fields are told by their length.
     let is = |known: &str| name.eq_ignore_ascii_case(known);
     match name.len() {
@@ -144,7 +151,8 @@ fn kind(name: &str) -> Kind {
     }
 }
 
-fn write_line(out: &mut Vec<u8>, method: &str, target: &str) {
+/// Writes the first line of a request.
+pub(in crate::proxy) fn write_line(out: &mut Vec<u8>, method: &str, target: &str) {
     out.extend_from_slice(method.as_bytes());
     out.push(b' ');
     out.extend_from_slice(target.as_bytes());
@@ -159,6 +167,7 @@ fn write_fields(out: &mut Vec<u8>, peer: &Peer, fields: &[Header<'_>], host: &[u
             hop::write_field(out, field.name, field.value);
         }
     }
-    peer.client.provenance.write(out, fields, host);
+    let said = || fields.iter().map(|field| (field.name, field.value));
+    peer.client.provenance.write(out, said, host, "1.1");
     out.extend_from_slice(b"\r\n");
 }

@@ -1,17 +1,17 @@
-//! The head of a response: how long its body is (RFC 9112 section 6.3), and what the client gets of it.
+//! The head of a response: how long its body is (RFC 9112 section 6.3), and what a client gets of it.
 
 use std::io::Write as _;
 
 use httparse::{EMPTY_HEADER, Header, Response, Status};
 
-use super::chunks::Chunks;
+use super::{chunks::Chunks, framing::Framing};
 use crate::proxy::{date, hop};
 
 /// Fields that a response may have.
 const FIELDS: usize = 128;
 
 /// What an upstream has said so far.
-pub(super) enum Reading {
+pub(super) enum Reading<T> {
     /// No whole head.
     Partial,
     /// Something said in between (1xx), of so many bytes; the response is still to come.
@@ -19,27 +19,27 @@ pub(super) enum Reading {
     /// No response that could be passed on.
     Malformed,
     /// A response.
-    Whole(Head),
+    Whole(Head<T>),
 }
 
-/// A response's head, which was written for the client.
-pub(super) struct Head {
+/// A response's head, which was made the client's.
+pub(in crate::proxy) struct Head<T> {
+    /// As the client gets it.
+    pub(in crate::proxy) made: T,
     /// How many bytes it had.
-    pub(super) len: usize,
-    pub(super) framing: Framing,
+    pub(in crate::proxy) len: usize,
+    pub(in crate::proxy) framing: Framing,
     /// Whether the upstream keeps the connection open behind it.
-    pub(super) keeps: bool,
+    pub(in crate::proxy) keeps: bool,
 }
 
-/// How a body comes to its end.
-#[derive(Clone, Debug)]
-pub(super) enum Framing {
-    /// After so many bytes.
-    Length(u64),
-    /// With the last chunk.
-    Chunked(Chunks),
-    /// With the connection.
-    UntilClose,
+/// A response's head as it was read.
+pub(in crate::proxy) struct Parsed<'a> {
+    pub(in crate::proxy) status: u16,
+    reason: &'a str,
+    fields: &'a [Header<'a>],
+    said: &'a Said,
+    framing: &'a Framing,
 }
 
 /// What the fields say of the message and of the connection.
@@ -57,8 +57,12 @@ struct Said {
     names: bool,
 }
 
-/// Reads a response's head and writes the client's into `out`.
-pub(super) fn read(input: &[u8], is_head: bool, ending: bool, out: &mut Vec<u8>) -> Reading {
+/// Reads a response's head and makes the client's of it; where that can't be, it is malformed.
+pub(super) fn read<T>(
+    input: &[u8],
+    is_head: bool,
+    rewrite: impl FnOnce(&Parsed<'_>) -> Option<T>,
+) -> Reading<T> {
     let mut fields = [EMPTY_HEADER; FIELDS];
     let mut response = Response::new(&mut fields);
     let len = match response.parse(input) {
@@ -89,29 +93,73 @@ pub(super) fn read(input: &[u8], is_head: bool, ending: bool, out: &mut Vec<u8>)
         } => Framing::Length(length),
         _ => Framing::UntilClose,
     };
-    write_status(out, status, response.reason.unwrap_or_default());
-    write_fields(out, response.headers, &said);
-    if let Some(length) = said.length.filter(|_| !said.chunked && status != 204) {
-        out.extend_from_slice(b"content-length: ");
-        write_number(out, length);
-        out.extend_from_slice(b"\r\n");
-    }
-    if !matches!(framing, Framing::Length(_)) {
-        out.extend_from_slice(b"transfer-encoding: chunked\r\n");
-    }
-    if !said.has_date {
-        hop::write_field(out, "date", &date::now());
-    }
-    if ending {
-        out.extend_from_slice(b"connection: close\r\n");
-    }
-    out.extend_from_slice(b"\r\n");
+    let made = rewrite(&Parsed {
+        status,
+        reason: response.reason.unwrap_or_default(),
+        fields: response.headers,
+        said: &said,
+        framing: &framing,
+    });
+    let Some(made) = made else {
+        return Reading::Malformed;
+    };
     Reading::Whole(Head {
+        made,
         len,
         // What says two lengths may have meant either: nothing more is read behind it.
         keeps: version == 1 && !said.closes && !(said.chunked && said.length.is_some()),
         framing,
     })
+}
+
+impl Parsed<'_> {
+    /// Writes the head that a client of HTTP/1.1 gets; `ending` says that the connection ends behind it.
+    pub(super) fn write(&self, ending: bool, out: &mut Vec<u8>) {
+        out.extend_from_slice(b"HTTP/1.1 ");
+        write_number(out, u64::from(self.status));
+        out.push(b' ');
+        out.extend_from_slice(self.reason.as_bytes());
+        out.extend_from_slice(b"\r\n");
+        for field in self.passed_on() {
+            hop::write_field(out, field.name, field.value);
+        }
+        if let Some(length) = self.length() {
+            out.extend_from_slice(b"content-length: ");
+            write_number(out, length);
+            out.extend_from_slice(b"\r\n");
+        }
+        if !matches!(self.framing, Framing::Length(_)) {
+            out.extend_from_slice(b"transfer-encoding: chunked\r\n");
+        }
+        if !self.has_date() {
+            hop::write_field(out, "date", &date::now());
+        }
+        if ending {
+            out.extend_from_slice(b"connection: close\r\n");
+        }
+        out.extend_from_slice(b"\r\n");
+    }
+
+    /// All fields but those that end here and those of the length.
+    pub(in crate::proxy) fn passed_on(&self) -> impl Iterator<Item = &Header<'_>> {
+        self.fields.iter().filter(|field| {
+            let named = self.said.names && hop::is_named(field.name, self.fields);
+            !hop::ends_here(field.name)
+                && !named
+                && !field.name.eq_ignore_ascii_case("content-length")
+        })
+    }
+
+    /// The length that the client is told.
+    pub(in crate::proxy) fn length(&self) -> Option<u64> {
+        let length = self.said.length;
+        length.filter(|_| !self.said.chunked && self.status != 204)
+    }
+
+    /// Whether the upstream has said when it answered.
+    pub(in crate::proxy) fn has_date(&self) -> bool {
+        self.said.has_date
+    }
 }
 
 /// `None` where they contradict each other, or say what isn't understood.
@@ -162,27 +210,6 @@ fn length(value: &[u8]) -> Option<u64> {
     lengths.all(|other| other == Some(first)).then_some(first)
 }
 
-fn write_status(out: &mut Vec<u8>, status: u16, reason: &str) {
-    out.extend_from_slice(b"HTTP/1.1 ");
-    write_number(out, u64::from(status));
-    out.push(b' ');
-    out.extend_from_slice(reason.as_bytes());
-    out.extend_from_slice(b"\r\n");
-}
-
-/// All but what ends here.
-fn write_fields(out: &mut Vec<u8>, fields: &[Header<'_>], said: &Said) {
-    for field in fields {
-        let named = said.names && hop::is_named(field.name, fields);
-        if !hop::ends_here(field.name)
-            && !named
-            && !field.name.eq_ignore_ascii_case("content-length")
-        {
-            hop::write_field(out, field.name, field.value);
-        }
-    }
-}
-
 /// In decimal digits.
 fn write_number(out: &mut Vec<u8>, number: u64) {
     // Writing to memory doesn't fail.
@@ -193,12 +220,18 @@ fn write_number(out: &mut Vec<u8>, number: u64) {
 mod tests {
     use super::*;
 
-    fn head(input: &str) -> Option<(String, Framing, bool)> {
+    fn written(parsed: &Parsed<'_>) -> Vec<u8> {
         let mut out = Vec::new();
-        match read(input.as_bytes(), false, false, &mut out) {
+        parsed.write(false, &mut out);
+        out
+    }
+
+    fn head(input: &str) -> Option<(String, Framing, bool)> {
+        match read(input.as_bytes(), false, |parsed| Some(written(parsed))) {
             Reading::Whole(head) => {
                 assert_eq!(head.len, input.len());
-                Some((String::from_utf8(out).unwrap(), head.framing, head.keeps))
+                let text = String::from_utf8(head.made).unwrap();
+                Some((text, head.framing, head.keeps))
             }
             Reading::Malformed => None,
             Reading::Partial | Reading::Interim(_) => panic!("{input:?}"),
@@ -270,7 +303,7 @@ mod tests {
 
     #[test]
     fn interim_responses_are_not_the_response() {
-        let read = |input: &str| read(input.as_bytes(), false, false, &mut Vec::new());
+        let read = |input: &str| read(input.as_bytes(), false, |parsed| Some(written(parsed)));
         assert!(matches!(
             read("HTTP/1.1 103 Early\r\nLink: x\r\n\r\n"),
             Reading::Interim(31)

@@ -1,0 +1,245 @@
+//! Connections of HTTP/2: `frames -> streams -> inspect -> forward | refuse`.
+//!
+//! The library reads and writes frames; here is what drives it. All streams of a connection are answered in the
+//! connection's one task, so that what becomes ready at a time leaves in one TLS record. What is refused is answered
+//! where it is read. A request without a body takes the upstream leg of plain requests ([`plain`]); whatever else there
+//! is goes through hyper's client.
+
+mod deadlines;
+mod gather;
+mod piece;
+mod plain;
+mod reply;
+
+use std::{
+    cell::{Cell, RefCell},
+    error::Error,
+    pin::Pin,
+    rc::Rc,
+    task::Poll,
+};
+
+use futures_util::{Stream as _, stream::FuturesUnordered};
+use h2::{
+    RecvStream,
+    server::{self, SendResponse},
+};
+use http::{Request, Response};
+
+use self::{
+    deadlines::Deadlines,
+    gather::Gather,
+    piece::Piece,
+    plain::Exchange,
+    reply::{Flow, Gone, Reply},
+};
+use super::{
+    body::{Answering, ResponseBody},
+    client_body::{ClientBody, Received},
+    connection::Peer,
+    fast::Forward,
+    forward,
+    refuse::{self, Reason},
+    settings::ProxySettings,
+    stalls::Stall,
+    stream::ClientStream,
+};
+
+/// Bytes of a request body that a client may send ahead, on one stream and on all of a connection.
+const STREAM_WINDOW: u32 = 256 * 1024;
+const CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// Bytes of a response that are held for one stream.
+const SEND_BUFFER: usize = 64 * 1024;
+
+type Connection = server::Connection<Gather, Piece>;
+/// How a connection broke: a matter of frames or of bytes.
+type Broken = Box<dyn Error + Send + Sync>;
+
+/// Serves all requests of a connection; none is taken any more from `ending` on.
+///
+/// # Errors
+/// How the connection broke.
+pub(super) async fn serve(
+    peer: &Rc<Peer>,
+    client: ClientStream,
+    ending: &Cell<bool>,
+) -> Result<(), Broken> {
+    let gather = Gather::new(client, &peer.worker.buffers);
+    let mut connection = handshake(&peer.worker.settings, &gather).await?;
+    let newest = RefCell::new(Rc::clone(peer));
+    let mut deadlines = Deadlines::new();
+    let mut streams = FuturesUnordered::new();
+    let mut is_told = false;
+    std::future::poll_fn(|cx| {
+        let over = loop {
+            if ending.get() && !is_told {
+                is_told = true;
+                connection.graceful_shutdown();
+            }
+            match connection.poll_accept(cx) {
+                Poll::Ready(Some(Ok((request, respond)))) => {
+                    let work = take(Peer::renew(&newest), request, respond, &deadlines, ending);
+                    streams.extend(work.map(Work::run));
+                }
+                Poll::Ready(Some(Err(error))) => break Poll::Ready(Err(error.into())),
+                Poll::Ready(None) => break Poll::Ready(Ok(())),
+                Poll::Pending => break Poll::Pending,
+            }
+        };
+        // What they queue has the library wake this task; so it is written when others have had their turn, with what
+        // they bring about.
+        while let Poll::Ready(Some(())) = Pin::new(&mut streams).poll_next(cx) {}
+        deadlines.poll(cx);
+        match gather.poll_drain(cx) {
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error.into())),
+            Poll::Ready(Ok(())) | Poll::Pending => over,
+        }
+    })
+    .await
+}
+
+async fn handshake(settings: &ProxySettings, gather: &Gather) -> Result<Connection, Broken> {
+    let limits = &settings.limits;
+    let mut builder = server::Builder::new();
+    builder
+        .max_concurrent_streams(limits.http2_streams)
+        .initial_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buffer_size(SEND_BUFFER)
+        .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX));
+    let mut shaking = std::pin::pin!(builder.handshake(gather.clone()));
+    std::future::poll_fn(|cx| {
+        let done = shaking.as_mut().poll(cx);
+        match gather.poll_drain(cx) {
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error.into())),
+            Poll::Ready(Ok(())) | Poll::Pending => done.map_err(Broken::from),
+        }
+    })
+    .await
+}
+
+/// What is left to do for a request that was read.
+struct Work {
+    peer: Rc<Peer>,
+    answering: Answering,
+    kind: Kind,
+}
+
+enum Kind {
+    /// It is forwarded, and bears no body.
+    Plain(Exchange, Forward),
+    /// It is forwarded.
+    Other(Box<(Request<ClientBody>, Reply)>),
+    /// The client takes our answer bit by bit.
+    Own(Flow, bytes::Bytes),
+}
+
+/// Judges a request, and answers it where it is refused.
+fn take(
+    peer: Rc<Peer>,
+    request: Request<RecvStream>,
+    respond: SendResponse<Piece>,
+    deadlines: &Deadlines,
+    ending: &Cell<bool>,
+) -> Option<Work> {
+    let answering = Answering::begin(&peer.client.activity);
+    if peer.on_request() {
+        ending.set(true);
+    }
+    let mut reply = Reply::new(respond);
+    let judged = peer.judge(request.uri(), request.headers());
+    let plain = match judged {
+        Ok(()) if request.body().is_end_stream() => plain::forward(&peer, &request).transpose(),
+        Ok(()) => Ok(None),
+        Err(reason) => Err(reason),
+    };
+    let kind = match plain {
+        Ok(Some(forward)) => Kind::Plain(
+            Exchange::new(Rc::clone(&peer), reply, deadlines.one()),
+            forward,
+        ),
+        Ok(None) => Kind::Other(Box::new((received(request), reply))),
+        Err(reason) => {
+            if !request.body().is_end_stream() {
+                refuse::linger(&peer.worker, received(request).into_body());
+            }
+            let (flow, rest) = refuse(&peer, &mut reply, reason).ok()??;
+            Kind::Own(flow, rest)
+        }
+    };
+    Some(Work {
+        peer,
+        answering,
+        kind,
+    })
+}
+
+fn received(request: Request<RecvStream>) -> Request<ClientBody> {
+    let (head, stream) = request.into_parts();
+    let received = Received::new(stream, &head.headers);
+    Request::from_parts(head, ClientBody::Http2(received))
+}
+
+/// Says why a request is refused; gives back what the client doesn't take yet.
+fn refuse(
+    peer: &Peer,
+    reply: &mut Reply,
+    reason: Reason,
+) -> Result<Option<(Flow, bytes::Bytes)>, Gone> {
+    peer.worker.counters.refuse(reason);
+    reply.own(refuse::response(reason, &peer.worker.settings.refusal))
+}
+
+impl Work {
+    /// Sees it to its end. Whoever is gone then is told nothing.
+    async fn run(self) {
+        let Self {
+            peer,
+            answering,
+            kind,
+        } = self;
+        let rest = match kind {
+            Kind::Plain(exchange, forward) => match exchange.run(forward).await {
+                Ok(()) => return,
+                Err((mut reply, reason)) => refuse(&peer, &mut reply, reason),
+            },
+            Kind::Other(other) => {
+                let (request, mut reply) = *other;
+                match Box::pin(any(&peer, request, &mut reply)).await {
+                    Some(response) => {
+                        let stall = Some(Stall::begin(&peer));
+                        let response = response.map(|body| body.answering(answering, stall));
+                        // A boxed future: large, and not the usual case.
+                        let _passed_or_gone = Box::pin(reply.pass(response)).await;
+                        return;
+                    }
+                    None => return,
+                }
+            }
+            Kind::Own(flow, rest) => Ok(Some((flow, rest))),
+        };
+        if let Ok(Some((mut flow, rest))) = rest {
+            let stall = Some(Stall::begin(&peer));
+            let body = ResponseBody::from(rest).answering(answering, stall);
+            let _passed_or_gone = Box::pin(flow.pass(body)).await;
+        }
+    }
+}
+
+/// The response to a request of any kind; `None` where the client is gone before it has come.
+async fn any(
+    peer: &Rc<Peer>,
+    request: Request<ClientBody>,
+    reply: &mut Reply,
+) -> Option<Response<ResponseBody>> {
+    let mut forwarding = std::pin::pin!(forward::forward(peer, request));
+    let response = std::future::poll_fn(|cx| match forwarding.as_mut().poll(cx) {
+        Poll::Ready(response) => Poll::Ready(Some(response)),
+        Poll::Pending => reply.poll_gone(cx).map(|()| None),
+    });
+    Some(response.await?.unwrap_or_else(|reason| {
+        peer.worker.counters.refuse(reason);
+        let own = refuse::response(reason, &peer.worker.settings.refusal);
+        own.map(ResponseBody::from)
+    }))
+}

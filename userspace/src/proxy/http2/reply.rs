@@ -1,0 +1,166 @@
+//! The answer on one stream.
+
+use std::{
+    error::Error,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use h2::{Reason as Code, SendStream, server::SendResponse};
+use http::{HeaderMap, HeaderValue, Response, header};
+use hyper::body::Body as _;
+
+use super::piece::Piece;
+use crate::proxy::{body::ResponseBody, date};
+
+/// Where the answer to one request goes. Dropped before its end, it resets the stream.
+pub(super) struct Reply(SendResponse<Piece>);
+
+/// Where its body goes.
+pub(super) struct Flow(SendStream<Piece>);
+
+/// The stream is over: the client has reset it, or the connection broke.
+#[derive(Debug)]
+pub(super) struct Gone;
+
+impl Reply {
+    /// The answer on this stream.
+    pub(super) fn new(respond: SendResponse<Piece>) -> Self {
+        Self(respond)
+    }
+
+    /// Ready when the client wants no answer any more.
+    pub(super) fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.0.poll_reset(cx).map(drop)
+    }
+
+    /// Sends a head; `last` says that no body follows.
+    pub(super) fn head(&mut self, head: Response<()>, last: bool) -> Result<Flow, Gone> {
+        self.0.send_response(head, last).map(Flow).map_err(|error| {
+            tracing::debug!(%error, "no response on a stream");
+            self.0.send_reset(Code::INTERNAL_ERROR);
+            Gone
+        })
+    }
+
+    /// Sends our own words; gives them back where the client doesn't take all of them now.
+    pub(super) fn own(&mut self, response: Response<Bytes>) -> Result<Option<(Flow, Bytes)>, Gone> {
+        let (mut head, words) = response.into_parts();
+        complete(&mut head.headers, Some(words.len() as u64));
+        let mut flow = self.head(Response::from_parts(head, ()), words.is_empty())?;
+        if words.is_empty() {
+            return Ok(None);
+        }
+        flow.0.reserve_capacity(words.len());
+        if flow.0.capacity() < words.len() {
+            return Ok(Some((flow, words)));
+        }
+        flow.put(Piece::Bytes(words), true)?;
+        Ok(None)
+    }
+
+    /// Sends a response, as its body comes.
+    pub(super) async fn pass(&mut self, response: Response<ResponseBody>) -> Result<(), Gone> {
+        let (mut head, body) = response.into_parts();
+        let empty = body.is_end_stream();
+        let length = body.size_hint().exact().filter(|_| !empty);
+        complete(&mut head.headers, length);
+        let mut flow = self.head(Response::from_parts(head, ()), empty)?;
+        if !empty {
+            flow.pass(body).await?;
+        }
+        Ok(())
+    }
+}
+
+impl Flow {
+    /// Sends the next piece; there must be room, or nothing in it.
+    pub(super) fn put(&mut self, piece: Piece, last: bool) -> Result<(), Gone> {
+        self.0.send_data(piece, last).map_err(|_over| Gone)
+    }
+
+    /// Ready when the client takes some bytes.
+    pub(super) fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Gone>> {
+        // No more than that: what is asked for is kept from other streams.
+        self.0.reserve_capacity(1);
+        while self.0.capacity() == 0 {
+            match ready!(self.0.poll_capacity(cx)) {
+                Some(Ok(_)) => {}
+                Some(Err(_)) | None => return Poll::Ready(Err(Gone)),
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Ready when the client wants no more.
+    pub(super) fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.0.poll_reset(cx).map(drop)
+    }
+
+    /// The response breaks off.
+    pub(super) fn break_off(&mut self) -> Gone {
+        self.0.send_reset(Code::INTERNAL_ERROR);
+        Gone
+    }
+
+    /// Sends a body, as it comes.
+    pub(super) async fn pass(&mut self, mut body: ResponseBody) -> Result<(), Gone> {
+        loop {
+            let frame = std::future::poll_fn(|cx| {
+                if self.poll_gone(cx).is_ready() {
+                    return Poll::Ready(Err(Gone));
+                }
+                Pin::new(&mut body).poll_frame(cx).map(Ok)
+            });
+            let Some(frame) = frame.await? else {
+                return self.put(Piece::Bytes(Bytes::new()), true);
+            };
+            let frame = frame.map_err(|error| {
+                tracing::debug!(%error, "a response broke off");
+                self.0.send_reset(code(&error));
+                Gone
+            })?;
+            let data = match frame.into_data() {
+                Ok(data) => data,
+                Err(frame) => {
+                    let Ok(trailers) = frame.into_trailers() else {
+                        continue;
+                    };
+                    self.0.reserve_capacity(0);
+                    return self.0.send_trailers(trailers).map_err(|_over| Gone);
+                }
+            };
+            let last = body.is_end_stream();
+            if !data.is_empty() {
+                std::future::poll_fn(|cx| self.poll_room(cx)).await?;
+            }
+            self.put(Piece::Bytes(data), last)?;
+            if last {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// Adds what every head has: the time, and the length of what follows where it is known.
+fn complete(headers: &mut HeaderMap, length: Option<u64>) {
+    headers.entry(header::DATE).or_insert_with(date::value);
+    if let Some(length) = length {
+        headers
+            .entry(header::CONTENT_LENGTH)
+            .or_insert_with(|| HeaderValue::from(length));
+    }
+}
+
+/// What an upstream that speaks HTTP/2 has said of why its response breaks off.
+fn code(error: &(dyn Error + 'static)) -> Code {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref::<h2::Error>() {
+            return error.reason().unwrap_or(Code::INTERNAL_ERROR);
+        }
+        cause = error.source();
+    }
+    Code::INTERNAL_ERROR
+}

@@ -1,0 +1,519 @@
+//! Requests over HTTP/2, most of them without a body: those take the upstream leg of plain requests.
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+        mpsc,
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use h2::{
+    Reason, RecvStream,
+    client::{self, SendRequest},
+};
+use http::{HeaderMap, Method, Request, Response};
+use tokio::runtime;
+
+use crate::support::{LISTED, Origin, Raw, Tier, raw_origin};
+
+/// One connection to a cleartext proxy.
+#[derive(Clone)]
+struct Client(SendRequest<Bytes>);
+
+/// What came of a request: its head, its body and why that broke off.
+struct Answer {
+    head: Response<()>,
+    body: Vec<u8>,
+    broken: Option<h2::Error>,
+}
+
+/// Runs `with` over one connection.
+fn connected<F: Future<Output = ()>>(tier: &Tier, with: impl FnOnce(Client) -> F) {
+    adjusted(tier, &client::Builder::new(), with);
+}
+
+fn adjusted<F: Future<Output = ()>>(
+    tier: &Tier,
+    builder: &client::Builder,
+    with: impl FnOnce(Client) -> F,
+) {
+    let runtime = runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let stream = tokio::net::TcpStream::connect(tier.address).await.unwrap();
+        let (sender, connection) = builder.handshake(stream).await.unwrap();
+        let running = tokio::spawn(connection);
+        let done = tokio::time::timeout(Duration::from_secs(20), with(Client(sender)));
+        done.await.unwrap();
+        running.abort();
+    });
+}
+
+fn get(path: &str) -> Request<()> {
+    Request::get(format!("http://h{path}")).body(()).unwrap()
+}
+
+impl Client {
+    async fn send(&self, request: Request<()>) -> Result<Response<RecvStream>, h2::Error> {
+        let mut sender = self.0.clone().ready().await.unwrap();
+        let (response, _stream) = sender.send_request(request, true).unwrap();
+        response.await
+    }
+
+    /// Why a response breaks off; the reset may overtake its head.
+    async fn broken(&self, request: Request<()>) -> Option<Reason> {
+        let error = match self.send(request).await {
+            Ok(response) => Self::read(response).await.broken?,
+            Err(error) => error,
+        };
+        error.reason()
+    }
+
+    async fn ask(&self, request: Request<()>) -> Answer {
+        Self::read(self.send(request).await.unwrap()).await
+    }
+
+    async fn read(response: Response<RecvStream>) -> Answer {
+        let (head, mut stream) = response.into_parts();
+        let (mut body, mut broken) = (Vec::new(), None);
+        while let Some(data) = stream.data().await {
+            match data {
+                Ok(data) => {
+                    stream.flow_control().release_capacity(data.len()).unwrap();
+                    body.extend_from_slice(&data);
+                }
+                Err(error) => {
+                    broken = Some(error);
+                    break;
+                }
+            }
+        }
+        Answer {
+            head: Response::from_parts(head, ()),
+            body,
+            broken,
+        }
+    }
+}
+
+impl Answer {
+    fn status(&self) -> u16 {
+        self.head.status().as_u16()
+    }
+
+    fn field(&self, name: &str) -> Option<&str> {
+        self.head.headers().get(name).map(|v| v.to_str().unwrap())
+    }
+
+    fn text(&self) -> &str {
+        assert!(self.broken.is_none(), "{:?}", self.broken);
+        std::str::from_utf8(&self.body).unwrap()
+    }
+}
+
+/// Answers each request with what it is told for its path.
+fn scripted(answer: impl Fn(&str) -> &'static str + Send + Sync + 'static) -> SocketAddr {
+    raw_origin(move |_, mut upstream| {
+        loop {
+            let head = upstream.until("\r\n\r\n");
+            let path = head.split(' ').nth(1).unwrap_or_default().to_owned();
+            upstream.send(answer(&path));
+            if path.contains("close") {
+                return;
+            }
+        }
+    })
+}
+
+fn one_worker(origin: SocketAddr) -> Tier {
+    Tier::plain(origin, |settings| settings.workers = 1.try_into().unwrap())
+}
+
+#[test]
+fn heads_are_rewritten_for_http_1_1() {
+    let (tell, heard) = mpsc::channel();
+    let origin = raw_origin(move |_, mut upstream| {
+        tell.send(upstream.until("\r\n\r\n")).unwrap();
+        upstream.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+        upstream.rest();
+    });
+    for trusted in [false, true] {
+        let tier = Tier::plain(origin, |settings| {
+            if trusted {
+                settings.trusted_proxies = vec!["127.0.0.0/8".parse().unwrap()];
+            }
+        });
+        connected(&tier, async |client| {
+            let request = Request::get("https://shop.example:8443/a/b?c=d")
+                .header("x-own", "1")
+                .header("cookie", "a=b")
+                .header("x-forwarded-for", "192.0.2.1")
+                .header("x-forwarded-proto", "gopher")
+                .header("cookie", "c=d")
+                .header("via", "1.1 front");
+            let answer = client.ask(request.body(()).unwrap()).await;
+            assert_eq!((answer.status(), answer.text()), (200, ""));
+            assert!(answer.field("date").is_some());
+        });
+        let text = heard.recv().unwrap();
+        let mut lines: Vec<&str> = text.trim_end().split("\r\n").collect();
+        assert_eq!(lines.remove(0), "GET /a/b?c=d HTTP/1.1");
+        lines.sort_unstable();
+        let said = |untrusted, kept| if trusted { kept } else { untrusted };
+        let wanted = [
+            "cookie: a=b; c=d",
+            "forwarded: for=127.0.0.1;proto=http",
+            "host: shop.example:8443",
+            "via: 1.1 front",
+            "via: 2.0 tokenblock",
+            said(
+                "x-forwarded-for: 127.0.0.1",
+                "x-forwarded-for: 192.0.2.1, 127.0.0.1",
+            ),
+            "x-forwarded-host: shop.example:8443",
+            said("x-forwarded-proto: http", "x-forwarded-proto: gopher"),
+            "x-own: 1",
+        ];
+        assert_eq!(lines, wanted);
+    }
+}
+
+#[test]
+fn bodies_of_every_framing_come_whole() {
+    let origin = scripted(|path| match path {
+        "/length" => "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nServer: s\r\n\r\nhello",
+        "/chunked" => {
+            "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n\
+             HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nConnection: X-Mine\r\nX-Mine: 1\r\n\r\n\
+             2;x=y\r\nhe\r\n3\r\nllo\r\n0\r\nX-Trailer: 1\r\n\r\n"
+        }
+        "/none" => "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+        "/empty" => "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        "/204" => "HTTP/1.1 204 No Content\r\nX-A: b\r\n\r\n",
+        "/304" => "HTTP/1.1 304 Not Modified\r\nETag: \"x\"\r\nContent-Length: 7\r\n\r\n",
+        "/head" => "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n",
+        _ => "HTTP/1.1 200 OK\r\n\r\nhello",
+    });
+    let tier = one_worker(origin);
+    connected(&tier, async |client| {
+        for _ in 0..2 {
+            let answer = client.ask(get("/length")).await;
+            assert_eq!(answer.text(), "hello");
+            assert_eq!(answer.field("content-length"), Some("5"));
+            assert_eq!(answer.field("server"), Some("s"));
+            let answer = client.ask(get("/chunked")).await;
+            assert_eq!(answer.text(), "hello");
+            for gone in ["transfer-encoding", "connection", "x-mine", "link"] {
+                assert_eq!(answer.field(gone), None);
+            }
+            assert_eq!(client.ask(get("/none")).await.text(), "");
+            assert_eq!(client.ask(get("/empty")).await.text(), "");
+            let answer = client.ask(get("/204")).await;
+            assert_eq!((answer.status(), answer.field("x-a")), (204, Some("b")));
+            let answer = client.ask(get("/304")).await;
+            assert_eq!((answer.status(), answer.text()), (304, ""));
+            assert_eq!(answer.field("content-length"), Some("7"));
+            let mut head = get("/head");
+            *head.method_mut() = Method::HEAD;
+            let answer = client.ask(head).await;
+            assert_eq!((answer.status(), answer.text()), (200, ""));
+            assert_eq!(answer.field("content-length"), Some("9"));
+            assert_eq!(client.ask(get("/close")).await.text(), "hello");
+        }
+    });
+    // One more for the one that was closed.
+    assert_eq!(tier.count("proxy_upstream_connects_total"), 2);
+    assert_eq!(tier.count("proxy_upstream_retries_total"), 0);
+    assert_eq!(tier.count("proxy_requests_total"), 16);
+}
+
+#[test]
+fn all_kinds_of_requests_share_connections() {
+    let origin = Origin::echo();
+    let tier = one_worker(origin.address);
+    connected(&tier, async |client| {
+        for _ in 0..3 {
+            let answer = client.ask(get("/plain")).await;
+            assert!(answer.text().starts_with("GET /plain\n"));
+            let mut sender = client.0.clone().ready().await.unwrap();
+            let post = Request::post("http://h/post").body(()).unwrap();
+            let (response, mut body) = sender.send_request(post, false).unwrap();
+            body.send_data("the ".into(), false).unwrap();
+            body.send_data("body".into(), true).unwrap();
+            assert_eq!(response.await.unwrap().status(), 200);
+            let mut request = get("/trailers");
+            request
+                .headers_mut()
+                .insert("te", "trailers".parse().unwrap());
+            assert!(client.ask(request).await.text().contains("te: trailers"));
+            let mut request = get("/listed");
+            request
+                .headers_mut()
+                .insert("x-api-key", LISTED.parse().unwrap());
+            let answer = client.ask(request).await;
+            assert_eq!(answer.status(), 403);
+            assert_eq!(answer.text(), "{\"error\":\"listed_token\"}\n");
+            assert_eq!(answer.field("content-length"), Some("25"));
+        }
+    });
+    assert_eq!(origin.seen().len(), 9);
+    assert_eq!(origin.connections(), 1);
+    assert_eq!(tier.count("proxy_blocked_total"), 3);
+    assert_eq!(tier.count("proxy_requests_total"), 12);
+}
+
+#[test]
+fn what_can_be_read_in_two_ways_is_not_passed_on() {
+    for answer in [
+        "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nX-A: b\r\n folded\r\nContent-Length: 5\r\n\r\nhello",
+        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Len",
+    ] {
+        let tier = one_worker(raw_origin(move |_, mut upstream| {
+            upstream.until("\r\n\r\n");
+            upstream.send(answer);
+        }));
+        connected(&tier, async |client| {
+            let reply = client.ask(get("/")).await;
+            assert_eq!(reply.status(), 502, "{answer:?}");
+            assert_eq!(reply.text(), "{\"error\":\"upstream_failed\"}\n");
+        });
+        assert_eq!(tier.count("proxy_refused_upstream_failed"), 1);
+    }
+}
+
+#[test]
+fn what_follows_a_response_unasked_is_nobodys_answer() {
+    let origin = scripted(
+        |_| "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhelloHTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil",
+    );
+    let tier = one_worker(origin);
+    connected(&tier, async |client| {
+        for _ in 0..3 {
+            assert_eq!(client.ask(get("/")).await.text(), "hello");
+        }
+    });
+    assert_eq!(tier.count("proxy_upstream_connects_total"), 3);
+}
+
+#[test]
+fn a_body_that_breaks_off_resets_its_stream_alone() {
+    let origin = scripted(|path| match path {
+        "/close/length" => "HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\nhello",
+        "/close/chunked" => "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n",
+        "/nonsense" => {
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\nnonsense"
+        }
+        _ => "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+    });
+    let tier = one_worker(origin);
+    connected(&tier, async |client| {
+        for path in ["/close/length", "/close/chunked", "/nonsense"] {
+            assert_eq!(client.broken(get(path)).await, Some(Reason::INTERNAL_ERROR));
+            assert_eq!(client.ask(get("/whole")).await.text(), "ok");
+        }
+    });
+}
+
+#[test]
+fn an_upstream_that_says_nothing_keeps_nobody_else_waiting() {
+    let tier = Tier::plain(
+        raw_origin(|_, mut upstream| {
+            while !upstream.until("\r\n\r\n").contains("/silent") {
+                upstream.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+            }
+            upstream.rest();
+        }),
+        |settings| {
+            settings.workers = 1.try_into().unwrap();
+            settings.timeouts.upstream_response = Duration::from_millis(200);
+        },
+    );
+    connected(&tier, async |client| {
+        let silent = client.clone();
+        let silent = tokio::spawn(async move {
+            let first = silent.ask(get("/silent"));
+            let (first, second) = tokio::join!(first, silent.ask(get("/silent")));
+            [first, second]
+        });
+        for _ in 0..20 {
+            assert_eq!(client.ask(get("/")).await.text(), "ok");
+        }
+        for answer in silent.await.unwrap() {
+            assert_eq!(answer.status(), 504);
+            assert_eq!(answer.text(), "{\"error\":\"upstream_timeout\"}\n");
+        }
+        // And again, once all of that is over.
+        assert_eq!(client.ask(get("/silent")).await.status(), 504);
+    });
+    assert_eq!(tier.count("proxy_refused_upstream_timeout"), 3);
+}
+
+#[test]
+fn a_kept_connection_that_was_closed_is_no_error_where_that_is_safe() {
+    let origin = raw_origin(|_, mut upstream| {
+        upstream.until("\r\n\r\n");
+        upstream.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+        upstream.until("\r\n\r\n");
+    });
+    let tier = one_worker(origin);
+    connected(&tier, async |client| {
+        for _ in 0..3 {
+            assert_eq!(client.ask(get("/")).await.text(), "ok");
+        }
+        // Nobody knows whether the upstream has acted on this one.
+        let mut post = get("/");
+        *post.method_mut() = Method::POST;
+        assert_eq!(client.ask(post).await.status(), 502);
+    });
+    assert_eq!(tier.count("proxy_upstream_retries_total"), 2);
+}
+
+#[test]
+fn an_upstream_that_is_not_there_gives_502() {
+    let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let tier = one_worker(gone.local_addr().unwrap());
+    drop(gone);
+    connected(&tier, async |client| {
+        let answer = client.ask(get("/")).await;
+        assert_eq!(answer.status(), 502);
+        assert_eq!(answer.text(), "{\"error\":\"upstream_connect\"}\n");
+    });
+}
+
+#[test]
+fn many_streams_at_a_time_are_not_mixed_up() {
+    // Answers come in an order of their own.
+    let origin = Origin::serving(|request| async move {
+        let path = request.uri().path().to_owned();
+        let number: u64 = path[1..].parse().unwrap();
+        tokio::time::sleep(Duration::from_millis(number * 7919 % 40)).await;
+        Response::new(crate::support::full(path.repeat(1000)))
+    });
+    let tier = one_worker(origin.address);
+    connected(&tier, async |client| {
+        for _ in 0..3 {
+            let asked = (0..90).map(|number| {
+                let client = client.clone();
+                tokio::spawn(async move {
+                    let path = format!("/{number}");
+                    let answer = client.ask(get(&path)).await;
+                    assert_eq!(answer.text(), path.repeat(1000));
+                })
+            });
+            for asked in asked.collect::<Vec<_>>() {
+                asked.await.unwrap();
+            }
+        }
+    });
+    assert_eq!(tier.count("proxy_forwarded_total"), 270);
+}
+
+/// An upstream that sends 64 MiB to whoever asks, and counts what it was rid of.
+fn bulky(sent: &Arc<AtomicU64>) -> SocketAddr {
+    let sent = Arc::clone(sent);
+    raw_origin(move |_, mut upstream: Raw| {
+        use std::io::Write as _;
+        upstream.until("\r\n\r\n");
+        upstream.send(&format!(
+            "HTTP/1.1 200 OK\r\nContent-Length: {BULK}\r\n\r\n"
+        ));
+        for number in 0..BULK / PART {
+            let part = [u8::try_from(number % 251).unwrap(); PART];
+            if upstream.0.write_all(&part).is_err() {
+                return;
+            }
+            sent.fetch_add(PART as u64, Ordering::Relaxed);
+        }
+        upstream.rest();
+    })
+}
+
+const BULK: usize = 64 << 20;
+const PART: usize = 1 << 14;
+
+#[test]
+fn a_large_body_comes_as_fast_as_the_client_takes_it() {
+    let sent = Arc::new(AtomicU64::new(0));
+    let tier = one_worker(bulky(&sent));
+    connected(&tier, async |client| {
+        let mut stream = client.send(get("/")).await.unwrap().into_body();
+        // What is held on the way is bounded.
+        let mut before = u64::MAX;
+        while sent.load(Ordering::Relaxed) != before {
+            before = sent.load(Ordering::Relaxed);
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        assert!(before < BULK as u64 / 2, "{before} bytes on their way");
+        let mut got = 0;
+        while let Some(data) = stream.data().await {
+            let data = data.unwrap();
+            for (place, byte) in (got..).zip(&data) {
+                assert_eq!(usize::from(*byte), place / PART % 251, "at {place}");
+            }
+            got += data.len();
+            stream.flow_control().release_capacity(data.len()).unwrap();
+        }
+        assert_eq!(got, BULK);
+    });
+}
+
+#[test]
+fn the_upstream_is_let_go_when_the_client_resets_its_stream() {
+    let (left, has_left) = mpsc::channel();
+    let origin = raw_origin(move |_, mut upstream: Raw| {
+        let head = upstream.until("\r\n\r\n");
+        if head.contains("/body") {
+            upstream.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n");
+        }
+        upstream.rest();
+        left.send(()).unwrap();
+    });
+    let tier = one_worker(origin);
+    connected(&tier, async |client| {
+        let (head, mut stream) = client.send(get("/body")).await.unwrap().into_parts();
+        assert_eq!(head.status, 200);
+        assert_eq!(stream.data().await.unwrap().unwrap(), "hello");
+        drop(stream);
+        let mut sender = client.0.clone().ready().await.unwrap();
+        let (response, mut stream) = sender.send_request(get("/none"), true).unwrap();
+        while tier.count("proxy_upstream_connects_total") < 2 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        stream.send_reset(Reason::CANCEL);
+        drop(response);
+        // The connection goes on meanwhile.
+        let gone = tokio::task::spawn_blocking(move || {
+            for _ in 0..2 {
+                has_left.recv_timeout(Duration::from_secs(5)).unwrap();
+            }
+        });
+        gone.await.unwrap();
+    });
+}
+
+#[test]
+fn a_refusal_waits_for_its_client_too() {
+    let origin = Origin::echo();
+    let tier = one_worker(origin.address);
+    let mut builder = client::Builder::new();
+    builder.initial_window_size(3);
+    adjusted(&tier, &builder, async |client| {
+        let mut request = get("/");
+        *request.headers_mut() =
+            HeaderMap::from_iter([("x-api-key".parse().unwrap(), LISTED.parse().unwrap())]);
+        let answer = client.ask(request).await;
+        assert_eq!(answer.status(), 403);
+        assert_eq!(answer.text(), "{\"error\":\"listed_token\"}\n");
+        let answer = client.ask(get("/small-window")).await;
+        assert!(answer.text().starts_with("GET /small-window\n"));
+    });
+}
