@@ -14,7 +14,7 @@ use tracing::{debug, info, warn};
 
 use super::{
     error::KernelError,
-    interfaces::{Change, Interface},
+    interfaces::Interface,
     load::classifier,
     patterns::Patterns,
     system,
@@ -85,47 +85,71 @@ impl Attachments {
         }
     }
 
-    /// Attaches to all of `present` that are meant.
+    /// Attaches to all of `present` that are meant. One that is gone meanwhile is left out, unless it was named.
     ///
     /// # Errors
     /// [`KernelError::NoInterface`] where one that was named is not there, or why one can't be attached to.
     pub fn start(&mut self, ebpf: &mut Ebpf, present: &[Interface]) -> Result<(), KernelError> {
-        let names: Vec<&str> = present
-            .iter()
-            .map(|interface| interface.name.as_str())
-            .collect();
-        if let Some(name) = self.patterns.missing(&names) {
-            return Err(KernelError::NoInterface {
-                name: name.to_owned(),
-                known: names.join(", "),
-            });
-        }
+        self.require(&names(present))?;
+        let mut there = present.to_vec();
         for interface in present {
-            self.attach(ebpf, interface)?;
+            match self.attach(ebpf, interface) {
+                Err(error) if system::has_interface(interface.index) => return Err(error),
+                Err(_) => there.retain(|other| other.index != interface.index),
+                Ok(()) => {}
+            }
         }
+        self.require(&names(&there))?;
         if self.links.is_empty() {
             info!("no interface matches yet; those that appear will be protected");
         }
         Ok(())
     }
 
-    /// Follows a change. An interface that can't be attached to is an error in the log, never an end.
-    pub fn follow(&mut self, ebpf: &mut Ebpf, change: &Change) {
-        match change {
-            Change::Gone(index) => {
-                if let Some(gone) = self.links.remove(index) {
-                    info!(interface = gone.name, "interface is gone");
-                }
-            }
-            Change::There(interface) => {
-                if let Err(error) = self.attach(ebpf, interface) {
-                    warn!(
-                        interface = interface.name,
-                        error = &error as &dyn std::error::Error,
-                        "interface is not protected"
-                    );
-                }
-            }
+    /// All that were named must be among `names`.
+    fn require(&self, names: &[&str]) -> Result<(), KernelError> {
+        self.patterns.missing(names).map_or(Ok(()), |name| {
+            Err(KernelError::NoInterface {
+                name: name.to_owned(),
+                known: names.join(", "),
+            })
+        })
+    }
+
+    /// The interface is there, new or changed. That it can't be attached to is a warning in the log, never an end.
+    pub fn there(&mut self, ebpf: &mut Ebpf, interface: &Interface) {
+        if let Err(error) = self.attach(ebpf, interface)
+            && system::has_interface(interface.index)
+        {
+            warn!(
+                interface = interface.name,
+                error = &error as &dyn std::error::Error,
+                "interface is not protected"
+            );
+        }
+    }
+
+    /// The interface with this index is gone.
+    pub fn gone(&mut self, index: u32) {
+        if let Some(gone) = self.links.remove(&index) {
+            info!(interface = gone.name, "interface is gone");
+        }
+    }
+
+    /// These interfaces are there, and no others.
+    pub fn look(&mut self, ebpf: &mut Ebpf, present: &[Interface]) {
+        let stays = |index: &u32| present.iter().any(|interface| interface.index == *index);
+        let gone: Vec<u32> = self
+            .links
+            .keys()
+            .filter(|index| !stays(index))
+            .copied()
+            .collect();
+        for index in gone {
+            self.gone(index);
+        }
+        for interface in present {
+            self.there(ebpf, interface);
         }
     }
 
@@ -214,6 +238,11 @@ impl Attachments {
             .map_err(failed)?;
         program.take_link(id).map_err(failed)
     }
+}
+
+fn names(interfaces: &[Interface]) -> Vec<&str> {
+    let names = interfaces.iter();
+    names.map(|interface| interface.name.as_str()).collect()
 }
 
 /// `EEXIST`.

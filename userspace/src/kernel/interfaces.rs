@@ -36,6 +36,8 @@ pub enum Change {
     There(Interface),
     /// The one with this index is gone.
     Gone(u32),
+    /// More happened at once than the kernel keeps for a listener: look at all of them.
+    Missed,
 }
 
 /// A connection to rtnetlink in the network namespace of the thread that opened it.
@@ -80,6 +82,9 @@ impl Interfaces {
     pub async fn change(&mut self) -> Option<Change> {
         loop {
             let message = self.messages.next().await?;
+            if matches!(message.payload, NetlinkPayload::Overrun(_)) {
+                return Some(Change::Missed);
+            }
             let NetlinkPayload::InnerMessage(message) = message.payload else {
                 continue;
             };

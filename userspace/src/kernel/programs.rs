@@ -19,7 +19,7 @@ use super::{
     error::KernelError,
     events::Events,
     flows::{self, Sweep},
-    interfaces::{Change, Interface},
+    interfaces::Interface,
     live::LiveSettings,
     load::{Load, NewRules, load},
     object::Variant,
@@ -112,9 +112,19 @@ impl Programs {
             .change(|settings| settings.monitor = u32::from(monitor))
     }
 
-    /// Follows a change of the interfaces.
-    pub(super) fn follow(&mut self, change: &Change) {
-        self.attachments.follow(&mut self.ebpf, change);
+    /// The interface is there, new or changed.
+    pub(super) fn there(&mut self, interface: &Interface) {
+        self.attachments.there(&mut self.ebpf, interface);
+    }
+
+    /// The interface with this index is gone.
+    pub(super) fn gone(&mut self, index: u32) {
+        self.attachments.gone(index);
+    }
+
+    /// These interfaces are there, and no others.
+    pub(super) fn look(&mut self, present: &[Interface]) {
+        self.attachments.look(&mut self.ebpf, present);
     }
 
     /// Forgets idle flows.

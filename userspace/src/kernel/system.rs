@@ -1,7 +1,10 @@
 //! What the running kernel is.
 
 use aya::util::KernelVersion;
-use rustix::system::uname;
+use rustix::{
+    net::{AddressFamily, SocketType, netdevice::index_to_name, socket},
+    system::uname,
+};
 
 /// Whether the running kernel is of this version or later; false where it does not say.
 #[must_use]
@@ -13,4 +16,11 @@ pub(super) fn kernel_at_least(major: u8, minor: u8) -> bool {
 #[must_use]
 pub(super) fn kernel_version() -> String {
     uname().release().to_string_lossy().into_owned()
+}
+
+/// Whether there is an interface of this index; also where that can't be told.
+#[must_use]
+pub(super) fn has_interface(index: u32) -> bool {
+    socket(AddressFamily::UNIX, SocketType::DGRAM, None)
+        .map_or(true, |socket| index_to_name(&socket, index).is_ok())
 }

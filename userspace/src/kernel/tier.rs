@@ -165,7 +165,7 @@ impl KernelTier {
                 () = sleep_until(self.idle_at), if self.keyed.attachments.is_busy() => {
                     self.keyed.attachments.idle();
                 }
-                Some(change) = self.interfaces.change() => self.follow(&change),
+                Some(change) = self.interfaces.change() => self.follow(&change).await,
                 _ = again.tick() => {
                     self.look_again().await;
                     self.unjudged.look(&self.keyed.counters());
@@ -210,9 +210,16 @@ impl KernelTier {
         Ok(map)
     }
 
-    fn follow(&mut self, change: &Change) {
+    async fn follow(&mut self, change: &Change) {
         for programs in each(&mut self.keyed, &mut self.hashed) {
-            programs.follow(change);
+            match change {
+                Change::There(interface) => programs.there(interface),
+                Change::Gone(index) => programs.gone(*index),
+                Change::Missed => {}
+            }
+        }
+        if *change == Change::Missed {
+            self.look_again().await;
         }
     }
 
@@ -224,8 +231,8 @@ impl KernelTier {
     async fn look_again(&mut self) {
         match self.interfaces.all().await {
             Ok(present) => {
-                for interface in present {
-                    self.follow(&Change::There(interface));
+                for programs in each(&mut self.keyed, &mut self.hashed) {
+                    programs.look(&present);
                 }
             }
             Err(error) => warn!(
