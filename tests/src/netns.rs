@@ -4,9 +4,10 @@ use std::{
     cell::RefCell,
     ffi::OsStr,
     fs::File,
+    io::Write as _,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     os::fd::AsFd as _,
-    process::{self, Command},
+    process::{self, Command, Stdio},
     sync::atomic::{AtomicUsize, Ordering},
     thread,
 };
@@ -60,6 +61,28 @@ impl Netns {
         run(Command::new("ip")
             .args(["-n", &self.name])
             .args(args.split(' ')))
+    }
+
+    /// Has `ip` do several things in this namespace, one a line, at once.
+    ///
+    /// # Errors
+    /// Where one of them fails, with what it said; those before are done.
+    pub fn ip_batch(&self, lines: &str) -> Result<()> {
+        let mut child = Command::new("ip")
+            .args(["-n", &self.name, "-batch", "-"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .context("starting ip")?;
+        let mut input = child.stdin.take().context("ip takes no input")?;
+        input.write_all(lines.as_bytes())?;
+        drop(input);
+        let output = child.wait_with_output()?;
+        if !output.status.success() {
+            bail!("{}", String::from_utf8_lossy(&output.stderr).trim());
+        }
+        Ok(())
     }
 
     /// Has what comes in on an interface of this namespace taken in by some cores alone, wherever it was sent;
@@ -200,8 +223,11 @@ impl Pair {
     }
 }
 
-/// Makes a link between two namespaces.
-fn link(one: &Netns, name: &str, other: &Netns, other_name: &str) -> Result<()> {
+/// Makes a link between two namespaces, down at both ends.
+///
+/// # Errors
+/// Where `ip` refuses, for instance for a name that is taken.
+pub fn link(one: &Netns, name: &str, other: &Netns, other_name: &str) -> Result<()> {
     let peer = ["type", "veth", "peer", "name", other_name];
     run(Command::new("ip")
         .args(["link", "add", name, "netns", &one.name])

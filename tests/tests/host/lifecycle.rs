@@ -16,9 +16,14 @@ use crate::lab::{LIMIT, Lab, Tier};
 /// How long the product may take to end.
 const END: Duration = Duration::from_secs(1);
 
-/// Programs at the interface: by tcx, and by the filters of a clsact qdisc.
+/// Programs at the usual interface.
 pub(crate) fn attached(netns: &Netns) -> Vec<String> {
-    let programs = |direction| SchedClassifier::query_tcx(INTERFACE, direction);
+    attached_to(netns, INTERFACE)
+}
+
+/// Programs at an interface: by tcx, and by the filters of a clsact qdisc.
+pub(crate) fn attached_to(netns: &Netns, interface: &str) -> Vec<String> {
+    let programs = |direction| SchedClassifier::query_tcx(interface, direction);
     let mut found: Vec<String> = netns
         .enter(|| {
             [TcAttachType::Ingress, TcAttachType::Egress]
@@ -32,7 +37,7 @@ pub(crate) fn attached(netns: &Netns) -> Vec<String> {
     for direction in ["ingress", "egress"] {
         let output = netns
             .command("tc")
-            .args(["filter", "show", "dev", INTERFACE, direction])
+            .args(["filter", "show", "dev", interface, direction])
             .output()
             .unwrap();
         found.extend(

@@ -8,6 +8,7 @@
 mod answers;
 mod bans;
 mod browser;
+mod churn;
 mod clients;
 mod control;
 mod evasions;
