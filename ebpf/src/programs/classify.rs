@@ -9,13 +9,13 @@ use aya_log_ebpf::debug;
 use tokenblock_ebpf::{
     blocked::Again,
     flow::Place,
-    packet::{HEAD, Link, Segment, parse},
+    packet::{Link, Segment, parse},
     reply::{RST, URG},
     verdict::{Counter, OnHit, Policy, Settings},
 };
 
 use super::{
-    flow,
+    flow, head,
     judge::judge,
     maps::{self, Counts, Work},
     respond::{Packet, Standing, accuse, respond, respond_again},
@@ -116,8 +116,7 @@ fn read(
     link: Link,
     direction: Direction,
 ) -> Result<(), Counter> {
-    // SAFETY: `head` holds HEAD bytes and more.
-    if !unsafe { skb::load::<{ HEAD as u32 }>(skb, 0, work.head.as_mut_ptr(), len) } {
+    if !head::fill(skb, len, link, &mut work.head) {
         return Err(Counter::NotIp);
     }
     let parsed = parse(&work.head, len, link, &mut work.segment);

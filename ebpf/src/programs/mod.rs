@@ -2,6 +2,7 @@
 
 mod classify;
 mod flow;
+mod head;
 mod intercept;
 mod judge;
 mod maps;

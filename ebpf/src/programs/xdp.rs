@@ -13,7 +13,7 @@ use aya_ebpf::{
 };
 use tokenblock_ebpf::{
     packet::{HEAD, Head, Link, Segment, parse},
-    swar::opaque,
+    swar::{least, opaque},
     verdict::Counter,
 };
 
@@ -40,6 +40,7 @@ pub fn cut(ctx: &XdpContext) -> u32 {
     let xdp = ctx.as_ptr().cast::<xdp_md>();
     // SAFETY: the program's context.
     let len = unsafe { bpf_xdp_get_buff_len(xdp) } as u32;
+    look.head.len = least(len, HEAD as u32);
     // SAFETY: `head` holds HEAD bytes and more.
     let read = unsafe { load::<{ HEAD as u32 }>(xdp, look.head.as_mut_ptr(), len) };
     if !read || parse(&look.head, len, Link::Ethernet, &mut look.segment).is_err() {

@@ -16,7 +16,7 @@ mod packets;
 use std::fs;
 
 use anyhow::{Result, bail};
-use measure::{Measured, connection, in_order, one, warm};
+use measure::{Measured, connection, in_order, one, warm, without_clock};
 use tokenblock::{
     denylist::{Action, Fingerprint, Listed, ShortTokenId, TokenDigest},
     kernel::object::{Variant, programs},
@@ -159,7 +159,7 @@ fn among_flows(programs: &mut Programs) -> Result<()> {
         let next = packets::behind(&usual, &first)?;
         runs.push(one(programs, &packets::from_client(&next, client))?);
     }
-    let each = Measured::of(runs);
+    let each = without_clock(programs, runs)?;
     let each = Measured {
         best: each.median,
         ..each

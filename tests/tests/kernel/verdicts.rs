@@ -165,6 +165,23 @@ fn wrapped_in(programs: &mut Programs) {
     }
 }
 
+/// What stands in the place of an IP header's first bytes may be a tag that reads like them.
+#[test]
+fn a_tag_that_reads_like_an_ip_header() {
+    const TAG_AT: usize = 14;
+    let Some(mut programs) = fixtures_listed("a_tag_that_reads_like_an_ip_header") else {
+        return;
+    };
+    for frame in [Frame::v4(compromised()), Frame::v6(compromised())] {
+        for first in [0x45, 0x60] {
+            let mut bytes = frame.clone().tagged(&[CUSTOMER_TAG; 2]).ethernet().unwrap();
+            bytes[TAG_AT] = first;
+            let fate = programs.run("ingress_ethernet", &bytes).unwrap();
+            assert_eq!(fate, Fate::Dropped, "{first:#x}");
+        }
+    }
+}
+
 /// Without link headers the longest chain of extension headers still stands in the bytes that are read.
 #[test]
 fn eight_extension_headers_without_a_link_header() {
