@@ -41,8 +41,9 @@ pub fn fill(skb: *mut __sk_buff, len: u32, link: Link, head: &mut Head) -> bool 
 fn fill_usual(skb: *mut __sk_buff, head: &mut Head) -> bool {
     // SAFETY: the program's context.
     let (start, end) = unsafe { ((*skb).data as usize, (*skb).data_end as usize) };
-    // SAFETY, for both: the verifier sees that it is between the packet's start and its end.
+    // SAFETY: the verifier sees that it is between the packet's start and its end.
     let byte = |at: u32| unsafe { *((start + at as usize) as *const u8) };
+    // SAFETY: as above.
     let word = |at: u32| unsafe { ((start + at as usize) as *const u64).read_unaligned() };
     if start + (IP_AT + USUAL_V4) as usize > end {
         return false;
