@@ -140,6 +140,15 @@ pub struct Gap {
     pub plain: u32,
 }
 
+impl Gap {
+    /// None.
+    pub const NONE: Self = Self {
+        right: 0,
+        left: Left::Closed,
+        plain: 0,
+    };
+}
+
 /// The key of a [`Gap`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(C)]
@@ -204,7 +213,8 @@ pub struct Flow {
     at_body: u64,
     at_length: u64,
     knows_framing: u32,
-    reserved: u32,
+    /// What the segment under judgement is.
+    next_place: Place,
     /// `body` and `length` behind the segment under judgement.
     next_body: u64,
     next_length: u64,
@@ -280,6 +290,34 @@ const FINISHED: u32 = 1;
 /// `over`: one end has reset it.
 const RESET: u32 = 2;
 
+/// What [`tokenblock_flow_pass`] gives: one of these, or [`NOTE`] and a gap's left end.
+const PASSED: u64 = 0;
+const GAP: u64 = 1;
+const AMBIGUOUS: u64 = 2;
+const NOTE: u64 = 1 << 32;
+
+/// [`Flow::pass`], under a name that other objects could call: such a function the verifier walks through once, and not
+/// behind each way through a scan.
+#[cfg_attr(target_arch = "bpf", inline(never), unsafe(no_mangle))]
+extern "C" fn tokenblock_flow_pass(
+    flow: *mut Flow,
+    gap: *mut Gap,
+    start: u32,
+    end: u32,
+    now: u64,
+) -> u64 {
+    // SAFETY: `Flow::pass` passes references; the verifier sees to the rest.
+    let (Some(flow), Some(gap)) = (unsafe { flow.as_mut() }, unsafe { gap.as_mut() }) else {
+        return GAP;
+    };
+    match flow.pass_here(start, end, now, gap) {
+        Ok(None) => PASSED,
+        Ok(Some(at)) => NOTE | u64::from(at),
+        Err(Conflict::Gap) => GAP,
+        Err(Conflict::Ambiguous) => AMBIGUOUS,
+    }
+}
+
 /// Whether sequence number `a` is before `b` (RFC 9293 section 3.4).
 #[inline(always)]
 #[must_use]
@@ -312,7 +350,6 @@ impl Flow {
             at_body: 0,
             at_length: 0,
             knows_framing: 0,
-            reserved: 0,
             over: OPEN,
             quiet: 0,
             body: 0,
@@ -326,6 +363,7 @@ impl Flow {
             gave_up_at: 0,
             next_signs: 0,
             epoch: 0,
+            next_place: Place::Settled,
             salt: 0,
             next_signature: 0,
             state: scan,
@@ -805,7 +843,7 @@ impl Flow {
     }
 
     /// Whether the segment `start..end` may be passed, now that it is scanned; if so it counts as passed.
-    /// `gap` is what is noted under `start`; what is to be noted instead is given back, with its left end.
+    /// `gap` is what is noted under `start`; what is to be noted instead takes its place, and its left end is given back.
     ///
     /// # Errors
     /// [`Conflict::Gap`] where it ends inside a candidate that goes on in what was passed before; [`Conflict::Ambiguous`]
@@ -817,56 +855,46 @@ impl Flow {
         start: u32,
         end: u32,
         now: u64,
-        gap: Option<&Gap>,
-    ) -> Result<Option<(u32, Gap)>, Conflict> {
+        gap: &mut Gap,
+    ) -> Result<Option<u32>, Conflict> {
+        self.next_place = place;
+        match tokenblock_flow_pass(self, gap, start, end, now) {
+            PASSED => Ok(None),
+            GAP => Err(Conflict::Gap),
+            AMBIGUOUS => Err(Conflict::Ambiguous),
+            at => Ok(Some(at as u32)),
+        }
+    }
+
+    fn pass_here(
+        &mut self,
+        start: u32,
+        end: u32,
+        now: u64,
+        gap: &mut Gap,
+    ) -> Result<Option<u32>, Conflict> {
         let left = self.next_left;
+        let place = self.next_place;
         let mut note = None;
         let at = self.reads_from(place, start);
-        match (place, gap) {
-            (Place::Filler, Some(gap)) => {
-                // What was passed behind it was read without this.
-                if self.declares_end() {
-                    return Err(Conflict::Gap);
-                }
-                if gap.right == end {
-                    // The rest of a name that has no colon behind it was read as what it is.
-                    let name = gap.plain != 0 && self.next.is_name();
-                    if !left.is_light() && !name {
-                        return Err(Conflict::Gap);
-                    }
-                } else {
-                    note = Some((
-                        end,
-                        Gap {
-                            right: gap.right,
-                            left,
-                            plain: gap.plain,
-                        },
-                    ));
-                    if self.hold(end, left).is_err() {
-                        return Err(Conflict::Ambiguous);
-                    }
-                }
+        match place {
+            Place::Filler => {
+                note = self.fill(start, end, gap)?;
                 self.passed_at = now;
                 return Ok(note);
             }
-            (Place::Ahead, _) => {
-                note = Some((
-                    self.tip,
-                    Gap {
-                        right: start,
-                        left: self.left,
-                        plain: u32::from(self.next_signs & PLAIN != 0),
-                    },
-                ));
+            Place::Ahead => {
+                note = Some(self.tip);
+                gap.right = start;
+                gap.left = self.left;
+                gap.plain = u32::from(self.next_signs & PLAIN != 0);
                 self.leave_tip();
                 self.flags |= GAPS;
             }
-            (Place::Recovery, _) if self.knows_framing == 0 => return Err(Conflict::Gap),
-            (Place::Recovery, _) => self.recover(end)?,
+            Place::Recovery if self.knows_framing == 0 => return Err(Conflict::Gap),
+            Place::Recovery => self.recover(end)?,
             _ => self.leave_tip(),
         }
-        forget_registers();
         if self.flags & RECOVERING != 0 {
             if before(end, self.high) {
                 // What was passed behind it was read from another state, and with another framing.
@@ -878,11 +906,31 @@ impl Flow {
             }
             self.flags &= !RECOVERING;
         }
-        forget_registers();
-        self.count_body(place, at, end);
-        forget_registers();
+        self.count_body(place, at, end, left);
         self.commit(end, left, now);
         Ok(note)
+    }
+
+    /// The segment fills `gap` up to `end`; what is left of it takes its place, and its left end is given back.
+    fn fill(&mut self, start: u32, end: u32, gap: &mut Gap) -> Result<Option<u32>, Conflict> {
+        let left = self.next_left;
+        if self.declares_end() {
+            self.declare(start, end)?;
+        }
+        if gap.right != end {
+            if self.hold(end, left).is_err() {
+                return Err(Conflict::Ambiguous);
+            }
+            gap.left = left;
+            return Ok(Some(end));
+        }
+        // The rest of a name that has no colon behind it was read as what it is.
+        let name = gap.plain != 0 && self.next.is_name();
+        if left.is_light() || name {
+            Ok(None)
+        } else {
+            Err(Conflict::Gap)
+        }
     }
 
     /// What was passed from what is settled on was lost behind the hook, or is held by the receiver: the tip goes
@@ -916,6 +964,23 @@ impl Flow {
         self.next_signs & ENDED_HEADERS != 0 && self.next_body != 0 || self.next_length != 0
     }
 
+    /// What fills a gap, up to `end`, says where a message ends. What was passed behind it was read without this, so that
+    /// all of it must be of that message's body.
+    #[inline(always)]
+    fn declare(&mut self, start: u32, end: u32) -> Result<(), Conflict> {
+        let passed = u64::from(self.tip.wrapping_sub(end));
+        let known = self.flags & RECOVERING != 0 || self.body != 0 || self.length != 0;
+        let ended = self.next_signs & ENDED_HEADERS != 0;
+        if known || !ended || self.next_body <= passed {
+            return Err(Conflict::Gap);
+        }
+        self.reframe(start, 0, 0);
+        self.body = self.next_body - passed;
+        self.flags |= DECLARED;
+        self.flags &= !NOISY;
+        Ok(())
+    }
+
     /// What the scan of the whole segment saw of its messages' framing.
     #[inline(always)]
     fn note_message(&mut self, scan: &Scan) {
@@ -931,9 +996,15 @@ impl Flow {
 
     /// The segment was passed up to `end`, and read from `at` on.
     #[inline(always)]
-    fn count_body(&mut self, place: Place, at: u32, end: u32) {
+    fn count_body(&mut self, place: Place, at: u32, end: u32, left: Left) {
         let (length, body) = (self.at_length, self.at_body);
-        let len = u64::from(end.wrapping_sub(at));
+        let len = end.wrapping_sub(at);
+        self.quiet = self.quiet.saturating_add(len);
+        if self.next_signs & SAW_BLANK != 0 && matches!(left, Left::Line | Left::AfterCr) {
+            // Perhaps the end of the last chunk, and a header block comes next.
+            self.quiet = 0;
+        }
+        let len = u64::from(len);
         if place as u32 == Place::Ahead as u32 {
             if body != 0 && body <= len {
                 self.reframe(at, length, body);
@@ -955,8 +1026,6 @@ impl Flow {
             self.quiet = 0;
             self.flags |= NOISY;
             self.flags &= !DECLARED;
-        } else {
-            self.quiet = self.quiet.saturating_add(end.wrapping_sub(at));
         }
         if self.next_signs & ENDED_HEADERS != 0 {
             self.flags |= DECLARED;

@@ -133,9 +133,10 @@ impl<'a> Engine<'a> {
                 Ok(()) => {}
             }
         }
-        match self.flow.pass(place, start, end, now, gap.as_ref()) {
+        let mut gap = gap.unwrap_or(Gap::NONE);
+        match self.flow.pass(place, start, end, now, &mut gap) {
             Ok(note) => {
-                if let Some((at, gap)) = note {
+                if let Some(at) = note {
                     self.gaps.insert(key(at, self.flow.epoch), gap);
                 }
                 Fate::Passed(place)

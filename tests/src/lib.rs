@@ -2,6 +2,7 @@
 //! single packets, and the harness of the whole-host floor.
 
 pub mod bench;
+pub mod bodies;
 pub mod bpf;
 pub mod certificate;
 pub mod client;
@@ -19,5 +20,6 @@ pub mod receiver;
 pub mod reference;
 pub mod relay;
 pub mod scanned;
+pub mod sender;
 pub mod trace;
 pub mod wire;

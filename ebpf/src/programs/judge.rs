@@ -112,12 +112,12 @@ fn judge_in_flow(
     forget_registers();
     let (start, now) = (work.start, work.now);
     let end = start.wrapping_add(work.segment.payload_len);
-    match flow.pass(place, start, end, now, gap_of(work)) {
+    match flow.pass(place, start, end, now, &mut work.gap) {
         Ok(None) => Ok(()),
-        Ok(Some((at, gap))) => {
+        Ok(Some(at)) => {
             work.gap_key.at = at;
             work.gap_key.epoch = flow.epoch;
-            maps::note_gap(&work.gap_key, &gap);
+            maps::note_gap(&work.gap_key, &work.gap);
             Ok(())
         }
         Err(Conflict::Ambiguous) => Err(Counter::TooEarly),

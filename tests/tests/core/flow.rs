@@ -64,19 +64,21 @@ fn behind_body(streams: &Streams, acts: Vec<Act>, from: usize) -> Vec<Act> {
     [all, Act::Ack].into_iter().chain(shifted).collect()
 }
 
-fn cases() -> ProptestConfig {
+/// So many cases, unless the environment says how many.
+pub(crate) fn cases(usual: u32) -> ProptestConfig {
     let cases = std::env::var("PROPTEST_CASES")
         .ok()
         .and_then(|n| n.parse().ok());
     ProptestConfig {
-        cases: cases.unwrap_or(4_000),
+        cases: cases.unwrap_or(usual),
         failure_persistence: None,
+        max_shrink_iters: 500,
         ..ProptestConfig::default()
     }
 }
 
 proptest! {
-    #![proptest_config(cases())]
+    #![proptest_config(cases(4_000))]
 
     /// Whatever the receiver delivers bears no listed token.
     #[test]

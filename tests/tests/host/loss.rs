@@ -1,8 +1,9 @@
-//! Uploads and downloads over paths that lose and reorder: binary bodies come through whole.
+//! Uploads and downloads over paths that lose and reorder: bodies come through whole.
 
 use std::{path::PathBuf, time::Duration};
 
 use tokenblock_tests::{
+    bodies::{Body, Framing},
     certificate::Certificate,
     client::{Answer, Client},
     fixtures::binary,
@@ -26,39 +27,30 @@ const fn path(lost: u64, early: u64) -> Path {
     }
 }
 
-fn head(length: usize) -> String {
-    let host = Certificate::HOST;
-    format!("POST / HTTP/1.1\r\nHost: {host}\r\nContent-Length: {length}\r\n\r\n")
-}
-
-/// A body in chunks of 4 KiB (RFC 9112 section 7.1).
-fn chunked(body: &[u8]) -> Vec<u8> {
-    let host = Certificate::HOST;
-    let head = format!("POST / HTTP/1.1\r\nHost: {host}\r\nTransfer-Encoding: chunked\r\n\r\n");
-    let mut bytes = head.into_bytes();
-    for chunk in body.chunks(4096) {
-        bytes.extend_from_slice(format!("{:x}\r\n", chunk.len()).as_bytes());
-        bytes.extend_from_slice(chunk);
-        bytes.extend_from_slice(b"\r\n");
+/// Sends a body in both framings, which must arrive whole.
+fn upload(lab: &Lab, client: &mut Client, name: &str, body: &[u8]) {
+    for framing in [Framing::Declared, Framing::Chunked] {
+        let name = format!("{name}, {framing:?}");
+        let answer = client.exchange(&framing.request(body), PATIENCE).unwrap();
+        assert_eq!(answer.status(), Some(200), "{name}: {answer:?}");
+        let requests = lab.bench.origin.wait_for_requests(1, PATIENCE);
+        let first = requests.first();
+        assert!(first.is_some_and(|request| request.body == *body), "{name}");
+        lab.bench.origin.forget();
     }
-    bytes.extend_from_slice(b"0\r\n\r\n");
-    bytes
 }
 
 /// Uploads on one connection, then downloads on it.
 fn check(lab: &Lab, path: Path) {
     let [server, _] = lab.servers();
     let mut client = Client::connect(&lab.bench.pair.client, server).unwrap();
-    let body = binary(BODY);
-    let plain = [head(body.len()).as_bytes(), &body].concat();
-    for (framing, upload) in [("declared", plain), ("chunked", chunked(&body))] {
-        let name = format!("{path:?}: {framing}");
-        let answer = client.exchange(&upload, PATIENCE).unwrap();
-        assert_eq!(answer.status(), Some(200), "{name}: {answer:?}");
-        let requests = lab.bench.origin.wait_for_requests(1, PATIENCE);
-        let first = requests.first();
-        assert!(first.is_some_and(|request| request.body == body), "{name}");
-        lab.bench.origin.forget();
+    for body in [Body::Binary, Body::Text, Body::Json] {
+        upload(
+            lab,
+            &mut client,
+            &format!("{path:?}, {body:?}"),
+            &body.bytes(BODY),
+        );
     }
     let get = format!(
         "GET /bytes/{BODY} HTTP/1.1\r\nHost: {}\r\n\r\n",

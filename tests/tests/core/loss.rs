@@ -1,0 +1,156 @@
+//! Clean connections over paths that lose and reorder: they come through the flow engine, whatever their bodies.
+
+use proptest::prelude::*;
+use tokenblock_ebpf::{flow::Place, verdict::Counter};
+use tokenblock_tests::{
+    bodies::{Body, Framing},
+    engine::{Engine, Fate},
+    sender::{Path, send},
+    trace::{Listing, START, sequence},
+};
+
+use crate::flow::cases;
+
+/// A request: without a body, or with one of this length.
+fn request() -> impl Strategy<Value = Option<(Body, Framing, usize)>> {
+    let body = prop::sample::select(&[Body::Binary, Body::Json][..]);
+    let framing = prop_oneof![Just(Framing::Declared), Just(Framing::Chunked)];
+    prop_oneof![
+        1 => Just(None),
+        4 => (body, framing, 0..120_000_usize).prop_map(Some),
+    ]
+}
+
+fn bytes(request: Option<(Body, Framing, usize)>) -> Vec<u8> {
+    request.map_or_else(
+        || {
+            b"GET /a?b=c HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer something-else\r\n\r\n"
+                .to_vec()
+        },
+        |(body, framing, len)| framing.request(&body.bytes(len)),
+    )
+}
+
+fn path() -> impl Strategy<Value = Path> {
+    let lossy = prop_oneof![
+        Just((1_u64, 0_u64)),
+        Just((5, 0)),
+        Just((0, 25)),
+        Just((5, 25))
+    ];
+    (lossy, 1..u64::MAX).prop_map(|((lost, early), seed)| Path {
+        lost,
+        lost_behind: 0,
+        early,
+        seed,
+    })
+}
+
+proptest! {
+    #![proptest_config(cases(600))]
+
+    /// Nothing is reset or blocked, and all comes through.
+    #[test]
+    fn clean_connections_come_through(
+        requests in prop::collection::vec(request(), 1..5),
+        whole in any::<bool>(),
+        sizes in prop::collection::vec(536..1449_usize, 1..20),
+        path in path(),
+    ) {
+        let listing = Listing::new().unwrap();
+        let listed = |digest: &_| listing.has(digest);
+        let mut engine = Engine::new(&listing.rules, &listed);
+        let requests: Vec<_> = requests.into_iter().map(bytes).collect();
+        let stream = requests.concat();
+        let sizes = if whole { vec![1448] } else { sizes };
+        let sent = send(&mut engine, &requests, &sizes, path);
+        let harm = sent.ways.iter().find(|(_, _, way)| matches!(way, Counter::Blocked | Counter::GapConflict));
+        if let Some((from, to, way)) = harm {
+            let behind = &stream[*to..stream.len().min(*to + 80)];
+            prop_assert!(
+                false,
+                "{way:?} at {from}..{to}: {:?} before {:?}; {:?}",
+                String::from_utf8_lossy(&stream[*from..*to]),
+                String::from_utf8_lossy(behind),
+                &sent.ways[sent.ways.len().saturating_sub(30)..],
+            );
+        }
+        prop_assert_eq!(sent.stream.len(), stream.len(), "{:?}", &sent.ways[sent.ways.len().saturating_sub(30)..]);
+        prop_assert!(sent.stream == stream);
+    }
+}
+
+/// Sends `before` in order, then `late` last, behind what follows it. Gives what became of what follows, and of `late`.
+fn reorder(before: &[Vec<u8>], late: &[u8], behind: &[Vec<u8>]) -> (Vec<Fate>, Fate) {
+    const FIRST: u32 = 7;
+    let listing = Listing::new().unwrap();
+    let listed = |digest: &_| listing.has(digest);
+    let mut engine = Engine::new(&listing.rules, &listed);
+    engine.accept(FIRST);
+    let mut at = 0;
+    for piece in before {
+        assert!(matches!(
+            engine.segment(sequence(FIRST, at), piece, START),
+            Fate::Passed(_)
+        ));
+        at += piece.len();
+        engine.settle(sequence(FIRST, at));
+    }
+    let gap = at;
+    at += late.len();
+    let mut fates = Vec::new();
+    for piece in behind {
+        fates.push(engine.segment(sequence(FIRST, at), piece, START));
+        at += piece.len();
+    }
+    (fates, engine.segment(sequence(FIRST, gap), late, START))
+}
+
+/// Where a chunked body was read up to its end, the request behind it is not taken for more of it: its header block says
+/// where a message ends, and what was passed before would have been read without that.
+#[test]
+fn a_request_behind_chunks_comes_in_order() {
+    let chunked = Framing::Chunked.request(&Body::Binary.bytes(60_000));
+    let before: Vec<_> = chunked.chunks(1448).map(<[u8]>::to_vec).collect();
+    let upload = Framing::Declared.request(&Body::Text.bytes(10_000));
+    let (late, behind) = upload.split_at(1448);
+    let behind: Vec<_> = behind.chunks(1448).map(<[u8]>::to_vec).collect();
+    let (fates, filler) = reorder(&before, late, &behind);
+    assert!(
+        fates
+            .iter()
+            .all(|fate| *fate == Fate::Dropped(Place::TooEarly)),
+        "{fates:?}"
+    );
+    assert_eq!(filler, Fate::Passed(Place::Next));
+}
+
+/// Nor does it harm where both come at once, so that nobody can tell: all that was passed is of the body then.
+#[test]
+fn a_request_in_one_segment_with_chunks_comes_late() {
+    let chunked = Framing::Chunked.request(&Body::Binary.bytes(60_000));
+    let (before, last) = chunked.split_at(58_000);
+    let before: Vec<_> = before.chunks(1448).map(<[u8]>::to_vec).collect();
+    let upload = Framing::Declared.request(&Body::Text.bytes(10_000));
+    let (first, behind) = upload.split_at(300);
+    let late = [last, first].concat();
+    let behind: Vec<_> = behind.chunks(1448).map(<[u8]>::to_vec).collect();
+    for passed in 1..behind.len() {
+        let (fates, filler) = reorder(&before, &late, &behind[..passed]);
+        assert!(
+            fates
+                .iter()
+                .all(|fate| *fate == Fate::Passed(Place::Ahead)
+                    || *fate == Fate::Passed(Place::Next)),
+            "{fates:?}"
+        );
+        assert_eq!(filler, Fate::Passed(Place::Filler), "{passed}");
+    }
+    // Here it is not so: the message behind the body would not have been read from its start.
+    let (_, filler) = reorder(
+        &before,
+        &late,
+        &[behind.concat(), b"GET / HTTP/1.1".to_vec()],
+    );
+    assert!(matches!(filler, Fate::Reset(_)));
+}
