@@ -344,7 +344,7 @@ pub struct RunArgs {
 const RUN: &str = "run";
 
 /// Where API gateways, forges and cloud services look for credentials.
-const HEADERS: [&str; 9] = [
+const HEADERS: [&str; 10] = [
     "Authorization",
     "Proxy-Authorization",
     "X-API-Key",
@@ -354,6 +354,8 @@ const HEADERS: [&str; 9] = [
     "X-Amz-Security-Token",
     "PRIVATE-TOKEN",
     "X-Vault-Token",
+    // Browsers can set no other field of a WebSocket.
+    "Sec-WebSocket-Protocol",
 ];
 
 /// What common session and token cookies are called.

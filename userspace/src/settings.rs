@@ -632,6 +632,7 @@ mod tests {
         for name in [
             "header authorization",
             "header x-api-key",
+            "header sec-websocket-protocol",
             "cookie session",
             "query access_token",
         ] {

@@ -58,6 +58,9 @@ pub(super) async fn forward(
 fn rewrite(peer: &Peer, parts: &mut Parts, upgrade: Option<&HeaderValue>) -> Result<(), Reason> {
     target::normalise(parts, &peer.worker.default_host)?;
     let headers = &mut parts.headers;
+    if !hop::is_body_plain(headers) {
+        return Err(Reason::TransferCoding);
+    }
     let takes_trailers = hop::takes_trailers(headers);
     hop::strip(headers);
     if parts.version == Version::HTTP_2 {

@@ -186,6 +186,19 @@ pub(super) fn strip(headers: &mut HeaderMap) {
     }
 }
 
+/// Whether the body of a request comes as it is: in no transfer coding but `chunked`, once.
+pub(super) fn is_body_plain(headers: &HeaderMap) -> bool {
+    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
+    match (codings.next(), codings.next()) {
+        (None, _) => true,
+        (Some(only), None) => only
+            .as_bytes()
+            .trim_ascii()
+            .eq_ignore_ascii_case(b"chunked"),
+        (Some(_), Some(_)) => false,
+    }
+}
+
 /// The protocols that an HTTP/1.1 request or response wants to change to (RFC 9110 section 7.8).
 pub(super) fn upgrade(version: Version, headers: &HeaderMap) -> Option<HeaderValue> {
     let upgrade = headers.get(header::UPGRADE)?;

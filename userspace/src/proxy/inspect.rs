@@ -156,6 +156,25 @@ impl Inspector {
     }
 }
 
+/// The value with a blank for all white space that readers of text know besides those of HTTP: of UTF-8, and in bytes that
+/// are none, of Latin-1.
+fn with_plain_spaces(value: &[u8]) -> Vec<u8> {
+    let mut plain = Vec::with_capacity(value.len());
+    for chunk in value.utf8_chunks() {
+        for part in chunk.valid().split_inclusive(char::is_whitespace) {
+            let word = part.trim_end_matches(char::is_whitespace);
+            plain.extend_from_slice(word.as_bytes());
+            if word.len() < part.len() {
+                plain.push(b' ');
+            }
+        }
+        let is_white = |byte: &u8| matches!(byte, 0x85 | 0xa0);
+        let bytes = chunk.invalid().iter();
+        plain.extend(bytes.map(|byte| if is_white(byte) { b' ' } else { *byte }));
+    }
+    plain
+}
+
 /// One request being judged.
 struct Judge<'a> {
     inspector: &'a Inspector,
@@ -197,6 +216,10 @@ impl<'a> Judge<'a> {
     }
 
     fn field(&mut self, name: &str, value: &[u8]) -> bool {
+        self.read(name, value) || !value.is_ascii() && self.read(name, &with_plain_spaces(value))
+    }
+
+    fn read(&mut self, name: &str, value: &[u8]) -> bool {
         let rules = &self.inspector.rules;
         let mut listed = |location, digest: &TokenDigest| self.candidate(location, digest);
         let name = name.as_bytes();

@@ -29,6 +29,8 @@ pub(super) enum Reason {
     Target,
     /// No `Host`, more than one, or one that is no host (RFC 9112 section 3.2).
     Host,
+    /// A body in a transfer coding besides `chunked` (RFC 9112 section 6.1).
+    TransferCoding,
     /// More fields than allowed (RFC 6585 section 5).
     HeaderFields,
     /// Its body comes too slowly (RFC 9110 section 15.5.9).
@@ -52,6 +54,7 @@ impl Reason {
             Self::ListedToken => StatusCode::FORBIDDEN,
             Self::Connect => StatusCode::METHOD_NOT_ALLOWED,
             Self::Target | Self::Host => StatusCode::BAD_REQUEST,
+            Self::TransferCoding => StatusCode::NOT_IMPLEMENTED,
             Self::HeaderFields => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::SlowBody => StatusCode::REQUEST_TIMEOUT,
             Self::NoUpstream => StatusCode::SERVICE_UNAVAILABLE,

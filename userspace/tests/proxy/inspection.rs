@@ -1,6 +1,6 @@
 //! What is blocked and what passes.
 
-use std::{thread, time::Duration};
+use std::{io::Write as _, thread, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use http::Response;
@@ -43,6 +43,46 @@ fn a_listed_token_is_refused_wherever_it_stands() {
     assert_eq!(&*events[6].location, "cookie session");
     assert_eq!(&*events[7].location, "query access_token");
     assert_eq!(events[0].destination, tier.address);
+}
+
+/// Applications split and trim what they take for text, by more white space than HTTP knows.
+#[test]
+fn white_space_of_other_alphabets_hides_nothing() {
+    let origin = Origin::echo();
+    let tier = Tier::plain(origin.address, |_| {});
+    let ask = |line: &[u8]| {
+        let mut client = tier.connect();
+        let request = [b"GET / HTTP/1.1\r\nHost: h\r\n", line, b"\r\n\r\n"].concat();
+        client.0.write_all(&request).unwrap();
+        client.until("\r\n").split(' ').nth(1).unwrap().to_owned()
+    };
+    // Of Latin-1, alone and as UTF-8, and others of UTF-8.
+    for space in [
+        &b"\xa0"[..],
+        b"\x85",
+        b" \xa0\xa0 ",
+        "\u{a0}".as_bytes(),
+        "\u{85}".as_bytes(),
+        "\u{2003}".as_bytes(),
+        "\u{3000}".as_bytes(),
+        "\u{2028}".as_bytes(),
+        "\u{1680}".as_bytes(),
+    ] {
+        for (before, after) in [
+            (&b"Authorization: Bearer"[..], &b""[..]),
+            (b"X-API-Key: ", b""),
+            (b"X-API-Key: ", space),
+            (b"Cookie: a=b; session=", space),
+            (b"Connection: close\r\nX-API-Key: ", b""),
+        ] {
+            let line = [before, space, LISTED.as_bytes(), after].concat();
+            assert_eq!(ask(&line), "403", "{}", line.escape_ascii());
+        }
+    }
+    assert_eq!(origin.seen(), Vec::<String>::new());
+    // Bytes of letters are none.
+    let line = format!("X-API-Key: \u{e0}{LISTED}");
+    assert_eq!(ask(line.as_bytes()), "200");
 }
 
 #[test]

@@ -15,6 +15,7 @@ mod messages;
 mod plain;
 mod preamble;
 mod routes;
+mod smuggling;
 mod streams;
 mod support;
 mod tls;

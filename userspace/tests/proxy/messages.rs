@@ -137,6 +137,34 @@ fn targets_of_every_form() {
     assert_eq!(origin.seen().len(), 2);
 }
 
+/// What is sent on is chunked alone: another coding below that would be lost on who reads it, and on who judges forms.
+#[test]
+fn a_body_in_a_coding_of_its_own_is_refused() {
+    let origin = Origin::echo();
+    let tier = Tier::plain(origin.address, |_| {});
+    let ask = |fields: &str| {
+        let mut client = tier.connect();
+        let body = "3\r\nabc\r\n0\r\n\r\n";
+        client.send(&format!(
+            "POST / HTTP/1.1\r\nHost: h\r\n{fields}\r\n\r\n{body}"
+        ));
+        client.until("\r\n").split(' ').nth(1).unwrap().to_owned()
+    };
+    for coding in [
+        "Transfer-Encoding: gzip, chunked",
+        "Transfer-Encoding: identity, chunked",
+        "Transfer-Encoding: gzip\r\nTransfer-Encoding: chunked",
+        "Transfer-Encoding: chunked, chunked",
+    ] {
+        assert_eq!(ask(coding), "501", "{coding}");
+    }
+    assert_eq!(tier.count("proxy_refused_transfer_coding"), 4);
+    assert_eq!(origin.seen(), Vec::<String>::new());
+    for coding in ["Transfer-Encoding: chunked", "transfer-encoding:\tChunked "] {
+        assert_eq!(ask(coding), "200", "{coding}");
+    }
+}
+
 #[test]
 fn expect_100_continue_is_asked_of_the_upstream() {
     let upstream = raw_origin(|index, mut upstream| {
