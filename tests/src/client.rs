@@ -4,7 +4,7 @@ mod answer;
 mod tls;
 
 use std::{
-    io::{Read, Write as _},
+    io::{ErrorKind, Read, Write as _},
     net::{SocketAddr, TcpStream},
     time::{Duration, Instant},
 };
@@ -73,6 +73,20 @@ impl Client {
             &|stream, left| stream.set_read_timeout(Some(left)),
             limit,
         )
+    }
+
+    /// All that comes until the connection ends, and whether it ended by a reset.
+    ///
+    /// # Errors
+    /// Where it does not end within `limit` of the last byte.
+    pub fn rest(&mut self, limit: Duration) -> Result<(Vec<u8>, bool)> {
+        let mut bytes = Vec::new();
+        self.stream.set_read_timeout(Some(limit))?;
+        match self.stream.read_to_end(&mut bytes) {
+            Ok(_) => Ok((bytes, false)),
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => Ok((bytes, true)),
+            Err(error) => Err(error).context("reading to the end"),
+        }
     }
 
     /// Sends a request at once and waits for its response.

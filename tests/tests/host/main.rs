@@ -21,6 +21,7 @@ mod lifecycle;
 mod list;
 mod loss;
 mod modes;
+mod pipelines;
 mod raw_segments;
 mod refused_starts;
 mod reload;
