@@ -3,7 +3,7 @@
 pub mod dump;
 pub mod frame;
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, mem, time::Duration};
 
 use anyhow::{Context as _, Result, bail};
 use aya::{
@@ -109,6 +109,8 @@ pub fn rules() -> Result<Rules> {
 enum Entries {
     Keyed(Box<KernelMap>),
     Sha256(Box<HashedMap>),
+    /// Who took it.
+    Taken,
 }
 
 /// The loaded programs with their maps; not attached anywhere.
@@ -174,8 +176,31 @@ impl Programs {
         match &mut programs.denylist {
             Entries::Keyed(_) => programs.list(&listed(&KEY))?,
             Entries::Sha256(map) => map.change(&hashed().entries(), &[])?,
+            Entries::Taken => bail!("the map was taken"),
         }
         Ok(programs)
+    }
+
+    /// The map of the programs that look up keyed digests, to be changed by somebody else.
+    ///
+    /// # Errors
+    /// Where they have none.
+    pub fn take_keyed(&mut self) -> Result<KernelMap> {
+        match mem::replace(&mut self.denylist, Entries::Taken) {
+            Entries::Keyed(map) => Ok(*map),
+            Entries::Sha256(_) | Entries::Taken => bail!("no map of keyed digests"),
+        }
+    }
+
+    /// The map of the programs that look up SHA-256.
+    ///
+    /// # Errors
+    /// Where they have none.
+    pub fn take_hashed(&mut self) -> Result<HashedMap> {
+        match mem::replace(&mut self.denylist, Entries::Taken) {
+            Entries::Sha256(map) => Ok(*map),
+            Entries::Keyed(_) | Entries::Taken => bail!("no map of hashes"),
+        }
     }
 
     /// What they digest by.
@@ -195,7 +220,7 @@ impl Programs {
                 self.set.add(entries);
                 Ok(())
             }
-            Entries::Sha256(_) => bail!("these programs look up SHA-256"),
+            Entries::Sha256(_) | Entries::Taken => bail!("no map of keyed digests"),
         }
     }
 
@@ -204,7 +229,7 @@ impl Programs {
     pub fn entries(&self) -> BTreeMap<TokenDigest, MapEntry> {
         match &self.denylist {
             Entries::Keyed(map) => map.entries().collect(),
-            Entries::Sha256(_) => BTreeMap::new(),
+            Entries::Sha256(_) | Entries::Taken => BTreeMap::new(),
         }
     }
 
@@ -219,7 +244,7 @@ impl Programs {
                 self.set.remove(digests);
                 Ok(())
             }
-            Entries::Sha256(_) => bail!("these programs look up SHA-256"),
+            Entries::Sha256(_) | Entries::Taken => bail!("no map of keyed digests"),
         }
     }
 

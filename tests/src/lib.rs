@@ -10,6 +10,7 @@ pub mod engine;
 pub mod fixtures;
 pub mod fuzz;
 pub mod gate;
+pub mod life;
 pub mod netns;
 pub mod origin;
 pub mod poll;

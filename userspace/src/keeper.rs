@@ -1,7 +1,5 @@
 //! Keeps the denylist in force what its sources say: `sources -> denylist -> tiers`.
 
-#[cfg(test)]
-mod properties;
 mod requests;
 
 use std::{
@@ -78,7 +76,7 @@ pub struct Keeper<K> {
     read: SystemTime,
     /// ... and why one of them was refused.
     refused: Option<String>,
-    /// What time it is; a test's own in tests.
+    /// What time it is.
     clock: Clock,
 }
 
@@ -251,6 +249,13 @@ impl<K: Tier + 'static> Keeper<K> {
         Ok(keeper)
     }
 
+    /// The same by another clock than the system's.
+    #[must_use]
+    pub fn with_clock(self, clock: impl Fn() -> SystemTime + Send + 'static) -> Self {
+        let clock = Box::new(clock);
+        Self { clock, ..self }
+    }
+
     /// Has the proxy read JWTs for what files and additions say of them now.
     fn read_claims(&mut self) {
         if self.claims.is_empty()
@@ -333,7 +338,8 @@ impl<K: Tier + 'static> Keeper<K> {
             .fold(CLOCK, Duration::min)
     }
 
-    fn tick(&mut self) {
+    /// Does what is due at this time; [`Keeper::keep`] does so by itself.
+    pub fn tick(&mut self) {
         let now = (self.clock)();
         let Expired {
             digests: mut changed,
@@ -361,7 +367,7 @@ impl<K: Tier + 'static> Keeper<K> {
 
     /// Reads the sources again. While one of them is refused or unsettled nothing is removed: the list in force
     /// counts as one more source.
-    fn reload(&mut self, change: Change) {
+    pub fn reload(&mut self, change: Change) {
         giving_way(|| self.reload_now(change));
         give_back();
     }

@@ -2,14 +2,16 @@
 
 use std::{
     convert::Infallible,
+    panic::resume_unwind,
     sync::Arc,
+    thread,
     time::{Duration, SystemTime},
 };
 
 use anyhow::Context as _;
 use sd_notify::NotifyState;
 use tokio::{
-    runtime,
+    runtime::{self, Handle},
     signal::unix::{Signal, SignalKind, signal},
     sync::{mpsc, oneshot},
     task::{JoinError, JoinHandle},
@@ -124,8 +126,6 @@ impl Tiers {
         let now = SystemTime::now();
         let state = StateFolder::lock(&settings.state_dir)?;
         let key = StoredKey::load_or_create(&settings.state_dir)?;
-        let additions = Store::open(&settings.state_dir, key.get())
-            .and_then(|store| Additions::open(store, now))?;
         let places = settings
             .locations
             .places(&[], key.get(), settings.min_token_length)?;
@@ -143,17 +143,23 @@ impl Tiers {
         let sightings = Sightings::start(&settings.state_dir);
         let relay = relay(&sightings)?;
         let events = relay.sink();
-        let loaded = sources.read(additions, now)?;
-        let entries = loaded.list.records().len();
-        let hashed = loaded.list.hashed().records().len();
-        warn_of_claims(loaded.claims, settings.proxy.is_some());
-        let (tier, map) = match &settings.kernel {
-            Some(kernel) => {
-                let (tier, map) = KernelTier::start(kernel, &places, hashed > 0, events.clone())?;
-                (Some(tier), Some(map))
-            }
-            None => (None, None),
+        let read = || {
+            let store = Store::open(&settings.state_dir, sources.key.get())?;
+            let additions = Additions::open(store, now)?;
+            Ok::<_, Failure>(sources.read(additions, now)?)
         };
+        let kernel = settings.kernel.as_ref();
+        let load = kernel.map(|kernel| || KernelTier::start(kernel, &places, events.clone()));
+        let (loaded, tier) = side_by_side(read, load);
+        let loaded = loaded?;
+        let entries = loaded.list.records().len();
+        let hashed = loaded.list.hashed().len();
+        warn_of_claims(loaded.claims, settings.proxy.is_some());
+        let (tier, map) = match tier.transpose()? {
+            Some((tier, map)) if hashed > 0 => Some(tier.with_hashed(map)?),
+            keyed_alone => keyed_alone,
+        }
+        .unzip();
         let keeper = Keeper::<KernelMap>::start(sources, loaded, map).map_err(Failure::from)?;
         let proxy = match settings.proxy {
             Some(proxy) => Some(ReadyProxy::bind(
@@ -362,6 +368,28 @@ fn relay(sightings: &Sightings) -> Result<Relay, Failure> {
         sightings.take(events);
     });
     relay.context("can't start a thread for events").map_err(os)
+}
+
+/// Reads the list, and loads the programs meanwhile: the kernel takes as long to verify them as we do for a long list.
+fn side_by_side<T, U: Send>(
+    read: impl FnOnce() -> T,
+    load: Option<impl FnOnce() -> U + Send>,
+) -> (T, Option<U>) {
+    let runtime = Handle::current();
+    thread::scope(|scope| {
+        let loading = load.map(|load| {
+            scope.spawn(move || {
+                let _inside = runtime.enter();
+                load()
+            })
+        });
+        let read = read();
+        let load = loading.map(thread::ScopedJoinHandle::join);
+        (
+            read,
+            load.map(|loaded| loaded.unwrap_or_else(|panic| resume_unwind(panic))),
+        )
+    })
 }
 
 /// The proxy tier alone reads JWTs.

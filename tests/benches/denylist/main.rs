@@ -32,6 +32,7 @@ const LONGEST: Duration = Duration::from_mins(5);
 const LIMITS: &[(&str, f64)] = &[
     ("load_1m_s", 2.0),
     ("load_1m_jwt_s", 2.0),
+    ("import_1m_s", 2.0),
     ("start_1m_s", 1.0),
     ("add_one_at_1m_ms", 1.0),
     ("bytes_per_entry_both", 130.0),

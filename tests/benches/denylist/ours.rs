@@ -6,6 +6,8 @@ use std::{
     io::{Read as _, Write as _},
     net::SocketAddr,
     os::unix::net::UnixStream,
+    path::Path,
+    process::{Command, Stdio},
     time::{Duration, Instant, SystemTime},
 };
 
@@ -75,6 +77,21 @@ pub(crate) fn measure(bench: &Bench, large: bool) -> Result<()> {
     ours.until_refused(&tokens::jwt(MILLION - 1))?;
     figure("load_1m_jwt_s", began.elapsed().as_secs_f64(), "s");
     drop(product);
+
+    // By the API, all of them new.
+    fs::remove_dir_all(bench.folder.path().join("state"))?;
+    tokens::write(&next, MILLION, tokens::opaque)?;
+    tokens::write(&list, 1, |_| "the-only-token-so-far".to_owned())?;
+    let product = ours.start(&["--denylist", &list.to_string_lossy()])?;
+    let began = Instant::now();
+    ours.import(&next)?;
+    figure("import_1m_s", began.elapsed().as_secs_f64(), "s");
+    ensure!(
+        ours.refuses(&tokens::opaque(MILLION - 1)),
+        "an import was answered and is not in force"
+    );
+    drop(product);
+    fs::remove_dir_all(bench.folder.path().join("state"))?;
     if large {
         ten_million(bench)?;
     }
@@ -100,11 +117,11 @@ fn ten_million(bench: &Bench) -> Result<()> {
     let both = each(before.0, after.0) + each(before.1, after.1);
     figure("bytes_per_entry_both_10m", both, "B");
     drop(product);
-    fs::remove_file(&list)?;
+    tokens::write(&list, 1, |_| "the-only-token-so-far".to_owned())?;
 
     fill_database(bench, ENTRIES)?;
     let began = Instant::now();
-    let product = ours.spawn(&[])?;
+    let product = ours.spawn(&["--denylist", &list.to_string_lossy()])?;
     ours.until_refused(&tokens::opaque(ENTRIES - 1))?;
     figure("start_10m_database_s", began.elapsed().as_secs_f64(), "s");
     std::thread::sleep(Duration::from_secs(2));
@@ -217,6 +234,20 @@ impl Ours<'_> {
             "an addition was answered and is not in force"
         );
         Ok(took)
+    }
+
+    /// Adds a list by the command, which returns when both tiers refuse its tokens.
+    fn import(&self, list: &Path) -> Result<()> {
+        let state = self.0.folder.path().join("state");
+        let mut command = Command::new(&self.0.binary);
+        command.args(["deny", "import", "--force", "--list", "--state-dir"]);
+        let status = command
+            .arg(state)
+            .arg(list)
+            .stdout(Stdio::null())
+            .status()?;
+        ensure!(status.success(), "deny import: {status}");
+        Ok(())
     }
 
     /// Bytes of the process and of its BPF maps.

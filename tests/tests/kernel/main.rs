@@ -6,6 +6,7 @@ mod answers;
 mod budget;
 mod flows;
 mod growth;
+mod life;
 mod modes;
 mod reasons;
 mod secrecy;

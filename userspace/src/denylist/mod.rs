@@ -6,8 +6,7 @@ mod expiries;
 mod hashed;
 pub(crate) mod jwt;
 mod list;
-#[cfg(test)]
-pub(crate) mod model;
+pub mod model;
 mod set;
 mod store;
 mod table;

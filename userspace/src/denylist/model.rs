@@ -7,11 +7,12 @@ use std::{
 
 use super::{Listed, Sha256Digest, Snapshot, Tier, TokenDigest};
 
-pub(crate) type Map = BTreeMap<TokenDigest, Listed>;
+/// What is held by keyed digests.
+pub type Map = BTreeMap<TokenDigest, Listed>;
 
 /// Clones share the map.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Model(Arc<Mutex<State>>);
+pub struct Model(Arc<Mutex<State>>);
 
 #[derive(Debug, Default)]
 struct State {
@@ -20,21 +21,27 @@ struct State {
     fails: bool,
 }
 
+/// It fails.
 #[derive(Debug, thiserror::Error)]
 #[error("full")]
-pub(crate) struct Full;
+pub struct Full;
 
 impl Model {
-    pub(crate) fn map(&self) -> Map {
+    /// What it holds.
+    #[must_use]
+    pub fn map(&self) -> Map {
         self.state().map.clone()
     }
 
-    pub(crate) fn hashed(&self) -> Vec<(Sha256Digest, Listed)> {
+    /// What it holds by hashes.
+    #[must_use]
+    pub fn hashed(&self) -> Vec<(Sha256Digest, Listed)> {
         let state = self.state();
         state.hashed.iter().map(|(d, l)| (*d, *l)).collect()
     }
 
-    pub(crate) fn fail(&self, fails: bool) {
+    /// Has it fail, or not.
+    pub fn fail(&self, fails: bool) {
         self.state().fails = fails;
     }
 

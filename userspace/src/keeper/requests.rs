@@ -135,7 +135,7 @@ pub enum ChangeError {
 
 impl<K: Tier + 'static> Keeper<K> {
     /// Does what is asked and answers.
-    pub(super) fn serve(&mut self, request: Request) {
+    pub fn serve(&mut self, request: Request) {
         // A client that is gone needs no answer.
         match request {
             Request::Add(entries, Mode::Do, reply) => drop(reply.send(self.add(entries))),

@@ -22,10 +22,16 @@ pub struct HashedTier {
 }
 
 impl HashedTier {
-    /// The list's end and the tier's; `map` where the programs are loaded already.
-    pub(super) fn new(map: Option<HashedMap>) -> (Self, UnboundedReceiver<Request>) {
+    /// The list's end and the tier's.
+    pub(super) fn new() -> (Self, UnboundedReceiver<Request>) {
         let (requests, requested) = unbounded_channel();
+        let map = None;
         (Self { requests, map }, requested)
+    }
+
+    /// Takes the map of programs that are loaded already.
+    pub(super) fn take(&mut self, map: HashedMap) {
+        self.map = Some(map);
     }
 
     /// Lists entries and takes others off, after which there are `any` or none. Brings the programs where they are needed,

@@ -38,6 +38,14 @@ impl KernelMap {
         listed(&self.table)
     }
 
+    /// The same, with the map of the programs that look up SHA-256, which are loaded.
+    pub(super) fn with_hashed_map(mut self, map: HashedMap) -> Self {
+        if let Some(hashed) = &mut self.hashed {
+            hashed.take(map);
+        }
+        self
+    }
+
     /// The same, with what it takes to enforce entries that are known by their SHA-256 alone.
     #[must_use]
     pub fn with_hashed(self, hashed: HashedTier) -> Self {

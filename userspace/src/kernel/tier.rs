@@ -58,15 +58,13 @@ pub struct KernelTier {
 }
 
 impl KernelTier {
-    /// Loads the programs; those that look up SHA-256 too where there are such entries. Nothing is attached yet: fill the
-    /// map first.
+    /// Loads the programs. Nothing is attached yet: fill the map first.
     ///
     /// # Errors
     /// [`KernelError`] where the kernel or this process can't.
     pub fn start(
         settings: &KernelSettings,
         places: &Places,
-        has_hashed: bool,
         sink: EventSink,
     ) -> Result<(Self, KernelMap), KernelError> {
         let plan = Plan {
@@ -80,14 +78,12 @@ impl KernelTier {
         let of_programs = program_settings(settings);
         let mut keyed = Programs::load(&plan, Variant::Keyed, of_programs)?;
         let map = KernelMap::take(&mut keyed.ebpf, keyed.settings.clone())?;
-        let hashed = has_hashed.then(|| load_hashed(&plan)).transpose()?;
-        let (hashed, hashed_map) = hashed.unzip();
-        let (of_list, requests) = HashedTier::new(hashed_map);
+        let (of_list, requests) = HashedTier::new();
         let tier = Self {
             plan,
             interfaces: Interfaces::open()?,
             keyed,
-            hashed,
+            hashed: None,
             unjudged: Unjudged::new(&settings.policies),
             requests,
             memory: settings
@@ -97,6 +93,19 @@ impl KernelTier {
             idle_at: Instant::now(),
         };
         Ok((tier, map.with_hashed(of_list)))
+    }
+
+    /// Loads the programs that look up SHA-256 too, before anything is attached.
+    ///
+    /// # Errors
+    /// [`KernelError`] where the kernel or this process can't.
+    pub fn with_hashed(self, map: KernelMap) -> Result<(Self, KernelMap), KernelError> {
+        let (programs, hashed) = load_hashed(&self.plan)?;
+        let tier = Self {
+            hashed: Some(programs),
+            ..self
+        };
+        Ok((tier, map.with_hashed_map(hashed)))
     }
 
     /// Attaches the programs to all interfaces that are meant and there.

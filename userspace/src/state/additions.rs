@@ -7,9 +7,6 @@ use rayon::slice::ParallelSliceMut as _;
 use super::{EntryKey, Memory, StateError, Store, StoredEntry};
 use crate::denylist::{HashedSet, Record, TokenDigest};
 
-/// Entries read at once when the database is opened.
-const PAGE: usize = 10_000;
-
 /// The entries that were added at run time.
 pub struct Additions {
     store: Store,
@@ -119,22 +116,18 @@ impl Additions {
             memory: Memory::default(),
             failure: None,
         };
-        let (mut after, mut expired, mut hashed) = (None, Vec::new(), Vec::new());
-        loop {
-            let page = additions.store.page(after, PAGE)?;
-            let Some(last) = page.last() else { break };
-            after = Some(last.key());
-            for entry in &page {
-                if entry.expires.is_past(now) {
-                    expired.push(entry.key());
-                } else if let Some(record) = entry.record() {
-                    additions.memory.note(entry, None);
-                    additions.memory.records.gather(&record);
-                } else {
-                    hashed.extend(entry.hashed());
-                }
+        let (mut expired, mut hashed) = (Vec::new(), Vec::new());
+        let memory = &mut additions.memory;
+        additions.store.each(|entry| {
+            if entry.expires.is_past(now) {
+                expired.push(entry.key());
+            } else if let Some(record) = entry.record() {
+                memory.note(&entry, None);
+                memory.records.gather(&record);
+            } else {
+                hashed.extend(entry.hashed());
             }
-        }
+        })?;
         additions.memory.records.gathered();
         additions.memory.hashed = HashedSet::merge(hashed, now);
         if !expired.is_empty() {

@@ -5,6 +5,8 @@ use std::{
     mem,
 };
 
+use rayon::slice::ParallelSliceMut as _;
+
 use crate::denylist::{Action, Expires, Fingerprint, Listed, Record, ShortTokenId, TokenDigest};
 
 /// So many changes are always held apart, and one for so many entries besides.
@@ -131,7 +133,7 @@ impl Held {
     /// After the last of them.
     pub(super) fn gathered(&mut self) {
         let number = |packed: &Packed| u128::from_be_bytes(packed.digest.0);
-        self.settled.sort_unstable_by_key(number);
+        self.settled.par_sort_unstable_by_key(number);
         self.settled.dedup_by_key(|packed| packed.digest);
         self.settled.shrink_to_fit();
         self.len = self.settled.len();
@@ -145,7 +147,7 @@ impl Held {
             new.push(Packed::from(&record));
         }
         // Stable, so that the last given stays the last.
-        new.sort_by_key(|packed| u128::from_be_bytes(packed.digest.0));
+        new.par_sort_by_key(|packed| u128::from_be_bytes(packed.digest.0));
         let recent = mem::take(&mut self.recent);
         self.settle(recent.into_iter());
         let new = new.into_iter().map(|packed| (packed.digest, Some(packed)));

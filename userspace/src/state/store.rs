@@ -1,6 +1,7 @@
 //! The database: entries by [`EntryKey`] in one redb file, each change on disk before it returns.
 
 use std::{
+    collections::HashMap,
     fs::{self, File},
     io,
     path::{Path, PathBuf},
@@ -258,6 +259,44 @@ impl Store {
         };
         let found = read();
         self.done(found)?
+            .ok_or_else(|| self.corrupt("an entry of no known form"))
+    }
+
+    /// Shows all entries, ascending by key, without reasons and sources.
+    ///
+    /// # Errors
+    /// Where the disk can't be read.
+    pub fn each(&mut self, mut show: impl FnMut(StoredEntry)) -> Result<(), StateError> {
+        let database = self.reopen()?;
+        let mut read = || -> Result<Option<()>, redb::Error> {
+            let read = database.begin_read()?;
+            let (entries, claims) = (read.open_table(ENTRIES)?, read.open_table(CLAIMS)?);
+            // Few, where there are any: most rows need not be looked up a second time.
+            let claims = claims.iter()?.map(|row| {
+                let (key, conditions) = row?;
+                Ok((*key.value(), Conditions::from_bytes(conditions.value())))
+            });
+            let claims = claims.collect::<Result<HashMap<_, _>, redb::Error>>()?;
+            for row in entries.iter()? {
+                let (key, row) = row?;
+                let key = EntryKey(*key.value());
+                let (digest, fingerprint, action, expires, added, ..) = row.value();
+                let row = (digest, fingerprint, action, expires, added, None, None);
+                let Some(mut entry) = StoredEntry::of_row(key, &row) else {
+                    return Ok(None);
+                };
+                if let Some(conditions) = claims.get(&key.0) {
+                    let Some(conditions) = conditions else {
+                        return Ok(None);
+                    };
+                    entry.subject = Subject::Claims(Box::new(*conditions));
+                }
+                show(entry);
+            }
+            Ok(Some(()))
+        };
+        let read = read();
+        self.done(read)?
             .ok_or_else(|| self.corrupt("an entry of no known form"))
     }
 
