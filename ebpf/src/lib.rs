@@ -35,6 +35,7 @@ pub mod event;
 pub mod filter;
 #[cfg(not(feature = "sha256"))]
 pub mod flow;
+pub mod framing;
 #[cfg(not(feature = "sha256"))]
 pub mod inspect;
 pub mod intercept;

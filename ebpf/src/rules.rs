@@ -14,6 +14,8 @@ pub const MAX_NAME: usize = 64;
 const SLOTS: usize = 256;
 /// Blocks of 64 bits; at most [`MAX_LOCATIONS`] times [`MAX_NAME`] beginnings set two bits each.
 const BEGINNINGS: usize = 1024;
+/// In a slot's `location`: the `Transfer-Encoding` header.
+pub const TRANSFER_ENCODING: LocationId = 0xfffb;
 /// In a slot's `location`: the `Cookie` header itself, whose value holds cookies.
 pub const COOKIE_HEADER: LocationId = 0xfffc;
 /// In a slot's `location`: the `Content-Length` header.
@@ -118,6 +120,7 @@ impl Rules {
             if rules.fill(locations, &id) {
                 rules.note_beginnings(b"cookie");
                 rules.note_beginnings(b"content-length");
+                rules.note_beginnings(b"transfer-encoding");
                 rules.note_beginnings(b"pri");
                 for (kind, name) in locations {
                     if *kind == LocationKind::Header {
@@ -137,6 +140,7 @@ impl Rules {
     ) -> bool {
         self.put(LocationKind::Header, b"cookie", COOKIE_HEADER)
             && self.put(LocationKind::Header, b"content-length", CONTENT_LENGTH)
+            && self.put(LocationKind::Header, b"transfer-encoding", TRANSFER_ENCODING)
             && locations
                 .iter()
                 .enumerate()

@@ -10,8 +10,12 @@ use super::{
     candidate::{Context, Next, Value, hex_value, specials},
     digest::{Domain, HOLDS_BYTES, TokenDigest},
     filter::{Filter, GROUP, Lanes, Words},
+    framing::Framing,
     location::{LocationId, LocationKind, NameHash, mix},
-    rules::{CONTENT_LENGTH, COOKIE_HEADER, HTTP2_METHOD, MAX_NAME, NO_LOCATION, Rules},
+    rules::{
+        CONTENT_LENGTH, COOKIE_HEADER, HTTP2_METHOD, MAX_NAME, NO_LOCATION, Rules,
+        TRANSFER_ENCODING,
+    },
     swar,
 };
 
@@ -94,13 +98,27 @@ const BLANK: u32 = 2;
 const HTTP2: u32 = 4;
 /// The method of that line, behind it the space that ends it.
 const PRI: u32 = u32::from_le_bytes(*b"PRI ");
+/// How the version begins, with which a request line ends.
+const VERSION: u32 = u32::from_le_bytes(*b"HTTP");
 /// The first word of a line has ended, since the scan began; [`NAMED`]: by a colon.
 const WORD: u32 = 16;
 const NAMED: u32 = 32;
+/// An empty line has ended a header block that declares a length, and no body since.
+const ENDED: u32 = 8;
+/// A header block says in two ways where its message ends.
+const AMBIGUOUS: u32 = 64;
+/// Something was read by which a server may end messages elsewhere than they are ended here.
+const DOUBT: u32 = 128;
+/// As [`DOUBT`], if it was not in a body.
+const ODD: u32 = 256;
 /// No end of a body is known.
 const NO_END: u32 = u32::MAX;
-/// Longest declared length that is believed.
-const MAX_LENGTH: u64 = (1 << 48) - 1;
+/// Furthest position of an end of a body: further than any segment reaches.
+const FAR: u64 = 1 << 31;
+/// There is no earlier length.
+const NO_LENGTH: u64 = u64::MAX;
+/// Lengths of the names `Content-Length` and `Transfer-Encoding`.
+const FRAMING_NAMES: [u32; 2] = [14, 17];
 /// Words of a request target that a unit reads.
 const TARGET_WORDS: u32 = 4;
 
@@ -128,16 +146,20 @@ pub struct Scan {
     dots: u32,
     /// Bytes of the next group that are looked at already.
     passed: u32,
-    /// Bits [`SIGN`], [`BLANK`], [`HTTP2`].
+    /// Bits from [`SIGN`] to [`ODD`].
     headers: u32,
-    /// The `Content-Length` of the header block that was read last.
-    pub length: u64,
-    /// Position at which the declared body ends; [`NO_END`] where none is known.
+    /// What the header block says that is being read.
+    pub framing: Framing,
+    /// The length that it declared before the one that is being read.
+    earlier: u64,
+    /// Bytes of the declared body behind `body_end`.
+    beyond: u64,
+    /// Position at which the declared body ends, at most [`FAR`]; [`NO_END`] where none is known.
     body_end: u32,
     /// Bytes that were scanned before position 0.
     base: u32,
-    /// Behind the empty line that ended a header block, counted as `base`; 0 where none has.
-    blank_at: u32,
+    /// Zero.
+    reserved: u32,
     /// Behind the first byte of a message that may begin in the middle of what was read as a line; 0 where none does.
     fork_at: u32,
     fingerprint: Lanes,
@@ -162,10 +184,12 @@ impl Scan {
             dots: 0,
             passed: 0,
             headers: 0,
-            length: 0,
+            framing: Framing::NONE,
+            earlier: NO_LENGTH,
+            beyond: 0,
             body_end: NO_END,
             base: 0,
-            blank_at: 0,
+            reserved: 0,
             fork_at: 0,
             fingerprint: Lanes::NONE,
             name: NameHash::new(LocationKind::Header, rules.name_seed),
@@ -300,22 +324,29 @@ impl Scan {
     #[inline(always)]
     fn forget_message(&mut self) {
         self.headers = 0;
-        self.length = 0;
+        self.framing = Framing::NONE;
         self.body_end = NO_END;
         self.base = 0;
-        self.blank_at = 0;
         self.fork_at = 0;
     }
 
-    /// Tells of the message in which the scan begins, `offset` bytes behind what `base` counts from: the length
-    /// that its header block declares so far, and how much of a declared body is still to come.
+    /// Tells of the message in which the scan begins, `offset` bytes behind what `base` counts from: what its header
+    /// block says so far, and how much of a declared body is still to come.
     #[inline(always)]
-    pub fn continue_message(&mut self, offset: u32, length: u64, body: u64) {
+    pub fn continue_message(&mut self, offset: u32, framing: Framing, body: u64) {
         self.base = offset;
-        self.length = length;
-        if body > 0 && body < u64::from(NO_END) {
-            self.body_end = body as u32;
+        self.framing = framing;
+        if body > 0 {
+            self.end_body_at(body);
         }
+    }
+
+    /// The declared body ends so far behind position 0.
+    #[inline(always)]
+    fn end_body_at(&mut self, end: u64) {
+        let near = swar::least_long(end, FAR);
+        self.body_end = near as u32;
+        self.beyond = end - near;
     }
 
     /// The source moves on: its next byte will have position 0.
@@ -323,7 +354,7 @@ impl Scan {
     pub fn rebase(&mut self) {
         self.base = self.base.wrapping_add(self.pos);
         if self.body_end != NO_END {
-            self.body_end = self.body_end.wrapping_sub(self.pos);
+            self.end_body_at(self.body_left());
         }
         self.pos = 0;
     }
@@ -341,8 +372,8 @@ impl Scan {
     #[inline(always)]
     fn end_body(&mut self) {
         self.body_end = NO_END;
-        self.blank_at = 0;
-        self.length = 0;
+        self.headers &= !ENDED;
+        self.framing = Framing::NONE;
         if self.is_closed() {
             self.mode = Mode::Line;
             self.fold = Mode::Skip;
@@ -445,29 +476,73 @@ impl Scan {
     #[inline(always)]
     #[must_use]
     pub fn body_left(&self) -> u64 {
-        if self.body_end != NO_END {
-            return u64::from(self.body_end.wrapping_sub(self.pos));
-        }
-        if self.blank_at == 0 {
+        if self.body_end == NO_END {
             return 0;
         }
-        let behind = self.base.wrapping_add(self.pos);
-        // The position may be between the CR and the LF of the empty line.
-        let read = behind.wrapping_add(1).wrapping_sub(self.blank_at);
-        (self.length + 1).saturating_sub(u64::from(read))
+        u64::from(self.body_end.wrapping_sub(self.pos)) + self.beyond
     }
 
     /// Whether what is read belongs to a declared body.
     #[inline(always)]
     fn in_body(&self) -> bool {
-        self.body_end != NO_END || self.blank_at != 0
+        self.body_end != NO_END
     }
 
-    /// Whether an empty line has ended a header block, and no body since.
+    /// Whether an empty line has ended a header block that declares a length, and no body since.
     #[inline(always)]
     #[must_use]
     pub fn ended_headers(&self) -> bool {
-        self.blank_at != 0
+        self.headers & ENDED != 0
+    }
+
+    /// Whether a header block says in two ways where its message ends.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_ambiguous(&self) -> bool {
+        self.headers & AMBIGUOUS != 0
+    }
+
+    /// Whether something was read by which a server may end messages elsewhere than they are ended here: what no
+    /// declared body is trusted after.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_doubtful(&self) -> bool {
+        self.headers & DOUBT != 0
+    }
+
+    /// As [`Scan::is_doubtful`], unless it was in a body of which this scan does not know.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_odd(&self) -> bool {
+        self.headers & ODD != 0
+    }
+
+    /// Whether more than empty lines was read: a server that takes it for a request answers.
+    #[inline(always)]
+    #[must_use]
+    pub fn saw_word(&self) -> bool {
+        self.headers & WORD != 0 || matches!(self.mode, Mode::Name | Mode::Method)
+    }
+
+    /// Something that looks odd was read. In a body anything may.
+    #[inline(always)]
+    fn doubt_outside_body(&mut self) {
+        self.headers |= swar::is_zero(self.body_end ^ NO_END) * ODD;
+    }
+
+    /// Something that looks like a request was read. In a body a server that reads none there may take it for one.
+    #[inline(always)]
+    fn doubt_in_body(&mut self) {
+        let outside = swar::is_zero(self.body_end ^ NO_END);
+        self.headers |= (1 ^ outside) * DOUBT;
+    }
+
+    /// A line begins with this name, which servers may take for a header's though no colon is behind it.
+    #[inline(always)]
+    fn doubt_name(&mut self, location: LocationId) {
+        let length = swar::is_zero(u32::from(location ^ CONTENT_LENGTH));
+        let coding = swar::is_zero(u32::from(location ^ TRANSFER_ENCODING));
+        self.headers |= (length | coding) * DOUBT;
     }
 
     /// Whether HTTP/2 began.
@@ -716,13 +791,15 @@ impl Scan {
             return;
         }
         let left = self.end(source) - self.pos;
-        let (mut whole, mut word) = (0, words[0]);
+        let (mut whole, mut word, mut bits) = (0, words[0], 0);
         let mut stop = swar::first(name_end(word));
         if stop == 8 {
+            bits = word;
             (whole, word) = (1, words[1]);
             stop = swar::first(name_end(word));
         }
         if stop == 8 {
+            bits |= word;
             (whole, word) = (2, words[2]);
             stop = swar::first(name_end(word));
         }
@@ -733,6 +810,11 @@ impl Scan {
             return;
         }
         self.pos += n;
+        if swar::not_ascii(bits | swar::keep(word, stop)) != 0 {
+            // Some servers take such bytes for white space.
+            self.doubt_outside_body();
+        }
+        swar::forget_registers();
         let byte = word.wrapping_shr(stop * 8) as u8;
         if byte == b':' {
             self.pos += 1;
@@ -740,7 +822,14 @@ impl Scan {
             let hash = NameHash::of_words(rules.name_seed, words, whole, stop);
             self.enter_header(rules, rules.find(hash));
         } else {
-            self.headers |= WORD | (swar::is_zero(words[0] as u32 ^ PRI) * HTTP2);
+            // The rest of a request line that was cut in front of its version.
+            let version = swar::is_zero(words[0] as u32 ^ VERSION) * DOUBT;
+            self.headers |= WORD | version | (swar::is_zero(words[0] as u32 ^ PRI) * HTTP2);
+            if FRAMING_NAMES.contains(&n) {
+                let hash = NameHash::of_words(rules.name_seed, words, whole, stop);
+                self.doubt_name(rules.find(hash));
+            }
+            swar::forget_registers();
             self.end_method(byte, n == 0);
         }
     }
@@ -760,6 +849,9 @@ impl Scan {
         let n = swar::least(stop, left);
         self.name.absorb(word, n);
         self.pos += n;
+        if swar::not_ascii(swar::keep(word, n)) != 0 {
+            self.doubt_outside_body();
+        }
         if self.name.len() > MAX_NAME as u64 {
             // Behind a body that ends without a line end a method may follow.
             self.mode = Mode::Method;
@@ -773,6 +865,7 @@ impl Scan {
                 self.headers |= WORD;
                 let method = rules.find(self.name.finish());
                 self.headers |= swar::is_zero(u32::from(method ^ HTTP2_METHOD)) * HTTP2;
+                self.doubt_name(method);
                 self.end_method(byte, self.name.is_empty());
             }
         }
@@ -782,15 +875,18 @@ impl Scan {
     #[inline(always)]
     fn end_headers(&mut self) {
         self.headers |= BLANK;
-        if self.length == 0 || self.in_body() {
+        if self.in_body() {
+            return;
+        }
+        let length = self.framing.bytes();
+        self.framing = Framing::NONE;
+        if length == 0 {
             return;
         }
         // The LF of a CR LF is taken for granted: a byte more or less costs a fork at the most.
         let body = self.pos + 1 + self.after_cr;
-        self.blank_at = self.base.wrapping_add(body);
-        if self.length < u64::from(NO_END >> 1) {
-            self.body_end = body + self.length as u32;
-        }
+        self.headers |= ENDED;
+        self.end_body_at(u64::from(body) + length);
     }
 
     #[inline(always)]
@@ -827,6 +923,9 @@ impl Scan {
                 self.mode = self.fold;
                 if self.fold as u32 == Mode::BeforeTarget as u32 {
                     self.fold = Mode::Skip;
+                } else {
+                    // Some servers take a folded line for a header.
+                    self.doubt_outside_body();
                 }
                 return false;
             }
@@ -849,6 +948,8 @@ impl Scan {
         }
         self.pos += 1;
         self.mode = if empty {
+            // A control character, which some servers leave out.
+            self.doubt_outside_body();
             Mode::Skip
         } else {
             Mode::BeforeTarget
@@ -860,20 +961,43 @@ impl Scan {
         swar::forget_registers();
         if location >= HTTP2_METHOD {
             self.mode = Mode::Skip;
-        } else if location == CONTENT_LENGTH {
-            if self.in_body() {
-                self.mode = Mode::Skip;
-                return;
-            }
-            self.length = 0;
-            self.mode = Mode::Length;
+        } else if location == CONTENT_LENGTH || location == TRANSFER_ENCODING {
+            self.enter_framing(location);
         } else if location == COOKIE_HEADER {
             self.headers |= SIGN;
+            self.doubt_in_body();
             self.enter_cookie(rules);
         } else {
             self.headers |= SIGN;
+            self.doubt_in_body();
             self.mode = Mode::Value;
             self.value.begin(rules, Context::Header, location);
+        }
+    }
+
+    /// Takes the name of a header that says where its message ends.
+    #[inline(always)]
+    fn enter_framing(&mut self, location: LocationId) {
+        self.mode = Mode::Skip;
+        if self.in_body() {
+            // To a server that reads no body here it is one.
+            self.headers |= DOUBT;
+            return;
+        }
+        if location == TRANSFER_ENCODING {
+            self.headers |= DOUBT;
+            self.framing = self.framing.code();
+        } else {
+            self.earlier = NO_LENGTH;
+            if self.framing.is_declared() {
+                self.headers |= DOUBT;
+                self.earlier = self.framing.bytes();
+            }
+            self.framing = self.framing.declare();
+            self.mode = Mode::Length;
+        }
+        if self.framing.is_ambiguous() {
+            self.headers |= AMBIGUOUS;
         }
     }
 
@@ -899,16 +1023,20 @@ impl Scan {
         let word = source.chunk(self.pos).word(0);
         let stop = swar::first(swar::line_end(word));
         let n = swar::least(stop, left);
-        let mut i = 0;
-        while i < 8 {
-            let digit = (word.wrapping_shr(i * 8) as u8).wrapping_sub(b'0');
-            if i < n && digit < 10 {
-                self.length = (self.length.wrapping_mul(10) + u64::from(digit)) & MAX_LENGTH;
-            }
-            i += 1;
+        let (framing, odd) = self.framing.read(word, n);
+        self.framing = framing;
+        if odd != 0 {
+            self.headers |= DOUBT;
         }
         self.pos += n;
+        swar::forget_registers();
         if stop < 8 && stop < left {
+            if self.framing.is_empty() {
+                self.headers |= DOUBT;
+            }
+            if self.earlier != NO_LENGTH && self.framing.differs(self.earlier) {
+                self.headers |= AMBIGUOUS;
+            }
             self.end_line(word.wrapping_shr(stop * 8) as u8);
         }
     }
@@ -1101,10 +1229,15 @@ impl Scan {
             self.pos += 1;
             return;
         }
-        if self.mode as u32 == Mode::BeforeTarget as u32 && chunk.word(0) as u8 == b'/' {
-            self.headers |= SIGN;
-            if !self.in_body() {
-                self.length = 0;
+        if self.mode as u32 == Mode::BeforeTarget as u32 {
+            let first = u32::from(chunk.word(0) as u8);
+            let path = swar::is_zero(first ^ u32::from(b'/'));
+            // `*`, or `http://` in either case.
+            let other = swar::is_zero(first ^ u32::from(b'*'))
+                | swar::is_zero((first | 0x20) ^ u32::from(b'h'));
+            self.headers |= path * SIGN;
+            if (path | other) != 0 && !self.in_body() {
+                self.framing = self.framing.begin();
             }
         }
         swar::forget_registers();
@@ -1133,6 +1266,9 @@ impl Scan {
             byte @ (b'\r' | b'\n') => self.end_line(byte),
             _ => {
                 self.pos += 1;
+                if source.chunk(self.pos).word(0) as u32 == VERSION {
+                    self.doubt_in_body();
+                }
                 // After `end_body`, or else `Skip`.
                 self.mode = if self.fold as u32 == Mode::BeforeTarget as u32 {
                     Mode::BeforeTarget

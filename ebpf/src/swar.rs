@@ -54,7 +54,14 @@ pub fn forget_registers() {
 #[inline(always)]
 #[must_use]
 pub fn least(a: u32, b: u32) -> u32 {
-    let difference = i64::from(a) - i64::from(b);
+    least_long(u64::from(a), u64::from(b)) as u32
+}
+
+/// [`least`] of two below 2^63.
+#[inline(always)]
+#[must_use]
+pub fn least_long(a: u64, b: u64) -> u64 {
+    let difference = (a as i64).wrapping_sub(b as i64);
     #[cfg(target_arch = "bpf")]
     let difference = {
         let mut difference = difference;
@@ -65,7 +72,7 @@ pub fn least(a: u32, b: u32) -> u32 {
         }
         difference
     };
-    (i64::from(b) + (difference & (difference >> 63))) as u32
+    (b as i64).wrapping_add(difference & (difference >> 63)) as u64
 }
 
 /// 1 where `n` is zero, else 0: without a branch, as [`least`].
@@ -129,6 +136,13 @@ pub const fn not_token(word: u64) -> u64 {
 #[must_use]
 pub const fn not_plain(word: u64) -> u64 {
     word.wrapping_sub(splat(0x10)) & HIGH
+}
+
+/// Bytes from 0x80 on.
+#[inline(always)]
+#[must_use]
+pub const fn not_ascii(word: u64) -> u64 {
+    word & HIGH
 }
 
 /// Index (0..=7) of the first marked byte; 8 where none is marked.
@@ -207,6 +221,8 @@ mod tests {
         #[test]
         fn least_is_the_minimum(a: u32, b: u32) {
             prop_assert_eq!(least(a, b), a.min(b));
+            let (a, b) = (u64::from(a) << 20, u64::from(b) << 20);
+            prop_assert_eq!(least_long(a, b), a.min(b));
         }
 
         #[test]

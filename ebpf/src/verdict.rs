@@ -80,10 +80,14 @@ pub enum Counter {
     LaterFragment,
     /// A connection goes over to HTTP/2, whose header fields are compressed; lines are still looked for.
     Http2,
+    /// A segment inside a declared body that the server is known to read as one: passed unread.
+    Trusted,
+    /// A header block says in two ways where its message ends.
+    AmbiguousFraming,
 }
 
 /// The names of all [`Counter`]s, in order.
-pub const COUNTERS: [&str; 37] = [
+pub const COUNTERS: [&str; 39] = [
     "not_ip",
     "not_tcp",
     "other_port",
@@ -121,9 +125,11 @@ pub const COUNTERS: [&str; 37] = [
     "urgent",
     "later_fragment",
     "http2",
+    "trusted",
+    "ambiguous_framing",
 ];
 
-const _: () = assert!(COUNTERS.len() == Counter::Http2 as usize + 1);
+const _: () = assert!(COUNTERS.len() == Counter::AmbiguousFraming as usize + 1);
 
 impl Counter {
     /// Its name in logs and settings.
@@ -188,7 +194,9 @@ impl Default for Policies {
         ] {
             policies.set(reason, Policy::Drop);
         }
-        policies.set(Counter::GapConflict, Policy::Reset);
+        for reason in [Counter::GapConflict, Counter::AmbiguousFraming] {
+            policies.set(reason, Policy::Reset);
+        }
         policies
     }
 }
@@ -297,11 +305,19 @@ pub struct Settings {
     pub on_hit: u32,
     /// Bit 0: requests are judged where they come in; bit 1: where they go out.
     pub judged: u32,
+    /// Bytes of a declared body that a server must take without a word before the rest is passed unread; 0: never, at
+    /// most [`LATEST_TRUST`].
+    pub trust_after: u32,
+    /// Zero.
+    pub reserved: u32,
     /// When a source is banned.
     pub ban: BanRule,
     /// What becomes of packets that are not judged, or not passed for another reason than a listed token.
     pub policies: Policies,
 }
+
+/// Most bytes of [`Settings::trust_after`]: sequence numbers are compared.
+pub const LATEST_TRUST: u32 = 1 << 30;
 
 /// Bit of [`Settings::judged`]: requests that come in.
 pub const JUDGE_INGRESS: u32 = 1;

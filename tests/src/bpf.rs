@@ -73,6 +73,8 @@ pub struct Setup {
     /// Flows that are kept on record; with none, each frame is judged as the first of its flow, however often it
     /// is repeated.
     pub flows: u32,
+    /// Bytes of a declared body after which it is trusted; 0: never.
+    pub trust_after: u32,
 }
 
 impl Default for Setup {
@@ -87,6 +89,7 @@ impl Default for Setup {
             policies: Policies::default(),
             variant: Variant::Keyed,
             flows: 64,
+            trust_after: 0,
         }
     }
 }
@@ -134,6 +137,7 @@ impl Programs {
             monitor: u32::from(setup.monitor),
             on_hit: setup.on_hit as u32,
             judged: JUDGE_INGRESS | JUDGE_EGRESS,
+            trust_after: setup.trust_after,
             policies: setup.policies,
             ..Settings::default()
         };

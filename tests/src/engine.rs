@@ -17,12 +17,16 @@ use tokenblock_ebpf::{
 pub enum Fate {
     /// Handed to the receiver.
     Passed(Place),
+    /// The same, unread: it is inside a body that the receiver reads as one.
+    Trusted,
     /// Dropped; the sender may send it again.
     Dropped(Place),
     /// It bears a listed token; the flow is blocked from now on.
     Blocked,
     /// It could not be judged; the flow is reset.
     Reset(Conflict),
+    /// A header block says in two ways where its message ends; the flow is reset.
+    Ambiguous,
     /// The flow was blocked or reset before.
     Dead,
 }
@@ -33,12 +37,14 @@ impl Fate {
     pub fn counter(self) -> Counter {
         match self {
             Self::Passed(Place::Settled) => Counter::Settled,
+            Self::Trusted => Counter::Trusted,
             Self::Passed(_) => Counter::Clean,
             Self::Dropped(Place::TooEarly) => Counter::TooEarly,
             Self::Dropped(Place::OutOfWindow) => Counter::OutOfWindow,
             Self::Dropped(_) => Counter::Duplicate,
             Self::Blocked => Counter::Blocked,
             Self::Reset(_) => Counter::GapConflict,
+            Self::Ambiguous => Counter::AmbiguousFraming,
             Self::Dead => Counter::BlockedAgain,
         }
     }
@@ -50,6 +56,7 @@ pub struct Engine<'a> {
     listed: &'a dyn Fn(&TokenDigest) -> bool,
     flow: Flow,
     gaps: HashMap<GapKey, Gap>,
+    trust_after: u32,
     dead: bool,
 }
 
@@ -69,7 +76,17 @@ impl<'a> Engine<'a> {
             listed,
             flow: Flow::new(rules),
             gaps: HashMap::new(),
+            trust_after: 0,
             dead: false,
+        }
+    }
+
+    /// The same with declared bodies trusted, after so many bytes that the receiver took without a word.
+    #[must_use]
+    pub fn trusting(self, after: u32) -> Self {
+        Self {
+            trust_after: after,
+            ..self
         }
     }
 
@@ -83,18 +100,28 @@ impl<'a> Engine<'a> {
         self.flow.settle(ack);
     }
 
+    /// The receiver says something of this length, at this sequence number of its own, and acknowledges all before
+    /// `ack`.
+    pub fn answer(&mut self, sequence: u32, len: u32, ack: u32) {
+        self.flow.settle(ack);
+        self.flow.answer(sequence, len);
+    }
+
     /// A segment comes.
     pub fn segment(&mut self, start: u32, bytes: &[u8], now: u64) -> Fate {
         if self.dead {
             return Fate::Dead;
         }
         let fate = self.judge(start, bytes, now);
-        self.dead = matches!(fate, Fate::Blocked | Fate::Reset(_));
+        self.dead = matches!(fate, Fate::Blocked | Fate::Reset(_) | Fate::Ambiguous);
         fate
     }
 
     fn judge(&mut self, start: u32, bytes: &[u8], now: u64) -> Fate {
         let end = start.wrapping_add(u32::try_from(bytes.len()).unwrap_or(u32::MAX));
+        if self.flow.pass_trusted(start, end, self.trust_after, now) {
+            return Fate::Trusted;
+        }
         let key = |at, epoch| GapKey {
             flow: KEY,
             at,
@@ -104,6 +131,7 @@ impl<'a> Engine<'a> {
         let place = self.flow.place(start, end, now, gap.as_ref());
         match place {
             Place::Settled => return Fate::Passed(place),
+
             Place::TooEarly | Place::Duplicate | Place::OutOfWindow => return Fate::Dropped(place),
             Place::Next | Place::First | Place::Ahead | Place::Filler | Place::Recovery => {}
         }
@@ -132,6 +160,9 @@ impl<'a> Engine<'a> {
                 Err(conflict) => return Fate::Reset(conflict),
                 Ok(()) => {}
             }
+        }
+        if self.flow.is_ambiguous() {
+            return Fate::Ambiguous;
         }
         let mut gap = gap.unwrap_or(Gap::NONE);
         match self.flow.pass(place, start, end, now, &mut gap) {

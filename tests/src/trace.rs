@@ -125,7 +125,7 @@ impl Inspector for Engine<'_> {
 /// Whether a segment that leaves by this way reaches the receiver.
 #[must_use]
 pub fn reaches(way: Counter) -> bool {
-    matches!(way, Counter::Clean | Counter::Settled)
+    matches!(way, Counter::Clean | Counter::Settled | Counter::Trusted)
 }
 
 /// The rules and the denylist of the fixtures.

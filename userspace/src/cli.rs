@@ -14,7 +14,7 @@ use clap::{
     builder::BoolishValueParser,
 };
 
-use self::units::Span;
+use self::units::{Span, Trust};
 use self::{given::Given, proxy::ProxyArgs};
 use crate::{
     config_file::ConfigError,
@@ -181,6 +181,13 @@ pub struct RunArgs {
     )]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=16_777_216))]
     pub max_flows: u32,
+
+    /// Bytes of a body with a `Content-Length` that a server must take, without a word in answer, before the rest of it
+    /// passes unread, or `never`. It has to be far more than the server and what is between may hold back unread
+    /// [default: 4 times the largest receive buffer of this host, at least 16MiB]
+    #[arg(long, value_name = "SIZE|never", env = "TOKENBLOCK_TRUST_BODY_AFTER")]
+    #[arg(help_heading = "Kernel tier (cleartext HTTP)")]
+    pub trust_body_after: Option<Trust>,
 
     /// What becomes of packets that can't be judged for some reason: `pass`, `drop` or `reset`, for instance
     /// http2=reset (repeatable; docs/reasons.md has the reasons and their defaults)

@@ -7,9 +7,10 @@ mod remote;
 use std::{
     env,
     fmt::{self, Display},
+    fs,
     net::IpAddr,
     num::{NonZeroU16, NonZeroU32},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
@@ -25,7 +26,7 @@ use tokenblock_ebpf::{
 pub use policy::{PolicyError, REASONS};
 
 use crate::{
-    cli::{Attach, Direction, LogFormat, LogLevel, OnHit, RunArgs, Xdp},
+    cli::{Attach, Direction, LogFormat, LogLevel, OnHit, RunArgs, Xdp, units::Trust},
     control::{ControlSettings, ControlSettingsError},
     kernel::InterceptSettings,
     places::Places,
@@ -78,6 +79,8 @@ pub struct KernelSettings {
     pub on_hit: OnHit,
     /// Most flows that are followed at once.
     pub flows: u32,
+    /// Bytes of a declared body that a server must take without a word before the rest is passed unread; 0: never.
+    pub trust_after: u32,
     /// What becomes of packets that can't be judged.
     pub policies: Policies,
     /// How the TC programs are attached.
@@ -262,6 +265,8 @@ pub struct Surroundings {
     pub xdg_state_home: Option<PathBuf>,
     /// `HOME`.
     pub home: Option<PathBuf>,
+    /// The largest receive buffer that a socket of this host may have, in bytes.
+    pub receive_buffer: Option<u64>,
 }
 
 impl Surroundings {
@@ -277,6 +282,7 @@ impl Surroundings {
             root: rustix::process::geteuid().is_root(),
             xdg_state_home: folder("XDG_STATE_HOME"),
             home: folder("HOME"),
+            receive_buffer: receive_buffer(),
         }
     }
 
@@ -295,13 +301,36 @@ impl Surroundings {
     }
 }
 
+/// The largest receive buffer that TCP makes by itself, or an application may ask for (tcp(7), socket(7)).
+fn receive_buffer() -> Option<u64> {
+    let last_of = |name: &str| -> Option<u64> {
+        let text = fs::read_to_string(Path::new("/proc/sys/net").join(name)).ok()?;
+        text.split_whitespace().last()?.parse().ok()
+    };
+    // What is asked for is doubled.
+    let asked = last_of("core/rmem_max")?.saturating_mul(2);
+    last_of("ipv4/tcp_rmem").map(|own| own.max(asked))
+}
+
+impl Surroundings {
+    /// When a declared body is trusted where nothing is said: when by far more was taken than the server's socket can
+    /// hold, and another's in front of it.
+    fn trust(&self) -> Trust {
+        const TIMES: u64 = 4;
+        const LEAST: u64 = 16 << 20;
+        self.receive_buffer.map_or(Trust::NEVER, |buffer| {
+            Trust::after(buffer.saturating_mul(TIMES).max(LEAST))
+        })
+    }
+}
+
 impl Settings {
     /// Checks what was given.
     ///
     /// # Errors
     /// The first [`SettingsError`].
     pub fn check(args: RunArgs, surroundings: &Surroundings) -> Result<Self, SettingsError> {
-        let kernel = kernel(&args)?;
+        let kernel = kernel(&args, surroundings)?;
         let proxy = proxy::check(&args.proxy, args.monitor)?;
         if kernel.is_none() && proxy.is_none() {
             return Err(SettingsError::NoTier);
@@ -364,7 +393,10 @@ fn given(setting: Option<String>) -> Option<String> {
     setting.filter(|value| !value.trim().is_empty())
 }
 
-fn kernel(args: &RunArgs) -> Result<Option<KernelSettings>, SettingsError> {
+fn kernel(
+    args: &RunArgs,
+    surroundings: &Surroundings,
+) -> Result<Option<KernelSettings>, SettingsError> {
     const LONGEST: usize = 15; // IFNAMSIZ, less the final NUL
     if args.interface.is_empty() {
         return Ok(None);
@@ -383,6 +415,10 @@ fn kernel(args: &RunArgs) -> Result<Option<KernelSettings>, SettingsError> {
         monitor: args.monitor,
         on_hit: args.on_hit,
         flows: args.max_flows,
+        trust_after: args
+            .trust_body_after
+            .unwrap_or_else(|| surroundings.trust())
+            .0,
         policies: policy::check(&args.policy)?,
         attach: args.attach,
         xdp: args.xdp,
@@ -593,6 +629,7 @@ mod tests {
             root: false,
             xdg_state_home: None,
             home: Some("/home/u".into()),
+            receive_buffer: Some(6 << 20),
         }
     }
 
@@ -657,6 +694,7 @@ mod tests {
                 root,
                 xdg_state_home: xdg.map(PathBuf::from),
                 home: home.map(PathBuf::from),
+                receive_buffer: None,
             };
             surroundings
                 .state_dir()
@@ -740,6 +778,24 @@ mod tests {
             upstream.to_string(),
             "--upstream \"a:1\" does not start with http:// or https://"
         );
+    }
+
+    #[test]
+    fn bodies_are_trusted_after_more_than_buffers_hold() {
+        let after = |receive_buffer, flags: &[&str]| {
+            let surroundings = Surroundings {
+                receive_buffer,
+                ..surroundings()
+            };
+            let settings = Settings::check(args(&[&KERNEL, flags].concat()), &surroundings);
+            settings.unwrap().kernel.unwrap().trust_after
+        };
+        assert_eq!(after(Some(6 << 20), &[]), 24 << 20);
+        assert_eq!(after(Some(1 << 20), &[]), 16 << 20);
+        assert_eq!(after(Some(1 << 40), &[]), 1 << 30);
+        assert_eq!(after(None, &[]), 0);
+        assert_eq!(after(None, &["--trust-body-after=1MiB"]), 1 << 20);
+        assert_eq!(after(Some(1 << 20), &["--trust-body-after=never"]), 0);
     }
 
     #[test]

@@ -66,6 +66,11 @@ fn judge_in_flow(
         .wrapping_add(u32::from(work.segment.flags & SYN != 0));
     let end = start.wrapping_add(work.segment.payload_len);
     let now = maps::now();
+    // Asked in any case: a call that only some ways make doubles what the verifier walks.
+    if flow.pass_trusted(start, end, settings.trust_after, now) {
+        return Err(Counter::Trusted);
+    }
+    forget_registers();
     work.now = now;
     work.gap_key.at = start;
     work.gap_key.epoch = flow.epoch;
@@ -100,6 +105,9 @@ fn judge_in_flow(
     scan(skb, work, counts, rules, settings, flow)?;
     if flow.saw_http2() {
         note(Counter::Http2, counts, settings)?;
+    }
+    if flow.is_ambiguous() {
+        note(Counter::AmbiguousFraming, counts, settings)?;
     }
     let place = work.place;
     if work.tracked == 0 {

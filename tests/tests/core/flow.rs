@@ -27,9 +27,19 @@ fn listing() -> Listing {
 
 /// What an application reads after these acts brings no listed token.
 fn check(streams: &Streams, acts: &[Act], first: u32) -> Result<(), TestCaseError> {
+    check_trusting(0, streams, acts, first)
+}
+
+/// The same where declared bodies are trusted after so many bytes.
+fn check_trusting(
+    after: u32,
+    streams: &Streams,
+    acts: &[Act],
+    first: u32,
+) -> Result<(), TestCaseError> {
     let listing = listing();
     let listed = |digest: &_| listing.has(digest);
-    let mut engine = Engine::new(&listing.rules, &listed);
+    let mut engine = Engine::new(&listing.rules, &listed).trusting(after);
     let stream = play(&mut engine, streams, acts, first).stream;
     prop_assert!(
         !streams.bring_token(&listing, &stream),
@@ -62,6 +72,37 @@ fn behind_body(streams: &Streams, acts: Vec<Act>, from: usize) -> Vec<Act> {
         decoy: false,
     };
     [all, Act::Ack].into_iter().chain(shifted).collect()
+}
+
+/// A body that is long enough to be trusted: acts where its trust begins, and where it ends.
+fn trusted_body(streams: &Streams, begin: Vec<Act>, end: Vec<Act>, from: usize) -> Vec<Act> {
+    let part = |len| {
+        let send = Act::Continue {
+            len,
+            variant: 0,
+            decoy: false,
+        };
+        [send, Act::Ack]
+    };
+    let earned = (0..10).flat_map(|_| part(150));
+    let begin = begin.into_iter().map(|act| match act {
+        Act::Send {
+            from,
+            len,
+            variant,
+            decoy,
+        } => Act::Send {
+            from: 1200 + from * 4,
+            len,
+            variant,
+            decoy,
+        },
+        other @ (Act::Continue { .. } | Act::Ack | Act::Wait { .. }) => other,
+    });
+    earned
+        .chain(begin)
+        .chain(behind_body(streams, end, from))
+        .collect()
 }
 
 /// So many cases, unless the environment says how many.
@@ -118,6 +159,21 @@ proptest! {
         check(&streams, &behind_body(&streams, acts, from), 7)?;
     }
 
+    /// The same behind and around what is passed unread.
+    #[test]
+    fn no_listed_token_is_delivered_behind_a_trusted_body(
+        begin in prop::collection::vec(act(900), 1..30),
+        end in prop::collection::vec(act(900), 1..60),
+        from in 0..900_usize,
+        by_lines: bool,
+        first in prop_oneof![Just(7_u32), Just(u32::MAX - 3000)],
+    ) {
+        const BODY: usize = 68_000;
+        let streams = if by_lines { Streams::by_lines(BODY) } else { Streams::by_framing(BODY) };
+        let acts = trusted_body(&streams, begin, end, from);
+        check_trusting(400, &streams, &acts, first)?;
+    }
+
     /// Where segments are lost behind the hook as well, a clean stream comes through, or its flow is reset; it does
     /// not hang, and nothing of it is blocked.
     #[test]
@@ -143,7 +199,7 @@ proptest! {
     ) {
         let [_, clean, _] = Streams::by_lines(body).variants;
         let (delivered, fates) = send(&clean, &sizes, seed, 0);
-        let harmed = fates.iter().position(|fate| !matches!(fate, Fate::Passed(_) | Fate::Dropped(_)));
+        let harmed = fates.iter().position(|fate| !matches!(fate, Fate::Passed(_) | Fate::Trusted | Fate::Dropped(_)));
         prop_assert_eq!(harmed, None, "{:?} of {}", fates, clean.len());
         prop_assert_eq!(delivered, clean);
     }
@@ -196,10 +252,12 @@ fn send(stream: &[u8], sizes: &[usize], seed: u64, behind: u64) -> (Vec<u8>, Vec
             let fate = engine.segment(sequence(FIRST, start), &stream[start..end], now);
             fates.push(fate);
             match fate {
-                Fate::Passed(_) if percent() < behind => {}
-                Fate::Passed(_) => receiver.take(start, &stream[start..end]),
+                Fate::Passed(_) | Fate::Trusted if percent() < behind => {}
+                Fate::Passed(_) | Fate::Trusted => receiver.take(start, &stream[start..end]),
                 Fate::Dropped(_) => {}
-                Fate::Blocked | Fate::Reset(_) | Fate::Dead => return (receiver.stream, fates),
+                Fate::Blocked | Fate::Reset(_) | Fate::Ambiguous | Fate::Dead => {
+                    return (receiver.stream, fates);
+                }
             }
             engine.settle(sequence(FIRST, receiver.next()));
         }

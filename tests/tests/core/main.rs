@@ -12,3 +12,4 @@ mod loss;
 mod parity;
 mod reasons;
 mod replay;
+mod trust;

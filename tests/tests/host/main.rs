@@ -12,6 +12,7 @@ mod churn;
 mod clients;
 mod control;
 mod evasions;
+mod framing;
 mod harness;
 mod hashed;
 mod intercept;

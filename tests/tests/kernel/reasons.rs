@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use etherparse::IpNumber;
+use tokenblock::kernel::object::Variant;
 use tokenblock_ebpf::verdict::{Counter, Policies, Policy};
 use tokenblock_tests::{
     bpf::{
@@ -397,7 +398,12 @@ fn http2_is_seen() {
 
 /// How often HTTP/2 is seen in a connection of these segments.
 fn http2(programs: &mut Programs, segments: &[&[u8]]) -> u64 {
-    let count = |programs: &Programs| programs.totals().unwrap()[Counter::Http2.name()];
+    passed(programs, Counter::Http2, segments)
+}
+
+/// How often this is counted in a connection of these segments, all of which pass.
+fn passed(programs: &mut Programs, reason: Counter, segments: &[&[u8]]) -> u64 {
+    let count = |programs: &Programs| programs.totals().unwrap()[reason.name()];
     let before = count(programs);
     programs.forget_flows().unwrap();
     let mut next = Frame::SEQUENCE;
@@ -408,4 +414,38 @@ fn http2(programs: &mut Programs, segments: &[&[u8]]) -> u64 {
         next = next.wrapping_add(u32::try_from(segment.len()).unwrap());
     }
     count(programs) - before
+}
+
+/// Both ways to say where a message ends, in either order, and two lengths; wherever they are cut.
+#[test]
+fn ambiguous_framing_is_seen() {
+    if !gate::programs("ambiguous_framing_is_seen") {
+        return;
+    }
+    let mut policies = Policies::default();
+    assert_eq!(policies.of(Counter::AmbiguousFraming), Policy::Reset);
+    policies.set(Counter::AmbiguousFraming, Policy::Pass);
+    for variant in [Variant::Keyed, Variant::Sha256] {
+        let mut programs = Programs::with_fixtures(&Setup {
+            policies,
+            variant,
+            ..Setup::default()
+        })
+        .unwrap();
+        for (lines, times) in [
+            ("Content-Length: 5\r\nTransfer-Encoding: chunked\r\n", 1),
+            ("Transfer-Encoding: chunked\r\nContent-Length: 5\r\n", 1),
+            ("Content-Length: 5\r\nContent-Length: 6\r\n", 1),
+            ("Content-Length: 5\r\nContent-Length: 5\r\n", 0),
+            ("Transfer-Encoding: chunked\r\n", 0),
+        ] {
+            let request = format!("POST / HTTP/1.1\r\n{lines}\r\n");
+            for cut in 1..request.len() {
+                let (first, second) = request.as_bytes().split_at(cut);
+                let segments = [first, second];
+                let seen = passed(&mut programs, Counter::AmbiguousFraming, &segments);
+                assert_eq!(seen, times, "{variant:?}, {lines:?} cut at {cut}");
+            }
+        }
+    }
 }

@@ -16,8 +16,9 @@ use tokenblock_tests::{
 const REQUESTS: &str = "ingress_ethernet";
 const ANSWERS: &str = "egress_ethernet";
 /// The ways by which a segment of a request may leave.
-const WAYS: [Counter; 9] = [
+const WAYS: [Counter; 10] = [
     Counter::Settled,
+    Counter::Trusted,
     Counter::Clean,
     Counter::TooEarly,
     Counter::OutOfWindow,
@@ -87,7 +88,7 @@ fn acts(kind: &str, n: u32) -> Vec<Act> {
         .collect()
 }
 
-fn check(programs: &mut Programs, kind: &str, streams: &Streams) {
+fn check(programs: &mut Programs, trust_after: u32, kind: &str, streams: &Streams) {
     let listing = Listing::new().unwrap();
     let listed = |digest: &_| listing.has(digest);
     let mut seen = std::collections::BTreeSet::new();
@@ -117,7 +118,7 @@ fn check(programs: &mut Programs, kind: &str, streams: &Streams) {
                 },
             );
         }
-        let mut engine = Engine::new(&listing.rules, &listed);
+        let mut engine = Engine::new(&listing.rules, &listed).trusting(trust_after);
         let host = play(&mut engine, streams, &acts, u32::MAX - 200);
         let mut run = || {
             programs.forget_flows().unwrap();
@@ -138,6 +139,8 @@ fn check(programs: &mut Programs, kind: &str, streams: &Streams) {
         assert_eq!(kernel.stream, host.stream, "{kind} {n}");
         seen.extend(host.ways.into_iter().map(|way| way as u32));
     }
+    let trusted = seen.contains(&(Counter::Trusted as u32));
+    assert_eq!(trusted, trust_after != 0, "{kind}");
     assert!(
         seen.len() >= 6,
         "{kind}: too few kinds of verdicts: {seen:?}"
@@ -155,10 +158,25 @@ fn the_program_judges_as_the_engine_on_the_host() {
     netns
         .enter(|| {
             let mut programs = Programs::with_fixtures(&Setup::default()).unwrap();
-            check(&mut programs, "lines", &Streams::by_lines(0));
-            check(&mut programs, "framing", &Streams::by_framing(60));
-            check(&mut programs, "long lines", &Streams::by_lines(20_000));
-            check(&mut programs, "long framing", &Streams::by_framing(20_000));
+            check(&mut programs, 0, "lines", &Streams::by_lines(0));
+            check(&mut programs, 0, "framing", &Streams::by_framing(60));
+            check(&mut programs, 0, "long lines", &Streams::by_lines(20_000));
+            check(
+                &mut programs,
+                0,
+                "long framing",
+                &Streams::by_framing(20_000),
+            );
+            let trust_after = 3000;
+            let mut programs = Programs::with_fixtures(&Setup {
+                trust_after,
+                ..Setup::default()
+            })
+            .unwrap();
+            let streams = Streams::by_lines(80_000);
+            check(&mut programs, trust_after, "trusted lines", &streams);
+            let streams = Streams::by_framing(80_000);
+            check(&mut programs, trust_after, "trusted framing", &streams);
         })
         .unwrap();
 }

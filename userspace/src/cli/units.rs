@@ -6,7 +6,9 @@ use std::{
     time::Duration,
 };
 
+use bytesize::ByteSize;
 use jiff::SignedDuration;
+use tokenblock_ebpf::verdict::LATEST_TRUST;
 
 /// A duration, as `10s`, `800ms` or `1m 30s` says it; longer than nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,9 +49,83 @@ impl Display for Span {
     }
 }
 
+/// When a declared body is trusted: after so many bytes, as `64MiB` says it, or `never`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Trust(pub u32);
+
+/// Why a text is no [`Trust`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TrustError {
+    /// No number with a unit.
+    #[error("a size reads 64MiB, 500MB or 1000000; or `never`")]
+    Malformed,
+    /// Not among those that can be.
+    #[error("a size from 1 byte to {most}; or `never`", most = ByteSize(LATEST_TRUST.into()).display().iec())]
+    Range,
+}
+
+impl Trust {
+    /// Not at all.
+    pub const NEVER: Self = Self(0);
+
+    /// After so many bytes, or the most that can be.
+    #[must_use]
+    pub fn after(bytes: u64) -> Self {
+        Self(
+            u32::try_from(bytes)
+                .unwrap_or(u32::MAX)
+                .clamp(1, LATEST_TRUST),
+        )
+    }
+}
+
+impl FromStr for Trust {
+    type Err = TrustError;
+
+    fn from_str(text: &str) -> Result<Self, TrustError> {
+        if text.trim().eq_ignore_ascii_case("never") {
+            return Ok(Self::NEVER);
+        }
+        let size: ByteSize = text
+            .trim()
+            .parse()
+            .map_err(|_no_size| TrustError::Malformed)?;
+        let trust = Self::after(size.as_u64());
+        if u64::from(trust.0) == size.as_u64() {
+            Ok(trust)
+        } else {
+            Err(TrustError::Range)
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn trust_is_a_size_or_never() {
+        for (text, bytes) in [
+            ("never", 0),
+            (" Never ", 0),
+            ("1", 1),
+            ("64MiB", 64 << 20),
+            ("64 MiB", 64 << 20),
+            ("500MB", 500_000_000),
+            ("1GiB", LATEST_TRUST),
+        ] {
+            assert_eq!(text.parse(), Ok(Trust(bytes)), "{text:?}");
+        }
+        for (text, error) in [
+            ("", TrustError::Malformed),
+            ("much", TrustError::Malformed),
+            ("-1", TrustError::Malformed),
+            ("0", TrustError::Range),
+            ("2GiB", TrustError::Range),
+        ] {
+            assert_eq!(text.parse::<Trust>(), Err(error), "{text:?}");
+        }
+    }
 
     #[test]
     fn spans_read_as_they_show() {

@@ -279,6 +279,8 @@ fn program_settings(settings: &KernelSettings) -> Settings {
         filter_mask: 0,
         on_hit: on_hit(settings.on_hit) as u32,
         judged: judged(settings.direction),
+        trust_after: settings.trust_after,
+        reserved: 0,
         ban: settings.ban.as_ref().map(ban_rule).unwrap_or_default(),
         policies: settings.policies,
     }

@@ -5,7 +5,7 @@ use tokenblock_ebpf::verdict::{Counter, Policies, Policy};
 
 /// The reasons that can be given a policy. What is dropped because it comes again (`too_early`, `duplicate`,
 /// `out_of_window`) is not among them: that is how the stream is made exact.
-pub const REASONS: [Counter; 12] = [
+pub const REASONS: [Counter; 13] = [
     Counter::Fragment,
     Counter::LaterFragment,
     Counter::HeadersTooLong,
@@ -16,6 +16,7 @@ pub const REASONS: [Counter; 12] = [
     Counter::FlowBusy,
     Counter::GapConflict,
     Counter::Http2,
+    Counter::AmbiguousFraming,
     Counter::ScanUnfinished,
     Counter::ReadFailed,
 ];

@@ -1,0 +1,181 @@
+//! Where messages end: bodies that the server reads as such, servers that read none, header blocks that say two things.
+
+use std::{
+    io::{Read as _, Write as _},
+    net::{Ipv6Addr, TcpListener},
+    path::PathBuf,
+    thread,
+};
+
+use rustix::net::sockopt::set_socket_recv_buffer_size;
+use tokenblock_tests::{
+    certificate::Certificate,
+    client::{Answer, Client},
+    fixtures::{OPAQUE, Token, binary},
+    gate,
+};
+
+use crate::lab::{Bench, LIMIT, Lab, Tier};
+
+/// When bodies are trusted here.
+const AFTER: &str = "--trust-body-after=256KiB";
+const BODY: usize = 8 << 20;
+/// What the socket of a server may hold that is not read: far less.
+const BUFFER: usize = 32 * 1024;
+/// Where a server listens that reads no bodies.
+const HASTY_PORT: u16 = 8081;
+
+fn head(lines: &str) -> Vec<u8> {
+    format!(
+        "POST / HTTP/1.1\r\nHost: {}\r\n{lines}\r\n",
+        Certificate::HOST
+    )
+    .into_bytes()
+}
+
+fn declared(length: usize) -> Vec<u8> {
+    head(&format!("Content-Length: {length}\r\n"))
+}
+
+fn counted(lab: &Lab, counter: &str) -> u64 {
+    lab.product.kernel_counter(counter).unwrap()
+}
+
+fn lab(binary: PathBuf, more: &[&str]) -> Lab {
+    Bench::new(binary).start(Tier::Kernel, more)
+}
+
+#[test]
+fn what_follows_a_trusted_body_is_read() {
+    let Some(product) = gate::product("framing::what_follows_a_trusted_body_is_read") else {
+        return;
+    };
+    let lab = lab(product, &[AFTER]);
+    let body = binary(BODY);
+    for server in lab.servers() {
+        let before = counted(&lab, "trusted");
+        let mut client = Client::connect(&lab.bench.pair.client, server).unwrap();
+        let upload = [&declared(BODY)[..], &body].concat();
+        let answer = client.exchange(&upload, LIMIT).unwrap();
+        assert_eq!(answer.status(), Some(200), "{answer:?}");
+        let requests = lab.bench.origin.wait_for_requests(1, LIMIT);
+        assert!(requests.first().is_some_and(|request| request.body == body));
+        assert!(counted(&lab, "trusted") > before, "nothing passed unread");
+        // A second one, with a request right behind it that bears a token.
+        let pipelined = [&upload[..], &Lab::request(Token::Opaque)].concat();
+        client.send(&pipelined).unwrap();
+        let address = client.address().unwrap();
+        let events = lab.product.wait_for_events(address, LIMIT);
+        assert_eq!(events.len(), 1, "{events:?}");
+        assert!(!lab.bench.origin.saw(OPAQUE.as_bytes()));
+        client.abort().unwrap();
+        lab.bench.origin.forget();
+    }
+}
+
+#[test]
+fn a_body_is_read_until_it_is_trusted() {
+    let Some(product) = gate::product("framing::a_body_is_read_until_it_is_trusted") else {
+        return;
+    };
+    let lab = lab(product, &[AFTER]);
+    let [server, _] = lab.servers();
+    let smuggled = [&b"\r\n"[..], &Lab::request(Token::Opaque)].concat();
+    for at in [0, 1000, 100_000] {
+        let mut body = binary(BODY);
+        body.splice(at..at, smuggled.iter().copied());
+        let upload = [&declared(body.len())[..], &body].concat();
+        let mut client = Client::connect(&lab.bench.pair.client, server).unwrap();
+        // The server is gone before all is sent.
+        drop(client.send(&upload));
+        let address = client.address().unwrap();
+        assert_eq!(lab.product.wait_for_events(address, LIMIT).len(), 1, "{at}");
+        assert!(!lab.bench.origin.saw(OPAQUE.as_bytes()), "{at}");
+        client.abort().unwrap();
+    }
+    assert_eq!(counted(&lab, "trusted"), 0);
+}
+
+/// Answers whatever comes at once, as a server does that takes a body for requests.
+fn answer_hastily(listener: &TcpListener) {
+    while let Ok((mut stream, _)) = listener.accept() {
+        thread::spawn(move || {
+            let mut buffer = vec![0; 16 * 1024];
+            while let Ok(1..) = stream.read(&mut buffer) {
+                let answer = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n";
+                if stream.write_all(answer).is_err() {
+                    break;
+                }
+            }
+        });
+    }
+}
+
+#[test]
+fn a_server_that_reads_no_bodies_is_not_trusted() {
+    let Some(product) = gate::product("framing::a_server_that_reads_no_bodies_is_not_trusted")
+    else {
+        return;
+    };
+    let port = format!("--port={HASTY_PORT}");
+    let lab = lab(product, &[AFTER, &port]);
+    let listener = lab
+        .bench
+        .pair
+        .server
+        .enter(|| TcpListener::bind((Ipv6Addr::UNSPECIFIED, HASTY_PORT)));
+    let listener = listener.unwrap().unwrap();
+    set_socket_recv_buffer_size(&listener, BUFFER).unwrap();
+    thread::spawn(move || answer_hastily(&listener));
+    let [server, _] = lab.bench.pair.server_addresses(HASTY_PORT);
+    let mut client = Client::connect(&lab.bench.pair.client, server).unwrap();
+    client.send(&declared(2 * BODY)).unwrap();
+    client.send(&binary(BODY)).unwrap();
+    client
+        .send(&[&b"\r\n"[..], &Lab::request(Token::Opaque)].concat())
+        .unwrap();
+    let address = client.address().unwrap();
+    assert_eq!(lab.product.wait_for_events(address, LIMIT).len(), 1);
+    assert_eq!(counted(&lab, "trusted"), 0);
+    client.abort().unwrap();
+}
+
+#[test]
+fn a_request_that_says_twice_where_it_ends_is_reset() {
+    let Some(product) = gate::product("framing::a_request_that_says_twice_where_it_ends_is_reset")
+    else {
+        return;
+    };
+    let chunks = b"5\r\nabcde\r\n0\r\n\r\n";
+    let ambiguous = [
+        "Content-Length: 15\r\nTransfer-Encoding: chunked\r\n",
+        "Transfer-Encoding: chunked\r\nContent-Length: 15\r\n",
+        "Content-Length: 15\r\nContent-Length: 5\r\n",
+    ];
+    let clean = [
+        "Content-Length: 15\r\n",
+        "Transfer-Encoding: chunked\r\n",
+        "Content-Length: 15\r\nContent-Length: 15\r\n",
+    ];
+    let strict = lab(product.clone(), &[]);
+    let lax = lab(product, &["--policy=ambiguous_framing=pass"]);
+    for lines in ambiguous.iter().chain(&clean) {
+        let request = [&head(lines)[..], chunks].concat();
+        let is_ambiguous = ambiguous.contains(lines);
+        for (lab, resets) in [(&strict, is_ambiguous), (&lax, false)] {
+            let before = counted(lab, "ambiguous_framing");
+            let [server, _] = lab.servers();
+            let mut client = Client::connect(&lab.bench.pair.client, server).unwrap();
+            let answer = client.exchange(&request, LIMIT).unwrap();
+            assert_eq!(answer == Answer::Reset, resets, "{lines:?}: {answer:?}");
+            let seen = !lab
+                .bench
+                .origin
+                .seen_from(client.address().unwrap())
+                .is_empty();
+            assert_eq!(seen, !resets, "{lines:?}");
+            let count = counted(lab, "ambiguous_framing") - before;
+            assert_eq!(count, u64::from(is_ambiguous), "{lines:?}");
+        }
+    }
+}
