@@ -172,6 +172,5 @@ fn read(
     if work.segment.payload_len == 0 {
         return Err(Counter::NoPayload);
     }
-    counts.add(Counter::ScannedBytes, u64::from(work.segment.payload_len));
     judge(skb, work, counts, rules, settings, direction)
 }

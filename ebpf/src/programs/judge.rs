@@ -96,6 +96,7 @@ fn judge_in_flow(
         Place::Ahead => counts.count(Counter::Ahead),
         Place::Next | Place::Filler | Place::Recovery => {}
     }
+    counts.add(Counter::ScannedBytes, u64::from(work.segment.payload_len));
     work.place = place;
     work.start = start;
     work.may_forbid = u32::from(flow.owes_nothing(work.segment.acknowledgment));
