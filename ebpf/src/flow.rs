@@ -476,11 +476,19 @@ impl Flow {
         answered && (self.knows_sent == 0 || self.sent == acknowledgment)
     }
 
-    /// Whether a gap may be noted for the flow.
+    /// Whether a gap may be noted for the flow. Where the receiver has all that was passed there is none any more.
     #[inline(always)]
     #[must_use]
-    pub fn has_gaps(&self) -> bool {
-        self.flags & GAPS != 0
+    pub fn has_gaps(&mut self) -> bool {
+        if self.flags & GAPS == 0 {
+            return false;
+        }
+        let closed = self.knows_settled != 0 && self.settled == self.tip;
+        if closed {
+            self.flags &= !GAPS;
+            self.epoch = self.epoch.wrapping_add(1);
+        }
+        !closed
     }
 
     /// The receiver accepts a connection, and has taken all before `ack`. What is known of an older connection
@@ -572,7 +580,7 @@ impl Flow {
             return Place::OutOfWindow;
         }
         if before(self.tip, start) {
-            return if self.in_body(end) {
+            return if self.in_body(end) && self.keeps_tip() {
                 Place::Ahead
             } else {
                 Place::TooEarly
@@ -686,6 +694,13 @@ impl Flow {
             self.tip = self.high;
             self.left = self.high_left;
         }
+    }
+
+    /// Whether the state at the tip is known still when a gap that begins there is filled. Only one open state is kept,
+    /// and that for the first gap: another's would keep the first from being filled piece by piece.
+    #[inline(always)]
+    fn keeps_tip(&self) -> bool {
+        self.left.is_light() || self.flags & GAPS == 0
     }
 
     /// Whether all up to `end` belongs to a body. A length that was declared is believed; without one (chunks,
@@ -1022,6 +1037,9 @@ impl Flow {
                 gap.right = start;
                 gap.left = self.left;
                 gap.plain = u32::from(self.next_signs & PLAIN != 0);
+                if !self.left.is_light() && !self.holds(self.tip) {
+                    self.give_up_held();
+                }
                 self.leave_tip();
                 self.flags |= GAPS;
             }
@@ -1048,13 +1066,14 @@ impl Flow {
     /// The segment fills `gap` up to `end`; what is left of it takes its place, and its left end is given back.
     fn fill(&mut self, start: u32, end: u32, gap: &mut Gap) -> Result<Option<u32>, Conflict> {
         let left = self.next_left;
+        let closes = gap.right == end;
+        if !closes {
+            self.hold(start, end, left)?;
+        }
         if self.declares_end() {
             self.declare(start, end)?;
         }
-        if gap.right != end {
-            if self.hold(end, left).is_err() {
-                return Err(Conflict::Ambiguous);
-            }
+        if !closes {
             gap.left = left;
             return Ok(Some(end));
         }
@@ -1231,21 +1250,34 @@ impl Flow {
         }
     }
 
+    /// Another state is about to be held.
+    #[inline(always)]
+    fn give_up_held(&mut self) {
+        if !self.can_hold() {
+            if self.flags & GAVE_UP == 0 || before(self.gave_up_at, self.held_at) {
+                self.gave_up_at = self.held_at;
+            }
+            self.flags |= GAVE_UP;
+        }
+        self.flags &= !HOLDS;
+    }
+
     /// Whether nothing is held that is needed still.
     #[inline(always)]
     fn can_hold(&self) -> bool {
         self.flags & HOLDS == 0 || self.knows_settled != 0 && before(self.held_at, self.settled)
     }
 
-    /// Keeps the state at the left end of what is left of a gap.
-    #[inline(always)]
-    fn hold(&mut self, at: u32, left: Left) -> Result<(), Conflict> {
+    /// Keeps the state at `at`, the left end of what is left of a gap that began at `start`: that of the first gap, in the
+    /// place of the one from which it was read.
+    fn hold(&mut self, start: u32, at: u32, left: Left) -> Result<(), Conflict> {
         if left.is_light() {
             return Ok(());
         }
-        if !self.can_hold() {
-            return Err(Conflict::Gap);
+        if self.knows_settled == 0 || self.settled != start {
+            return Err(Conflict::Ambiguous);
         }
+        self.give_up_held();
         self.held.copy(&self.next);
         self.held_at = at;
         self.flags |= HOLDS;

@@ -127,7 +127,11 @@ impl<'a> Engine<'a> {
             at,
             epoch,
         };
-        let gap = self.gaps.get(&key(start, self.flow.epoch)).copied();
+        let gap = if self.flow.has_gaps() {
+            self.gaps.get(&key(start, self.flow.epoch)).copied()
+        } else {
+            None
+        };
         let place = self.flow.place(start, end, now, gap.as_ref());
         match place {
             Place::Settled => return Fate::Passed(place),

@@ -5,6 +5,7 @@ use tokenblock_ebpf::{flow::Place, verdict::Counter};
 use tokenblock_tests::{
     bodies::{Body, Framing},
     engine::{Engine, Fate},
+    receiver::Receiver,
     sender::{Path, send},
     trace::{Listing, START, sequence},
 };
@@ -13,7 +14,7 @@ use crate::flow::cases;
 
 /// A request: without a body, or with one of this length.
 fn request() -> impl Strategy<Value = Option<(Body, Framing, usize)>> {
-    let body = prop::sample::select(&[Body::Binary, Body::Json][..]);
+    let body = prop::sample::select(&[Body::Binary, Body::Text, Body::Json, Body::Line][..]);
     let framing = prop_oneof![Just(Framing::Declared), Just(Framing::Chunked)];
     prop_oneof![
         1 => Just(None),
@@ -153,4 +154,46 @@ fn a_request_in_one_segment_with_chunks_comes_late() {
         &[behind.concat(), b"GET / HTTP/1.1".to_vec()],
     );
     assert!(matches!(filler, Fate::Reset(_)));
+}
+
+/// A gap that is filled piece by piece, where a piece ends in what may begin a location's name: its state is kept, whatever
+/// other gaps there are.
+#[test]
+fn gaps_are_filled_piece_by_piece() {
+    const FIRST: u32 = 7;
+    let listing = Listing::new().unwrap();
+    let listed = |digest: &_| listing.has(digest);
+    let head = "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 100000\r\n\r\n";
+    // Each ends in what may begin a name, and begins in the middle of one.
+    let line = "uthor of it\nand more\nA";
+    let pieces: Vec<&str> = [head, "some text\nA"]
+        .into_iter()
+        .chain([line; 12])
+        .collect();
+    let at: Vec<usize> = pieces
+        .iter()
+        .scan(0, |at, piece| {
+            *at += piece.len();
+            Some(*at - piece.len())
+        })
+        .collect();
+    let mut engine = Engine::new(&listing.rules, &listed);
+    engine.accept(FIRST);
+    let mut receiver = Receiver::default();
+    let mut now = START;
+    // Every third comes; the rest is sent again until it passes.
+    let first = (0..pieces.len()).filter(|n| *n < 2 || n % 3 == 1);
+    for n in first.chain((0..8).flat_map(|_| (0..pieces.len()).rev())) {
+        now += 1_000_000;
+        let fate = engine.segment(sequence(FIRST, at[n]), pieces[n].as_bytes(), now);
+        assert!(
+            !matches!(fate, Fate::Reset(_) | Fate::Blocked),
+            "{n}: {fate:?}"
+        );
+        if matches!(fate, Fate::Passed(_)) {
+            receiver.take(at[n], pieces[n].as_bytes());
+        }
+        engine.settle(sequence(FIRST, receiver.next()));
+    }
+    assert_eq!(String::from_utf8_lossy(&receiver.stream), pieces.concat());
 }
