@@ -1,7 +1,7 @@
 //! Bodies on their way through: passed on frame by frame as the other side takes them, never gathered.
 
 use std::{
-    cell::Cell,
+    cell::{Cell, OnceCell},
     pin::Pin,
     rc::Rc,
     sync::{
@@ -97,6 +97,8 @@ pub(super) struct Progress {
     pub(super) at: Cell<Instant>,
     /// Why the request is refused after all.
     pub(super) refused: Cell<Option<Reason>>,
+    /// Tells whether it is the client's turn, of an HTTP/2 stream: one of HTTP/1.1 is held to its time by its connection.
+    bell: OnceCell<Arc<Bell>>,
     /// Whether the response has begun: what the client sends now may wait for what it reads.
     pub(super) answered: Cell<bool>,
 }
@@ -107,8 +109,16 @@ impl Progress {
         Self {
             at: Cell::new(Instant::now()),
             refused: Cell::new(None),
+            bell: OnceCell::new(),
             answered: Cell::new(false),
         }
+    }
+}
+
+impl Progress {
+    /// Whether the next bytes of an HTTP/2 stream's body are still to come from its client.
+    pub(super) fn waits_for_client(&self) -> bool {
+        self.bell.get().is_some_and(|bell| bell.hangs())
     }
 }
 
@@ -131,7 +141,10 @@ impl RequestBody {
             return Self::empty();
         }
         let bell = Arc::new(Bell::new(&peer.client.activity));
-        if !lingers {
+        if lingers {
+            // Each progress is one body's.
+            let _first = progress.bell.set(Arc::clone(&bell));
+        } else {
             let patience = peer.worker.settings.timeouts.body;
             peer.client.activity.on_body_left(patience);
         }
@@ -249,6 +262,7 @@ impl Upload {
 
 /// Rings when the next bytes of a body have come, though whoever wants them may have no time for them yet: an upstream
 /// that takes its time is not the client's fault.
+#[derive(Debug)]
 struct Bell {
     activity: Arc<Activity>,
     waker: AtomicWaker,
@@ -274,6 +288,10 @@ impl Bell {
             self.since.store(self.activity.now(), Ordering::Relaxed);
             self.activity.on_body_waiting(true);
         }
+    }
+
+    fn hangs(&self) -> bool {
+        self.since.load(Ordering::Relaxed) != 0
     }
 
     /// They have come, or are waited for no longer.

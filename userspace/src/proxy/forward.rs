@@ -1,6 +1,6 @@
 //! Sends a clean request to the upstream and its response to the client.
 
-use std::{pin::pin, rc::Rc, time::Duration};
+use std::{pin::pin, rc::Rc};
 
 use http::{HeaderValue, Request, Response, StatusCode, Version, header, request::Parts};
 use hyper::{body::Incoming, client::conn::TrySendError, upgrade::OnUpgrade};
@@ -13,6 +13,7 @@ use super::{
     counters::Counter,
     fast, hop,
     refuse::Reason,
+    settings::Timeouts,
     target, tunnel,
     upstream::{Group, Lease, Pool},
 };
@@ -43,6 +44,10 @@ pub(super) async fn forward(
     let form = peer.form(&parts.headers);
     let body = RequestBody::new((body, http2), peer, &progress, hold, form);
     let mut request = Request::from_parts(parts, body);
+    if !request.body().is_empty() && !request.headers().contains_key(header::CONTENT_LENGTH) {
+        // Unasked, the library leaves the body of a GET away.
+        hop::set_chunked(request.headers_mut());
+    }
     if let Some(release) = asked {
         hyper::ext::on_informational(&mut request, move |interim| {
             if interim.status() == StatusCode::CONTINUE {
@@ -146,16 +151,23 @@ async fn attempt(
     request: Request<RequestBody>,
     progress: &Progress,
 ) -> Result<Response<Incoming>, Failure> {
-    let limit = peer.worker.settings.timeouts.upstream_response;
+    let timeouts = &peer.worker.settings.timeouts;
     progress.at.set(Instant::now());
-    let failure = match within(limit, progress, lease.send(request)).await {
+    let failure = match within(timeouts, progress, lease.send(request)).await {
         Some(Ok(response)) => {
             progress.answered.set(true);
             pool.on_success();
             return Ok(response);
         }
         Some(Err(error)) => broken(pool, error, progress),
+        None if progress.waits_for_client() => Failure {
+            reason: Reason::SlowBody,
+            may_retry: false,
+            blames_upstream: false,
+            unsent: None,
+        },
         None => {
+            let limit = timeouts.upstream_response;
             tracing::warn!(upstream = %pool.upstream(), ?limit, "no response in time");
             Failure {
                 reason: Reason::UpstreamTimeout,
@@ -199,16 +211,29 @@ fn broken(
     }
 }
 
-/// Runs `future` until nothing of the request body has moved for `limit`.
-async fn within<F: Future>(limit: Duration, progress: &Progress, future: F) -> Option<F::Output> {
+/// Runs `future` until nothing of the request body has moved for as long as the one may take whose turn it is.
+async fn within<F: Future>(
+    timeouts: &Timeouts,
+    progress: &Progress,
+    future: F,
+) -> Option<F::Output> {
     let mut future = pin!(future);
-    let mut alarm = pin!(sleep_until(progress.at.get() + limit));
+    let deadline = || {
+        let limit = if progress.waits_for_client() {
+            timeouts.body
+        } else {
+            timeouts.upstream_response
+        };
+        progress.at.get() + limit
+    };
+    let first = timeouts.upstream_response.min(timeouts.body);
+    let mut alarm = pin!(sleep_until(progress.at.get() + first));
     loop {
         tokio::select! {
             biased;
             output = &mut future => return Some(output),
             () = &mut alarm => {
-                let deadline = progress.at.get() + limit;
+                let deadline = deadline();
                 if deadline <= Instant::now() {
                     return None;
                 }

@@ -199,6 +199,14 @@ pub(super) fn is_body_plain(headers: &HeaderMap) -> bool {
     }
 }
 
+/// Says that a body of unknown length follows.
+pub(super) fn set_chunked(headers: &mut HeaderMap) {
+    headers.insert(
+        header::TRANSFER_ENCODING,
+        HeaderValue::from_static("chunked"),
+    );
+}
+
 /// The protocols that an HTTP/1.1 request or response wants to change to (RFC 9110 section 7.8).
 pub(super) fn upgrade(version: Version, headers: &HeaderMap) -> Option<HeaderValue> {
     let upgrade = headers.get(header::UPGRADE)?;

@@ -3,6 +3,7 @@
 use std::{
     io::{Read as _, Write as _},
     net::{Shutdown, TcpStream},
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
     time::Duration,
 };
 
@@ -453,6 +454,168 @@ fn all_at_once_beside_a_client_that_is_served() {
     }
 }
 
+/// Reads until what came holds these bytes.
+fn read_until(stream: &mut TcpStream, wanted: &[u8]) {
+    let mut got = Vec::new();
+    let mut buffer = [0; 4096];
+    while !got.windows(wanted.len()).any(|window| window == wanted) {
+        let n = stream.read(&mut buffer).unwrap();
+        assert!(n > 0, "closed after {}", got.escape_ascii());
+        got.extend_from_slice(&buffer[..n]);
+    }
+}
+
+/// Reads until the proxy has closed the connection.
+fn closes(stream: &mut TcpStream) {
+    let mut rest = Vec::new();
+    match stream.read_to_end(&mut rest) {
+        Ok(_) => {}
+        Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset),
+    }
+}
+
+/// One that is kept alive by other frames: neither does the upstream bear the blame, nor do the connection's other requests.
+#[test]
+fn a_slow_body_of_one_http_2_stream() {
+    let origin = Origin::echo();
+    let tier = tier(&origin, |s| {
+        s.timeouts.body = SOON * 2;
+        s.timeouts.upstream_response = SOON * 20;
+        s.health.failures = 1;
+        s.more_upstreams = vec![s.upstream.clone()];
+    });
+    let mut client = http2(&tier);
+    let mut pinging = client.try_clone().unwrap();
+    frame(&mut client, SETTINGS, 0, 0, &[]);
+    frame(&mut client, HEADERS, END_HEADERS, 1, POST);
+    frame(&mut client, DATA, 0, 1, b"hel");
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut ping = || try_frame(&mut pinging, PING, 0, 0, &[0; 8]).is_ok();
+            while !done.load(Relaxed) && ping() {
+                std::thread::sleep(SOON / 5);
+            }
+        });
+        read_until(&mut client, b"slow_body");
+        frame(&mut client, HEADERS, END_STREAM | END_HEADERS, 3, GET);
+        read_until(&mut client, b"via: 2.0 tokenblock");
+        done.store(true, Relaxed);
+    });
+    assert_eq!(tier.count("proxy_upstreams_ejected_total"), 0);
+    assert_eq!(tier.count("proxy_refused_upstream_timeout"), 0);
+    counted_and_served(&tier, "proxy_refused_slow_body");
+}
+
+/// The server's own resets cost what the client's cost: the work of a request, and no place among the open ones.
+#[test]
+fn streams_that_make_the_server_reset_them() {
+    let origin = Origin::echo();
+    let tier = tier(&origin, |_| {});
+    // A length that the body doesn't keep; a window beyond its bounds.
+    let length = [POST, b"\x0f\x0d\x015"].concat();
+    let floods: [(&[u8], u8, &[u8]); 2] = [
+        (&length, DATA, b"too long"),
+        (POST, WINDOW_UPDATE, &[0x7f, 0xff, 0xff, 0xff]),
+    ];
+    for (head, kind, payload) in floods {
+        let mut client = http2(&tier);
+        frame(&mut client, SETTINGS, 0, 0, &[]);
+        for id in (1..10_000).step_by(2) {
+            let sent = try_frame(&mut client, HEADERS, END_HEADERS, id, head);
+            if sent
+                .and_then(|()| try_frame(&mut client, kind, 0, id, payload))
+                .is_err()
+            {
+                break;
+            }
+        }
+        closes(&mut client);
+        assert_eq!(tier.curl("/", &[]).status, 200);
+    }
+}
+
+/// Frames of a body that carry next to nothing.
+#[test]
+fn a_body_in_single_bytes() {
+    let origin = Origin::echo();
+    let tier = tier(&origin, |_| {});
+    for payload in [&b"x"[..], b"\x00", b"\xff"] {
+        let padding = vec![0; usize::from(payload[0] == 0xff) * 255];
+        let flags = if payload == b"x" { 0 } else { PADDED };
+        let mut client = http2(&tier);
+        frame(&mut client, SETTINGS, 0, 0, &[]);
+        frame(&mut client, HEADERS, END_HEADERS, 1, POST);
+        let payload = [payload, &padding].concat();
+        let mut more = (0..200_000).map(|_| try_frame(&mut client, DATA, flags, 1, &payload));
+        // It is over, or all of it waits in the sockets on the way.
+        let _over = more.find(Result::is_err);
+        closes(&mut client);
+        assert_eq!(tier.curl("/", &[]).status, 200);
+    }
+}
+
+/// A field that stands once in the table of the connection and is named thousands of times in a head.
+#[test]
+fn a_head_that_grows_when_it_is_read() {
+    let origin = Origin::echo();
+    let tier = tier(&origin, |_| {});
+    // 127 + 3,869 bytes.
+    let large = [&b"\x40\x01a\x7f\x9d\x1e"[..], &[b'b'; 3996]].concat();
+    let bomb = [GET, &large, &[0xbe; 12_000]].concat();
+    let mut client = http2(&tier);
+    frame(&mut client, SETTINGS, 0, 0, &[]);
+    drop(try_frame(
+        &mut client,
+        HEADERS,
+        END_STREAM | END_HEADERS,
+        1,
+        &bomb,
+    ));
+    closes(&mut client);
+    assert!(origin.seen().is_empty());
+    assert_eq!(tier.curl("/", &[]).status, 200);
+}
+
+/// More requests at a time than a connection may have: those beyond it wait for nobody.
+#[test]
+fn streams_at_a_time() {
+    let origin = raw_origin(|_, mut upstream| drop(upstream.rest()));
+    let tier = Tier::plain(origin, |s| s.limits.http2_streams = 3);
+    let mut client = http2(&tier);
+    frame(&mut client, SETTINGS, 0, 0, &[]);
+    // SETTINGS_MAX_CONCURRENT_STREAMS, as the proxy says it.
+    read_until(&mut client, &[0, 3, 0, 0, 0, 3]);
+    for id in [1, 3, 5, 7] {
+        frame(&mut client, HEADERS, END_STREAM | END_HEADERS, id, GET);
+    }
+    // RST_STREAM of the fourth: REFUSED_STREAM.
+    read_until(
+        &mut client,
+        &[0, 0, 4, RST_STREAM, 0, 0, 0, 0, 7, 0, 0, 0, 7],
+    );
+    assert_eq!(tier.count("proxy_requests_total"), 3);
+}
+
+#[test]
+fn requests_of_one_http_2_connection() {
+    let origin = Origin::echo();
+    let tier = tier(&origin, |s| s.limits.requests_per_connection = Some(2));
+    let mut client = http2(&tier);
+    frame(&mut client, SETTINGS, 0, 0, &[]);
+    for id in [1, 3] {
+        frame(&mut client, HEADERS, END_STREAM | END_HEADERS, id, GET);
+    }
+    // GOAWAY without an error: no more of them, please.
+    let last = [0x7f, 0xff, 0xff, 0xff];
+    let goaway = [&[0, 0, 8, GOAWAY, 0, 0, 0, 0, 0][..], &last, &[0; 4]].concat();
+    read_until(&mut client, &goaway);
+}
+
+const DATA: u8 = 0;
+const GOAWAY: u8 = 7;
+const WINDOW_UPDATE: u8 = 8;
+const PADDED: u8 = 8;
 const HEADERS: u8 = 1;
 const PRIORITY: u8 = 2;
 const RST_STREAM: u8 = 3;
@@ -463,6 +626,8 @@ const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
 /// `GET http://h/`, as HPACK (RFC 7541).
 const GET: &[u8] = b"\x82\x86\x84\x41\x01h";
+/// `POST http://h/`.
+const POST: &[u8] = b"\x83\x86\x84\x41\x01h";
 /// `GET http://h/endless`.
 const GET_ENDLESS: &[u8] = b"\x82\x86\x04\x08/endless\x41\x01h";
 

@@ -5,6 +5,8 @@ use std::{net::SocketAddr, sync::Mutex, time::Duration};
 use http::Response;
 use http_body_util::BodyExt as _;
 
+use tokenblock::proxy::UpstreamHttp;
+
 use crate::support::{LISTED, Origin, Tier, full, raw_origin};
 
 #[test]
@@ -135,6 +137,35 @@ fn targets_of_every_form() {
     assert_eq!(tier.count("proxy_refused_connect"), 1);
     assert_eq!(tier.count("proxy_refused_host"), 1);
     assert_eq!(origin.seen().len(), 2);
+}
+
+/// Some APIs take the body of a GET for the question.
+#[test]
+fn a_body_of_a_get_comes_whatever_frames_it() {
+    let origin = Origin::echo();
+    for http in [UpstreamHttp::Http1, UpstreamHttp::Http2] {
+        let tier = Tier::plain(origin.address, |s| s.upstream_http = http);
+        let body = ["-X", "GET", "-d", "the question"];
+        let chunked = ["-H", "Transfer-Encoding: chunked"];
+        for args in [
+            &["--http1.1"][..],
+            &[&["--http1.1"], &chunked[..]].concat(),
+            &["--http2-prior-knowledge"],
+            // Without a length.
+            &[
+                &["--http2-prior-knowledge", "-H", "Content-Length:"],
+                &chunked[..],
+            ]
+            .concat(),
+        ] {
+            let reply = tier.curl("/", &[&body[..], args].concat());
+            assert_eq!(reply.status, 200, "{http:?} {args:?}: {reply:?}");
+            assert!(
+                reply.body.ends_with("\n\nthe question"),
+                "{http:?} {args:?}: {reply:?}"
+            );
+        }
+    }
 }
 
 /// What is sent on is chunked alone: another coding below that would be lost on who reads it, and on who judges forms.

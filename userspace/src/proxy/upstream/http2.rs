@@ -101,7 +101,11 @@ impl Drop for Stream {
 /// Makes a request that was readied for HTTP/1.1 one of HTTP/2 (RFC 9113 section 8.3.1).
 fn speak_http2(request: &mut Request<RequestBody>, tls: bool) {
     let headers = request.headers_mut();
-    for name in [header::CONNECTION, header::UPGRADE] {
+    for name in [
+        header::CONNECTION,
+        header::UPGRADE,
+        header::TRANSFER_ENCODING,
+    ] {
         headers.remove(name);
     }
     // Interim responses don't reach us here; the flow control of HTTP/2 holds a body back well enough.
