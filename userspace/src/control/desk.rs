@@ -158,6 +158,8 @@ impl Desk {
         let served = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEAD_PATIENCE)
+            // Who has sent its request and says that nothing more comes still waits for the answer.
+            .half_close(true)
             .serve_connection(TokioIo::new(stream), service)
             .await;
         if let Err(error) = served {

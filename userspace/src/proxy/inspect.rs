@@ -5,6 +5,7 @@ use std::{net::SocketAddr, sync::Arc, time::SystemTime};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use http::{HeaderMap, Uri, header::SEC_WEBSOCKET_PROTOCOL};
 use tokenblock_ebpf::{inspect, location::LocationId, rules::Rules, scan::Scan, sha256};
+use zeroize::{Zeroize as _, Zeroizing};
 
 use super::counters::{Counter, Counters};
 use crate::{
@@ -31,11 +32,16 @@ pub(super) struct Form {
     scan: Scan,
     /// Where entries are known by their SHA-256 alone.
     sha256: Option<sha256::scan::Scan>,
+    /// Where entries name claims of JWTs: the parameter that has not ended yet, since a JWT is read whole.
+    parameter: Option<Zeroizing<Vec<u8>>>,
     /// Bytes that are still to be judged.
     left: u64,
     /// Whether it was longer than that.
     cut: bool,
 }
+
+/// Longest parameter of a form that is looked through for JWTs, in bytes.
+const LONGEST_PARAMETER: usize = 64 << 10;
 
 /// What is to happen to a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,6 +112,7 @@ impl Inspector {
                 .denylist
                 .hashed()
                 .map(|_| sha256::scan::Scan::query(&self.rules)),
+            parameter: self.denylist.claims().map(|_| Zeroizing::default()),
             left: limit,
             cut: false,
         }
@@ -141,6 +148,9 @@ impl Inspector {
             if ends {
                 hit = hit || sha256::inspect::finish(scan, rules, &mut listed).is_some();
             }
+        }
+        if let Some(parameter) = form.parameter.as_mut().filter(|_| !hit) {
+            hit = judge.parameters(parameter, bytes, ends);
         }
         Verdict::of(hit)
     }
@@ -285,6 +295,34 @@ impl<'a> Judge<'a> {
                 inspect::query(rules, query, &mut listed).is_some()
             });
         Verdict::of(hit)
+    }
+
+    /// Whether a JWT in the parameters of a form claims what an entry names. `open` is the one that these bytes go on with, and
+    /// afterwards the one that they leave open, unless the form `ends` with them.
+    fn parameters(&mut self, open: &mut Zeroizing<Vec<u8>>, bytes: &[u8], ends: bool) -> bool {
+        let rules = Arc::clone(&self.inspector.rules);
+        let mut parts = bytes.split(|byte| *byte == b'&').peekable();
+        while let Some(part) = parts.next() {
+            let long = open.len() + part.len() > LONGEST_PARAMETER;
+            if long && open.len() <= LONGEST_PARAMETER {
+                self.counters.add(Counter::FormsCut);
+            }
+            // One byte too many says that the rest of it is passed over.
+            let room = (LONGEST_PARAMETER + 1).saturating_sub(open.len());
+            open.extend_from_slice(part.get(..room).unwrap_or(part));
+            if parts.peek().is_none() && !ends {
+                break;
+            }
+            let hit = open.len() <= LONGEST_PARAMETER
+                && self.claimed(open, |mut listed| {
+                    inspect::query(&rules, open, &mut listed).is_some()
+                });
+            open.zeroize();
+            if hit {
+                return true;
+            }
+        }
+        false
     }
 
     /// Whether this candidate blocks the request. What is found is reported.

@@ -1,6 +1,11 @@
 //! The API as it describes itself, and what it refuses.
 
-use std::collections::BTreeSet;
+use std::{
+    collections::BTreeSet,
+    io::{Read as _, Write as _},
+    net::Shutdown,
+    os::unix::net::UnixStream,
+};
 
 use serde_json::{Value, json};
 
@@ -246,4 +251,27 @@ fn malformed_requests_are_told_what_and_where() {
     let (status, _) = host.curl("/v1/entries", &long);
     assert_eq!(status, 413);
     assert!(running.blocks(IN_FILE) && host.added().is_empty());
+}
+
+#[test]
+fn who_closes_its_end_after_a_request_gets_the_answer() {
+    let host = Host::new();
+    let running = host.start(&[]);
+    // Long enough to be still at work when the end is seen.
+    let list = tokens("half-closed", 200_000);
+    let mut stream = UnixStream::connect(host.path("state/control.sock")).unwrap();
+    let head = format!(
+        "POST /v1/import HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n",
+        list.len()
+    );
+    stream.write_all(head.as_bytes()).unwrap();
+    stream.write_all(list.as_bytes()).unwrap();
+    stream.shutdown(Shutdown::Write).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(
+        answer.starts_with("HTTP/1.1 200") && answer.contains("\"added\":200000"),
+        "{answer}"
+    );
+    assert!(running.blocks("half-closed-00199999"));
 }

@@ -1,6 +1,11 @@
 //! Entries that name claims of JWTs: by file, API and command, at each place, with the life of any other entry.
 
-use std::fs;
+use std::{
+    fs,
+    io::{Read as _, Write as _},
+    net::{SocketAddr, TcpListener, TcpStream},
+    thread,
+};
 
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use serde_json::Value;
@@ -139,6 +144,89 @@ fn conditions_that_are_added_live_as_other_entries_do() {
         for value in [&b"leaked-key"[..], b"idp.example"] {
             assert!(!bytes.windows(value.len()).any(|part| part == value));
         }
+    }
+}
+
+/// An upstream that answers each request once its body is there.
+fn upstream() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let Ok(mut stream) = stream else { return };
+            let mut request = Vec::new();
+            let mut piece = [0; 4096];
+            // The client names no length, so that the body ends with an empty chunk.
+            while !request.ends_with(b"0\r\n\r\n") {
+                match stream.read(&mut piece) {
+                    Ok(0) | Err(_) => break,
+                    Ok(n) => request.extend_from_slice(&piece[..n]),
+                }
+            }
+            // Nobody waits for the answer to a request that was refused.
+            let _answered = stream
+                .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+        }
+    });
+    address
+}
+
+/// The status of the answer to a form that comes in these pieces.
+fn status_of_form(running: &Running, pieces: &[&[u8]]) -> u16 {
+    let mut client = TcpStream::connect(running.proxy).unwrap();
+    client.set_nodelay(true).unwrap();
+    let head = "POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\
+                Content-Type: application/x-www-form-urlencoded\r\n\r\n";
+    client.write_all(head.as_bytes()).unwrap();
+    for piece in pieces {
+        // A refusal may come before all is sent.
+        let _sent = client
+            .write_all(&[format!("{:x}\r\n", piece.len()).as_bytes(), piece, b"\r\n"].concat());
+    }
+    let _sent = client.write_all(b"0\r\n\r\n");
+    let mut answer = [0; 12];
+    client.read_exact(&mut answer).unwrap();
+    str::from_utf8(&answer[9..]).unwrap().parse().unwrap()
+}
+
+#[test]
+fn claims_are_read_in_forms_however_those_are_cut() {
+    let host = Host::new();
+    fs::write(
+        host.path("list"),
+        format!("{IN_FILE}\njwt:kid=leaked-key\n"),
+    )
+    .unwrap();
+    let mut flags = Host::RUN.to_vec();
+    let to = format!("--upstream=http://{}", upstream());
+    flags.retain(|flag| !flag.starts_with("--upstream"));
+    flags.extend([to.as_str(), "--limit-form-bytes=200000"]);
+    let running = Host::started(host.tokenblock(&flags));
+    let leaked = issued("bob", "leaked-key", 5000);
+    let other = issued("bob", "other-key", 5000);
+    let encoded = leaked.replace('.', "%2E");
+    for (blocked, form) in [
+        (true, format!("access_token={leaked}")),
+        (true, format!("a=b&access%5Ftoken={encoded}&c=d")),
+        (false, format!("a=b&access_token={other}&c=d")),
+        (false, format!("other={leaked}&access_token={other}")),
+        // Longer than any parameter that is looked through; what stands behind it is.
+        (
+            false,
+            format!("access_token={}{leaked}", "x".repeat(70_000)),
+        ),
+        (
+            true,
+            format!("a={}&access_token={leaked}", "x".repeat(70_000)),
+        ),
+    ] {
+        let due = if blocked { 403 } else { 200 };
+        let shown = form.get(..60).unwrap_or(&form);
+        assert_eq!(status_of_form(&running, &[form.as_bytes()]), due, "{shown}");
+        let (one, rest) = form.as_bytes().split_at(form.len() / 2);
+        let (two, three) = rest.split_at(rest.len() / 2);
+        let pieces = [one, two, three];
+        assert_eq!(status_of_form(&running, &pieces), due, "{shown}, cut");
     }
 }
 

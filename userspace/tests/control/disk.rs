@@ -128,6 +128,25 @@ fn a_database_of_another_key_is_refused() {
     );
 }
 
+#[test]
+fn a_database_of_a_later_version_is_refused() {
+    const META: redb::TableDefinition<'_, &str, &[u8]> = redb::TableDefinition::new("meta");
+    let host = Host::new();
+    drop(host.start(&[]));
+    let database = redb::Database::open(host.path("state/denylist.redb")).unwrap();
+    let write = database.begin_write().unwrap();
+    let mut meta = write.open_table(META).unwrap();
+    meta.insert("format", &99_u64.to_be_bytes()[..]).unwrap();
+    drop(meta);
+    write.commit().unwrap();
+    drop(database);
+    let (code, _, error) = outcome(host.tokenblock(&Host::RUN).output().unwrap());
+    assert!(
+        code == 65 && error.contains("has the format 99, this tokenblock reads up to"),
+        "{code} {error}"
+    );
+}
+
 /// Made by a tokenblock of the first format, under the key below: a token with a reason, and one that alerts.
 const FIRST_FORMAT: &[u8] = include_bytes!("format-1/denylist.redb.gz");
 const FIRST_KEY: &str = "000102030405060708090a0b0c0d0e0f";
