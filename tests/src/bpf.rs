@@ -346,6 +346,34 @@ impl Programs {
         Ok((result.return_value, result.duration))
     }
 
+    /// Runs a program `times` on each of these frames, all at the same time.
+    ///
+    /// # Errors
+    /// Where the kernel can't run it.
+    pub fn race(&mut self, program: &'static str, frames: &[Vec<u8>], times: u32) -> Result<()> {
+        let program = &*classifier(&mut self.ebpf, program)?;
+        std::thread::scope(|scope| {
+            let runs: Vec<_> = frames
+                .iter()
+                .map(|frame| {
+                    scope.spawn(move || {
+                        let mut options = TestRunOptions::new();
+                        options.data_in = Some(frame);
+                        options.repeat = times;
+                        program.test_run(options)
+                    })
+                })
+                .collect();
+            for run in runs {
+                let Ok(result) = run.join() else {
+                    bail!("a run panicked");
+                };
+                result?;
+            }
+            Ok(())
+        })
+    }
+
     /// Runs and says how each counter moved, those that stayed left out.
     ///
     /// # Errors

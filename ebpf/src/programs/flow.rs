@@ -1,6 +1,8 @@
 //! The flow that a packet is of: found, locked, told of what its server says.
 
-use aya_ebpf::helpers::generated::bpf_get_smp_processor_id;
+use core::ffi::c_void;
+
+use aya_ebpf::helpers::generated::{bpf_get_smp_processor_id, bpf_loop};
 use tokenblock_ebpf::{
     flow::{Flow, FlowKey},
     packet::Segment,
@@ -65,9 +67,57 @@ pub fn of_request(
     Some((flow, kept))
 }
 
-/// Takes the flow for this CPU; false where another has it.
+/// Tries for a flow that another CPU has: some 40 us, more than a segment of 64 KiB takes.
+const TRIES: u32 = 1 << 13;
+
+/// Takes the flow for this CPU; waits a little where another has it, and gives false where it has it for long.
 #[inline(always)]
 pub fn lock(flow: &mut Flow) -> bool {
+    tokenblock_lock(flow) != 0
+}
+
+/// [`lock`], under a name that other objects could call, since such a function the verifier walks through once.
+#[inline(never)]
+// SAFETY: nothing else is called so.
+#[unsafe(no_mangle)]
+extern "C" fn tokenblock_lock(flow: *mut Flow) -> u64 {
+    // SAFETY: `lock` passes a reference; the verifier sees to the rest.
+    let Some(flow) = (unsafe { flow.as_mut() }) else {
+        return 0;
+    };
+    if try_lock(flow) {
+        return 1;
+    }
+    let mut wait = Wait { flow, locked: 0 };
+    let context: *mut Wait<'_> = &raw mut wait;
+    // SAFETY: the callback gets the context back, and it outlives the call.
+    unsafe { bpf_loop(TRIES, try_again as *mut c_void, context.cast(), 0) };
+    wait.locked
+}
+
+/// What the tries for a flow share.
+struct Wait<'a> {
+    flow: &'a mut Flow,
+    locked: u64,
+}
+
+/// One try under `bpf_loop`.
+extern "C" fn try_again(_index: u64, context: *mut Wait<'_>) -> i64 {
+    // SAFETY: `tokenblock_lock` passes its own.
+    let wait = unsafe { &mut *context };
+    // A look first: the exchange takes the cache line away from who has the lock.
+    // SAFETY: another CPU may write it at any moment; it is one word.
+    let taken = unsafe { (&raw const wait.flow.lock).read_volatile() };
+    if taken == 0 && try_lock(wait.flow) {
+        wait.locked = 1;
+        return 1;
+    }
+    0
+}
+
+/// Takes the flow for this CPU; false where another has it.
+#[inline(always)]
+fn try_lock(flow: &mut Flow) -> bool {
     let lock: *mut u32 = &raw mut flow.lock;
     let held: u64;
     // `core` has no compare-and-exchange for this target; the instruction is there since v3 (kernel commit

@@ -132,3 +132,30 @@ fn a_token_in_two_segments_is_found() {
         }
     }
 }
+
+/// Segments of one flow on several CPUs wait for each other: of ten that came without a pause, as no packets do, seven
+/// were dropped before they did.
+#[test]
+fn segments_of_one_flow_wait_for_each_other() {
+    const TIMES: u32 = 50_000;
+    const CPUS: u32 = 4;
+    const FIRST: u32 = 1000;
+    let Some(mut programs) = fixtures_listed("segments_of_one_flow_wait_for_each_other") else {
+        return;
+    };
+    programs.forget_flows().unwrap();
+    let head = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n";
+    let accepted = accepted(FIRST);
+    programs.repeat("egress_ethernet", &accepted, 1).unwrap();
+    assert_eq!(judged(&mut programs, &segment(FIRST, head)), PASS);
+    // Ahead of a gap and within a line, which may be a target: read each time, and never passed.
+    let ahead = FIRST + 2000;
+    let frames: Vec<_> = (0..CPUS)
+        .map(|cpu| segment(ahead + cpu, [b'x'; 1400]))
+        .collect();
+    programs.race("ingress_ethernet", &frames, TIMES).unwrap();
+    let totals = programs.totals().unwrap();
+    let [busy, early] = [Counter::FlowBusy, Counter::TooEarly].map(|way| totals[way.name()]);
+    assert_eq!(busy + early, u64::from(CPUS * TIMES), "{totals:?}");
+    assert!(busy < early / 2, "{totals:?}");
+}
