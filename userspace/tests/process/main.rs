@@ -13,8 +13,11 @@ use std::{
     fs,
     io::{Read as _, Write as _},
     net::{TcpListener, TcpStream},
-    os::{fd::AsRawFd as _, unix::net::UnixDatagram},
-    path::Path,
+    os::{
+        fd::AsRawFd as _,
+        unix::{fs::PermissionsExt as _, net::UnixDatagram},
+    },
+    path::{Path, PathBuf},
     process::{Command, Stdio},
     thread,
     time::Duration,
@@ -244,6 +247,77 @@ fn the_file_says_how_the_proxy_works() {
     let running = Running::start(bench.proxy(&["--config=settings.toml"]));
     let address = running.line("in force")["proxy"].clone();
     assert_eq!(status(address.as_str().unwrap(), &blocked), "418");
+}
+
+/// What a client is told in a word stands in the log with its upstream and why.
+#[test]
+fn the_log_says_why_there_was_no_answer() {
+    let bench = Bench::new();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let silent = format!("http://{}", listener.local_addr().unwrap());
+    let upstream = format!("--upstream={silent}");
+    let flags = [&*upstream, "--timeout-response=100ms"];
+    let routes = "--route=/gone=http://127.0.0.1:9,http://127.0.0.1:9;/gone=http://127.0.0.1:9";
+    let flags = [&flags[..], &[routes, "--upstream-failures=1"]].concat();
+    let mut command = bench.run(&[]);
+    command.args([
+        "--denylist=list",
+        "--proxy-listen=127.0.0.1:0",
+        "--workers=1",
+    ]);
+    command.args(["--state-dir=state", "--log-format=json"]);
+    let running = Running::start({
+        command.args(flags);
+        command
+    });
+    let address = running.line("in force")["proxy"].clone();
+    let address = address.as_str().unwrap();
+    assert_eq!(status(address, "/ HTTP/1.1"), "504");
+    assert_eq!(running.line("no response in time")["upstream"], silent);
+    // The first one leaves both out.
+    status(address, "/gone HTTP/1.1");
+    let line = running.line("can't connect to the upstream");
+    assert_eq!(line["upstream"], "http://127.0.0.1:9");
+    assert!(
+        line["error"].as_str().unwrap().contains("refused"),
+        "{line}"
+    );
+    assert_eq!(status(address, "/gone HTTP/1.1"), "503");
+    let line = running.line("no upstream is usable");
+    assert_eq!(line["upstreams"], "http://127.0.0.1:9,http://127.0.0.1:9");
+    assert_eq!(line["why"], "upstream_connect");
+}
+
+/// The proxy tier alone needs no privilege.
+#[test]
+fn nobody_can_run_the_proxy() {
+    let bench = Bench::new();
+    let proxy = bench.proxy(&[]);
+    let mut command = Command::new("setpriv");
+    if rustix::process::geteuid().is_root() {
+        let mode = fs::Permissions::from_mode(0o777);
+        fs::set_permissions(bench.folder.path(), mode).unwrap();
+        command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]);
+    }
+    command
+        .args(["--inh-caps=-all", "--no-new-privs", "--"])
+        .arg(own_copy(&bench))
+        .args(proxy.get_args())
+        .current_dir(bench.folder.path());
+    let mut running = Running::start(command);
+    let address = running.line("in force")["proxy"].clone();
+    let address = address.as_str().unwrap();
+    let blocked = format!("/ HTTP/1.1\r\nAuthorization: {TOKEN}");
+    assert_eq!(status(address, &blocked), "403");
+    running.signal(Signal::TERM);
+    assert_eq!(running.exit_code().0, 0);
+}
+
+/// The binary where anyone can reach it.
+fn own_copy(bench: &Bench) -> PathBuf {
+    let copy = bench.path("tokenblock");
+    fs::copy(env!("CARGO_BIN_EXE_tokenblock"), &copy).unwrap();
+    copy
 }
 
 #[test]

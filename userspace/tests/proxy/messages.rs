@@ -1,13 +1,17 @@
 //! Messages on their way through: heads, bodies, connections.
 
-use std::{net::SocketAddr, sync::Mutex, time::Duration};
+use std::{
+    net::{SocketAddr, TcpStream},
+    sync::Mutex,
+    time::Duration,
+};
 
 use http::Response;
 use http_body_util::BodyExt as _;
-
+use socket2::{Domain, Socket, Type};
 use tokenblock::proxy::UpstreamHttp;
 
-use crate::support::{LISTED, Origin, Tier, full, raw_origin};
+use crate::support::{LISTED, LOOPBACK, Origin, Tier, full, raw_origin};
 
 #[test]
 fn heads_are_rewritten_for_the_next_hop() {
@@ -407,6 +411,24 @@ fn an_upstream_that_says_nothing_gives_504() {
     let reply = tier.curl("/", &[]);
     assert_eq!(reply.status, 504);
     assert_eq!(reply.body, "{\"error\":\"upstream_timeout\"}\n");
+}
+
+#[test]
+fn an_upstream_that_takes_no_connection_gives_504() {
+    // One waits to be accepted, for which there is room, and one for that.
+    let full = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    full.bind(&LOOPBACK.into()).unwrap();
+    full.listen(0).unwrap();
+    let address = full.local_addr().unwrap().as_socket().unwrap();
+    let _waiting = TcpStream::connect(address).unwrap();
+    let soon = Duration::from_millis(100);
+    let _next = TcpStream::connect_timeout(&address, soon);
+    let tier = Tier::plain(address, |s| s.timeouts.upstream_connect = soon * 2);
+    for body in [&[][..], &["-d", "x"]] {
+        let reply = tier.curl("/", body);
+        assert_eq!(reply.status, 504);
+        assert_eq!(reply.body, "{\"error\":\"upstream_connect_timeout\"}\n");
+    }
 }
 
 #[test]
