@@ -8,7 +8,8 @@ use http::{
 };
 
 /// Fields that speak to the next hop only.
-const HOP_BY_HOP: [HeaderName; 5] = [
+const HOP_BY_HOP: [HeaderName; 6] = [
+    HeaderName::from_static("http2-settings"),
     HeaderName::from_static("keep-alive"),
     HeaderName::from_static("proxy-connection"),
     header::TE,
@@ -36,7 +37,7 @@ pub(super) fn write_field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
 pub(super) fn ends_here(name: &str) -> bool {
     let is = |known: &HeaderName| name.eq_ignore_ascii_case(known.as_str());
     // Most fields are told by their length.
-    matches!(name.len(), 2 | 7 | 10 | 16 | 17)
+    matches!(name.len(), 2 | 7 | 10 | 14 | 16 | 17)
         && (is(&header::CONNECTION) || HOP_BY_HOP.iter().any(is))
 }
 
@@ -207,15 +208,32 @@ pub(super) fn set_chunked(headers: &mut HeaderMap) {
     );
 }
 
-/// The protocols that an HTTP/1.1 request or response wants to change to (RFC 9110 section 7.8).
+/// The protocols that an HTTP/1.1 request or response wants to change to (RFC 9110 section 7.8), but those in which requests
+/// would go on unread.
 pub(super) fn upgrade(version: Version, headers: &HeaderMap) -> Option<HeaderValue> {
-    let upgrade = headers.get(header::UPGRADE)?;
+    let protocols = headers
+        .get_all(header::UPGRADE)
+        .iter()
+        .flat_map(|offer| offer.as_bytes().split(|byte| *byte == b','))
+        .map(<[u8]>::trim_ascii)
+        .filter(|protocol| !protocol.is_empty() && !carries_requests(protocol));
+    let protocols: Vec<&[u8]> = protocols.collect();
+    let upgrade = HeaderValue::from_bytes(&protocols.join(&b", "[..])).ok()?;
     let asked = headers
         .get_all(header::CONNECTION)
         .iter()
         .flat_map(options)
         .any(|name| name == header::UPGRADE);
-    (version == Version::HTTP_11 && asked).then(|| upgrade.clone())
+    (version == Version::HTTP_11 && asked && !upgrade.is_empty()).then_some(upgrade)
+}
+
+/// Whether a protocol is HTTP, by whichever name, or TLS with HTTP in it (RFC 2817).
+fn carries_requests(protocol: &[u8]) -> bool {
+    let name = protocol.split(|byte| *byte == b'/').next();
+    let name = name.unwrap_or_default().trim_ascii();
+    [&b"http"[..], b"h2", b"h2c", b"h3", b"tls"]
+        .iter()
+        .any(|known| name.eq_ignore_ascii_case(known))
 }
 
 /// Asks for the change of protocol at this hop too.
@@ -362,5 +380,12 @@ mod tests {
         assert!(upgrade(Version::HTTP_11, &asked).is_some());
         assert!(upgrade(Version::HTTP_10, &asked).is_none());
         assert!(upgrade(Version::HTTP_11, &headers(&[("upgrade", "websocket")])).is_none());
+        let offers = headers(&[
+            ("connection", "upgrade"),
+            ("upgrade", "h2c, , websocket,HTTP/2.0"),
+            ("upgrade", "TLS/1.3, x/1"),
+        ]);
+        let left = upgrade(Version::HTTP_11, &offers).unwrap();
+        assert_eq!(left, "websocket, x/1");
     }
 }

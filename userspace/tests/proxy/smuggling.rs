@@ -185,6 +185,63 @@ fn what_is_no_field_of_http_1_hides_no_token() {
     assert_eq!(listener.heard(), "");
 }
 
+/// What is upgraded passes unread, so no protocol is upgraded to that carries requests (RFC 9113 section 3.1, RFC 2817).
+#[test]
+fn no_upgrade_leads_to_requests_that_nobody_reads() {
+    let inner = Arc::new(Mutex::new(Vec::new()));
+    let notes = Arc::clone(&inner);
+    let upstream = raw_origin(move |_, mut upstream| {
+        let mut buffer = [0; 4096];
+        while let Ok(n @ 1..) = upstream.0.read(&mut buffer) {
+            let text = String::from_utf8_lossy(&buffer[..n]).into_owned();
+            notes.lock().unwrap().push(text.clone());
+            let head = text.to_lowercase();
+            upstream.send(if head.contains("upgrade: ") || head.contains("/eager ") {
+                "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n"
+            } else {
+                "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+            });
+        }
+    });
+    let tier = impatient(upstream, UpstreamHttp::Http1);
+    let upgrade = |path: &str, to: &str| {
+        format!(
+            "GET {path} HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nHTTP2-Settings: AAMAAABkAAQCAAAAAAIAAAAA\r\n\
+             {to}\r\n\r\nPRI * HTTP/2.0\r\n\r\nSM\r\n\r\nX-API-Key: {LISTED}\r\n\r\n"
+        )
+    };
+    let offers = [
+        "Upgrade: h2c",
+        "Upgrade: H2C ",
+        "Upgrade: HTTP/2.0",
+        "Upgrade: TLS/1.0, HTTP/1.1",
+        "Upgrade: x/1\r\nUpgrade: h2c",
+    ]
+    .map(|offer| upgrade("/", offer));
+    each(&offers[..4], |request| {
+        assert_eq!(
+            statuses(&send(&tier, request.as_bytes())).first(),
+            Some(&200),
+            "{request}"
+        );
+    });
+    // Nor to what was not asked for.
+    for request in [&offers[4], &upgrade("/eager", "Upgrade: websocket")] {
+        assert_eq!(
+            statuses(&send(&tier, request.as_bytes())).first(),
+            Some(&502),
+            "{request}"
+        );
+    }
+    let heard = inner.lock().unwrap().concat().to_lowercase();
+    assert!(!heard.contains(&LISTED.to_lowercase()), "{heard}");
+    assert!(
+        !heard.contains("h2c") && !heard.contains("http2-settings"),
+        "{heard}"
+    );
+    assert_eq!(heard.matches("upgrade: ").count(), 2, "{heard}");
+}
+
 type Field<'a> = (&'a str, &'a str);
 
 /// A string literal of HPACK, not compressed (RFC 7541 section 5.2).
