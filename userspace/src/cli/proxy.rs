@@ -367,8 +367,8 @@ pub struct LimitArgs {
     #[arg(default_value_t = Limits::default().http2_resets)]
     pub limit_resets: u32,
 
-    /// HTTP/2 frames without use (SETTINGS, PING, PRIORITY, CONTINUATION, empty DATA) that a client may send
-    /// within ten seconds
+    /// HTTP/2 frames without use (SETTINGS, PING, PRIORITY, CONTINUATION, empty DATA; window updates and unknown ones that
+    /// nothing was sent or asked for) that a client may send within ten seconds
     #[arg(long, value_name = "N", env = "TOKENBLOCK_LIMIT_CONTROL_FRAMES")]
     #[arg(default_value_t = Limits::default().http2_control_frames)]
     pub limit_control_frames: u32,

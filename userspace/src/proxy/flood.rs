@@ -13,12 +13,20 @@ const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const HEAD: usize = 9;
 
 const DATA: u8 = 0;
+const HEADERS: u8 = 1;
 const PRIORITY: u8 = 2;
 const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
 const PING: u8 = 6;
+const WINDOW_UPDATE: u8 = 8;
 const CONTINUATION: u8 = 9;
+const UNKNOWN: u8 = 10;
 const END_STREAM: u8 = 1;
+
+/// Bytes sent for each frame that a client may answer them with: two for a DATA frame, even one of a few bytes.
+const BYTES_A_FRAME: u64 = 16;
+/// As many bytes as a request counts for: four frames of unknown kinds may come with it (its priority: RFC 9218).
+const HEADERS_ALLOW: usize = 64;
 
 /// What a connection speaks, as far as its first bytes tell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +49,10 @@ pub(super) struct Frames {
     window: Instant,
     control: u32,
     resets: u32,
+    /// Frames that are due for what was sent, or for requests.
+    due: u64,
+    /// For how many bytes sent; in this window and in the one before.
+    sent: [u64; 2],
     max_control: u32,
     max_resets: u32,
 }
@@ -56,6 +68,8 @@ impl Frames {
             window: Instant::now(),
             control: 0,
             resets: 0,
+            due: 0,
+            sent: [0; 2],
             max_control: limits.http2_control_frames,
             max_resets: limits.http2_resets,
         }
@@ -118,6 +132,12 @@ impl Frames {
         Ok(())
     }
 
+    /// Notes that so many bytes were sent to the client.
+    pub(super) fn on_sent(&mut self, bytes: usize) {
+        let [now, _] = &mut self.sent;
+        *now = now.saturating_add(bytes as u64);
+    }
+
     fn frame(&mut self) -> Result<(), Closed> {
         let [a, b, c, kind, flags, ..] = self.head;
         let len = u32::from_be_bytes([0, a, b, c]);
@@ -126,11 +146,22 @@ impl Frames {
             RST_STREAM => self.resets += 1,
             PRIORITY | SETTINGS | PING | CONTINUATION => self.control += 1,
             DATA if len == 0 && flags & END_STREAM == 0 => self.control += 1,
+            HEADERS => {
+                self.on_sent(HEADERS_ALLOW);
+                return Ok(());
+            }
+            WINDOW_UPDATE | UNKNOWN.. => self.due += 1,
             _ => return Ok(()),
         }
         if self.window.elapsed() > WINDOW {
             self.window = Instant::now();
-            (self.control, self.resets) = (0, 0);
+            (self.control, self.resets, self.due) = (0, 0, 0);
+            let [now, _] = self.sent;
+            self.sent = [0, now];
+        }
+        let [now, before] = self.sent;
+        if self.due > now.saturating_add(before) / BYTES_A_FRAME + u64::from(self.max_control) {
+            return Err(Closed::ControlFlood);
         }
         if self.resets > self.max_resets {
             return Err(Closed::ResetFlood);
@@ -161,6 +192,33 @@ mod tests {
         stream
             .chunks(cut)
             .find_map(|bytes| frames.read(bytes).err())
+    }
+
+    /// Two window updates for each DATA frame of a few bytes are what some clients send.
+    #[test]
+    fn what_is_due_for_what_was_sent_is_no_flood() {
+        let limits = Limits {
+            http2_control_frames: 2,
+            ..Limits::default()
+        };
+        let mut frames = Frames::new(&limits);
+        frames.read(PREFACE).unwrap();
+        let update = frame(WINDOW_UPDATE, 0, &[0, 0, 0, 1]);
+        let priority = frame(0x10, 0, b"u=1");
+        for _ in 0..1000 {
+            frames.on_sent(HEAD + 23);
+            frames.read(&[&update[..], &update].concat()).unwrap();
+        }
+        for _ in 0..1000 {
+            let request = frame(HEADERS, END_STREAM, b"h");
+            frames.read(&[request, priority.clone()].concat()).unwrap();
+        }
+        for flood in [update, priority] {
+            let flood = flood.repeat(4000);
+            let mut frames = Frames::new(&limits);
+            frames.read(PREFACE).unwrap();
+            assert_eq!(frames.read(&flood), Err(Closed::ControlFlood));
+        }
     }
 
     #[test]

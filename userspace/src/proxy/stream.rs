@@ -151,10 +151,13 @@ impl ClientStream {
         }
     }
 
-    fn note(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
-        match written {
+    fn note(&mut self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        match &written {
             Poll::Pending => self.activity.on_write_blocked(),
-            Poll::Ready(_) => self.activity.on_write(),
+            Poll::Ready(result) => {
+                self.activity.on_write();
+                self.frames.on_sent(*result.as_ref().unwrap_or(&0));
+            }
         }
         written
     }

@@ -268,8 +268,8 @@ pub struct Limits {
     pub http2_streams: u32,
     /// Streams that a client may reset within ten seconds. Default: 500.
     pub http2_resets: u32,
-    /// HTTP/2 frames without use (SETTINGS, PING, PRIORITY, CONTINUATION, empty DATA) that a client may send
-    /// within ten seconds. Default: 1,000.
+    /// HTTP/2 frames without use (SETTINGS, PING, PRIORITY, CONTINUATION, empty DATA; window updates and unknown ones that
+    /// nothing was sent or asked for) that a client may send within ten seconds. Default: 1,000.
     pub http2_control_frames: u32,
     /// Bytes of a request head. Default: 64 KiB.
     pub header_bytes: usize,
