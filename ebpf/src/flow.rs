@@ -976,7 +976,7 @@ impl Flow {
         } else {
             scan.is_odd() || place as u32 == Place::First as u32
         };
-        if odd || scan.is_doubtful() || scan.fork_at().is_some() {
+        if odd || scan.is_doubtful() || scan.saw_http2() || scan.fork_at().is_some() {
             self.flags |= DOUBTED;
         }
     }
@@ -1095,6 +1095,8 @@ impl Flow {
             return Err(Conflict::Gap);
         }
         self.epoch = self.epoch.wrapping_add(1);
+        // The word from which on the server's silence counts may be among what it never got.
+        self.flags &= !(PROVES | TRUSTS);
         if self.flags & RECOVERING == 0 || before(self.high, self.tip) {
             self.high = self.tip;
             self.high_left = self.left;

@@ -262,6 +262,21 @@ fn no_body_is_trusted_after_doubtful_framing() {
     });
 }
 
+/// The word at which a server that reads no body would answer must have come to it.
+#[test]
+fn a_decoy_is_no_word() {
+    with(|listing, listed| {
+        let mut talk = Talk::new(listing, listed);
+        talk.send(&declared(LENGTH));
+        assert_eq!(talk.segment(talk.sent, b"ab"), Fate::Passed(Place::Next));
+        talk.now += 300_000_000;
+        assert_eq!(talk.send(b"\r\n"), Fate::Passed(Place::Recovery));
+        assert_eq!(talk.send_body(100_000, |at| b"\r\n"[at % 2]), 0);
+        // Behind a word that it got.
+        assert!(talk.send_body(20_000, text) > 0);
+    });
+}
+
 /// What came before it was seen may have been the head of a chunked body.
 #[test]
 fn no_body_is_trusted_in_mid_stream() {
