@@ -1,5 +1,6 @@
 //! What the benches share: figures, processes on cores of their own, load, the programs that ours is measured beside.
 
+pub mod arguments;
 pub mod cores;
 pub mod haproxy;
 pub mod nginx;

@@ -16,6 +16,7 @@ use std::{env, path::PathBuf, time::Duration};
 use anyhow::{Context as _, Result};
 use tempfile::TempDir;
 use tokenblock_tests::{
+    bench::arguments::Arguments,
     certificate::Certificate,
     client::Client,
     gate::BINARY_VARIABLE,
@@ -52,10 +53,10 @@ struct Bench {
 }
 
 fn main() -> Result<()> {
-    // `cargo test --benches` and listing tools start it too.
-    if env::args().any(|argument| argument == "--test" || argument == "--list") {
+    let known = ["--small", "--ours", "--peers", "--lookups"];
+    let Some(arguments) = Arguments::read(&known)? else {
         return Ok(());
-    }
+    };
     let binary =
         env::var_os(BINARY_VARIABLE).context("start it by `cargo xtask bench denylist`")?;
     let pair = Pair::new()?;
@@ -67,7 +68,7 @@ fn main() -> Result<()> {
         folder,
         binary: binary.into(),
     };
-    let given = |flag: &str| env::args().any(|argument| argument == flag);
+    let given = |flag| arguments.has(flag);
     let (large, some) = (
         !given("--small"),
         given("--ours") || given("--peers") || given("--lookups"),

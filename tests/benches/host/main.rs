@@ -13,12 +13,12 @@ mod load;
 mod rounds;
 mod transfer;
 
-use std::{env, path::PathBuf, time::Duration};
+use std::{path::PathBuf, time::Duration};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use tempfile::TempDir;
 use tokenblock_tests::{
-    bench::{cores, load_average, write_tokens},
+    bench::{arguments::Arguments, cores, load_average, write_tokens},
     gate,
 };
 
@@ -67,31 +67,23 @@ impl Extent {
         }
     }
 
-    fn of_arguments() -> Result<Option<Self>> {
-        let mut extent = Self::quick();
-        let mut arguments = env::args().skip(1);
-        while let Some(argument) = arguments.next() {
-            match argument.as_str() {
-                // `cargo bench` adds the first, `cargo test --benches` and listing tools the others.
-                "--bench" => {}
-                "--test" | "--list" => return Ok(None),
-                "--full" => extent = Self::full(),
-                "--only" => {
-                    let name = arguments.next().context("--only wants a name")?;
-                    let kept = |kind: &Kind| *kind == Kind::None || kind.name() == name;
-                    extent.kinds.retain(kept);
-                }
-                other => bail!("unknown argument `{other}`; known: --full, --only NAME"),
-            }
-        }
-        Ok(Some(extent))
+    fn of(arguments: &Arguments) -> Self {
+        let mut extent = if arguments.has("--full") {
+            Self::full()
+        } else {
+            Self::quick()
+        };
+        let taken = |kind: &Kind| *kind == Kind::None || arguments.takes(kind.name());
+        extent.kinds.retain(taken);
+        extent
     }
 }
 
 fn main() -> Result<()> {
-    let Some(extent) = Extent::of_arguments()? else {
+    let Some(arguments) = Arguments::read(&["--full", "--only"])? else {
         return Ok(());
     };
+    let extent = Extent::of(&arguments);
     let binary = gate::product("the host bench").context("start it by `cargo xtask bench host`")?;
     cores::allow_files()?;
     let folder = tempfile::tempdir_in("/dev/shm").or_else(|_none| tempfile::tempdir());

@@ -23,7 +23,7 @@ use tokenblock::{
 };
 use tokenblock_ebpf::digest::Domain;
 use tokenblock_tests::{
-    bench::{load_average, request},
+    bench::{arguments::Arguments, load_average, request},
     bpf::{KEY, Programs, Setup},
 };
 
@@ -46,8 +46,7 @@ const LIMITS: &[(&str, f64)] = &[
 ];
 
 fn main() -> Result<()> {
-    // `cargo test --benches` and listing tools start it too.
-    if std::env::args().any(|argument| argument == "--test" || argument == "--list") {
+    if Arguments::read(&[])?.is_none() {
         return Ok(());
     }
     if programs(Variant::Keyed).is_err() {

@@ -13,12 +13,12 @@ mod load;
 mod proxies;
 mod rounds;
 
-use std::{env, path::PathBuf, time::Duration};
+use std::{path::PathBuf, time::Duration};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use tempfile::TempDir;
 use tokenblock_tests::{
-    bench::{cores, load_average},
+    bench::{arguments::Arguments, cores, load_average},
     certificate::Certificate,
     gate,
     netns::Netns,
@@ -74,33 +74,24 @@ impl Extent {
         }
     }
 
-    fn of_arguments() -> Result<Option<Self>> {
-        let mut extent = Self::quick();
-        let mut arguments = env::args().skip(1);
-        while let Some(argument) = arguments.next() {
-            match argument.as_str() {
-                // `cargo bench` adds the first, `cargo test --benches` and listing tools the others.
-                "--bench" => {}
-                "--test" | "--list" => return Ok(None),
-                "--full" => extent = Self::full(),
-                "--endurance" => extent.endurance = true,
-                "--only" => {
-                    let name = arguments.next().context("--only wants a name")?;
-                    extent.kinds.retain(|kind| kind.name() == name);
-                }
-                other => {
-                    bail!("unknown argument `{other}`; known: --full, --only NAME, --endurance")
-                }
-            }
-        }
-        Ok(Some(extent))
+    fn of(arguments: &Arguments) -> Self {
+        let mut extent = if arguments.has("--full") {
+            Self::full()
+        } else {
+            Self::quick()
+        };
+        extent.endurance = arguments.has("--endurance");
+        extent.kinds.retain(|kind| arguments.takes(kind.name()));
+        extent
     }
 }
 
 fn main() -> Result<()> {
-    let Some(extent) = Extent::of_arguments()? else {
+    let known = ["--full", "--only", "--endurance"];
+    let Some(arguments) = Arguments::read(&known)? else {
         return Ok(());
     };
+    let extent = Extent::of(&arguments);
     let binary =
         gate::product("the proxy bench").context("start it by `cargo xtask bench proxy`")?;
     cores::allow_files()?;
