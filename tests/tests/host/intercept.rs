@@ -332,3 +332,29 @@ fn each_port_stays_shut_for_itself() {
     stop(product);
     assert!(shut(OTHER) && all(|service, way| !service.judged(way), PORT));
 }
+
+/// The service is asked whether it is well past the interception, like for anything else.
+#[test]
+fn its_health_is_asked_of_the_service_itself() {
+    let Some(binary) = gate::product("intercept::its_health_is_asked_of_the_service") else {
+        return;
+    };
+    let service = Service::new(binary);
+    let product = service.intercept(&["--upstream-check=/up", "--upstream-check-interval=20ms"]);
+    // Of the log's last line of counters, whose quotes are escaped.
+    let count = |name: &str| -> Option<u64> {
+        let lines = product.lines();
+        let line = lines.iter().rfind(|line| line.contains("counters"))?;
+        let (_, rest) = line.split_once(&format!(r#"\"{name}\":"#))?;
+        rest.split([',', '}']).next()?.parse().ok()
+    };
+    let asked = poll::until(LIMIT, || {
+        product.signal(Signal::USR1).unwrap();
+        count("proxy_health_checks_total").filter(|asked| *asked > 5)
+    });
+    assert!(asked.is_some(), "{}", product.log());
+    assert_eq!(count("proxy_health_checks_failed_total"), Some(0));
+    assert_eq!(count("intercepted"), Some(0), "{}", product.log());
+    assert!(count("own") > Some(4), "{}", product.log());
+    assert!(service.ways().into_iter().all(|way| service.judged(way)));
+}

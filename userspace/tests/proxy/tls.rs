@@ -14,7 +14,7 @@ use rustls::{ClientConfig, ClientConnection, HandshakeKind, RootCertStore, Strea
 use rustls_pki_types::{CertificateDer, pem::PemObject as _};
 use tokenblock::proxy::{ProxyError, ProxySettings, TlsFiles, TlsVersion};
 
-use crate::support::{LOOPBACK, Origin, Tier, certificate, certificate_of};
+use crate::support::{LOOPBACK, Origin, Raw, Tier, certificate, certificate_of};
 
 fn text(path: &Path) -> &str {
     path.to_str().unwrap()
@@ -212,4 +212,65 @@ fn ask(client: &mut Client) {
         got.extend_from_slice(&buffer[..n]);
     }
     assert!(got.starts_with(b"HTTP/1.1 200 "));
+}
+
+const ALERT: u8 = 21;
+const HANDSHAKE: u8 = 22;
+const DATA: u8 = 23;
+
+/// Bytes that are no handshake, or that never come to its end: each ends its connection, is counted, and costs nobody else
+/// anything.
+#[test]
+fn what_is_no_handshake_ends_its_connection() {
+    let origin = Origin::echo();
+    let tier = Tier::tls(origin.address, |s| {
+        s.timeouts.handshake = Duration::from_millis(500);
+    });
+    let record = |kind: u8, payload: &[u8]| {
+        let len = u16::try_from(payload.len()).unwrap().to_be_bytes();
+        [&[kind, 3, 1], &len[..], payload].concat()
+    };
+    let warning = record(ALERT, &[1, 90]);
+    let endless_hello = [&[1, 0xff, 0xff, 0xff, 3, 3][..], &[0; 16_000]].concat();
+    let cases = [
+        ("cleartext", b"GET / HTTP/1.1\r\nHost: h\r\n\r\n".to_vec()),
+        (
+            "SSL 2",
+            b"\x80\x2e\x01\x00\x02\x00\x15\x00\x00\x00\x10\x01\x00\x80".to_vec(),
+        ),
+        (
+            "a record beyond its bounds",
+            record(HANDSHAKE, &[0].repeat(0xffff)),
+        ),
+        ("data before keys", record(DATA, b"GET / HTTP/1.1\r\n\r\n")),
+        (
+            "records without bytes",
+            record(HANDSHAKE, &[]).repeat(10_000),
+        ),
+        ("warnings", warning.repeat(10_000)),
+        (
+            "a hello of 16 MB",
+            record(HANDSHAKE, &endless_hello).repeat(64),
+        ),
+        (
+            "a hello in single bytes",
+            record(HANDSHAKE, &[1]).repeat(10_000),
+        ),
+        ("half a record", vec![HANDSHAKE, 3, 1, 2, 0, 1]),
+        ("nothing", Vec::new()),
+    ];
+    let ended = || {
+        let ended = ["handshake", "handshake_timeout"];
+        let counts = ended.map(|why| tier.count(&format!("proxy_closed_{why}")));
+        counts.iter().sum::<u64>()
+    };
+    for (n, (what, bytes)) in (1..).zip(&cases) {
+        let mut raw = Raw::new(tier.address);
+        // It may be over before the end.
+        drop(raw.0.write_all(bytes));
+        raw.rest();
+        assert_eq!(tier.curl("/", &[]).status, 200, "after {what}");
+        assert_eq!(ended(), n, "{what}");
+    }
+    assert_eq!(origin.seen().len(), cases.len());
 }
