@@ -18,6 +18,9 @@ use super::{
 };
 use crate::proxy::counters::Closed;
 
+/// Requests on their way beside which one more is not put off.
+const FEW: usize = 4;
+
 /// A connection whose request is being answered.
 pub(super) struct Answered<'l, 'a> {
     pub(super) lane: &'l mut Lane<'a>,
@@ -47,8 +50,10 @@ impl Answered<'_, '_> {
             mut keeps,
         } = head;
         // Requests that came meanwhile are sent on first: so the upstream finds several at a time and need not be
-        // woken for each, and so do the clients.
-        after_others().await;
+        // woken for each, and so do the clients. Where there are few, none of them gains by that.
+        if bare.others() >= FEW {
+            after_others().await;
+        }
         loop {
             let rest = input.get(from..).unwrap_or_default();
             // Where nothing is to be put before it, a piece goes as it lies there.

@@ -24,7 +24,7 @@ use h2::{
     RecvStream,
     server::{self, SendResponse},
 };
-use http::{Request, Response};
+use http::Request;
 
 use self::{
     deadlines::Deadlines,
@@ -193,53 +193,43 @@ fn refuse(
 impl Work {
     /// Sees it to its end. Whoever is gone then is told nothing.
     async fn run(self) {
-        let Self {
-            peer,
-            answering,
-            kind,
-        } = self;
-        let rest = match kind {
+        let rest = match self.kind {
             Kind::Plain(exchange, forward) => match exchange.run(forward).await {
                 Ok(()) => return,
-                Err((mut reply, reason)) => refuse(&peer, &mut reply, reason),
+                Err((mut reply, reason)) => refuse(&self.peer, &mut reply, reason),
             },
-            Kind::Other(other) => {
-                let (request, mut reply) = *other;
-                match Box::pin(any(&peer, request, &mut reply)).await {
-                    Some(response) => {
-                        let stall = Some(Stall::begin(&peer));
-                        let response = response.map(|body| body.answering(answering, stall));
-                        // A boxed future: large, and not the usual case.
-                        let _passed_or_gone = Box::pin(reply.pass(response)).await;
-                        return;
-                    }
-                    None => return,
-                }
-            }
+            Kind::Other(other) => return Box::pin(any(self.peer, *other, self.answering)).await,
             Kind::Own(flow, rest) => Ok(Some((flow, rest))),
         };
         if let Ok(Some((mut flow, rest))) = rest {
-            let stall = Some(Stall::begin(&peer));
-            let body = ResponseBody::from(rest).answering(answering, stall);
+            let stall = Some(Stall::begin(&self.peer));
+            let body = ResponseBody::from(rest).answering(self.answering, stall);
             let _passed_or_gone = Box::pin(flow.pass(body)).await;
         }
     }
 }
 
-/// The response to a request of any kind; `None` where the client is gone before it has come.
+/// Forwards a request of any kind, and passes on what is answered.
 async fn any(
-    peer: &Rc<Peer>,
-    request: Request<ClientBody>,
-    reply: &mut Reply,
-) -> Option<Response<ResponseBody>> {
-    let mut forwarding = std::pin::pin!(forward::forward(peer, request));
+    peer: Rc<Peer>,
+    (request, mut reply): (Request<ClientBody>, Reply),
+    answering: Answering,
+) {
+    let mut forwarding = std::pin::pin!(forward::forward(&peer, request));
     let response = std::future::poll_fn(|cx| match forwarding.as_mut().poll(cx) {
         Poll::Ready(response) => Poll::Ready(Some(response)),
         Poll::Pending => reply.poll_gone(cx).map(|()| None),
     });
-    Some(response.await?.unwrap_or_else(|reason| {
+    let Some(response) = response.await else {
+        return;
+    };
+    let response = response.unwrap_or_else(|reason| {
         peer.worker.counters.refuse(reason);
         let own = refuse::response(reason, &peer.worker.settings.refusal);
         own.map(ResponseBody::from)
-    }))
+    });
+    let stall = Some(Stall::begin(&peer));
+    let response = response.map(|body| body.answering(answering, stall));
+    // The client has been told what can be told.
+    let _passed_or_gone = reply.pass(response).await;
 }

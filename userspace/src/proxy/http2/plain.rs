@@ -1,7 +1,7 @@
 //! Requests of HTTP/2 without a body: their upstream leg is that of plain requests of HTTP/1.1.
 
 use std::{
-    mem,
+    pin::Pin,
     rc::Rc,
     task::{Context, Poll},
 };
@@ -28,6 +28,7 @@ use crate::proxy::{
     refuse::Reason,
     stalls::Stall,
     target,
+    upstream::Bare,
 };
 
 /// Fields that most responses have no more of.
@@ -118,71 +119,114 @@ impl Exchange {
     /// Asks an upstream and passes on what it answers; gives the stream back with the reason where it answers nothing.
     pub(super) async fn run(mut self, forward: Forward) -> Result<(), (Reply, Reason)> {
         let worker = Rc::clone(&self.peer.worker);
-        match fast::ask(&worker, &mut self, forward).await {
-            Ok(answer) => {
-                // The client has been told what can be told.
-                let _passed_or_gone = self.pass(answer).await;
-                Ok(())
-            }
-            Err(Broken::Upstream(reason)) => Err((self.reply, reason)),
-            Err(Broken::Client(_gone)) => Ok(()),
+        let rest = match fast::ask(&worker, &mut self, forward).await {
+            Ok(answer) => self.begin(answer),
+            Err(Broken::Upstream(reason)) => return Err((self.reply, reason)),
+            Err(Broken::Client(_gone)) => return Ok(()),
+        };
+        if let Ok(Some(rest)) = rest {
+            // The client has been told what can be told.
+            let _passed_or_gone = rest.await;
+        }
+        Ok(())
+    }
+
+    /// Sends the head and what has come with it; gives what is left to do. Most responses have come whole, and what
+    /// long ones need takes no room in them.
+    fn begin(&mut self, answer: Answer<Response<()>>) -> Result<Option<Passing>, Gone> {
+        let Answer { bare, input, head } = answer;
+        let Head {
+            made,
+            len,
+            framing,
+            keeps,
+        } = head;
+        let mut rest = Rest {
+            flow: self.reply.head(made, framing.is_done())?,
+            peer: Rc::clone(&self.peer),
+            bare: Some(bare),
+            framing,
+            keeps,
+        };
+        if rest.framing.is_done() {
+            rest.let_go(len < input.len());
+            return Ok(None);
+        }
+        let piece = rest.next(input, len)?;
+        if rest.framing.is_done() && rest.flow.has_room() {
+            rest.flow.put(piece, true)?;
+            return Ok(None);
+        }
+        Ok(Some(Box::pin(rest.pass(piece))))
+    }
+}
+
+/// Passes a body on, as it comes.
+type Passing = Pin<Box<dyn Future<Output = Result<(), Gone>>>>;
+
+/// A response whose body is on its way.
+struct Rest {
+    peer: Rc<Peer>,
+    /// Where it comes from, until all has come.
+    bare: Option<Bare>,
+    framing: Framing,
+    /// Whether the upstream keeps the connection open.
+    keeps: bool,
+    flow: Flow,
+}
+
+impl Rest {
+    /// The data in `read` from `from` on.
+    fn next(&mut self, read: Buffer, from: usize) -> Result<Piece, Gone> {
+        let buffers = &self.peer.worker.buffers;
+        let Ok((piece, more)) = next_piece(&mut self.framing, read, from, buffers) else {
+            return Err(self.flow.break_off());
+        };
+        if self.framing.is_done() {
+            self.let_go(more);
+        }
+        Ok(piece)
+    }
+
+    /// The upstream's part is over, however long the client takes; nothing may have followed it.
+    fn let_go(&mut self, more: bool) {
+        if let Some(bare) = self.bare.take().filter(|_| self.keeps && !more) {
+            bare.give_back();
         }
     }
 
-    async fn pass(&mut self, answer: Answer<Response<()>>) -> Result<(), Gone> {
-        let Answer {
-            mut bare,
-            mut input,
-            head,
-        } = answer;
-        let Head {
-            made,
-            len: mut from,
-            mut framing,
-            keeps,
-        } = head;
-        let buffers = self.peer.worker.buffers.clone();
-        let mut flow = self.reply.head(made, framing.is_done())?;
-        if framing.is_done() {
-            if keeps && from == input.len() {
-                bare.give_back();
-            }
-            return Ok(());
-        }
+    async fn pass(mut self, first: Piece) -> Result<(), Gone> {
+        let mut piece = first;
         loop {
-            let read = mem::replace(&mut input, Buffer::empty(&buffers));
-            let Ok((piece, more)) = next_piece(&mut framing, read, from, &buffers) else {
-                return Err(flow.break_off());
+            let last = self.framing.is_done();
+            self.put(piece, last).await?;
+            let Some(bare) = self.bare.as_mut().filter(|_| !last) else {
+                return Ok(());
             };
-            if framing.is_done() {
-                // The upstream's part is over, however long the client takes.
-                if keeps && !more {
-                    bare.give_back();
-                }
-                return self.put(&mut flow, piece, true).await;
-            }
-            self.put(&mut flow, piece, false).await?;
-            from = 0;
+            let mut input = Buffer::empty(&self.peer.worker.buffers);
+            let flow = &mut self.flow;
             let gone = |cx: &mut Context<'_>| flow.poll_gone(cx).map(|()| Failure::Client);
             match fast::read(bare.stream(), &mut input, gone).await {
-                Ok(0) if matches!(framing, Framing::UntilClose) => {
-                    return flow.put(Piece::Bytes(Bytes::new()), true);
+                Ok(0) if matches!(self.framing, Framing::UntilClose) => {
+                    return self.flow.put(Piece::Bytes(Bytes::new()), true);
                 }
                 Ok(1..) => {}
                 Err(Failure::Client) => return Err(Gone),
-                Ok(0) | Err(_) => return Err(flow.break_off()),
+                Ok(0) | Err(_) => return Err(self.flow.break_off()),
             }
+            piece = self.next(input, 0)?;
         }
     }
 
     /// Sends a piece once the client takes some of it.
-    async fn put(&self, flow: &mut Flow, piece: Piece, last: bool) -> Result<(), Gone> {
+    async fn put(&mut self, piece: Piece, last: bool) -> Result<(), Gone> {
+        let Self { flow, peer, .. } = self;
         if piece.has_remaining() {
             let mut stall = None;
             std::future::poll_fn(|cx| {
                 let room = flow.poll_room(cx);
                 if room.is_pending() {
-                    stall.get_or_insert_with(|| Stall::begin(&self.peer));
+                    stall.get_or_insert_with(|| Stall::begin(peer));
                 }
                 room
             })

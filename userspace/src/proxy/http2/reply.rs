@@ -80,11 +80,16 @@ impl Flow {
         self.0.send_data(piece, last).map_err(|_over| Gone)
     }
 
-    /// Ready when the client takes some bytes.
-    pub(super) fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Gone>> {
+    /// Whether the client takes some bytes now.
+    pub(super) fn has_room(&mut self) -> bool {
         // No more than that: what is asked for is kept from other streams.
         self.0.reserve_capacity(1);
-        while self.0.capacity() == 0 {
+        self.0.capacity() > 0
+    }
+
+    /// Ready when the client takes some bytes.
+    pub(super) fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Gone>> {
+        while !self.has_room() {
             match ready!(self.0.poll_capacity(cx)) {
                 Some(Ok(_)) => {}
                 Some(Err(_)) | None => return Poll::Ready(Err(Gone)),

@@ -436,6 +436,11 @@ impl Bare {
         self.origin.reused
     }
 
+    /// How many other requests the upstream has not answered in full.
+    pub(super) fn others(&self) -> usize {
+        self.share.0.active().saturating_sub(1)
+    }
+
     /// The connection itself.
     pub(super) fn stream(&mut self) -> &mut Transport {
         &mut self.stream
