@@ -5,8 +5,8 @@
 //! the receiver has not acknowledged is dropped, whatever it says. See "The flow engine" in ARCHITECTURE.md.
 
 use super::{
-    digest::HOLDS_BYTES, framing::Framing, packet::Address, rules::Rules, scan::Scan,
-    swar::forget_registers,
+    digest::HOLDS_BYTES, framing::Framing, packet::Address, response::Said, rules::Rules,
+    scan::Scan, swar::forget_registers,
 };
 
 /// Bytes without a sign of a header after which data ahead of a gap is passed: it belongs to a body.
@@ -188,6 +188,10 @@ pub struct Flow {
     sent: u32,
     /// Segments with payload that the server sent.
     answers: u32,
+    /// How the response ends that the server began last: one of [`OVER`], [`AT`], [`IN_CHUNKS`], [`UNTOLD`], [`AWAITED`].
+    response: u32,
+    /// Behind its last byte.
+    response_end: u32,
     /// Whether a whole header block was passed, and `answers` at that time.
     asked: u32,
     asked_at: u32,
@@ -317,6 +321,17 @@ const FINISHED: u32 = 1;
 /// `over`: one end has reset it.
 const RESET: u32 = 2;
 
+/// `response`: nothing of one is to come.
+const OVER: u32 = 0;
+/// `response`: it ends at `response_end`.
+const AT: u32 = 1;
+/// `response`: it ends with the last chunk.
+const IN_CHUNKS: u32 = 2;
+/// `response`: it may go on.
+const UNTOLD: u32 = 3;
+/// `response`: interim ones came, and it is still to begin.
+const AWAITED: u32 = 4;
+
 /// What [`tokenblock_flow_pass`] gives: one of these, or [`NOTE`] and a gap's left end.
 const PASSED: u64 = 0;
 const GAP: u64 = 1;
@@ -364,6 +379,8 @@ impl Flow {
             knows_sent: 0,
             sent: 0,
             answers: 0,
+            response: OVER,
+            response_end: 0,
             asked: 0,
             asked_at: 0,
             settled: 0,
@@ -409,6 +426,7 @@ impl Flow {
         self.flags = 0;
         self.knows_settled = 0;
         self.knows_sent = 0;
+        self.response = OVER;
         self.asked = 0;
         self.over = OPEN;
         self.body = 0;
@@ -467,13 +485,56 @@ impl Flow {
         }
     }
 
+    /// Whether a response may begin at sequence number `start`, so that its head is to be read: behind another one, or
+    /// where a request is unanswered, as what was told of the one before (to HEAD, say) may be wrong.
+    #[inline(always)]
+    #[must_use]
+    pub fn may_begin_response(&self, start: u32) -> bool {
+        let next = self.knows_sent == 0 || start == self.sent;
+        let unanswered = self.asked != 0 && self.asked_at == self.answers;
+        next && (unanswered || self.response == AWAITED || self.has_responded())
+    }
+
+    /// What is said at sequence number `start`, where a response may begin. As [`Flow::settle`].
+    #[inline(always)]
+    pub fn begin_response(&mut self, start: u32, said: Said) {
+        self.response = match said {
+            Said::Bytes(count) => {
+                self.response_end = start.wrapping_add(count);
+                AT
+            }
+            Said::Chunks => IN_CHUNKS,
+            Said::Interim => AWAITED,
+            Said::Nothing | Said::Unknown => UNTOLD,
+        };
+    }
+
+    /// Whether the response that was begun last comes in chunks, so that its end is to be looked for.
+    #[inline(always)]
+    #[must_use]
+    pub fn responds_in_chunks(&self) -> bool {
+        self.response == IN_CHUNKS
+    }
+
+    /// The last chunk was sent. As [`Flow::settle`].
+    #[inline(always)]
+    pub fn end_chunks(&mut self) {
+        self.response = OVER;
+    }
+
+    /// Whether the response that was begun last is over.
+    #[inline(always)]
+    fn has_responded(&self) -> bool {
+        self.response == OVER || self.response == AT && self.response_end == self.sent
+    }
+
     /// Whether the server owes the client nothing, so that an answer in its place is understood as one to the
     /// segment that acknowledges `acknowledgment`.
     #[inline(always)]
     #[must_use]
     pub fn owes_nothing(&self, acknowledgment: u32) -> bool {
         let answered = self.asked == 0 || self.asked_at != self.answers;
-        answered && (self.knows_sent == 0 || self.sent == acknowledgment)
+        answered && (self.knows_sent == 0 || self.sent == acknowledgment && self.has_responded())
     }
 
     /// Whether a gap may be noted for the flow. Where the receiver has all that was passed there is none any more.
@@ -507,6 +568,7 @@ impl Flow {
         }
         self.flags = KNOWS_TIP;
         self.knows_sent = 0;
+        self.response = OVER;
         self.asked = 0;
         self.body = 0;
         self.framing = Framing::NONE;

@@ -42,6 +42,7 @@ pub mod intercept;
 pub mod location;
 pub mod packet;
 pub mod reply;
+pub mod response;
 pub mod rules;
 #[cfg(not(feature = "sha256"))]
 pub mod scan;

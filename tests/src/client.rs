@@ -75,6 +75,17 @@ impl Client {
         )
     }
 
+    /// Reads until so many bytes have come.
+    ///
+    /// # Errors
+    /// Where the connection ends before, or nothing comes within `limit`.
+    pub fn take(&mut self, count: usize, limit: Duration) -> Result<Vec<u8>> {
+        let mut bytes = vec![0; count];
+        self.stream.set_read_timeout(Some(limit))?;
+        self.stream.read_exact(&mut bytes).context("reading")?;
+        Ok(bytes)
+    }
+
     /// All that comes until the connection ends, and whether it ended by a reset.
     ///
     /// # Errors

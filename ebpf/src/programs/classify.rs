@@ -140,7 +140,13 @@ fn read(
     let is_answer =
         settings.judged >> (hook ^ 1) & 1 != 0 && ports.contains(work.segment.source_port);
     if is_answer {
-        flow::hear_answer(&work.segment, interface, direction, &mut work.gap_key.flow)?;
+        flow::hear_answer(
+            skb,
+            &work.segment,
+            interface,
+            direction,
+            &mut work.gap_key.flow,
+        )?;
     }
     if !is_request {
         return Err(if is_answer {

@@ -2,15 +2,20 @@
 
 use core::ffi::c_void;
 
-use aya_ebpf::helpers::generated::{bpf_get_smp_processor_id, bpf_loop};
+use aya_ebpf::{
+    bindings::__sk_buff,
+    helpers::generated::{bpf_get_smp_processor_id, bpf_loop},
+};
 use tokenblock_ebpf::{
     flow::{Flow, FlowKey},
     packet::Segment,
     reply::{ACK, FIN, RST, SYN},
+    response::{HEAD, Said},
+    swar,
     verdict::Counter,
 };
 
-use super::{classify::Direction, maps};
+use super::{classify::Direction, maps, skb};
 
 /// The flow of a request that passes this hook of this interface. Another hook or interface that the same
 /// segment passes keeps its own books.
@@ -154,6 +159,7 @@ pub fn unlock(flow: &mut Flow) {
 /// SYN comes again.
 #[inline(always)]
 pub fn hear_answer(
+    skb: *mut __sk_buff,
     segment: &Segment,
     interface: u32,
     hook: Direction,
@@ -180,6 +186,9 @@ pub fn hear_answer(
     }
     if !accepts {
         flow.settle(segment.acknowledgment);
+        if segment.payload_len != 0 {
+            hear_response(skb, segment, hook, flow);
+        }
         flow.answer(segment.sequence, segment.payload_len);
     } else if lock(flow) {
         flow.accept(segment.acknowledgment);
@@ -188,6 +197,42 @@ pub fn hear_answer(
         return Err(Counter::FlowBusy);
     }
     Ok(())
+}
+
+/// Tells the flow where the response ends that the server's packet begins or goes on with.
+#[inline(always)]
+fn hear_response(skb: *mut __sk_buff, segment: &Segment, hook: Direction, flow: &mut Flow) {
+    if flow.may_begin_response(segment.sequence) {
+        let Some(head) = maps::response_head(hook as u32) else {
+            return;
+        };
+        // SAFETY: this CPU's and this hook's own, with room for HEAD bytes and more.
+        let said = unsafe {
+            let bytes = (&raw mut (*head).bytes).cast();
+            let (at, len) = (segment.payload_at, segment.payload_len);
+            let read = skb::load::<HEAD>(skb, at, bytes, len);
+            let said = Said::by(&mut *head, len);
+            // It may hold what nobody else is to read.
+            skb::clear::<HEAD>(skb, bytes, len);
+            if read { said } else { Said::Unknown }
+        };
+        flow.begin_response(segment.sequence, said);
+    }
+    if flow.responds_in_chunks() && ends_in_last_chunk(skb, segment) {
+        flow.end_chunks();
+    }
+}
+
+/// Whether the packet ends as a body in chunks does that has no trailers (RFC 9112 section 7.1).
+#[inline(always)]
+fn ends_in_last_chunk(skb: *mut __sk_buff, segment: &Segment) -> bool {
+    const LAST: [u8; 5] = *b"0\r\n\r\n";
+    let mut end = swar::zero();
+    let behind = segment.payload_at.wrapping_add(segment.payload_len);
+    let at = behind.wrapping_sub(LAST.len() as u32);
+    // SAFETY: a word holds as many bytes.
+    let read = unsafe { skb::read::<{ LAST.len() as u32 }>(skb, at, (&raw mut end).cast()) };
+    read && end == u64::from_le_bytes([LAST[0], LAST[1], LAST[2], LAST[3], LAST[4], 0, 0, 0])
 }
 
 /// Tells the flow of a client's RST.

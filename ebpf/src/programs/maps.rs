@@ -15,6 +15,7 @@ use tokenblock_ebpf::{
     flow::{Flow, FlowKey, Gap, GapKey, Place, Start},
     packet::{Address, Head, Segment},
     reply::Reply,
+    response::Head as ResponseHead,
     rules::Rules,
     scan::Scan,
     swar::opaque,
@@ -124,6 +125,16 @@ static HANDSHAKES: LruHashMap<FlowKey, u32> = LruHashMap::with_max_entries(65_53
 /// One slot a hook, as [`WORK`].
 #[map]
 static REPLIES: PerCpuArray<Replies> = PerCpuArray::with_max_entries(2, 0);
+
+/// One slot a hook, as [`WORK`]: the head of a response while it is read.
+#[map]
+static RESPONSES: PerCpuArray<ResponseHead> = PerCpuArray::with_max_entries(2, 0);
+
+/// Where the head of a response is read at this hook.
+#[inline(always)]
+pub fn response_head(hook: u32) -> Option<*mut ResponseHead> {
+    RESPONSES.get_ptr_mut(hook)
+}
 
 /// The rules.
 #[inline(always)]

@@ -8,7 +8,7 @@ use std::{
 
 use serde_json::{Value, json};
 use tokenblock_tests::{
-    certificate::Certificate, fixtures::OPAQUE, gate, netns::Netns, program::script,
+    certificate::Certificate, fixtures::OPAQUE, gate, netns::Netns, poll, program::script,
 };
 
 use crate::lab::{Bench, LIMIT, Lab, Tier};
@@ -189,8 +189,9 @@ fn check_programs(lab: &Lab, tier: Tier, on_hit: &str, programs: &[(Client, Path
             assert!(!lab.bench.origin.saw(OPAQUE.as_bytes()), "{url} {client:?}");
         }
     }
-    let blocked = lab.product.events().len();
-    assert_eq!(blocked, 2 * programs.len(), "{}", lab.product.log());
+    let due = 2 * programs.len();
+    let all = poll::until(LIMIT, || (lab.product.events().len() == due).then_some(()));
+    assert!(all.is_some(), "not {due} events:\n{}", lab.product.log());
 }
 
 fn programs(test: &str) -> Option<Vec<(Client, PathBuf)>> {

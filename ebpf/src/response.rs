@@ -1,0 +1,291 @@
+//! How long a response is, as its head tells (RFC 9112 section 6.3): where a 403 may stand behind it, and where it would
+//! stand inside it.
+//!
+//! No more than that is read of responses. What can't be told is taken for a response that goes on.
+
+use crate::swar::{before, equal, first, fold, is_zero, keep, least, opaque};
+
+/// Most bytes of a head that are read.
+pub const HEAD: u32 = 1024;
+/// Bytes that a unit may read behind its place.
+const BEHIND: usize = 32;
+/// Units of sixteen bytes, and one for each line.
+const UNITS: u32 = HEAD / 16 + 64;
+/// Longer ones can't be told from others by sequence numbers.
+const MOST: u64 = 1 << 31;
+/// Of a number that is less.
+const DIGITS: u32 = 10;
+
+/// The bytes behind a TCP header of a server's segment.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct Head {
+    /// Those behind the ones that are there may be anything.
+    pub bytes: [u8; HEAD as usize + BEHIND],
+    /// The place up to which it is read. In memory, as what follows: what the verifier knows of a register it carries
+    /// through the loop, and walks the rest again for each thing that it knows.
+    at: u32,
+    /// Where the length stands; 0 where none does.
+    length_at: u32,
+    /// 1 where there are chunks.
+    chunks: u64,
+}
+
+/// What the first bytes of a server's segment are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Said {
+    /// No head of a response.
+    Nothing,
+    /// An interim response (RFC 9110 section 15.2): the response is still to come, or another protocol begins.
+    Interim,
+    /// A response of so many bytes, head and body.
+    Bytes(u32),
+    /// A response in chunks.
+    Chunks,
+    /// A response whose end can't be told from its head, or not from so much of it.
+    Unknown,
+}
+
+const INTERIM: u64 = 1 << 32;
+const CHUNKS: u64 = 2 << 32;
+const UNKNOWN: u64 = 3 << 32;
+const NOTHING: u64 = 4 << 32;
+
+impl Said {
+    /// Reads the first `len` bytes.
+    #[inline(always)]
+    #[must_use]
+    pub fn by(head: &mut Head, len: u32) -> Self {
+        match tokenblock_response_head(head, len) {
+            INTERIM => Self::Interim,
+            CHUNKS => Self::Chunks,
+            UNKNOWN => Self::Unknown,
+            NOTHING => Self::Nothing,
+            bytes => Self::Bytes(bytes as u32),
+        }
+    }
+}
+
+/// Under a name that other objects could call: such a function the verifier walks through once, whoever calls it.
+#[cfg_attr(target_arch = "bpf", inline(never), unsafe(no_mangle))]
+extern "C" fn tokenblock_response_head(head: *mut Head, len: u32) -> u64 {
+    // SAFETY: callers pass a reference; the verifier sees to the rest.
+    let Some(head) = (unsafe { head.as_mut() }) else {
+        return NOTHING;
+    };
+    let len = least(len, HEAD);
+    if keep(head.word(0), 7) != keep(u64::from_le_bytes(*b"HTTP/1. "), 7) {
+        return NOTHING;
+    }
+    let status = keep(head.word(9), 3);
+    if status as u8 == b'1' {
+        return INTERIM;
+    }
+    let mut end = 0;
+    set(&mut head.at, 0);
+    set(&mut head.length_at, 0);
+    set(&mut head.chunks, 0);
+    let mut unit = 0;
+    while unit < UNITS {
+        unit += 1;
+        let mut at = get(&head.at);
+        if at >= len {
+            break;
+        }
+        let (word, next) = (equal(head.word(at), b'\n'), equal(head.word(at + 8), b'\n'));
+        if word | next == 0 {
+            set(&mut head.at, at + 16);
+            continue;
+        }
+        at += before(first(word), first(next)) + 1;
+        set(&mut head.at, at);
+        let (name, more) = (head.word(at), head.word(at + 8));
+        let (folded, on) = (fold(name), fold(more));
+        let is_length = same(folded, LENGTH[0]) & same(keep(on, 6), LENGTH[1]);
+        let length_at = pick(is_length, at + 14, get(&head.length_at));
+        set(&mut head.length_at, length_at);
+        let is_coding = same(folded, CODING[0]) & same(on, CODING[1]);
+        let chunks = get(&head.chunks) | u64::from(is_coding);
+        set(&mut head.chunks, chunks);
+        let (byte, pair) = (keep(name, 1), keep(name, 2));
+        if same(byte, LF) | same(pair, CR_LF) != 0 {
+            end = at + 2 - same(byte, LF);
+            break;
+        }
+    }
+    if end == 0 || end > len {
+        return UNKNOWN;
+    }
+    if status == NO_CONTENT || status == NOT_MODIFIED {
+        return u64::from(end);
+    }
+    if get(&head.chunks) != 0 {
+        return CHUNKS;
+    }
+    let length_at = get(&head.length_at);
+    if length_at == 0 {
+        return UNKNOWN;
+    }
+    match head.number(length_at) {
+        length if length < MOST => u64::from(end) + length,
+        _ => UNKNOWN,
+    }
+}
+
+const LENGTH: [u64; 2] = [
+    u64::from_le_bytes(*b"content-"),
+    u64::from_le_bytes(*b"length\0\0"),
+];
+const CODING: [u64; 2] = [
+    u64::from_le_bytes(*b"transfer"),
+    u64::from_le_bytes(*b"-encodin"),
+];
+const LF: u64 = b'\n' as u64;
+const CR_LF: u64 = u64::from_le_bytes(*b"\r\n\0\0\0\0\0\0");
+const NO_CONTENT: u64 = u64::from_le_bytes(*b"204\0\0\0\0\0");
+const NOT_MODIFIED: u64 = u64::from_le_bytes(*b"304\0\0\0\0\0");
+
+/// What lies in memory.
+#[inline(always)]
+fn get<T: Copy>(place: &T) -> T {
+    // SAFETY: a reference, read as such.
+    unsafe { (&raw const *place).read_volatile() }
+}
+
+#[inline(always)]
+fn set<T>(place: &mut T, value: T) {
+    // SAFETY: a reference, written as such.
+    unsafe { (&raw mut *place).write_volatile(value) }
+}
+
+/// 1 where the words are the same, else 0: without a branch, for each doubles the ways that the verifier walks.
+#[inline(always)]
+fn same(a: u64, b: u64) -> u32 {
+    let differ = a ^ b;
+    is_zero(opaque((differ | differ >> 32) as u32))
+}
+
+/// `a` where `which` is 1, `b` where it is 0.
+#[inline(always)]
+fn pick(which: u32, a: u32, b: u32) -> u32 {
+    b ^ ((a ^ b) & opaque(0_u32.wrapping_sub(which)))
+}
+
+impl Head {
+    /// Eight bytes from `at` on; others where so many are not there.
+    #[inline(always)]
+    fn word(&self, at: u32) -> u64 {
+        let at = (opaque(at) & (HEAD - 1)) as usize;
+        // SAFETY: HEAD + BEHIND bytes are there, all initialised.
+        unsafe { self.bytes.as_ptr().add(at).cast::<u64>().read_unaligned() }
+    }
+
+    #[inline(always)]
+    fn byte(&self, at: u32) -> u64 {
+        keep(self.word(at), 1)
+    }
+
+    /// The number behind the colon at `at` and white space; [`MOST`] where there is none that is less.
+    #[inline(always)]
+    fn number(&self, at: u32) -> u64 {
+        let mut at = at + 1;
+        for _ in 0..2 {
+            at += same(self.byte(at), u64::from(b' ')) | same(self.byte(at), u64::from(b'\t'));
+        }
+        let (mut number, mut digits, mut goes_on) = (0_u64, 0, 1);
+        for _ in 0..DIGITS {
+            let digit = self.byte(at).wrapping_sub(u64::from(b'0')) & 0xff;
+            // The sign of what is below ten.
+            let is_digit = u64::from(opaque((digit.wrapping_sub(10) >> 32) as u32) >> 31);
+            goes_on &= is_digit;
+            number += (number * 9 + digit) & 0_u64.wrapping_sub(goes_on);
+            digits += goes_on;
+            at += goes_on as u32;
+        }
+        let end = self.byte(at);
+        let ends = same(end, u64::from(b'\r')) | same(end, LF) | same(end, u64::from(b' '));
+        if ends != 0 && digits != 0 && number < MOST {
+            number
+        } else {
+            MOST
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+    use super::*;
+
+    fn said(text: &str) -> Said {
+        let mut head = Head {
+            bytes: [b'x'; HEAD as usize + BEHIND],
+            at: 0,
+            length_at: 0,
+            chunks: 0,
+        };
+        let len = text.len().min(HEAD as usize);
+        head.bytes[..len].copy_from_slice(&text.as_bytes()[..len]);
+        Said::by(&mut head, len as u32)
+    }
+
+    #[test]
+    fn lengths() {
+        let long = std::format!("HTTP/1.1 200 OK\r\nX: {}\r\n", "x".repeat(1100));
+        for (text, expected) in [
+            (
+                "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello",
+                Said::Bytes(43),
+            ),
+            ("HTTP/1.0 404 No\ncontent-length:0\n\n", Said::Bytes(34)),
+            (
+                "HTTP/1.1 200 OK\r\nA: b\r\nCONTENT-LENGTH:\t 1234 \r\nC: d\r\n\r\n",
+                Said::Bytes(55 + 1234),
+            ),
+            ("HTTP/1.1 204 No Content\r\n\r\n", Said::Bytes(27)),
+            (
+                "HTTP/1.1 304 Not Modified\r\nContent-Length: 9\r\n\r\n",
+                Said::Bytes(48),
+            ),
+            ("HTTP/1.1 100 Continue\r\n\r\n", Said::Interim),
+            (
+                "HTTP/1.1 101 Switching\r\nUpgrade: x\r\n\r\n",
+                Said::Interim,
+            ),
+            (
+                "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n",
+                Said::Chunks,
+            ),
+            (
+                "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n",
+                Said::Chunks,
+            ),
+            ("HTTP/1.1 200 OK\r\n\r\n", Said::Unknown),
+            ("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n", Said::Unknown),
+            ("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r", Said::Unknown),
+            (
+                "HTTP/1.1 200 OK\r\nContent-Length: 5x\r\n\r\n",
+                Said::Unknown,
+            ),
+            ("HTTP/1.1 200 OK\r\nContent-Length: \r\n\r\n", Said::Unknown),
+            (
+                "HTTP/1.1 200 OK\r\nContent-Length: 4294967296\r\n\r\n",
+                Said::Unknown,
+            ),
+            (
+                "HTTP/1.1 200 OK\r\nContent-Length: 99999999999\r\n\r\n",
+                Said::Unknown,
+            ),
+            (
+                "HTTP/1.1 200 OK\r\nX-Content-Length: 5\r\n\r\n",
+                Said::Unknown,
+            ),
+            ("hello", Said::Nothing),
+            ("<html>HTTP/1.1 200 OK\r\n\r\n", Said::Nothing),
+            ("HTTP/1.1 200 OK", Said::Unknown),
+            (&long, Said::Unknown),
+        ] {
+            assert_eq!(said(text), expected, "{text}");
+        }
+    }
+}
