@@ -7,6 +7,7 @@ mod cuts;
 mod filtered;
 mod flow;
 mod generate;
+mod heedless;
 mod life;
 mod loss;
 mod parity;
