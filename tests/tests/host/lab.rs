@@ -17,7 +17,8 @@ use tokenblock_tests::{
     fixtures::{LOCATIONS, TOKENS, Token, list_file},
     netns::{INTERFACE, Pair},
     origin::Origin,
-    product::{Event, Product},
+    poll,
+    product::{Event, Product, canonical},
     relay::Relay,
 };
 
@@ -86,6 +87,8 @@ pub(crate) struct Lab {
 pub(crate) struct Exchange {
     pub(crate) answer: Answer,
     pub(crate) client: SocketAddr,
+    /// Events that were reported before it: an earlier client may have had its port.
+    before: usize,
 }
 
 impl Bench {
@@ -212,6 +215,7 @@ impl Lab {
     /// Sends a request on a connection of its own and waits for the answer.
     pub(crate) fn exchange(&self, server: SocketAddr, request: &[u8], limit: Duration) -> Exchange {
         let netns = &self.bench.pair.client;
+        let before = self.product.events().len();
         match self.tier {
             Tier::Kernel => {
                 let mut client = Client::connect(netns, server).unwrap();
@@ -221,6 +225,7 @@ impl Lab {
                 Exchange {
                     answer,
                     client: address,
+                    before,
                 }
             }
             Tier::Proxy => {
@@ -230,6 +235,7 @@ impl Lab {
                 Exchange {
                     answer,
                     client: client.address().unwrap(),
+                    before,
                 }
             }
         }
@@ -256,9 +262,17 @@ impl Lab {
         }
     }
 
+    /// What was reported of a request so far.
+    pub(crate) fn events_of(&self, exchange: &Exchange) -> Vec<Event> {
+        let source = canonical(exchange.client);
+        let events = self.product.events().into_iter().skip(exchange.before);
+        events.filter(|event| event.source == source).collect()
+    }
+
     /// Asserts that exactly one event was reported of this client, and gives it.
     pub(crate) fn only_event(&self, exchange: &Exchange, name: &str) -> Event {
-        let events = self.product.wait_for_events(exchange.client, LIMIT);
+        let reported = || Some(self.events_of(exchange)).filter(|events| !events.is_empty());
+        let events = poll::until(LIMIT, reported).unwrap_or_default();
         let [event] = &events[..] else {
             panic!(
                 "{name}: one event expected, not {events:?}\n{}",

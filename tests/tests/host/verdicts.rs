@@ -68,7 +68,7 @@ fn kernel_passes(lab: &Lab, server: SocketAddr, fixture: &Fixture) {
         request,
         "{name}"
     );
-    assert_eq!(lab.product.events_from(exchange.client), [], "{name}");
+    assert_eq!(lab.events_of(&exchange), [], "{name}");
 }
 
 #[test]
@@ -127,7 +127,7 @@ fn proxy_forwards(lab: &Lab, server: SocketAddr, fixture: &Fixture) {
         panic!("{name}: one request expected, not {requests:?}");
     };
     assert_same_request(fixture, request, &name);
-    assert_eq!(lab.product.events_from(exchange.client), [], "{name}");
+    assert_eq!(lab.events_of(&exchange), [], "{name}");
 }
 
 /// Method, target, all fields and the body, as they were sent.
