@@ -63,6 +63,15 @@ pub fn wipe_stack() {
     black_box(&mut stack);
 }
 
+/// The same of much more of it, for what is done seldom enough.
+#[inline(never)]
+#[expect(clippy::large_stack_arrays, reason = "the stack is what is wiped")]
+pub fn wipe_deep_stack() {
+    const DEEP: usize = 32 << 10;
+    let mut stack = [0_u8; DEEP];
+    black_box(&mut stack);
+}
+
 /// Has what is large given back to the system as soon as it is freed: else the allocator keeps as much again as a long
 /// list takes, once it has read one.
 pub fn keep_little() {

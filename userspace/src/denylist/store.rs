@@ -252,9 +252,11 @@ struct Difference {
 impl Difference {
     /// Both sides ascend by digest.
     fn between(old: &Snapshot, new: &[Record]) -> Self {
+        // All of a first list comes.
+        let most = if old.is_empty() { new.len() } else { 0 };
         let mut old = old.iter().peekable();
         let mut difference = Self {
-            added: Vec::new(),
+            added: Vec::with_capacity(most),
             removed: Vec::new(),
         };
         for record in new {

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    hint::black_box,
     sync::atomic::{
         AtomicU64,
         Ordering::{Relaxed, SeqCst},
@@ -29,8 +30,13 @@ const SMALLEST: u32 = 512;
 /// How full a new table is, and how full one becomes, in hundredths.
 const NEW: usize = 70;
 const FULL: usize = 80;
-/// Most entries beside the table before it grows.
+/// Most entries beside the table before it grows: so many, or one of so many, as a long list that comes in the order of
+/// its digests leaves a few hundred of a million without a place.
 const MOST_OVERFLOW: usize = 1024;
+const OVERFLOW_SHARE: usize = 2048;
+/// Entries whose buckets are brought into the cache together, before the first of them is written: a large table is no
+/// place for one miss after the other.
+const BATCH: usize = 32;
 
 /// The table, and the map beside it for entries that find no place in their buckets.
 pub(super) struct Table {
@@ -77,10 +83,17 @@ impl Table {
         entries: impl ExactSizeIterator<Item = (TokenDigest, MapEntry)>,
     ) -> Result<(), KernelError> {
         self.reserve(entries.len())?;
-        for (digest, entry) in entries {
-            self.insert(&digest, entry.to_word())?;
+        let mut entries = entries.map(|(digest, entry)| (digest, entry.to_word()));
+        loop {
+            let batch: Vec<_> = entries.by_ref().take(BATCH).collect();
+            if batch.is_empty() {
+                return Ok(());
+            }
+            self.elements.touch(&batch);
+            for (digest, entry) in batch {
+                self.insert(&digest, entry)?;
+            }
         }
-        Ok(())
     }
 
     /// Takes these off; one that is not listed is no error.
@@ -110,7 +123,8 @@ impl Table {
         self.elements.say_overflows();
         self.overflow.insert(*digest, entry, 0)?;
         self.overflowed.insert(*digest, entry);
-        if !beside && self.overflowed.len() > MOST_OVERFLOW {
+        let most = MOST_OVERFLOW.max(self.elements.held / OVERFLOW_SHARE);
+        if !beside && self.overflowed.len() > most {
             self.grow(self.len() / 4 * 5)?;
         }
         Ok(())
@@ -131,12 +145,21 @@ impl Table {
     fn grow(&mut self, entries: usize) -> Result<(), KernelError> {
         let (mut elements, array) = Elements::create(entries)?;
         let mut beside = BTreeMap::new();
-        for (digest, entry) in self.entries() {
-            if !elements.insert(&digest, entry) {
-                elements.say_overflows();
-                beside.insert(digest, entry);
+        let mut entries = self.entries();
+        loop {
+            let batch: Vec<_> = entries.by_ref().take(BATCH).collect();
+            if batch.is_empty() {
+                break;
+            }
+            elements.touch(&batch);
+            for (digest, entry) in batch {
+                if !elements.insert(&digest, entry) {
+                    elements.say_overflows();
+                    beside.insert(digest, entry);
+                }
             }
         }
+        drop(entries);
         for (digest, entry) in &beside {
             self.overflow.insert(*digest, *entry, 0)?;
         }
@@ -196,6 +219,17 @@ impl Elements {
         places.into_iter().filter_map(|place| self.bucket(place))
     }
 
+    /// Reads what is going to be written, without waiting for one read before the next.
+    fn touch(&self, entries: &[(TokenDigest, u64)]) {
+        let words = entries.iter().flat_map(|(digest, _)| {
+            let buckets = self.buckets(words(digest));
+            buckets.flat_map(|bucket| bucket.0.iter().step_by(CACHE_LINE))
+        });
+        let read = words.fold(0, |sum: u64, word| sum.wrapping_add(word.load(Relaxed)));
+        // Else the compiler sees that nobody needs it.
+        black_box(read);
+    }
+
     /// Lists an entry, or lists it otherwise; false where there is no place for it.
     fn insert(&mut self, digest: &TokenDigest, entry: u64) -> bool {
         let digest = words(digest);
@@ -238,6 +272,9 @@ impl Elements {
             .flat_map(|bucket| bucket.entries().collect::<Vec<_>>())
     }
 }
+
+/// Words of a line of the cache.
+const CACHE_LINE: usize = 8;
 
 /// Where the entries stand among a bucket's words, behind the digests.
 const ENTRIES: usize = 2 * SLOTS;

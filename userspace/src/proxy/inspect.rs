@@ -11,6 +11,7 @@ use super::counters::{Counter, Counters};
 use crate::{
     denylist::{Action, ClaimSet, HashedSet, Listed, SetReader, ShortTokenId, TokenDigest},
     event::{EventSink, Outcome, Tier, TokenSeen},
+    wiping::wipe_deep_stack,
 };
 
 type Sha256 = sha256::digest::TokenDigest;
@@ -196,6 +197,15 @@ struct Judge<'a> {
     claims: Option<Arc<ClaimSet>>,
     /// Tokens that were reported and passed; one report a request is enough.
     alerted: Vec<ShortTokenId>,
+}
+
+/// A block of SHA-256 is 64 bytes of a token as they stand, and lay on the stack.
+impl Drop for Judge<'_> {
+    fn drop(&mut self) {
+        if self.hashed.is_some() {
+            wipe_deep_stack();
+        }
+    }
 }
 
 impl<'a> Judge<'a> {
