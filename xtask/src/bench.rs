@@ -78,6 +78,7 @@ pub(crate) fn task(args: &Args) -> Result<()> {
 fn tools(name: &str) -> &'static [Tool] {
     match name {
         "denylist" => &[IP, HAPROXY, NGINX],
+        "loss" => &[IP],
         "host" => &[IP, CURL, HAPROXY, IPTABLES, NGINX, WRK],
         "proxy" => &[IP, CURL, HAPROXY, NGINX, WRK, H2LOAD],
         _ => &[],
