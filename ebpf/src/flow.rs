@@ -16,6 +16,8 @@ const BULK: u32 = 16 * 1024;
 const MARGIN: u64 = 64 * 1024;
 /// Furthest from what is settled that a receiver's window can reach (RFC 7323 section 2.2).
 const WINDOW: u32 = 1 << 30;
+/// Ends of segments that are remembered; a power of two.
+const ENDS: usize = 16;
 /// Nanoseconds after which the receiver has acknowledged all that it took: the longest delayed
 /// acknowledgment of Linux (`TCP_DELACK_MAX`, 200 ms) and what its timers may be late, so that what is not settled was
 /// lost behind the hook.
@@ -175,6 +177,24 @@ pub struct Start {
     pub first_line_only: bool,
 }
 
+/// Where a segment ended.
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct Boundary {
+    at: u32,
+    /// From which state what was passed behind it was read.
+    from: ReadFrom,
+}
+
+/// From which state what is behind a boundary was read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(C)]
+struct ReadFrom {
+    left: Left,
+    /// 1: as the start of a line and as a target instead, which is from all light ones.
+    ahead: u32,
+}
+
 /// What is known of a flow. All zero is a flow of which nothing is known.
 #[derive(Clone, Copy)]
 #[repr(C)]
@@ -216,6 +236,9 @@ pub struct Flow {
     framing: Framing,
     /// `body` and `framing` at `framed_from`.
     kept_body: u64,
+    /// The same at `framed_again`.
+    again_framing: Framing,
+    again_body: u64,
     kept_framing: Framing,
     /// `body` and `framing` where the segment under judgement is read from, and whether they are known there.
     at_body: u64,
@@ -247,6 +270,10 @@ pub struct Flow {
     next_signs: u32,
     /// Part of the key of the flow's gaps.
     pub epoch: u32,
+    /// Where segments ended that are not settled, the last ones; `ends` counts them.
+    ended: [Boundary; ENDS],
+    ends: u32,
+    reserved: u32,
     /// Sets the flow's states apart from another's; see [`Scan::seal`].
     salt: u64,
     /// The signature of `next` as it was before it was sealed.
@@ -299,6 +326,8 @@ const HELD_STARTS: u32 = 1024;
 const NOISY: u32 = 2048;
 /// `framed_again` is set.
 const AGAIN: u32 = 256;
+/// Others changed the framing between `framed_from` and `framed_again`.
+const MORE: u32 = 1 << 20;
 /// `proof_from` is set: what the server acknowledges from there on without a word is counted.
 const PROVES: u32 = 4096;
 /// What was passed unread is known.
@@ -390,6 +419,8 @@ impl Flow {
             framed_from: 0,
             framed_again: 0,
             kept_body: 0,
+            again_framing: Framing::NONE,
+            again_body: 0,
             kept_framing: Framing::NONE,
             at_body: 0,
             at_framing: Framing::NONE,
@@ -412,6 +443,15 @@ impl Flow {
             next_signs: 0,
             epoch: 0,
             next_place: Place::Settled,
+            ended: [Boundary {
+                at: 0,
+                from: ReadFrom {
+                    left: Left::Closed,
+                    ahead: 0,
+                },
+            }; ENDS],
+            ends: 0,
+            reserved: 0,
             salt: 0,
             next_signature: 0,
             state: scan,
@@ -432,6 +472,7 @@ impl Flow {
         self.body = 0;
         self.framing = Framing::NONE;
         self.quiet = 0;
+        self.ends = 0;
     }
 
     /// How the segment under judgement leaves the flow.
@@ -575,6 +616,7 @@ impl Flow {
         self.tip = ack;
         self.left = Left::Line;
         self.quiet = 0;
+        self.ends = 0;
     }
 
     /// Places data on a SYN (RFC 7413), the bytes from `start` on: the beginning of a connection. While an older
@@ -617,7 +659,7 @@ impl Flow {
             self.flags &= !GAVE_UP;
         }
         if knows_settled && before(self.framed_last(), self.settled) {
-            self.flags &= !(FRAMED | AGAIN);
+            self.flags &= !(FRAMED | AGAIN | MORE);
         }
         forget_registers();
         let knows_settled = self.knows_settled != 0;
@@ -860,33 +902,34 @@ impl Flow {
         }
     }
 
-    /// Bytes of a declared body that are still to come behind the tip.
-    #[inline(always)]
-    fn body_behind_tip(&self) -> u64 {
-        if self.body == 0 {
-            return 0;
-        }
-        self.body + u64::from(self.body_from().wrapping_sub(self.tip))
-    }
-
     /// What the header block says, and how much of a declared body is to come, where a segment is read from; `None`
     /// where that was not kept.
     #[inline(always)]
     fn framing_at(&self, place: Place, at: u32) -> Option<(Framing, u64)> {
-        if place as u32 == Place::Next as u32 {
-            return Some((self.framing, self.body_behind_tip()));
+        let next = place as u32 == Place::Next as u32;
+        if next && self.flags & RECOVERING == 0 {
+            return Some((self.framing, self.body));
         }
         if place as u32 == Place::Ahead as u32 {
             let distance = u64::from(at.wrapping_sub(self.tip));
             return Some((Framing::NONE, self.body.saturating_sub(distance)));
         }
-        if place as u32 != Place::Recovery as u32 {
+        if !next && place as u32 != Place::Recovery as u32 {
             return Some((Framing::NONE, 0));
         }
+        self.recorded_at(at)
+    }
+
+    /// The same of a place in what was passed and is not settled.
+    #[inline(always)]
+    fn recorded_at(&self, at: u32) -> Option<(Framing, u64)> {
         let (framing, body, from) = if self.flags & FRAMED != 0 && !before(self.framed_from, at) {
             (self.kept_framing, self.kept_body, self.framed_from)
         } else if self.flags & AGAIN != 0 && !before(self.framed_again, at) {
-            return None;
+            if self.flags & MORE != 0 {
+                return None;
+            }
+            (self.again_framing, self.again_body, self.framed_again)
         } else {
             (self.framing, self.body, self.body_from())
         };
@@ -915,15 +958,31 @@ impl Flow {
     /// The segment at `at` changes the framing.
     #[inline(always)]
     fn reframe(&mut self, at: u32, framing: Framing, body: u64) {
+        if self.knows_settled != 0 && before(self.framed_from, self.settled) {
+            // Nothing goes back behind it.
+            if self.flags & (AGAIN | MORE) == AGAIN {
+                self.framed_from = self.framed_again;
+                self.kept_framing = self.again_framing;
+                self.kept_body = self.again_body;
+                self.flags &= !AGAIN;
+            } else if self.flags & AGAIN == 0 {
+                self.flags &= !FRAMED;
+            }
+        }
         if self.flags & FRAMED == 0 {
             self.flags |= FRAMED;
             self.framed_from = at;
             self.kept_framing = framing;
             self.kept_body = body;
-        } else {
-            self.flags |= AGAIN;
-            self.framed_again = at;
+            return;
         }
+        if self.flags & AGAIN != 0 {
+            self.flags |= MORE;
+        }
+        self.flags |= AGAIN;
+        self.framed_again = at;
+        self.again_framing = framing;
+        self.again_body = body;
     }
 
     #[inline(always)]
@@ -1105,24 +1164,82 @@ impl Flow {
                 self.leave_tip();
                 self.flags |= GAPS;
             }
-            Place::Recovery if self.knows_framing == 0 => return Err(Conflict::Gap),
+            _ if self.knows_framing == 0 => return Err(Conflict::Gap),
             Place::Recovery => self.recover(end)?,
             _ => self.leave_tip(),
         }
         if self.flags & RECOVERING != 0 {
             if before(end, self.high) {
-                // What was passed behind it was read from another state, and with another framing.
-                if left as u32 != Left::Closed as u32 || self.declares_end() {
+                // What was passed behind it must have been read as it is to be read now.
+                if !self.is_read_from(end, left) || !self.is_framed_so(end) {
                     return Err(Conflict::Gap);
                 }
+                self.note_end(end, left, 0);
                 self.commit(end, left, now);
                 return Ok(None);
             }
             self.flags &= !RECOVERING;
+            if self.flags & FRAMED != 0 && !before(self.framed_from, at) {
+                self.flags &= !(FRAMED | AGAIN | MORE);
+            } else if self.flags & AGAIN != 0 && !before(self.framed_again, at) {
+                self.flags &= !(AGAIN | MORE);
+            }
+        }
+        if self.knows_settled != 0 && self.settled == self.tip {
+            self.ends = 0;
+        }
+        if place as u32 == Place::Ahead as u32 {
+            self.note_end(start, self.left, 1);
+        }
+        if left as u32 != Left::Closed as u32 {
+            self.note_end(end, left, 0);
         }
         self.count_body(place, at, end, left);
         self.commit(end, left, now);
         Ok(note)
+    }
+
+    /// A segment ended at `at`, in this state; `ahead` is 1 where what is behind it came first.
+    fn note_end(&mut self, at: u32, left: Left, ahead: u32) {
+        if let Some(end) = self.ended.get_mut(self.ends as usize & (ENDS - 1)) {
+            let from = ReadFrom { left, ahead };
+            *end = Boundary { at, from };
+            self.ends = self.ends.wrapping_add(1);
+        }
+    }
+
+    /// Whether what was passed behind `at` was read as it is where the state there is `left`. From `Closed` nothing of it
+    /// belongs to what is in front.
+    fn is_read_from(&self, at: u32, left: Left) -> bool {
+        if left as u32 == Left::Closed as u32 {
+            return true;
+        }
+        let mut read_from = ReadFrom {
+            left: Left::Closed,
+            ahead: 0,
+        };
+        let mut back = ENDS as u32;
+        // What was noted last of a place counts.
+        while back > 0 {
+            let n = self.ends.wrapping_sub(back) as usize & (ENDS - 1);
+            if let Some(end) = self.ended.get(n)
+                && back <= self.ends
+                && end.at == at
+            {
+                read_from = end.from;
+            }
+            back -= 1;
+        }
+        let same = read_from.ahead != 0 || read_from.left as u32 == left as u32;
+        left.is_light() && same
+    }
+
+    /// Whether the segment under judgement says of the message behind its end what was taken for true there.
+    fn is_framed_so(&self, end: u32) -> bool {
+        let recorded = self.recorded_at(end);
+        recorded.is_some_and(|(framing, body)| {
+            framing.is_as(self.next_framing) && body == self.next_body
+        })
     }
 
     /// The segment fills `gap` up to `end`; what is left of it takes its place, and its left end is given back.
@@ -1137,6 +1254,7 @@ impl Flow {
         }
         if !closes {
             gap.left = left;
+            self.note_end(end, left, 0);
             return Ok(Some(end));
         }
         // The rest of a name that has no colon behind it was read as what it is.
@@ -1164,13 +1282,8 @@ impl Flow {
             self.high_left = self.left;
             self.flags |= RECOVERING;
         }
-        let reframed = self.flags & FRAMED != 0 && !before(self.framed_last(), self.settled);
-        if before(end, self.high) {
-            if reframed || !self.high_left.is_light() {
-                return Err(Conflict::Gap);
-            }
-        } else if reframed {
-            self.flags &= !(FRAMED | AGAIN);
+        if before(end, self.high) && !self.high_left.is_light() {
+            return Err(Conflict::Gap);
         }
         self.tip = end;
         Ok(())
