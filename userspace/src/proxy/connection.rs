@@ -5,7 +5,7 @@ use std::{
     convert::Infallible,
     error::Error,
     net::SocketAddr,
-    pin::pin,
+    pin::{Pin, pin},
     rc::Rc,
     sync::Arc,
 };
@@ -291,7 +291,7 @@ async fn serve(peer: &Rc<Peer>, transport: Transport, protocol: Protocol) -> Res
     let client = match protocol {
         Protocol::Http1 | Protocol::Detected if peer.worker.settings.has_plain_upstreams() => {
             let ending = Cell::new(false);
-            let serving = fast::serve(peer, client, &ending);
+            let serving = pin!(fast::serve(peer, client, &ending));
             match until_over(peer, &ending, serving).await? {
                 Outcome::Over => return Ok(()),
                 Outcome::NotPlain(client) => *client,
@@ -315,10 +315,9 @@ async fn serve(peer: &Rc<Peer>, transport: Transport, protocol: Protocol) -> Res
 async fn until_over<T>(
     peer: &Peer,
     ending: &Cell<bool>,
-    serving: impl Future<Output = Result<T, Closed>>,
+    mut serving: Pin<&mut impl Future<Output = Result<T, Closed>>>,
 ) -> Result<T, Closed> {
     let timeouts = &peer.worker.settings.timeouts;
-    let mut serving = pin!(serving);
     let mut overdue = pin!(peer.client.activity.overdue(timeouts, &peer.client.stalls));
     let mut draining = pin!(draining(peer));
     loop {
@@ -341,11 +340,11 @@ async fn until_over<T>(
 /// Reads as far as it takes to know which version the client speaks; true for HTTP/2.
 async fn detect(peer: &Peer, mut client: ClientStream) -> Result<(ClientStream, bool), Closed> {
     let ending = Cell::new(false);
-    let http2 = until_over(peer, &ending, async {
+    let detecting = async {
         let http2 = client.speaks_http2().await;
         http2.map_err(|error| broken(peer, &error))
-    });
-    let http2 = http2.await?;
+    };
+    let http2 = until_over(peer, &ending, pin!(detecting)).await?;
     Ok((client, http2))
 }
 
@@ -356,7 +355,7 @@ async fn serve_http2(peer: &Rc<Peer>, client: ClientStream) -> Result<(), Closed
         let served = http2::serve(peer, client, &ending).await;
         served.map_err(|error| broken(peer, &*error))
     };
-    until_over(peer, &ending, serving).await
+    until_over(peer, &ending, pin!(serving)).await
 }
 
 /// Serves all kinds of requests of HTTP/1.
@@ -382,7 +381,7 @@ async fn serve_http1(peer: &Rc<Peer>, client: ClientStream) -> Result<(), Closed
         let ended = connection.as_mut().poll(cx);
         ended.map_err(|error| broken(peer, &error))
     });
-    until_over(peer, &ending, serving).await
+    until_over(peer, &ending, pin!(serving)).await
 }
 
 /// Runs until the connection is to end because the worker stops. The first request of one that was just made is
