@@ -688,7 +688,6 @@ impl Scan {
     #[inline(always)]
     fn part_unit<S: Source + ?Sized, F: Filter>(&mut self, rules: &Rules, source: &S, filter: &F) {
         match self.mode {
-            Mode::Value => self.value_unit(rules, source, filter.is_on()),
             Mode::Glance => self.glance_unit(rules, source, filter),
             Mode::Name => self.name_unit(rules, source),
             Mode::QueryName => self.query_name_unit(rules, source),
@@ -696,11 +695,17 @@ impl Scan {
             Mode::Length => self.length_unit(source),
             Mode::Method => self.method_unit(source),
             Mode::Line
+            | Mode::Value
             | Mode::BeforeTarget
             | Mode::Target
             | Mode::Skip
             | Mode::QuerySkip
             | Mode::CookieSkip => {}
+        }
+        swar::forget_registers();
+        // The end of what was glanced at is taken in the same unit.
+        if self.mode as u32 == Mode::Value as u32 && self.pos < self.end(source) {
+            self.value_unit(rules, source, filter.is_on());
         }
     }
 
