@@ -9,6 +9,7 @@
 mod lookups;
 mod ours;
 mod peers;
+mod reload;
 mod tokens;
 
 use std::{env, path::PathBuf, time::Duration};
@@ -41,6 +42,7 @@ const LIMITS: &[(&str, f64)] = &[
     ("load_10m_s", 20.0),
     ("start_10m_database_s", 10.0),
     ("bytes_per_entry_both_10m", 130.0),
+    ("reload_1m_p99_ratio", 2.0),
 ];
 
 /// The network, an origin, a folder.
@@ -53,7 +55,7 @@ struct Bench {
 }
 
 fn main() -> Result<()> {
-    let known = ["--small", "--ours", "--peers", "--lookups"];
+    let known = ["--small", "--ours", "--peers", "--lookups", "--reload"];
     let Some(arguments) = Arguments::read(&known)? else {
         return Ok(());
     };
@@ -71,13 +73,18 @@ fn main() -> Result<()> {
     let given = |flag| arguments.has(flag);
     let (large, some) = (
         !given("--small"),
-        given("--ours") || given("--peers") || given("--lookups"),
+        ["--ours", "--peers", "--lookups", "--reload"]
+            .into_iter()
+            .any(given),
     );
     if !some || given("--ours") {
         ours::measure(&bench, large)?;
     }
     if !some || given("--peers") {
         peers::measure(&bench)?;
+    }
+    if !some || given("--reload") {
+        reload::measure(&bench)?;
     }
     if !some || given("--lookups") {
         lookups::measure(large)?;

@@ -160,7 +160,12 @@ fn fill_database(bench: &Bench, entries: usize) -> Result<()> {
     Ok(())
 }
 
-struct Ours<'a>(&'a Bench);
+pub(crate) struct Ours<'a>(pub(crate) &'a Bench);
+
+/// Where the proxy tier listens.
+pub(crate) fn tls() -> SocketAddr {
+    (SERVER_V4, TLS).into()
+}
 
 impl Ours<'_> {
     fn arguments(&self, more: &[&str]) -> Vec<OsString> {
@@ -184,7 +189,7 @@ impl Ours<'_> {
         all
     }
 
-    fn start(&self, more: &[&str]) -> Result<Product> {
+    pub(crate) fn start(&self, more: &[&str]) -> Result<Product> {
         Product::start(&self.0.binary, &self.0.pair.server, &self.arguments(more))
     }
 
@@ -198,14 +203,14 @@ impl Ours<'_> {
         bench.status(CLEARTEXT, token) == Some(403) && self.status_by_tls(token) == Some(403)
     }
 
-    fn until_refused(&self, token: &str) -> Result<()> {
+    pub(crate) fn until_refused(&self, token: &str) -> Result<()> {
         until("refused", || self.refuses(token))
     }
 
     fn status_by_tls(&self, token: &str) -> Option<u16> {
         let bench = self.0;
-        let server = SocketAddr::from((SERVER_V4, TLS));
-        let mut client = TlsClient::connect(&bench.pair.client, server, &bench.certificate).ok()?;
+        let client = TlsClient::connect(&bench.pair.client, tls(), &bench.certificate);
+        let mut client = client.ok()?;
         let request =
             format!("GET / HTTP/1.1\r\nHost: origin.test\r\nAuthorization: Bearer {token}\r\n\r\n");
         let answer = client.exchange(request.as_bytes(), Duration::from_secs(2));

@@ -39,8 +39,18 @@ pub(crate) fn jwt(n: usize) -> String {
 
 /// Writes a list of so many tokens.
 pub(crate) fn write(file: &Path, tokens: usize, make: fn(usize) -> String) -> Result<()> {
+    write_from(file, 0, tokens, make)
+}
+
+/// The same of those from the `first` on.
+pub(crate) fn write_from(
+    file: &Path,
+    first: usize,
+    tokens: usize,
+    make: fn(usize) -> String,
+) -> Result<()> {
     let mut to = BufWriter::new(File::create(file)?);
-    for n in 0..tokens {
+    for n in first..first + tokens {
         writeln!(to, "{}", make(n))?;
     }
     Ok(to.flush()?)
