@@ -313,10 +313,10 @@ fn receive_buffer() -> Option<u64> {
 }
 
 impl Surroundings {
-    /// When a declared body is trusted where nothing is said: when by far more was taken than the server's socket can
-    /// hold, and another's in front of it.
+    /// When a declared body is trusted where nothing is said: when the server's application has read as much as its
+    /// socket can hold besides.
     fn trust(&self) -> Trust {
-        const TIMES: u64 = 4;
+        const TIMES: u64 = 2;
         const LEAST: u64 = 16 << 20;
         self.receive_buffer.map_or(Trust::NEVER, |buffer| {
             Trust::after(buffer.saturating_mul(TIMES).max(LEAST))
