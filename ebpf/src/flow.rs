@@ -5,8 +5,13 @@
 //! the receiver has not acknowledged is dropped, whatever it says. See "The flow engine" in ARCHITECTURE.md.
 
 use super::{
-    digest::HOLDS_BYTES, framing::Framing, packet::Address, response::Said, rules::Rules,
-    scan::Scan, swar::forget_registers,
+    digest::HOLDS_BYTES,
+    framing::Framing,
+    packet::Address,
+    response::Said,
+    rules::Rules,
+    scan::Scan,
+    swar::{forget_registers, is_zero},
 };
 
 /// Bytes without a sign of a header after which data ahead of a gap is passed: it belongs to a body.
@@ -17,7 +22,7 @@ const MARGIN: u64 = 64 * 1024;
 /// Furthest from what is settled that a receiver's window can reach (RFC 7323 section 2.2).
 const WINDOW: u32 = 1 << 30;
 /// Ends of segments that are remembered; a power of two.
-const ENDS: usize = 16;
+const ENDS: usize = 32;
 /// Nanoseconds after which the receiver has acknowledged all that it took: the longest delayed
 /// acknowledgment of Linux (`TCP_DELACK_MAX`, 200 ms) and what its timers may be late, so that what is not settled was
 /// lost behind the hook.
@@ -182,18 +187,12 @@ pub struct Start {
 #[repr(C)]
 struct Boundary {
     at: u32,
-    /// From which state what was passed behind it was read.
-    from: ReadFrom,
+    /// From which state what was passed behind it was read: a [`Left`], or [`AHEAD`].
+    from: u32,
 }
 
-/// From which state what is behind a boundary was read.
-#[derive(Clone, Copy, PartialEq, Eq)]
-#[repr(C)]
-struct ReadFrom {
-    left: Left,
-    /// 1: as the start of a line and as a target instead, which is from all light ones.
-    ahead: u32,
-}
+/// As the start of a line and as a target, which is from all light states.
+const AHEAD: u32 = u32::MAX;
 
 /// What is known of a flow. All zero is a flow of which nothing is known.
 #[derive(Clone, Copy)]
@@ -443,13 +442,7 @@ impl Flow {
             next_signs: 0,
             epoch: 0,
             next_place: Place::Settled,
-            ended: [Boundary {
-                at: 0,
-                from: ReadFrom {
-                    left: Left::Closed,
-                    ahead: 0,
-                },
-            }; ENDS],
+            ended: [Boundary { at: 0, from: 0 }; ENDS],
             ends: 0,
             reserved: 0,
             salt: 0,
@@ -1174,7 +1167,7 @@ impl Flow {
                 if !self.is_read_from(end, left) || !self.is_framed_so(end) {
                     return Err(Conflict::Gap);
                 }
-                self.note_end(end, left, 0);
+                self.note_end(end, left as u32);
                 self.commit(end, left, now);
                 return Ok(None);
             }
@@ -1189,22 +1182,24 @@ impl Flow {
             self.ends = 0;
         }
         if place as u32 == Place::Ahead as u32 {
-            self.note_end(start, self.left, 1);
+            self.note_end(start, AHEAD);
         }
         if left as u32 != Left::Closed as u32 {
-            self.note_end(end, left, 0);
+            self.note_end(end, left as u32);
         }
         self.count_body(place, at, end, left);
         self.commit(end, left, now);
         Ok(note)
     }
 
-    /// A segment ended at `at`, in this state; `ahead` is 1 where what is behind it came first.
-    fn note_end(&mut self, at: u32, left: Left, ahead: u32) {
+    /// A segment ended at `at`; what is behind it is read from there.
+    fn note_end(&mut self, at: u32, from: u32) {
         if let Some(end) = self.ended.get_mut(self.ends as usize & (ENDS - 1)) {
-            let from = ReadFrom { left, ahead };
             *end = Boundary { at, from };
-            self.ends = self.ends.wrapping_add(1);
+            self.ends += 1;
+            if self.ends as usize == 2 * ENDS {
+                self.ends = ENDS as u32;
+            }
         }
     }
 
@@ -1214,24 +1209,22 @@ impl Flow {
         if left as u32 == Left::Closed as u32 {
             return true;
         }
-        let mut read_from = ReadFrom {
-            left: Left::Closed,
-            ahead: 0,
-        };
+        let mut read_from = Left::Closed as u32;
         let mut back = ENDS as u32;
-        // What was noted last of a place counts.
+        // What was noted last of a place counts. Without branches: the verifier walks each way through each round.
         while back > 0 {
             let n = self.ends.wrapping_sub(back) as usize & (ENDS - 1);
-            if let Some(end) = self.ended.get(n)
-                && back <= self.ends
-                && end.at == at
-            {
-                read_from = end.from;
-            }
+            let end = self
+                .ended
+                .get(n)
+                .copied()
+                .unwrap_or(Boundary { at: 0, from: 0 });
+            let noted = (back.wrapping_sub(self.ends).wrapping_sub(1) as i32 >> 31) as u32;
+            let mask = is_zero(end.at ^ at).wrapping_neg() & noted;
+            read_from = read_from & !mask | end.from & mask;
             back -= 1;
         }
-        let same = read_from.ahead != 0 || read_from.left as u32 == left as u32;
-        left.is_light() && same
+        left.is_light() && (read_from == AHEAD || read_from == left as u32)
     }
 
     /// Whether the segment under judgement says of the message behind its end what was taken for true there.
@@ -1254,7 +1247,7 @@ impl Flow {
         }
         if !closes {
             gap.left = left;
-            self.note_end(end, left, 0);
+            self.note_end(end, left as u32);
             return Ok(Some(end));
         }
         // The rest of a name that has no colon behind it was read as what it is.
