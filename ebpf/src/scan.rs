@@ -87,7 +87,7 @@ pub enum Step {
 }
 
 /// Bytes that the widest unit reads at once; a source that will grow should hold as many before its end.
-pub const WIDEST: u32 = 256;
+pub const WIDEST: u32 = 512;
 
 const WIDEST_WORDS: u32 = WIDEST / 8;
 /// A request line or a location was seen.
