@@ -16,6 +16,8 @@ pub struct Denylist<K> {
     expiries: Expiries,
     /// Whether the kernel tier failed to take additions that the set has.
     kernel_behind: bool,
+    /// Whether single entries are missing in the kernel tier, which will be listed again.
+    kernel_owes: bool,
     /// The same of those that are known by their SHA-256 alone.
     hashed_behind: bool,
 }
@@ -39,6 +41,7 @@ impl<K: Tier> Denylist<K> {
             kernel,
             expiries: Expiries::default(),
             kernel_behind: false,
+            kernel_owes: false,
             hashed_behind: false,
         }
     }
@@ -120,7 +123,7 @@ impl<K: Tier> Denylist<K> {
         let Some(kernel) = &mut self.kernel else {
             return Ok(());
         };
-        let result = if self.kernel_behind {
+        let result = if self.kernel_behind || self.kernel_owes {
             let all: Vec<_> = list
                 .records()
                 .iter()
@@ -133,6 +136,7 @@ impl<K: Tier> Denylist<K> {
             kernel.add(added, &self.set.snapshot())
         };
         self.kernel_behind = result.is_err();
+        self.kernel_owes &= self.kernel_behind;
         result
     }
 
@@ -175,7 +179,12 @@ impl<K: Tier> Denylist<K> {
     /// Whether the kernel tier holds all that the set holds, as far as is known.
     #[must_use]
     pub fn is_level(&self) -> bool {
-        !self.kernel_behind && !self.hashed_behind
+        !self.kernel_behind && !self.kernel_owes && !self.hashed_behind
+    }
+
+    /// All that [`Denylist::insert`] could not bring into the kernel tier was listed again.
+    pub fn owes_nothing(&mut self) {
+        self.kernel_owes = false;
     }
 
     /// Lists these besides the rest, each in place of what is listed under its digest; without a look at the rest.
@@ -194,7 +203,7 @@ impl<K: Tier> Denylist<K> {
             Some(kernel) => kernel.add(&entries, &self.set.snapshot()),
             None => Ok(()),
         };
-        self.kernel_behind |= taken.is_err();
+        self.kernel_owes |= taken.is_err();
         self.set.add(&entries);
         taken
     }

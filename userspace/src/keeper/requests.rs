@@ -346,6 +346,9 @@ impl<K: Tier + 'static> Keeper<K> {
             return Err(self.owe(digests, false, &error));
         }
         self.additions.memory.settled(&digests);
+        if self.owed.is_empty() {
+            self.denylist.owes_nothing();
+        }
         Ok(())
     }
 
