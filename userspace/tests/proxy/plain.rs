@@ -1,28 +1,10 @@
 //! Requests without a body on kept-alive connections of HTTP/1.1, which have a path of their own.
 
-use std::{net::SocketAddr, sync::mpsc, time::Duration};
+use std::{sync::mpsc, time::Duration};
 
-use crate::support::{LISTED, Origin, Raw, Tier, raw_origin};
+use crate::support::{LISTED, Origin, Raw, Tier, one_worker, raw_origin, scripted};
 
 const GET: &str = "GET /plain HTTP/1.1\r\nHost: h\r\n\r\n";
-
-/// Answers each request with what it is told for its path.
-fn scripted(answer: impl Fn(&str) -> &'static str + Send + Sync + 'static) -> SocketAddr {
-    raw_origin(move |_, mut upstream| {
-        loop {
-            let head = upstream.until("\r\n\r\n");
-            let path = head.split(' ').nth(1).unwrap_or_default().to_owned();
-            upstream.send(answer(&path));
-            if path.contains("close") {
-                return;
-            }
-        }
-    })
-}
-
-fn one_worker(origin: SocketAddr) -> Tier {
-    Tier::plain(origin, |settings| settings.workers = 1.try_into().unwrap())
-}
 
 #[test]
 fn plain_and_other_requests_share_a_connection() {

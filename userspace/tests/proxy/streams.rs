@@ -18,7 +18,7 @@ use h2::{
 use http::{HeaderMap, Method, Request, Response};
 use tokio::runtime;
 
-use crate::support::{LISTED, Origin, Raw, Tier, raw_origin};
+use crate::support::{LISTED, Origin, Raw, Tier, one_worker, raw_origin, scripted};
 
 /// One connection to a cleartext proxy.
 #[derive(Clone)]
@@ -115,24 +115,6 @@ impl Answer {
         assert!(self.broken.is_none(), "{:?}", self.broken);
         std::str::from_utf8(&self.body).unwrap()
     }
-}
-
-/// Answers each request with what it is told for its path.
-fn scripted(answer: impl Fn(&str) -> &'static str + Send + Sync + 'static) -> SocketAddr {
-    raw_origin(move |_, mut upstream| {
-        loop {
-            let head = upstream.until("\r\n\r\n");
-            let path = head.split(' ').nth(1).unwrap_or_default().to_owned();
-            upstream.send(answer(&path));
-            if path.contains("close") {
-                return;
-            }
-        }
-    })
-}
-
-fn one_worker(origin: SocketAddr) -> Tier {
-    Tier::plain(origin, |settings| settings.workers = 1.try_into().unwrap())
 }
 
 #[test]

@@ -451,6 +451,27 @@ impl Origin {
     }
 }
 
+/// Answers each request with what it is told for its path.
+pub(crate) fn scripted(
+    answer: impl Fn(&str) -> &'static str + Send + Sync + 'static,
+) -> SocketAddr {
+    raw_origin(move |_, mut upstream| {
+        loop {
+            let head = upstream.until("\r\n\r\n");
+            let path = head.split(' ').nth(1).unwrap_or_default().to_owned();
+            upstream.send(answer(&path));
+            if path.contains("close") {
+                return;
+            }
+        }
+    })
+}
+
+/// A proxy of one worker, so that its connections share what a worker has.
+pub(crate) fn one_worker(origin: SocketAddr) -> Tier {
+    Tier::plain(origin, |settings| settings.workers = 1.try_into().unwrap())
+}
+
 /// A server that speaks as `handle` does: called with the number of the connection, from 0.
 pub(crate) fn raw_origin(handle: impl Fn(usize, Raw) + Send + Sync + 'static) -> SocketAddr {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
