@@ -4,7 +4,7 @@ use std::net::Ipv6Addr;
 
 use http::{HeaderValue, StatusCode, uri::Authority};
 
-use super::{SettingsError, network};
+use super::{SettingsError, kernel::network};
 use crate::{
     cli::proxy::{
         InterceptFail, LimitArgs, ProxyArgs, RefusalArgs, TimeoutArgs, TlsArgs, UpstreamArgs,
