@@ -367,6 +367,12 @@ pub struct LimitArgs {
     #[arg(default_value_t = Limits::default().http2_resets)]
     pub limit_resets: u32,
 
+    /// HTTP/2 streams of one connection that the proxy has to reset for their client's errors (a body of another length than
+    /// was said, a window beyond its bounds, more requests at a time than allowed), until it ends the connection
+    #[arg(long, value_name = "N", env = "TOKENBLOCK_LIMIT_STREAM_ERRORS")]
+    #[arg(default_value_t = Limits::default().http2_stream_errors)]
+    pub limit_stream_errors: u32,
+
     /// HTTP/2 frames without use (SETTINGS, PING, PRIORITY, CONTINUATION, empty DATA; window updates and unknown ones that
     /// nothing was sent or asked for) that a client may send within ten seconds
     #[arg(long, value_name = "N", env = "TOKENBLOCK_LIMIT_CONTROL_FRAMES")]

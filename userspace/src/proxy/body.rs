@@ -456,8 +456,14 @@ impl Download {
             Some(lease) => Self::poll_leased(&mut self.incoming, lease, cx),
             None => Pin::new(&mut self.incoming).poll_frame(cx),
         };
-        if let Poll::Ready(None) = &polled {
-            self.end();
+        match &polled {
+            Poll::Ready(None) => self.end(),
+            Poll::Ready(Some(Err(_broken))) => {
+                if let Some(lease) = self.lease.take() {
+                    lease.on_broken();
+                }
+            }
+            Poll::Ready(Some(Ok(_))) | Poll::Pending => {}
         }
         polled.map(|frame| frame.map(|frame| frame.map_err(BodyError::from)))
     }

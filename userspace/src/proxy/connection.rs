@@ -399,8 +399,12 @@ async fn draining(peer: &Peer) {
 fn broken(peer: &Peer, error: &(dyn Error + 'static)) -> Closed {
     tracing::debug!(%error, client = %peer.client.ends.source, "a connection broke");
     let too_large = |error: &hyper::Error| error.is_parse_too_large();
+    let excess = |error: &h2::Error| {
+        error.is_library() && error.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM)
+    };
     match peer.client.activity.fault() {
         Some(fault) => fault,
+        None if error.downcast_ref().is_some_and(excess) => Closed::Http2Excess,
         None if error.downcast_ref().is_some_and(too_large) => Closed::HeaderTooLarge,
         None => Closed::Protocol,
     }

@@ -28,6 +28,8 @@ pub(super) enum Counter {
     UpstreamRetries,
     /// Upstreams that were left out for a while.
     UpstreamsEjected,
+    /// Responses of upstreams that broke off behind their head.
+    ResponsesBroken,
     /// Times that an upstream was asked whether it is well.
     HealthChecks,
     /// Times that it said no, or nothing.
@@ -56,6 +58,9 @@ pub(super) enum Closed {
     HeaderTooLarge,
     /// More HTTP/2 streams were reset than allowed.
     ResetFlood,
+    /// More came over HTTP/2 than the library takes: streams that it has to reset, CONTINUATION frames, DATA frames of
+    /// single bytes.
+    Http2Excess,
     /// More HTTP/2 frames that carry nothing came than allowed.
     ControlFlood,
     /// A source that must send a PROXY protocol header sent something else, or broke off.

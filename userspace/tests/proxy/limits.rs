@@ -196,6 +196,41 @@ fn an_answer_is_not_lost_behind_a_body_that_nobody_reads() {
     }
 }
 
+/// The same behind an answer that its upstream gives without wanting to see the body, and keeps the connection open.
+#[test]
+fn an_upload_does_not_wait_for_who_has_answered_already() {
+    let full = raw_origin(|_, mut upstream| {
+        head_alone(&mut upstream);
+        upstream.send("HTTP/1.1 413 Too Much\r\nContent-Length: 0\r\n\r\n");
+        upstream.0.set_read_timeout(None).unwrap();
+        std::thread::park();
+    });
+    let tier = Tier::plain(full, |s| {
+        s.timeouts.body = SOON * 10;
+        s.timeouts.idle = Duration::from_mins(5);
+        s.timeouts.upstream_idle = Duration::from_mins(5);
+    });
+    let mut client = tier.connect();
+    client.send(&upload("another")).send(&"x".repeat(LARGE));
+    let reply = client.rest();
+    assert!(reply.starts_with("HTTP/1.1 413 "), "{reply}");
+    // Of HTTP/2 the stream ends alone: NO_ERROR (RFC 9113 section 8.1).
+    let mut client = http2(&tier);
+    frame(&mut client, SETTINGS, 0, 0, &[]);
+    // What the proxy's windows let it send.
+    read_until(&mut client, &[0, 0, 4, WINDOW_UPDATE, 0, 0, 0, 0, 0]);
+    frame(&mut client, SETTINGS, ACK, 0, &[]);
+    frame(&mut client, HEADERS, END_HEADERS, 1, POST);
+    for _ in 0..16 {
+        frame(&mut client, DATA, 0, 1, &[b'x'; 1 << 14]);
+    }
+    read_until(
+        &mut client,
+        &[0, 0, 4, RST_STREAM, 0, 0, 0, 0, 1, 0, 0, 0, 0],
+    );
+    tier.wait_for("proxy_requests_total", 2);
+}
+
 #[test]
 fn a_refused_body_without_an_end() {
     let origin = Origin::echo();
@@ -379,7 +414,12 @@ fn frames_without_use() {
     }
     // The HTTP/2 library may be the first to have enough of it.
     let ended = |tier: &Tier| {
-        let closed = ["control_flood", "protocol", "header_too_large"];
+        let closed = [
+            "control_flood",
+            "protocol",
+            "header_too_large",
+            "http2_excess",
+        ];
         let sum: u64 = closed
             .iter()
             .map(|why| tier.count(&format!("proxy_closed_{why}")))
@@ -445,7 +485,7 @@ fn all_at_once_beside_a_client_that_is_served() {
     assert_eq!(tier.curl("/", &["--http2-prior-knowledge"]).status, 200);
     // The HTTP/2 library may be the first to have enough of one.
     let ended = || -> u64 {
-        let why = ["control_flood", "reset_flood", "protocol"];
+        let why = ["control_flood", "reset_flood", "protocol", "http2_excess"];
         why.iter()
             .map(|why| tier.count(&format!("proxy_closed_{why}")))
             .sum()
@@ -514,17 +554,17 @@ fn a_slow_body_of_one_http_2_stream() {
 #[test]
 fn streams_that_make_the_server_reset_them() {
     let origin = Origin::echo();
-    let tier = tier(&origin, |_| {});
+    let tier = tier(&origin, |s| s.limits.http2_stream_errors = 10);
     // A length that the body doesn't keep; a window beyond its bounds.
     let length = [POST, b"\x0f\x0d\x015"].concat();
     let floods: [(&[u8], u8, &[u8]); 2] = [
         (&length, DATA, b"too long"),
         (POST, WINDOW_UPDATE, &[0x7f, 0xff, 0xff, 0xff]),
     ];
-    for (head, kind, payload) in floods {
+    for (count, (head, kind, payload)) in (1..).zip(floods) {
         let mut client = http2(&tier);
         frame(&mut client, SETTINGS, 0, 0, &[]);
-        for id in (1..10_000).step_by(2) {
+        for id in (1..40).step_by(2) {
             let sent = try_frame(&mut client, HEADERS, END_HEADERS, id, head);
             if sent
                 .and_then(|()| try_frame(&mut client, kind, 0, id, payload))
@@ -534,8 +574,25 @@ fn streams_that_make_the_server_reset_them() {
             }
         }
         closes(&mut client);
+        tier.wait_for("proxy_closed_http2_excess", count);
         assert_eq!(tier.curl("/", &[]).status, 200);
     }
+}
+
+/// As many requests as are given up at a time by a client that gives up a page: the library's own bound is twenty.
+#[test]
+fn streams_that_are_reset_in_one_segment() {
+    let origin = Origin::echo();
+    let tier = tier(&origin, |_| {});
+    let mut client = http2(&tier);
+    let mut all = framed(SETTINGS, 0, 0, &[]);
+    for id in (1..201).step_by(2) {
+        all.extend(framed(HEADERS, END_STREAM | END_HEADERS, id, GET));
+        all.extend(framed(RST_STREAM, 0, id, &[0, 0, 0, 8]));
+    }
+    all.extend(framed(HEADERS, END_STREAM | END_HEADERS, 201, GET));
+    client.write_all(&all).unwrap();
+    read_until(&mut client, b"via: 2.0 tokenblock");
 }
 
 /// Frames of a body that carry next to nothing.
@@ -615,10 +672,36 @@ fn requests_of_one_http_2_connection() {
     read_until(&mut client, &goaway);
 }
 
+/// One that does not say that it has heard of the end.
+#[test]
+fn a_client_that_goes_on_after_the_end_was_announced() {
+    let origin = Origin::echo();
+    let tier = tier(&origin, |s| {
+        s.limits.requests_per_connection = Some(1);
+        s.timeouts.header = SOON;
+    });
+    let mut silent = http2(&tier);
+    frame(&mut silent, SETTINGS, 0, 0, &[]);
+    frame(&mut silent, HEADERS, END_STREAM | END_HEADERS, 1, GET);
+    closes(&mut silent);
+    let mut busy = http2(&tier);
+    frame(&mut busy, SETTINGS, 0, 0, &[]);
+    let start = std::time::Instant::now();
+    for id in (1..).step_by(2) {
+        if try_frame(&mut busy, HEADERS, END_STREAM | END_HEADERS, id, GET).is_err() {
+            break;
+        }
+        assert!(start.elapsed() < Duration::from_secs(5), "it goes on");
+        std::thread::sleep(SOON / 10);
+    }
+    assert_eq!(tier.curl("/", &[]).status, 200);
+}
+
 const DATA: u8 = 0;
 const GOAWAY: u8 = 7;
 const WINDOW_UPDATE: u8 = 8;
 const PADDED: u8 = 8;
+const ACK: u8 = 1;
 const HEADERS: u8 = 1;
 const PRIORITY: u8 = 2;
 const RST_STREAM: u8 = 3;
@@ -654,7 +737,10 @@ fn try_frame(
     id: u32,
     payload: &[u8],
 ) -> std::io::Result<()> {
+    stream.write_all(&framed(kind, flags, id, payload))
+}
+
+fn framed(kind: u8, flags: u8, id: u32, payload: &[u8]) -> Vec<u8> {
     let len = u32::try_from(payload.len()).unwrap().to_be_bytes();
-    let head = [&len[1..], &[kind, flags], &id.to_be_bytes()].concat();
-    stream.write_all(&[&head, payload].concat())
+    [&len[1..], &[kind, flags], &id.to_be_bytes(), payload].concat()
 }

@@ -143,6 +143,7 @@ fn a_body_that_breaks_off_breaks_the_response_off() {
         let reply = client.send(GET).rest();
         assert!(!reply.ends_with("0\r\n\r\n"), "{reply}");
         tier.wait_for("proxy_closed_protocol", 1);
+        assert_eq!(tier.count("proxy_responses_broken_total"), 1);
     }
 }
 

@@ -302,7 +302,13 @@ fn a_body_that_breaks_off_resets_its_stream_alone() {
             assert_eq!(client.broken(get(path)).await, Some(Reason::INTERNAL_ERROR));
             assert_eq!(client.ask(get("/whole")).await.text(), "ok");
         }
+        let upload = Request::post("http://h/close/length").body(()).unwrap();
+        let mut sender = client.0.clone().ready().await.unwrap();
+        let (response, mut stream) = sender.send_request(upload, false).unwrap();
+        stream.send_data("body".into(), true).unwrap();
+        drop(response.await);
     });
+    tier.wait_for("proxy_responses_broken_total", 4);
 }
 
 #[test]

@@ -16,7 +16,7 @@ use super::{
     request::Forward,
     response::{Head, Parsed},
 };
-use crate::proxy::counters::Closed;
+use crate::proxy::{counters::Closed, upstream::Bare};
 
 /// Requests on their way beside which one more is not put off.
 const FEW: usize = 4;
@@ -67,7 +67,7 @@ impl Answered<'_, '_> {
                 len
             } else {
                 let taken = framing.take(rest, out.filling());
-                let taken = taken.map_err(|Malformed| Broken::Client(Closed::Protocol))?;
+                let taken = taken.map_err(|Malformed| broken_off(&bare))?;
                 self.lane.write(&out).await.map_err(Broken::Client)?;
                 taken
             };
@@ -90,10 +90,17 @@ impl Answered<'_, '_> {
                     out.filling().extend_from_slice(LAST_CHUNK);
                 }
                 Ok(1..) => {}
-                Ok(0) | Err(_) => return Err(Broken::Client(Closed::Protocol)),
+                Err(Failure::Client) => return Err(Broken::Client(Closed::Protocol)),
+                Ok(0) | Err(_) => return Err(broken_off(&bare)),
             }
         }
     }
+}
+
+/// The response breaks off, and the connection to the client with it.
+fn broken_off(upstream: &Bare) -> Broken {
+    upstream.on_broken();
+    Broken::Client(Closed::Protocol)
 }
 
 impl Asker for Answered<'_, '_> {

@@ -16,15 +16,17 @@ use std::{
     error::Error,
     pin::Pin,
     rc::Rc,
-    task::Poll,
+    task::{Context, Poll},
+    time::Duration,
 };
 
 use futures_util::{Stream as _, stream::FuturesUnordered};
 use h2::{
-    RecvStream,
+    Reason as Code, RecvStream,
     server::{self, SendResponse},
 };
 use http::Request;
+use tokio::time::{Sleep, sleep};
 
 use self::{
     deadlines::Deadlines,
@@ -69,14 +71,16 @@ pub(super) async fn serve(
     let newest = RefCell::new(Rc::clone(peer));
     let mut deadlines = Deadlines::new();
     let mut streams = FuturesUnordered::new();
-    let mut is_told = false;
+    let mut farewell = Farewell::new(peer.worker.settings.timeouts.header);
     std::future::poll_fn(|cx| {
         let over = loop {
-            if ending.get() && !is_told {
-                is_told = true;
-                connection.graceful_shutdown();
+            if ending.get() {
+                farewell.say(&mut connection, streams.is_empty(), cx);
             }
             match connection.poll_accept(cx) {
+                Poll::Ready(Some(Ok((_request, mut respond)))) if farewell.is_over => {
+                    respond.send_reset(Code::REFUSED_STREAM);
+                }
                 Poll::Ready(Some(Ok((request, respond)))) => {
                     let work = take(Peer::renew(&newest), request, respond, &deadlines, ending);
                     streams.extend(work.map(Work::run));
@@ -98,6 +102,41 @@ pub(super) async fn serve(
     .await
 }
 
+/// The end of a connection as its client is told of it: the library has the client answer a PING, and takes requests
+/// that were on their way until it does (RFC 9113 section 6.8).
+struct Farewell {
+    /// How long it has for that.
+    patience: Duration,
+    /// From when on it has it no more.
+    until: Option<Pin<Box<Sleep>>>,
+    is_over: bool,
+    is_shut: bool,
+}
+
+impl Farewell {
+    fn new(patience: Duration) -> Self {
+        Self {
+            patience,
+            until: None,
+            is_over: false,
+            is_shut: false,
+        }
+    }
+
+    /// Says it, once; later on ends the connection of a client that has not answered, when it is `idle`.
+    fn say(&mut self, connection: &mut Connection, idle: bool, cx: &mut Context<'_>) {
+        let until = self.until.get_or_insert_with(|| {
+            connection.graceful_shutdown();
+            Box::pin(sleep(self.patience))
+        });
+        self.is_over = self.is_over || until.as_mut().poll(cx).is_ready();
+        if self.is_over && idle && !self.is_shut {
+            self.is_shut = true;
+            connection.abrupt_shutdown(Code::NO_ERROR);
+        }
+    }
+}
+
 async fn handshake(settings: &ProxySettings, gather: &Gather) -> Result<Connection, Broken> {
     let limits = &settings.limits;
     let mut builder = server::Builder::new();
@@ -106,6 +145,9 @@ async fn handshake(settings: &ProxySettings, gather: &Gather) -> Result<Connecti
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_send_buffer_size(SEND_BUFFER)
+        // Those that come with their request count as all others do.
+        .max_pending_accept_reset_streams(limits.http2_resets as usize)
+        .max_local_error_reset_streams(Some(limits.http2_stream_errors as usize))
         .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX));
     let mut shaking = std::pin::pin!(builder.handshake(gather.clone()));
     std::future::poll_fn(|cx| {

@@ -180,12 +180,19 @@ impl Rest {
     fn next(&mut self, read: Buffer, from: usize) -> Result<Piece, Gone> {
         let buffers = &self.peer.worker.buffers;
         let Ok((piece, more)) = next_piece(&mut self.framing, read, from, buffers) else {
-            return Err(self.flow.break_off());
+            return Err(self.break_off());
         };
         if self.framing.is_done() {
             self.let_go(more);
         }
         Ok(piece)
+    }
+
+    fn break_off(&mut self) -> Gone {
+        if let Some(bare) = &self.bare {
+            bare.on_broken();
+        }
+        self.flow.break_off()
     }
 
     /// The upstream's part is over, however long the client takes; nothing may have followed it.
@@ -212,7 +219,7 @@ impl Rest {
                 }
                 Ok(1..) => {}
                 Err(Failure::Client) => return Err(Gone),
-                Ok(0) | Err(_) => return Err(self.flow.break_off()),
+                Ok(0) | Err(_) => return Err(self.break_off()),
             }
             piece = self.next(input, 0)?;
         }

@@ -268,6 +268,8 @@ pub struct Limits {
     pub http2_streams: u32,
     /// Streams that a client may reset within ten seconds. Default: 500.
     pub http2_resets: u32,
+    /// Streams of one HTTP/2 connection that have to be reset for their client's errors, until it ends. Default: 1,024.
+    pub http2_stream_errors: u32,
     /// HTTP/2 frames without use (SETTINGS, PING, PRIORITY, CONTINUATION, empty DATA; window updates and unknown ones that
     /// nothing was sent or asked for) that a client may send within ten seconds. Default: 1,000.
     pub http2_control_frames: u32,
@@ -458,6 +460,7 @@ impl Default for Limits {
             requests_per_connection: None,
             http2_streams: 128,
             http2_resets: 500,
+            http2_stream_errors: 1024,
             http2_control_frames: 1000,
             header_bytes: 64 * 1024,
             header_fields: 128,

@@ -325,6 +325,12 @@ impl Pool {
         }
     }
 
+    /// The upstream has broken off in mid-response.
+    fn on_broken(&self) {
+        self.counters.add(Counter::ResponsesBroken);
+        tracing::warn!(upstream = %self.upstream, "a response broke off");
+    }
+
     /// Takes the connection used last; those that were closed meanwhile, or are too old, go.
     fn take_idle(&self) -> Option<(Box<Link>, Instant)> {
         let mut idle = self.idle.borrow_mut();
@@ -359,7 +365,7 @@ impl Pool {
 
     fn keep(&self, link: Box<Link>, made: Instant) {
         let mut idle = self.idle.borrow_mut();
-        if !link.has_ended() && self.keeps(idle.len(), made) {
+        if self.keeps(idle.len(), made) {
             let since = Instant::now();
             idle.push(Idle { link, since, made });
         }
@@ -446,6 +452,11 @@ impl Bare {
         &mut self.stream
     }
 
+    /// The response broke off.
+    pub(super) fn on_broken(&self) {
+        self.share.0.on_broken();
+    }
+
     /// Keeps the connection for the next request.
     pub(super) fn give_back(self) {
         let pool = &self.share.0;
@@ -492,10 +503,19 @@ impl Lease {
         }
     }
 
-    /// Keeps the connection for the next request.
+    /// The response broke off.
+    pub(super) fn on_broken(&self) {
+        self.share.0.on_broken();
+    }
+
+    /// Keeps the connection for the next request. One whose upstream has answered before it had all of the request is
+    /// closed: nobody would go on sending (RFC 9112 section 9.6).
     pub(super) fn give_back(self) {
-        if let Connection::Http1(link) = self.connection {
-            self.share.0.keep(link, self.origin.made);
+        if let Connection::Http1(mut link) = self.connection {
+            link.look();
+            if link.is_ready() {
+                self.share.0.keep(link, self.origin.made);
+            }
         }
     }
 
