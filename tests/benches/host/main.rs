@@ -68,11 +68,7 @@ impl Extent {
     }
 
     fn of(arguments: &Arguments) -> Self {
-        let mut extent = if arguments.has("--full") {
-            Self::full()
-        } else {
-            Self::quick()
-        };
+        let mut extent = arguments.extent(Self::quick, Self::full);
         let taken = |kind: &Kind| *kind == Kind::None || arguments.takes(kind.name());
         extent.kinds.retain(taken);
         extent

@@ -75,11 +75,7 @@ impl Extent {
     }
 
     fn of(arguments: &Arguments) -> Self {
-        let mut extent = if arguments.has("--full") {
-            Self::full()
-        } else {
-            Self::quick()
-        };
+        let mut extent = arguments.extent(Self::quick, Self::full);
         extent.endurance = arguments.has("--endurance");
         extent.kinds.retain(|kind| arguments.takes(kind.name()));
         extent

@@ -45,6 +45,11 @@ impl Arguments {
         self.flags.iter().any(|given| given == flag)
     }
 
+    /// How much is measured: what takes less than two minutes, or, with `--full`, as much as there is.
+    pub fn extent<T>(&self, quick: impl FnOnce() -> T, full: impl FnOnce() -> T) -> T {
+        if self.has("--full") { full() } else { quick() }
+    }
+
     /// Whether what has this name is to be measured: all, unless `--only` names another.
     #[must_use]
     pub fn takes(&self, name: &str) -> bool {

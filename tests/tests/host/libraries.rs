@@ -68,14 +68,19 @@ fn check_libraries(lab: &Lab, tier: Tier, python: &Path, node: &Path, refused: &
     }
 }
 
+/// The product, Python and Node.
+fn needed(test: &str) -> Option<(PathBuf, PathBuf, PathBuf)> {
+    Some((
+        gate::product(test)?,
+        gate::python(test)?,
+        gate::program(test, "node")?,
+    ))
+}
+
 #[test]
 fn libraries_before_the_kernel_tier() {
     let test = "libraries::libraries_before_the_kernel_tier";
-    let (Some(binary), Some(python), Some(node)) = (
-        gate::product(test),
-        gate::python(test),
-        gate::program(test, "node"),
-    ) else {
+    let Some((binary, python, node)) = needed(test) else {
         return;
     };
     for (on_hit, refused) in [("forbid", json!(403)), ("reset", json!("reset"))] {
@@ -87,11 +92,7 @@ fn libraries_before_the_kernel_tier() {
 #[test]
 fn libraries_before_the_proxy_tier() {
     let test = "libraries::libraries_before_the_proxy_tier";
-    let (Some(binary), Some(python), Some(node)) = (
-        gate::product(test),
-        gate::python(test),
-        gate::program(test, "node"),
-    ) else {
+    let Some((binary, python, node)) = needed(test) else {
         return;
     };
     let lab = Lab::new(binary, Tier::Proxy);
