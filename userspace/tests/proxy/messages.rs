@@ -263,7 +263,7 @@ fn responses_without_a_body_keep_their_fields() {
             upstream.send(match &*path {
                 "/204" => "HTTP/1.1 204 No Content\r\nX-A: b\r\n\r\n",
                 "/304" => "HTTP/1.1 304 Not Modified\r\nETag: \"x\"\r\nContent-Length: 7\r\n\r\n",
-                _ => "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n",
+                _ => "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n",
             });
         }
     });
@@ -282,6 +282,39 @@ fn responses_without_a_body_keep_their_fields() {
         assert!(reply.starts_with("http/1.1 200 ") && reply.contains("content-length: 9"));
     }
     assert_eq!(tier.count("proxy_upstream_connects_total"), 1);
+}
+
+/// An upstream that says something before it answers, and waits until that is known.
+pub(crate) fn hinting() -> (SocketAddr, std::sync::mpsc::Sender<()>) {
+    let (go, gone) = std::sync::mpsc::channel::<()>();
+    let gone = Mutex::new(gone);
+    let address = raw_origin(move |_, mut upstream| {
+        upstream.until("\r\n\r\n");
+        upstream.send(
+            "HTTP/1.1 100 Continue\r\n\r\n\
+             HTTP/1.1 103 Early Hints\r\nLink: </a>\r\nConnection: X-Mine\r\nX-Mine: 1\r\n\r\n",
+        );
+        gone.lock().unwrap().recv().unwrap();
+        upstream.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+        upstream.rest();
+    });
+    (address, go)
+}
+
+#[test]
+fn what_is_said_before_the_response_is_passed_on_at_once() {
+    let (upstream, go) = hinting();
+    let tier = Tier::plain(upstream, |_| {});
+    let mut client = tier.connect();
+    client.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n");
+    let said = client.until("\r\n\r\n");
+    assert_eq!(said, "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n");
+    go.send(()).unwrap();
+    assert!(client.until("ok").starts_with("HTTP/1.1 200 OK\r\n"));
+    // Clients of HTTP/1.0 know nothing of that.
+    go.send(()).unwrap();
+    let reply = tier.connect().send("GET / HTTP/1.0\r\n\r\n").rest();
+    assert!(reply.starts_with("HTTP/1.0 200 "), "{reply}");
 }
 
 #[test]

@@ -112,6 +112,18 @@ impl Asker for Answered<'_, '_> {
         Some(out)
     }
 
+    type Interim = Buffer;
+
+    fn make_interim(&mut self, parsed: &Parsed<'_>) -> Buffer {
+        let mut out = Buffer::empty(&self.lane.peer.worker.buffers);
+        parsed.write_interim(out.filling());
+        out
+    }
+
+    async fn pass_interim(&mut self, interim: Buffer) -> Result<(), Closed> {
+        self.lane.write(&interim).await
+    }
+
     /// What the client sends meanwhile is its next request.
     fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if !self.lane.input.is_empty() {

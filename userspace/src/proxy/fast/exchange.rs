@@ -36,6 +36,15 @@ pub(in crate::proxy) trait Asker {
     /// Makes that head; `None` where it can't be made.
     fn make_head(&mut self, parsed: &Parsed<'_>) -> Option<Self::Head>;
 
+    /// What is said in between (1xx), on its way to the client.
+    type Interim;
+
+    /// Makes that; it is passed on before anything else is.
+    fn make_interim(&mut self, parsed: &Parsed<'_>) -> Self::Interim;
+
+    /// Passes it on (RFC 9110 section 15.2); an error says that the client is gone.
+    async fn pass_interim(&mut self, interim: Self::Interim) -> Result<(), Closed>;
+
     /// Ready when the client has gone.
     fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()>;
 
@@ -140,11 +149,21 @@ async fn send<A: Asker>(
             Err(failure) => return Err(failure),
         }
         loop {
-            match response::read(input, forward.is_head, |parsed| asker.make_head(parsed)) {
+            let interim = match response::read(input, forward.is_head, |head| asker.make_head(head))
+            {
                 Reading::Whole(head) => return Ok(head),
-                Reading::Interim(len) => input.consume(len),
+                Reading::Interim(len) => {
+                    let made = response::read_interim(input, |said| asker.make_interim(said));
+                    input.consume(len);
+                    made
+                }
                 Reading::Partial if input.len() < HEAD => break,
                 Reading::Partial | Reading::Malformed => return Err(Failure::Malformed),
+            };
+            if let Some(interim) = interim {
+                // Rare: it takes no room in the others.
+                let passed = Box::pin(asker.pass_interim(interim)).await;
+                passed.map_err(|_gone| Failure::Client)?;
             }
         }
     }

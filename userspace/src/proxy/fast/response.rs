@@ -112,9 +112,25 @@ pub(super) fn read<T>(
     })
 }
 
+/// Makes the client's of what is said in between; `None` where that is for us alone: `100 Continue` was asked for by
+/// nobody behind us, and what is malformed is left out.
+pub(super) fn read_interim<T>(input: &[u8], make: impl FnOnce(&Parsed<'_>) -> T) -> Option<T> {
+    let mut fields = [EMPTY_HEADER; FIELDS];
+    let mut response = Response::new(&mut fields);
+    response.parse(input).ok()?;
+    let status = response.code.filter(|status| *status != 100)?;
+    Some(make(&Parsed {
+        status,
+        reason: response.reason.unwrap_or_default(),
+        said: &read_fields(response.headers)?,
+        fields: response.headers,
+        framing: &Framing::Length(0),
+    }))
+}
+
 impl Parsed<'_> {
-    /// Writes the head that a client of HTTP/1.1 gets; `ending` says that the connection ends behind it.
-    pub(super) fn write(&self, ending: bool, out: &mut Vec<u8>) {
+    /// Writes the first line, and all fields but those that end here and those of the length.
+    fn begin(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(b"HTTP/1.1 ");
         write_number(out, u64::from(self.status));
         out.push(b' ');
@@ -123,6 +139,17 @@ impl Parsed<'_> {
         for field in self.passed_on() {
             hop::write_field(out, field.name, field.value);
         }
+    }
+
+    /// Writes what a client of HTTP/1.1 is told in between.
+    pub(super) fn write_interim(&self, out: &mut Vec<u8>) {
+        self.begin(out);
+        out.extend_from_slice(b"\r\n");
+    }
+
+    /// Writes the head that a client of HTTP/1.1 gets; `ending` says that the connection ends behind it.
+    pub(super) fn write(&self, ending: bool, out: &mut Vec<u8>) {
+        self.begin(out);
         if let Some(length) = self.length() {
             out.extend_from_slice(b"content-length: ");
             write_number(out, length);

@@ -19,6 +19,7 @@ use super::{
 };
 use crate::proxy::{
     connection::Peer,
+    counters::Closed,
     date,
     fast::{
         self, Answer, Asker, Broken, Buffer, Buffers, Failure, Forward, Framing, Head, Kind,
@@ -262,25 +263,45 @@ fn next_piece(
     Ok((Piece::whole(data), taken < rest.len()))
 }
 
+/// Status and fields, but those that end here and those of the length; `None` where HTTP/2 has no way to say them.
+fn begin(parsed: &Parsed<'_>) -> Option<Response<()>> {
+    let mut headers = HeaderMap::with_capacity(FIELDS);
+    for field in parsed.passed_on() {
+        let name = HeaderName::from_bytes(field.name.as_bytes()).ok()?;
+        headers.append(name, HeaderValue::from_bytes(field.value).ok()?);
+    }
+    let mut head = Response::new(());
+    *head.status_mut() = StatusCode::from_u16(parsed.status).ok()?;
+    *head.headers_mut() = headers;
+    Some(head)
+}
+
 impl Asker for Exchange {
     type Head = Response<()>;
 
     fn make_head(&mut self, parsed: &Parsed<'_>) -> Option<Response<()>> {
-        let mut headers = HeaderMap::with_capacity(FIELDS);
-        for field in parsed.passed_on() {
-            let name = HeaderName::from_bytes(field.name.as_bytes()).ok()?;
-            headers.append(name, HeaderValue::from_bytes(field.value).ok()?);
-        }
+        let mut head = begin(parsed)?;
+        let headers = head.headers_mut();
         if let Some(length) = parsed.length() {
             headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
         }
         if !parsed.has_date() {
             headers.insert(header::DATE, date::value());
         }
-        let mut head = Response::new(());
-        *head.status_mut() = StatusCode::from_u16(parsed.status).ok()?;
-        *head.headers_mut() = headers;
         Some(head)
+    }
+
+    /// It is queued at once.
+    type Interim = ();
+
+    fn make_interim(&mut self, parsed: &Parsed<'_>) {
+        if let Some(head) = begin(parsed) {
+            self.reply.interim(head);
+        }
+    }
+
+    async fn pass_interim(&mut self, (): ()) -> Result<(), Closed> {
+        Ok(())
     }
 
     fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {

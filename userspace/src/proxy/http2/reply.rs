@@ -35,6 +35,13 @@ impl Reply {
         self.0.poll_reset(cx).map(drop)
     }
 
+    /// Says something in between (1xx); whoever is gone hears nothing.
+    pub(super) fn interim(&mut self, head: Response<()>) {
+        if let Err(error) = self.0.send_informational(head) {
+            tracing::debug!(%error, "no interim response on a stream");
+        }
+    }
+
     /// Sends a head; `last` says that no body follows.
     pub(super) fn head(&mut self, head: Response<()>, last: bool) -> Result<Flow, Gone> {
         self.0.send_response(head, last).map(Flow).map_err(|error| {
