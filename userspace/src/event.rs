@@ -17,7 +17,7 @@ pub enum Tier {
 }
 
 /// What was done.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Outcome {
     /// The request was blocked.
     Blocked,
@@ -25,7 +25,7 @@ pub enum Outcome {
     Alerted,
 }
 
-/// One listed token, seen in one request.
+/// One listed token, seen in one request, or in several alike.
 #[derive(Clone, Debug)]
 pub struct TokenSeen {
     /// When the tier saw it.
@@ -42,6 +42,9 @@ pub struct TokenSeen {
     pub token: ShortTokenId,
     /// What was done.
     pub outcome: Outcome,
+    /// How many requests that is: more than one where several alike came within a second. The time is then that of the
+    /// first of them.
+    pub requests: u64,
 }
 
 /// Takes events; cheap to clone, never blocks the data path.

@@ -83,6 +83,7 @@ pub fn token_seen(event: &TokenSeen) {
         location = %event.location,
         token = %event.token,
         action = %event.outcome,
+        requests = event.requests,
         "{message}"
     );
 }

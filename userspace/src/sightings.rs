@@ -20,7 +20,7 @@ use self::{counts::Counts, store::Store, table::Table};
 use crate::{counters::Counted, denylist::ShortTokenId, event::TokenSeen};
 
 /// Bulks of events, and questions, that wait to be taken in.
-const WAITING: usize = 64;
+const WAITING: usize = 1024;
 /// What was seen is on disk this long after.
 const LAZY: Duration = Duration::from_secs(5);
 /// Longest wait for what was seen to be on disk at the end.
@@ -73,9 +73,9 @@ impl Sightings {
 
     /// Takes events in; those for which there is no room are lost.
     pub fn take(&self, events: Vec<TokenSeen>) {
-        let count = events.len() as u64;
+        let requests = events.iter().map(|event| event.requests).sum();
         if self.to.try_send(Message::Seen(events)).is_err() {
-            self.counts.lose(count);
+            self.counts.lose(requests);
         }
     }
 
@@ -118,7 +118,7 @@ impl Actor {
                     Some(Message::Seen(events)) => {
                         for event in &events {
                             let forgotten = self.table.see(event);
-                            self.counts.see(forgotten);
+                            self.counts.see(event.requests, forgotten);
                         }
                     }
                     Some(Message::Asked(tokens, reply)) => {

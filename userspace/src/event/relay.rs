@@ -2,7 +2,8 @@
 //!
 //! A refused request pays for putting its event into a queue and for nothing else. The first event after a quiet time
 //! wakes the thread; while more come it looks every [`NAP`] by itself, so that a flood of them wakes nobody, and hands
-//! them on in bulk.
+//! them on in bulk. Where many wait it stops for [`BREATH`] between two bulks: what it takes for one is the longest
+//! that a worker on the same core waits for it.
 
 use std::{
     io,
@@ -21,9 +22,11 @@ use crate::counters::Counted;
 /// Events that wait at most; beyond them events are lost, and counted, so that no request ever waits.
 const WAITING: usize = 64 * 1024;
 /// Events that are handed on at a time at most.
-const BULK: usize = 1024;
+const BULK: usize = 64;
 /// How often is looked for more while events come.
 const NAP: Duration = Duration::from_millis(2);
+/// Rest between two bulks while more wait.
+const BREATH: Duration = Duration::from_micros(20);
 /// Longest wait at the end for what was reported to be taken.
 const PATIENCE: Duration = Duration::from_secs(1);
 
@@ -65,10 +68,11 @@ impl Relay {
     pub fn sink(&self) -> EventSink {
         let (to, counts) = (self.to.clone(), Arc::clone(&self.counts));
         EventSink::new(move |event| {
+            let requests = event.requests;
             let before = counts.waiting.fetch_add(1, Ordering::Relaxed);
             if before >= WAITING || to.send(Message::Seen(event)).is_err() {
                 counts.waiting.fetch_sub(1, Ordering::Relaxed);
-                counts.lost.fetch_add(1, Ordering::Relaxed);
+                counts.lost.fetch_add(requests, Ordering::Relaxed);
             }
         })
     }
@@ -103,8 +107,8 @@ fn work(from: &Receiver<Message>, counts: &Counts, mut take: impl FnMut(Vec<Toke
             if let Some(flushed) = flushed {
                 // Who asked may have lost patience.
                 let _heard = flushed.send(());
-            } else if !is_full {
-                thread::sleep(NAP);
+            } else {
+                thread::sleep(if is_full { BREATH } else { NAP });
             }
             next = from.try_recv().ok();
         }
@@ -150,6 +154,7 @@ mod tests {
             location: Arc::from("header authorization"),
             token: ShortTokenId([0, 0, a, b, c, d]),
             outcome: Outcome::Blocked,
+            requests: 1,
         }
     }
 

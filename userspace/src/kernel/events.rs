@@ -105,6 +105,7 @@ fn seen(event: &Event, locations: &[Arc<str>]) -> TokenSeen {
         } else {
             Outcome::Blocked
         },
+        requests: 1,
     }
 }
 

@@ -17,6 +17,7 @@ use super::{
     counters::{Closed, Counter, Counters},
     error::ProxyError,
     fast::Buffers,
+    hits::Hits,
     inspect::Inspector,
     settings::ProxySettings,
     tls::ServerTls,
@@ -52,6 +53,8 @@ pub(super) struct Worker {
     pub(super) settings: Arc<ProxySettings>,
     pub(super) tls: Option<Arc<ServerTls>>,
     pub(super) inspector: Inspector,
+    /// The same under all settings.
+    pub(super) hits: Rc<Hits>,
     pub(super) admission: Arc<Admission>,
     pub(super) counters: Arc<Counters>,
     pub(super) routes: Routes,
@@ -85,7 +88,7 @@ impl Seat {
 }
 
 impl Worker {
-    fn new(live: &Live, lasting: &Lasting) -> Self {
+    fn new(live: &Live, lasting: &Lasting, hits: &Rc<Hits>) -> Self {
         let settings = &live.settings;
         Self {
             default_host: HeaderValue::from_str(&settings.upstream.authority())
@@ -94,6 +97,7 @@ impl Worker {
             settings: Arc::clone(settings),
             tls: live.tls.clone(),
             inspector: live.inspector.clone(),
+            hits: Rc::clone(hits),
             buffers: Buffers::default(),
             admission: Arc::clone(&lasting.admission),
             counters: Arc::clone(&lasting.counters),
@@ -128,9 +132,15 @@ pub(super) fn run(seed: WorkerSeed) -> Result<(), ProxyError> {
         } = seed;
         let listener = TcpListener::from_std(listener).map_err(ProxyError::Worker)?;
         let first = Arc::clone(&lasting.live.borrow_and_update());
-        let seat = Rc::new(Seat(RefCell::new(Rc::new(Worker::new(&first, &lasting)))));
+        let hits = Rc::new(Hits::new(first.inspector.events.clone()));
+        let worker = Rc::new(Worker::new(&first, &lasting, &hits));
+        let seat = Rc::new(Seat(RefCell::new(worker)));
+        let watched = Rc::clone(&hits);
+        let watching = tokio::task::spawn_local(async move { watched.watch().await });
         let connections = accept(&seat, &lasting, listener).await;
         drain_connections(&seat.worker(), connections).await;
+        watching.abort();
+        hits.settle();
         Ok(())
     })
 }
@@ -154,7 +164,8 @@ async fn accept(seat: &Rc<Seat>, lasting: &Lasting, listener: TcpListener) -> Jo
             Some(_) = connections.join_next() => {}
             Ok(()) = live.changed() => {
                 let next = Arc::clone(&live.borrow_and_update());
-                seat.succeed(Worker::new(&next, lasting));
+                let hits = Rc::clone(&seat.worker().hits);
+                seat.succeed(Worker::new(&next, lasting, &hits));
                 // The ones before end with this.
                 sweepers = seat.worker().sweepers();
             }

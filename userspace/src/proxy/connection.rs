@@ -30,7 +30,7 @@ use super::{
     forward,
     hop::Provenance,
     http2,
-    inspect::{Ends, Form, Verdict},
+    inspect::{Ends, Form, Scene, Verdict},
     preamble,
     refuse::{self, Reason},
     stalls::Stalls,
@@ -131,24 +131,24 @@ impl Peer {
         (limit > 0 && kinds.any(is_form)).then(|| self.worker.inspector.form(limit))
     }
 
+    fn scene(&self) -> Scene<'_> {
+        Scene {
+            counters: &self.worker.counters,
+            hits: &self.worker.hits,
+            ends: self.client.ends,
+        }
+    }
+
     /// Judges the next bytes of a form.
     pub(super) fn inspect_form(&self, form: &mut Form, bytes: &[u8], last: bool) -> Verdict {
-        let Worker {
-            inspector,
-            counters,
-            ..
-        } = &*self.worker;
-        inspector.form_bytes(counters, self.client.ends, form, bytes, last)
+        let inspector = &self.worker.inspector;
+        inspector.form_bytes(self.scene(), form, bytes, last)
     }
 
     /// Judges fields that came after a body.
     pub(super) fn inspect_trailers(&self, trailers: &HeaderMap) -> Verdict {
-        let Worker {
-            inspector,
-            counters,
-            ..
-        } = &*self.worker;
-        inspector.trailers(counters, self.client.ends, trailers)
+        let inspector = &self.worker.inspector;
+        inspector.trailers(self.scene(), trailers)
     }
 
     /// Judges the head of a request that was read without making a map of its fields.
@@ -157,12 +157,8 @@ impl Peer {
         query: Option<&str>,
         fields: impl Iterator<Item = (&'f str, &'f [u8])>,
     ) -> Verdict {
-        let Worker {
-            inspector,
-            counters,
-            ..
-        } = &*self.worker;
-        inspector.plain(counters, self.client.ends, query, fields)
+        let inspector = &self.worker.inspector;
+        inspector.plain(self.scene(), query, fields)
     }
 
     /// Judges the head of a request.
@@ -172,14 +168,13 @@ impl Peer {
     pub(super) fn judge(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), Reason> {
         let Worker {
             inspector,
-            counters,
             settings,
             ..
         } = &*self.worker;
         if headers.len() > settings.limits.header_fields {
             return Err(Reason::HeaderFields);
         }
-        match inspector.head(counters, self.client.ends, uri, headers) {
+        match inspector.head(self.scene(), uri, headers) {
             Verdict::Pass => Ok(()),
             Verdict::Block => Err(Reason::ListedToken),
         }

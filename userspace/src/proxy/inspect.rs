@@ -7,7 +7,10 @@ use http::{HeaderMap, Uri, header::SEC_WEBSOCKET_PROTOCOL};
 use tokenblock_ebpf::{inspect, location::LocationId, rules::Rules, scan::Scan, sha256};
 use zeroize::{Zeroize as _, Zeroizing};
 
-use super::counters::{Counter, Counters};
+use super::{
+    counters::{Counter, Counters},
+    hits::{Hits, Kind},
+};
 use crate::{
     denylist::{Action, ClaimSet, HashedSet, Listed, SetReader, ShortTokenId, TokenDigest},
     event::{EventSink, Outcome, Tier, TokenSeen},
@@ -23,6 +26,14 @@ pub(super) struct Ends {
     pub(super) source: SocketAddr,
     /// The address that it connected to.
     pub(super) destination: SocketAddr,
+}
+
+/// Where a request was read: what counts it, and whose it is.
+#[derive(Clone, Copy)]
+pub(super) struct Scene<'a> {
+    pub(super) counters: &'a Counters,
+    pub(super) hits: &'a Hits,
+    pub(super) ends: Ends,
 }
 
 /// Browsers can't set `Authorization` on a WebSocket, so Kubernetes takes the token as a protocol's name.
@@ -72,14 +83,8 @@ pub(super) struct Inspector {
 
 impl Inspector {
     /// Judges the head of a request: every field and the query of its target.
-    pub(super) fn head(
-        &self,
-        counters: &Counters,
-        ends: Ends,
-        uri: &Uri,
-        headers: &HeaderMap,
-    ) -> Verdict {
-        let mut judge = Judge::new(self, counters, ends);
+    pub(super) fn head(&self, scene: Scene<'_>, uri: &Uri, headers: &HeaderMap) -> Verdict {
+        let mut judge = Judge::new(self, scene);
         if let Some(query) = uri.query()
             && judge.query(query.as_bytes()) == Verdict::Block
         {
@@ -91,12 +96,11 @@ impl Inspector {
     /// Judges the head of a request that was read without making a map of its fields.
     pub(super) fn plain<'f>(
         &self,
-        counters: &Counters,
-        ends: Ends,
+        scene: Scene<'_>,
         query: Option<&str>,
         fields: impl Iterator<Item = (&'f str, &'f [u8])>,
     ) -> Verdict {
-        let mut judge = Judge::new(self, counters, ends);
+        let mut judge = Judge::new(self, scene);
         if let Some(query) = query
             && judge.query(query.as_bytes()) == Verdict::Block
         {
@@ -122,8 +126,7 @@ impl Inspector {
     /// Judges the next bytes of a form; `last` says that no more come. What lies beyond the limit passes.
     pub(super) fn form_bytes(
         &self,
-        counters: &Counters,
-        ends: Ends,
+        scene: Scene<'_>,
         form: &mut Form,
         bytes: &[u8],
         last: bool,
@@ -132,10 +135,10 @@ impl Inspector {
         form.left -= within as u64;
         if within < bytes.len() && !form.cut {
             form.cut = true;
-            counters.add(Counter::FormsCut);
+            scene.counters.add(Counter::FormsCut);
         }
         let bytes = bytes.get(..within).unwrap_or_default();
-        let mut judge = Judge::new(self, counters, ends);
+        let mut judge = Judge::new(self, scene);
         let ends = last && !form.cut;
         let rules = &self.rules;
         let mut listed = |location, digest: &TokenDigest| judge.candidate(location, digest);
@@ -157,13 +160,8 @@ impl Inspector {
     }
 
     /// Judges fields that came after the body (RFC 9110 section 6.5).
-    pub(super) fn trailers(
-        &self,
-        counters: &Counters,
-        ends: Ends,
-        trailers: &HeaderMap,
-    ) -> Verdict {
-        Judge::new(self, counters, ends).map(trailers)
+    pub(super) fn trailers(&self, scene: Scene<'_>, trailers: &HeaderMap) -> Verdict {
+        Judge::new(self, scene).map(trailers)
     }
 }
 
@@ -189,8 +187,7 @@ fn with_plain_spaces(value: &[u8]) -> Vec<u8> {
 /// One request being judged.
 struct Judge<'a> {
     inspector: &'a Inspector,
-    counters: &'a Counters,
-    ends: Ends,
+    scene: Scene<'a>,
     /// What is known by its SHA-256 alone; `None` where that is nothing.
     hashed: Option<Arc<HashedSet>>,
     /// What names claims of JWTs; `None` where that is nothing.
@@ -209,11 +206,10 @@ impl Drop for Judge<'_> {
 }
 
 impl<'a> Judge<'a> {
-    fn new(inspector: &'a Inspector, counters: &'a Counters, ends: Ends) -> Self {
+    fn new(inspector: &'a Inspector, scene: Scene<'a>) -> Self {
         Self {
             inspector,
-            counters,
-            ends,
+            scene,
             hashed: inspector.denylist.hashed(),
             claims: inspector.denylist.claims(),
             alerted: Vec::new(),
@@ -315,7 +311,7 @@ impl<'a> Judge<'a> {
         while let Some(part) = parts.next() {
             let long = open.len() + part.len() > LONGEST_PARAMETER;
             if long && open.len() <= LONGEST_PARAMETER {
-                self.counters.add(Counter::FormsCut);
+                self.scene.counters.add(Counter::FormsCut);
             }
             // One byte too many says that the rest of it is passed over.
             let room = (LONGEST_PARAMETER + 1).saturating_sub(open.len());
@@ -351,26 +347,40 @@ impl<'a> Judge<'a> {
     fn found(&mut self, location: LocationId, listed: Listed) -> bool {
         let blocks = listed.action == Action::Block && !self.inspector.monitor;
         if blocks {
-            self.counters.add(Counter::Blocked);
+            self.scene.counters.add(Counter::Blocked);
             self.report(location, listed, Outcome::Blocked);
         } else if !self.alerted.contains(&listed.token) {
             self.alerted.push(listed.token);
-            self.counters.add(Counter::Alerted);
+            self.scene.counters.add(Counter::Alerted);
             self.report(location, listed, Outcome::Alerted);
         }
         blocks
     }
 
     fn report(&self, location: LocationId, listed: Listed, outcome: Outcome) {
-        let location = self.inspector.locations.get(usize::from(location));
-        self.inspector.events.report(TokenSeen {
-            time: SystemTime::now(),
-            tier: Tier::Proxy,
-            source: self.ends.source,
-            destination: self.ends.destination,
-            location: location.map_or_else(|| Arc::from("unknown"), Arc::clone),
-            token: listed.token,
+        let Ends {
+            source,
+            destination,
+        } = self.scene.ends;
+        let token = listed.token;
+        let kind = Kind {
+            source,
+            token,
+            location,
             outcome,
+        };
+        self.scene.hits.take(kind, || {
+            let name = self.inspector.locations.get(usize::from(location));
+            TokenSeen {
+                time: SystemTime::now(),
+                tier: Tier::Proxy,
+                source,
+                destination,
+                location: name.map_or_else(|| Arc::from("unknown"), Arc::clone),
+                token,
+                outcome,
+                requests: 1,
+            }
         });
     }
 }

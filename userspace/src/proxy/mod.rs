@@ -15,6 +15,7 @@ mod error;
 mod fast;
 mod flood;
 mod forward;
+mod hits;
 mod hop;
 mod http2;
 mod inspect;

@@ -15,15 +15,15 @@ pub(super) struct Counts {
 }
 
 impl Counts {
-    /// An event was taken in, for which so many tokens were forgotten.
-    pub(super) fn see(&self, forgotten: u64) {
-        self.seen.fetch_add(1, Ordering::Relaxed);
+    /// So many requests were taken in, for which so many tokens were forgotten.
+    pub(super) fn see(&self, requests: u64, forgotten: u64) {
+        self.seen.fetch_add(requests, Ordering::Relaxed);
         self.forgotten.fetch_add(forgotten, Ordering::Relaxed);
     }
 
-    /// There was no room for so many events.
-    pub(super) fn lose(&self, events: u64) {
-        self.lost.fetch_add(events, Ordering::Relaxed);
+    /// There was no room for so many requests.
+    pub(super) fn lose(&self, requests: u64) {
+        self.lost.fetch_add(requests, Ordering::Relaxed);
     }
 
     /// The disk took what had changed.

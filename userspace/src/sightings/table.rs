@@ -108,8 +108,10 @@ impl Table {
 
 impl Sighting {
     fn see(&mut self, event: &TokenSeen) {
-        self.hits += 1;
-        self.blocked += u64::from(event.outcome == Outcome::Blocked);
+        self.hits += event.requests;
+        if event.outcome == Outcome::Blocked {
+            self.blocked += event.requests;
+        }
         self.last = self.last.max(event.time);
         let source = event.source.ip();
         self.sources.retain(|(known, _)| *known != source);
@@ -135,6 +137,7 @@ mod tests {
             location: Arc::from("header authorization"),
             token: ShortTokenId([a, b, c, d, 0, 0]),
             outcome,
+            requests: 1,
         }
     }
 

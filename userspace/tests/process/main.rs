@@ -216,10 +216,51 @@ fn a_blocked_request_is_one_structured_line() {
     ] {
         assert_eq!(line[name], value, "{name} of {line}");
     }
+    assert_eq!(line["requests"], 1);
     assert!(line["time"].as_str().unwrap().ends_with('Z'), "{line}");
     running.signal(Signal::USR1);
     let counters = running.line("");
     assert_eq!(counters["message"], "counters", "a second line: {counters}");
+}
+
+#[test]
+fn requests_that_repeat_are_one_line_that_says_how_many() {
+    let bench = Bench::new();
+    let mut running = Running::start(bench.proxy(&["--header=Authorization"]));
+    let address = running.line("in force")["proxy"].clone();
+    let mut client = TcpStream::connect(address.as_str().unwrap()).unwrap();
+    client.set_read_timeout(Some(PATIENCE)).unwrap();
+    let all = 50;
+    let request = format!("GET / HTTP/1.1\r\nHost: a\r\nAuthorization: {TOKEN}\r\n\r\n");
+    client
+        .write_all(request.repeat(all - 1).as_bytes())
+        .unwrap();
+    let last = request.replace("Host", "Connection: close\r\nHost");
+    client.write_all(last.as_bytes()).unwrap();
+    let mut answers = String::new();
+    client.read_to_string(&mut answers).unwrap();
+    assert_eq!(answers.matches("HTTP/1.1 403").count(), all);
+
+    // What is still being counted when it ends is not lost.
+    running.signal(Signal::TERM);
+    let (code, _) = running.exit_code();
+    assert_eq!(code, 0);
+    let first = running.line("compromised token blocked");
+    assert_eq!(first["requests"], 1);
+    let mut lines = 1;
+    let mut requests = 1;
+    while requests < all as u64 {
+        let line = running.line("compromised token blocked");
+        assert_eq!(line["source"], first["source"]);
+        requests += line["requests"].as_u64().unwrap();
+        lines += 1;
+    }
+    assert_eq!(requests, all as u64);
+    assert!(lines < 10, "{lines}");
+    let counters = running.line("counters")["counters"].clone();
+    let counters: Value = serde_json::from_str(counters.as_str().unwrap()).unwrap();
+    assert_eq!(counters["proxy"]["proxy_blocked_total"], all);
+    assert_eq!(counters["sightings"]["sightings_seen_total"], all);
 }
 
 #[test]
