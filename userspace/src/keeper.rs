@@ -350,7 +350,7 @@ impl<K: Tier + 'static> Keeper<K> {
         // An error is told where it happens, and what is owed then is owed again.
         let _told = self.settle(changed);
         if hashed > 0 || self.hashed_owed {
-            let _told = self.settle_hashed();
+            let _told = self.settle_hashed(None);
         }
         match self.denylist.expire(now) {
             Ok(of_files) if of_files + of_additions == 0 => {}
@@ -387,7 +387,7 @@ impl<K: Tier + 'static> Keeper<K> {
             let in_force = self.additions.memory.without(self.denylist.records());
             let kept = in_force.filter(|record| !self.owed.contains(&record.digest));
             gathered.records.tokens.extend(kept);
-            gathered.records.hashed.extend(self.hashed.records());
+            gathered.records.hashed.extend(self.hashed.iter());
             gathered.records.claims.append(&mut self.claims);
         }
         self.claims = mem::take(&mut gathered.records.claims);

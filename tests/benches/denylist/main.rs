@@ -37,6 +37,7 @@ const LIMITS: &[(&str, f64)] = &[
     ("import_1m_s", 2.0),
     ("start_1m_s", 1.0),
     ("add_one_at_1m_ms", 1.0),
+    ("add_one_hash_at_1m_ms", 1.0),
     ("bytes_per_entry_both", 130.0),
     ("bytes_per_entry_proxy", 40.0),
     ("load_10m_s", 20.0),

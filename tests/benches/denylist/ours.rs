@@ -56,10 +56,7 @@ pub(crate) fn measure(bench: &Bench, large: bool) -> Result<()> {
     figure("bytes_per_entry_both", proxy + kernel, "B");
 
     // One more.
-    let mut added: Vec<f64> = (0..ADDITIONS)
-        .map(|n| ours.add(MILLION + n))
-        .collect::<Result<_>>()?;
-    added.sort_unstable_by(f64::total_cmp);
+    let added = ours.add_some(str::to_owned)?;
     figure("add_one_at_1m_ms", added[ADDITIONS / 2], "ms");
     figure("add_one_at_1m_p98_ms", added[ADDITIONS * 98 / 100], "ms");
     drop(product);
@@ -76,6 +73,16 @@ pub(crate) fn measure(bench: &Bench, large: bool) -> Result<()> {
     fs::rename(&next, &list)?;
     ours.until_refused(&tokens::jwt(MILLION - 1))?;
     figure("load_1m_jwt_s", began.elapsed().as_secs_f64(), "s");
+    drop(product);
+
+    // One more hash beside as many hashes.
+    fs::remove_dir_all(bench.folder.path().join("state"))?;
+    tokens::write(&list, MILLION, |n| tokens::hash(&tokens::opaque(n)))?;
+    let product = ours.start(&["--denylist", &list.to_string_lossy()])?;
+    ours.until_refused(&tokens::opaque(MILLION - 1))?;
+    let added = ours.add_some(tokens::hash)?;
+    figure("add_one_hash_at_1m_ms", added[ADDITIONS / 2], "ms");
+
     drop(product);
 
     // By the API, all of them new.
@@ -217,10 +224,18 @@ impl Ours<'_> {
         answer.ok()?.status()
     }
 
+    /// Adds tokens one by one, each `listed` so; milliseconds until each answer, the least first.
+    fn add_some(&self, listed: fn(&str) -> String) -> Result<Vec<f64>> {
+        let added = (0..ADDITIONS).map(|n| self.add(&tokens::opaque(MILLION + n), listed));
+        let mut added: Vec<f64> = added.collect::<Result<_>>()?;
+        added.sort_unstable_by(f64::total_cmp);
+        Ok(added)
+    }
+
     /// Adds a token; milliseconds until the answer, after which both tiers refuse it.
-    fn add(&self, n: usize) -> Result<f64> {
-        let token = tokens::opaque(n);
-        let body = format!(r#"{{"entries":[{{"token":"{token}"}}]}}"#);
+    fn add(&self, token: &str, listed: fn(&str) -> String) -> Result<f64> {
+        let listed = listed(token);
+        let body = format!(r#"{{"entries":[{{"token":"{listed}"}}]}}"#);
         let request = format!(
             "POST /v1/entries HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
              Content-Length: {}\r\nConnection: close\r\n\r\n{body}",
@@ -235,7 +250,7 @@ impl Ours<'_> {
         let took = began.elapsed().as_secs_f64() * 1e3;
         ensure!(answer.starts_with("HTTP/1.1 200"), "{answer}");
         ensure!(
-            self.refuses(&token),
+            self.refuses(token),
             "an addition was answered and is not in force"
         );
         Ok(took)

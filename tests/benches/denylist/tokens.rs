@@ -13,8 +13,16 @@ use sha2::{Digest as _, Sha256};
 
 /// An opaque token of 40 bytes.
 pub(crate) fn opaque(n: usize) -> String {
-    let hash = Sha256::digest(n.to_le_bytes());
-    hash.iter().take(20).fold(String::new(), |mut text, byte| {
+    hex(&Sha256::digest(n.to_le_bytes())[..20])
+}
+
+/// What stands in the place of a token of which the SHA-256 alone is known.
+pub(crate) fn hash(token: &str) -> String {
+    format!("sha256:{}", hex(&Sha256::digest(token)))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
         // Writing into a text does not fail.
         let _written = write!(text, "{byte:02x}");
         text

@@ -9,7 +9,9 @@ use rayon::slice::ParallelSliceMut as _;
 use tokenblock_ebpf::digest::Domain;
 pub use tokenblock_ebpf::sha256::digest::TokenDigest as Sha256Digest;
 
-use super::{Action, Changed, Expires, Fingerprint, Identity, Listed, Record, TokenId};
+use super::{
+    Action, Changed, Expires, Fingerprint, Identity, Listed, Record, TokenId, overlay::Overlay,
+};
 
 /// One entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,11 +26,17 @@ pub struct HashedRecord {
     pub expires: Expires,
 }
 
+/// What sets one record apart from the others: its id, and as what that was read.
+type Key = (TokenId, u8);
+
 /// Many of them, in the order of their ids; a clone shares them.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct HashedSet {
-    records: Arc<Vec<HashedRecord>>,
-    /// When the first of them leaves by itself.
+    base: Arc<Vec<HashedRecord>>,
+    /// Single changes since, so that one costs no more in a long set.
+    overlay: Overlay<Key, HashedRecord>,
+    len: usize,
+    /// Not after the first of them leaves by itself.
     soonest: Expires,
 }
 
@@ -44,14 +52,37 @@ pub struct HashedChange {
 }
 
 impl HashedChange {
-    fn lets_go(&mut self, of_id: &[HashedRecord]) {
-        self.removed.extend(entries(of_id).map(|entry| entry.0));
-        self.ids.removed += 1;
+    /// Takes in how the records of one id become others.
+    fn of_id(&mut self, old: &[HashedRecord], new: &[HashedRecord]) {
+        let [before, after] = [old, new].map(|records| entries(records).collect::<Vec<_>>());
+        if new.is_empty() {
+            self.ids.removed += usize::from(!old.is_empty());
+        } else {
+            self.ids.added += usize::from(before != after);
+        }
+        let is_left = |digest: &Sha256Digest| after.iter().any(|entry| entry.0 == *digest);
+        let gone = before.iter().map(|entry| entry.0);
+        self.removed.extend(gone.filter(|digest| !is_left(digest)));
+        let came = after.iter().filter(|entry| !before.contains(entry));
+        self.added.extend(came);
     }
 }
 
+/// Records in the order of their ids, those of each.
+fn by_id(records: &[HashedRecord]) -> impl Iterator<Item = &[HashedRecord]> {
+    records.chunk_by(|one, next| one.id == next.id)
+}
+
+impl PartialEq for HashedSet {
+    fn eq(&self, other: &Self) -> bool {
+        self.iter().eq(other.iter())
+    }
+}
+
+impl Eq for HashedSet {}
+
 impl HashedRecord {
-    fn key(&self) -> (TokenId, u8) {
+    fn key(&self) -> Key {
         key(&self.id, self.domain)
     }
 
@@ -60,7 +91,7 @@ impl HashedRecord {
     }
 }
 
-fn key(id: &TokenId, domain: Option<Domain>) -> (TokenId, u8) {
+fn key(id: &TokenId, domain: Option<Domain>) -> Key {
     let domain = match domain {
         None => 0,
         Some(Domain::Exact) => 1,
@@ -74,14 +105,15 @@ fn entries(of_id: &[HashedRecord]) -> impl Iterator<Item = (Sha256Digest, Listed
     [Domain::Exact, Domain::Jws]
         .into_iter()
         .filter_map(move |domain| {
-            let listed = listed(of_id.iter().filter(|record| record.covers(domain)))?;
+            let of_domain = of_id.iter().filter(|record| record.covers(domain));
+            let listed = listed(of_domain.copied())?;
             let id = of_id.first()?.id;
             Some((Sha256Digest::new(id.0, domain), listed))
         })
 }
 
 /// What records of one id say together; block comes before alert.
-fn listed<'a>(records: impl Iterator<Item = &'a HashedRecord>) -> Option<Listed> {
+fn listed(records: impl Iterator<Item = HashedRecord>) -> Option<Listed> {
     let first = records.min_by_key(|record| record.action as u8)?;
     Some(Listed {
         token: first.id.short(),
@@ -102,7 +134,9 @@ impl HashedSet {
         records.shrink_to_fit();
         let soonest = records.iter().map(|record| record.expires).min();
         Self {
-            records: Arc::new(records),
+            len: records.len(),
+            base: Arc::new(records),
+            overlay: Overlay::default(),
             soonest: soonest.unwrap_or(Expires::NEVER),
         }
     }
@@ -136,94 +170,126 @@ impl HashedSet {
         if self.is_empty() {
             return other.left(now);
         }
-        Self::merge([self.records(), other.records()].concat(), now)
+        Self::merge(self.iter().chain(other.iter()).collect(), now)
     }
 
     /// The set with these in it, each in place of the one under its key, the last of those that are given twice.
     #[must_use]
     pub fn with(&self, new: impl Iterator<Item = HashedRecord>) -> Self {
-        let mut new: Vec<_> = new.collect();
-        new.reverse();
-        new.extend_from_slice(&self.records);
-        // Stable, so that what comes last comes before what is there.
-        new.par_sort_by_key(HashedRecord::key);
-        new.dedup_by_key(|record| record.key());
-        Self::new(new)
+        self.changed(new.map(|record| (record.key(), Some(record))).collect())
     }
 
     /// The set without those of these ids, read so.
     #[must_use]
     pub fn without(&self, gone: impl Iterator<Item = (TokenId, Option<Domain>)>) -> Self {
-        let gone: BTreeSet<_> = gone.map(|(id, domain)| key(&id, domain)).collect();
-        let left = self.records.iter().copied();
-        Self::new(
-            left.filter(|record| !gone.contains(&record.key()))
-                .collect(),
-        )
+        self.changed(gone.map(|(id, domain)| (key(&id, domain), None)).collect())
+    }
+
+    /// The set with these `records` of some `ids` in place of all that it holds of them, and what that changes in a tier; without
+    /// a look at the rest.
+    #[must_use]
+    pub fn replaced(
+        &self,
+        ids: &BTreeSet<TokenId>,
+        records: &[HashedRecord],
+    ) -> (Self, HashedChange) {
+        let old = ids.iter().flat_map(|id| self.of_id(id));
+        let gone = old.map(|record| (record.key(), None));
+        let new = records.iter().map(|record| (record.key(), Some(*record)));
+        let next = self.changed(gone.chain(new).collect());
+        let mut change = HashedChange::default();
+        for id in ids {
+            let [before, after] = [self, &next].map(|set| set.of_id(id).collect::<Vec<_>>());
+            change.of_id(&before, &after);
+        }
+        (next, change)
+    }
+
+    fn changed(&self, changes: Vec<(Key, Option<HashedRecord>)>) -> Self {
+        let changes = Overlay::of(changes);
+        let Some(overlay) = self.overlay.with(&changes) else {
+            let all = changes.over(self.iter().map(|record| (record.key(), record)));
+            return Self::new(all.map(|(_, record)| record).collect());
+        };
+        let (mut len, mut soonest) = (self.len, self.soonest);
+        for (key, record) in changes.iter() {
+            len -= usize::from(self.at(key).is_some());
+            if let Some(record) = record {
+                len += 1;
+                soonest = soonest.min(record.expires);
+            }
+        }
+        Self {
+            base: Arc::clone(&self.base),
+            overlay,
+            len,
+            soonest,
+        }
+    }
+
+    /// The same set, quick to change again.
+    #[must_use]
+    pub fn tidied(&self) -> Option<Self> {
+        self.overlay
+            .is_long()
+            .then(|| Self::new(self.iter().collect()))
+    }
+
+    /// All of it, ascending.
+    fn flat(&self) -> Arc<Vec<HashedRecord>> {
+        if self.overlay.is_empty() {
+            Arc::clone(&self.base)
+        } else {
+            Arc::new(self.iter().collect())
+        }
     }
 
     /// The entries.
-    #[must_use]
-    pub fn records(&self) -> &[HashedRecord] {
-        &self.records
+    pub fn iter(&self) -> impl Iterator<Item = HashedRecord> {
+        let base = self.base.iter().map(|record| (record.key(), *record));
+        self.overlay.over(base).map(|(_, record)| record)
     }
 
     /// How many there are.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.records.len()
+        self.len
     }
 
     /// Whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.records.is_empty()
+        self.len == 0
     }
 
     /// What a tier is to hold.
     #[must_use]
     pub fn entries(&self) -> Vec<(Sha256Digest, Listed)> {
-        self.by_id().flat_map(entries).collect()
-    }
-
-    fn by_id(&self) -> impl Iterator<Item = &[HashedRecord]> {
-        self.records.chunk_by(|one, next| one.id == next.id)
+        by_id(&self.flat()).flat_map(entries).collect()
     }
 
     /// What makes a tier that holds this set hold the `next`.
     #[must_use]
     pub fn change(&self, next: &Self) -> HashedChange {
         let mut change = HashedChange::default();
-        if Arc::ptr_eq(&self.records, &next.records) {
+        let id = |records: &[HashedRecord]| records.first().map(|record| record.id);
+        let [old, new] = [self, next].map(Self::flat);
+        if Arc::ptr_eq(&old, &new) {
             return change;
         }
-        let id = |records: &[HashedRecord]| records.first().map(|record| record.id);
-        let mut old = self.by_id().peekable();
-        for new in next.by_id() {
+        let mut old = by_id(&old).peekable();
+        for new in by_id(&new) {
             while let Some(gone) = old.next_if(|old| id(old) < id(new)) {
-                change.lets_go(gone);
+                change.of_id(gone, &[]);
             }
-            let Some(old) = old.next_if(|old| id(old) == id(new)) else {
-                change.added.extend(entries(new));
-                change.ids.added += 1;
-                continue;
-            };
-            let (before, after): (Vec<_>, Vec<_>) =
-                (entries(old).collect(), entries(new).collect());
-            change.ids.added += usize::from(before != after);
-            let came = after.iter().filter(|entry| !before.contains(entry));
-            change.added.extend(came);
-            let is_left = |digest: &Sha256Digest| after.iter().any(|entry| entry.0 == *digest);
-            let gone = before.iter().map(|entry| entry.0);
-            change
-                .removed
-                .extend(gone.filter(|digest| !is_left(digest)));
+            let before = old.next_if(|old| id(old) == id(new));
+            change.of_id(before.unwrap_or_default(), new);
         }
-        old.for_each(|gone| change.lets_go(gone));
+        old.for_each(|gone| change.of_id(gone, &[]));
         change
     }
 
-    /// When the next entry leaves by itself.
+    /// When the next entry leaves by itself; at times earlier.
     #[must_use]
     pub fn next_expiry(&self) -> Option<SystemTime> {
         self.soonest.time()
@@ -235,22 +301,31 @@ impl HashedSet {
         if !self.soonest.is_past(now) {
             return self.clone();
         }
-        let left = self.records.iter().copied();
-        Self::new(left.filter(|record| !record.expires.is_past(now)).collect())
+        let left = self.iter().filter(|record| !record.expires.is_past(now));
+        Self::new(left.collect())
     }
 
     /// Those of this id.
-    pub fn of_id(&self, id: &TokenId) -> impl Iterator<Item = &HashedRecord> {
-        let from = self.records.partition_point(|record| record.id < *id);
-        let records = self.records.iter().skip(from);
+    pub fn of_id(&self, id: &TokenId) -> impl Iterator<Item = HashedRecord> {
+        let readings = [None, Some(Domain::Exact), Some(Domain::Jws)];
         let id = *id;
-        records.take_while(move |record| record.id == id)
+        readings
+            .into_iter()
+            .filter_map(move |domain| self.find(&id, domain))
     }
 
     /// The one of this id that is read so.
     #[must_use]
-    pub fn find(&self, id: &TokenId, domain: Option<Domain>) -> Option<&HashedRecord> {
-        self.of_id(id).find(|record| record.domain == domain)
+    pub fn find(&self, id: &TokenId, domain: Option<Domain>) -> Option<HashedRecord> {
+        self.at(&key(id, domain))
+    }
+
+    fn at(&self, key: &Key) -> Option<HashedRecord> {
+        let in_base = || {
+            let at = self.base.binary_search_by_key(key, HashedRecord::key);
+            at.ok().and_then(|at| self.base.get(at)).copied()
+        };
+        self.overlay.get(key).unwrap_or_else(in_base)
     }
 
     /// What is listed of a token at `now`, as if it was listed itself.
@@ -278,9 +353,9 @@ impl HashedSet {
     #[must_use]
     pub fn get(&self, digest: &Sha256Digest, now: SystemTime) -> Option<Listed> {
         let id = TokenId(digest.sha256());
+        let of_id = self.of_id(&id);
         listed(
-            self.of_id(&id)
-                .filter(|record| record.covers(digest.domain()) && !record.expires.is_past(now)),
+            of_id.filter(|record| record.covers(digest.domain()) && !record.expires.is_past(now)),
         )
     }
 }
@@ -298,8 +373,8 @@ impl HashedReader {
     }
 
     /// All that is in force, if only nothing.
-    pub(super) fn set(&self) -> HashedSet {
-        HashedSet::clone(&self.0.load())
+    pub(super) fn set(&self) -> Arc<HashedSet> {
+        self.0.load_full()
     }
 
     /// Puts another set in force.
@@ -310,7 +385,12 @@ impl HashedReader {
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, UNIX_EPOCH};
+    use std::{
+        collections::BTreeMap,
+        time::{Duration, UNIX_EPOCH},
+    };
+
+    use proptest::prelude::*;
 
     use super::*;
 
@@ -339,7 +419,7 @@ mod tests {
             ],
             now,
         );
-        assert_eq!(set.records().len(), 4);
+        assert_eq!(set.len(), 4);
         let get = |id: u8, domain, now| {
             set.get(&Sha256Digest::new([id; 32], domain), now)
                 .map(|listed| listed.action)
@@ -351,5 +431,80 @@ mod tests {
         assert_eq!(get(3, Domain::Exact, now), Some(Action::Block));
         assert_eq!(get(3, Domain::Jws, now), Some(Action::Alert));
         assert_eq!(get(4, Domain::Exact, now), None);
+    }
+
+    fn domains() -> impl Strategy<Value = Option<Domain>> {
+        prop_oneof![
+            Just(None),
+            Just(Some(Domain::Exact)),
+            Just(Some(Domain::Jws))
+        ]
+    }
+
+    type Tier = BTreeMap<Sha256Digest, Listed>;
+
+    fn tier(set: &HashedSet) -> Tier {
+        set.entries().into_iter().collect()
+    }
+
+    fn apply(change: HashedChange, to: &mut Tier) {
+        to.extend(change.added);
+        to.retain(|digest, _| !change.removed.contains(digest));
+    }
+
+    proptest! {
+        /// Through single changes and whole sets; a tier that follows each holds what the set says.
+        #[test]
+        fn agrees_with_a_map(
+            steps in prop::collection::vec(
+                (any::<bool>(), prop::collection::vec((any::<u8>(), domains(), any::<bool>()), 0..400)), 1..8),
+        ) {
+            let (mut set, mut model, mut held) = (HashedSet::default(), BTreeMap::new(), Tier::new());
+            for (add, changes) in steps {
+                let next = if add {
+                    let records = changes.iter().map(|(id, domain, block)| {
+                        let action = if *block { Action::Block } else { Action::Alert };
+                        record(*id, *domain, action, Expires::NEVER)
+                    });
+                    model.extend(records.clone().map(|record| (record.key(), record)));
+                    set.with(records)
+                } else {
+                    let gone = changes.iter().map(|(id, domain, _)| (TokenId([*id; 32]), *domain));
+                    model.retain(|at, _| !gone.clone().any(|(id, domain)| key(&id, domain) == *at));
+                    set.without(gone)
+                };
+                prop_assert_eq!(next.len(), model.len());
+                prop_assert!(next.iter().eq(model.values().copied()));
+                let ids: BTreeSet<_> = changes.iter().map(|(id, ..)| TokenId([*id; 32])).collect();
+                let of_ids: Vec<_> = ids.iter().flat_map(|id| next.of_id(id)).collect();
+                let (replaced, change) = set.replaced(&ids, &of_ids);
+                prop_assert_eq!(&replaced, &next);
+                prop_assert_eq!(change.ids, set.change(&next).ids);
+                apply(change, &mut held);
+                prop_assert_eq!(&held, &tier(&next));
+                let mut again = tier(&set);
+                apply(set.change(&next), &mut again);
+                prop_assert_eq!(&again, &held);
+                set = next.tidied().unwrap_or(next);
+            }
+        }
+    }
+
+    #[test]
+    fn a_single_change_of_a_long_set_copies_none_of_it() {
+        let of = |n: u32| {
+            let mut id = [0; 32];
+            id[..4].copy_from_slice(&n.to_be_bytes());
+            HashedRecord {
+                id: TokenId(id),
+                ..record(0, None, Action::Block, Expires::NEVER)
+            }
+        };
+        let set = HashedSet::merge((0..5000).map(of).collect(), UNIX_EPOCH);
+        let (one, change) = set.replaced(&[of(7000).id].into(), &[of(7000)]);
+        let (two, _) = one.replaced(&[of(17).id].into(), &[]);
+        assert!(Arc::ptr_eq(&set.base, &two.base) && change.added.len() == 2);
+        assert_eq!((one.len(), two.len()), (5001, 5000));
+        assert!(two.find(&of(17).id, None).is_none() && two.find(&of(7000).id, None).is_some());
     }
 }

@@ -1,14 +1,13 @@
 //! The denylist as the proxy reads it: an immutable snapshot, replaced as a whole.
 
-use std::{iter, sync::Arc};
+use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
-use super::{ClaimSet, ClaimsReader, HashedReader, HashedSet, Listed, TokenDigest, table::Table};
-
-/// Changes are gathered in an overlay up to this many, so that one addition to a large list copies the
-/// overlay and not the list. Both are searched on each read, so it stays small.
-const OVERLAY: usize = 1024;
+use super::{
+    ClaimSet, ClaimsReader, HashedReader, HashedSet, Listed, TokenDigest, overlay::Overlay,
+    table::Table,
+};
 
 /// The writer's end of the proxy's set.
 #[derive(Debug, Default)]
@@ -28,8 +27,7 @@ pub struct SetReader {
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
     base: Arc<Table>,
-    /// Sorted; what it holds of a digest counts before the base, `None` where it was removed.
-    overlay: Vec<(TokenDigest, Option<Listed>)>,
+    overlay: Overlay<TokenDigest, Listed>,
 }
 
 impl ProxySet {
@@ -52,8 +50,9 @@ impl ProxySet {
     /// Takes a long overlay into the list, before a change has to wait for that.
     pub fn tidy(&self) {
         let snapshot = self.shared.load();
-        if snapshot.overlay.len() > OVERLAY / 2 {
-            self.shared.store(Arc::new(snapshot.flat(&[])));
+        if snapshot.overlay.is_long() {
+            self.shared
+                .store(Arc::new(snapshot.flat(&Overlay::default())));
         }
     }
 
@@ -70,14 +69,9 @@ impl ProxySet {
         self.change(digests.iter().map(|digest| (*digest, None)).collect());
     }
 
-    fn change(&self, mut changes: Vec<(TokenDigest, Option<Listed>)>) {
-        // Stable, so that of two changes of one digest the last given counts.
-        changes.sort_by_key(|(digest, _)| *digest);
-        changes.reverse();
-        changes.dedup_by_key(|(digest, _)| *digest);
-        changes.reverse();
-        self.shared
-            .store(Arc::new(self.shared.load().changed(&changes)));
+    fn change(&self, changes: Vec<(TokenDigest, Option<Listed>)>) {
+        let changed = self.shared.load().changed(&Overlay::of(changes));
+        self.shared.store(Arc::new(changed));
     }
 }
 
@@ -117,10 +111,8 @@ impl Snapshot {
     /// What is listed under this digest.
     #[must_use]
     pub fn get(&self, digest: &TokenDigest) -> Option<Listed> {
-        match self.overlay.binary_search_by_key(digest, |change| change.0) {
-            Ok(index) => self.overlay.get(index).and_then(|change| change.1),
-            Err(_) => self.base.get(digest),
-        }
+        let changed = self.overlay.get(digest);
+        changed.unwrap_or_else(|| self.base.get(digest))
     }
 
     /// How many entries are listed.
@@ -141,58 +133,25 @@ impl Snapshot {
 
     /// All entries, in the order of their digests.
     pub fn iter(&self) -> impl Iterator<Item = (TokenDigest, Listed)> {
-        layered(self.base.entries(), &self.overlay)
+        self.overlay.over(self.base.entries())
     }
 
-    fn flat(&self, changes: &[(TokenDigest, Option<Listed>)]) -> Self {
+    fn flat(&self, changes: &Overlay<TokenDigest, Listed>) -> Self {
         Self {
-            base: Arc::new(layered(self.iter(), changes).collect()),
-            overlay: Vec::new(),
+            base: Arc::new(changes.over(self.iter()).collect()),
+            overlay: Overlay::default(),
         }
     }
 
-    fn changed(&self, changes: &[(TokenDigest, Option<Listed>)]) -> Self {
-        if self.overlay.len() + changes.len() > OVERLAY {
-            return self.flat(changes);
-        }
-        let mut overlay = self.overlay.clone();
-        for change in changes {
-            match overlay.binary_search_by_key(&change.0, |change| change.0) {
-                Ok(index) => overlay[index] = *change,
-                Err(index) => overlay.insert(index, *change),
-            }
-        }
-        Self {
-            base: Arc::clone(&self.base),
-            overlay,
+    fn changed(&self, changes: &Overlay<TokenDigest, Listed>) -> Self {
+        match self.overlay.with(changes) {
+            Some(overlay) => Self {
+                base: Arc::clone(&self.base),
+                overlay,
+            },
+            None => self.flat(changes),
         }
     }
-}
-
-/// Entries with changes applied; both ascending, and so is what comes out.
-fn layered(
-    entries: impl Iterator<Item = (TokenDigest, Listed)>,
-    changes: &[(TokenDigest, Option<Listed>)],
-) -> impl Iterator<Item = (TokenDigest, Listed)> {
-    let mut entries = entries.peekable();
-    let mut changes = changes.iter().copied().peekable();
-    iter::from_fn(move || {
-        loop {
-            let change_first = match (entries.peek(), changes.peek()) {
-                (_, None) => return entries.next(),
-                (None, Some(_)) => true,
-                (Some(entry), Some(change)) => change.0 <= entry.0,
-            };
-            if !change_first {
-                return entries.next();
-            }
-            let (digest, listed) = changes.next()?;
-            entries.next_if(|entry| entry.0 == digest);
-            if let Some(listed) = listed {
-                return Some((digest, listed));
-            }
-        }
-    })
 }
 
 #[cfg(test)]

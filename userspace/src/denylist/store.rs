@@ -1,10 +1,10 @@
 //! What is in force, and the way from there to a new list: additions first, then removals, in every tier.
 
-use std::time::SystemTime;
+use std::{collections::BTreeSet, time::SystemTime};
 
 use super::{
-    Expires, HashedChange, HashedReader, HashedSet, List, Listed, ProxySet, Record, SetReader,
-    Snapshot, Tier, TokenDigest, expiries::Expiries,
+    Expires, HashedChange, HashedReader, HashedRecord, HashedSet, List, Listed, ProxySet, Record,
+    SetReader, Snapshot, Tier, TokenDigest, TokenId, expiries::Expiries,
 };
 
 /// The denylist in force. The proxy's set is the record of it, so that it is held once.
@@ -67,7 +67,7 @@ impl<K: Tier> Denylist<K> {
     /// The entries in force that are known by their SHA-256 alone.
     #[must_use]
     pub fn hashed(&self) -> HashedSet {
-        self.hashed.set()
+        HashedSet::clone(&self.hashed.set())
     }
 
     /// Brings `list` into force. At no moment does a token pass that is on both the old and the new list.
@@ -96,12 +96,29 @@ impl<K: Tier> Denylist<K> {
     /// # Errors
     /// Where the kernel tier did not take all of it. The proxy has both sets then, and the next call tries all again.
     pub fn replace_hashed(&mut self, set: HashedSet) -> Result<Changed, K::Error> {
-        let current = self.hashed.set();
+        let change = self.hashed.set().change(&set);
+        self.put_hashed(set, change)
+    }
+
+    /// The same of these ids, without a look at the rest: `records` of them come in place of all that is in force.
+    ///
+    /// # Errors
+    /// As [`Denylist::replace_hashed`].
+    pub fn change_hashed(
+        &mut self,
+        ids: &BTreeSet<TokenId>,
+        records: &[HashedRecord],
+    ) -> Result<Changed, K::Error> {
+        let (set, change) = self.hashed.set().replaced(ids, records);
+        self.put_hashed(set, change)
+    }
+
+    fn put_hashed(&mut self, set: HashedSet, change: HashedChange) -> Result<Changed, K::Error> {
         let HashedChange {
             added,
             removed,
             ids: changed,
-        } = current.change(&set);
+        } = change;
         if let Some(kernel) = &mut self.kernel {
             let behind = self.hashed_behind;
             let added = if behind { set.entries() } else { added };
@@ -109,7 +126,7 @@ impl<K: Tier> Denylist<K> {
                 let result = kernel.change_hashed(&added, &removed, !set.is_empty());
                 self.hashed_behind = result.is_err();
                 if let Err(error) = result {
-                    let both = current.joined(&set, SystemTime::UNIX_EPOCH);
+                    let both = self.hashed.set().joined(&set, SystemTime::UNIX_EPOCH);
                     self.hashed.store(both);
                     return Err(error);
                 }
@@ -211,6 +228,9 @@ impl<K: Tier> Denylist<K> {
     /// Does what makes later changes quick; to be called when nobody waits.
     pub fn tidy(&self) {
         self.set.tidy();
+        if let Some(hashed) = self.hashed.set().tidied() {
+            self.hashed.store(hashed);
+        }
     }
 
     /// Takes these off; one that is not listed is no error.

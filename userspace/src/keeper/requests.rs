@@ -2,16 +2,26 @@
 //!
 //! A change is on disk first and in force in every tier then, before it is answered.
 
-use std::{collections::HashSet, path::PathBuf, time::SystemTime};
+use std::{
+    collections::{BTreeSet, HashSet},
+    path::PathBuf,
+    time::SystemTime,
+};
 
 use tokio::sync::oneshot;
 
 use super::Keeper;
 use crate::{
-    denylist::{Action, Claims, Denylist, Expires, Identity, Record, Tier, TokenDigest, TokenId},
+    denylist::{
+        Action, Changed, Claims, Denylist, Expires, HashedSet, Identity, Record, Tier, TokenDigest,
+        TokenId,
+    },
     sources::Change,
     state::{Addition, EntryKey, StateError, StoredEntry, Subject},
 };
+
+/// Of more hashes all are looked at, which is quicker then.
+const MANY: usize = 1024;
 
 /// Where an answer goes; nobody listens where the client is gone.
 type Reply<T> = oneshot::Sender<Result<T, ChangeError>>;
@@ -164,8 +174,8 @@ impl<K: Tier + 'static> Keeper<K> {
         let records = added.iter().filter_map(|a| a.entry.record());
         let digests: Vec<_> = records.map(|record| record.digest).collect();
         self.read_claims();
-        let hashed = digests.len() < added.len();
-        self.settle_all(digests, hashed)?;
+        let hashes = hashes(added.iter().map(|addition| &addition.entry));
+        self.settle_all(digests, &hashes)?;
         Ok(added)
     }
 
@@ -186,7 +196,7 @@ impl<K: Tier + 'static> Keeper<K> {
             return Ok(imported);
         }
         let now = (self.clock)();
-        let hashed = bulk.changed.iter().any(|entry| entry.hashed().is_some());
+        let hashes = hashes(&bulk.changed);
         let records = bulk.changed.iter().filter_map(StoredEntry::record);
         let digests: Vec<_> = records.map(|record| record.digest).collect();
         let mut all = bulk.changed.iter();
@@ -198,9 +208,8 @@ impl<K: Tier + 'static> Keeper<K> {
             let effective = changed.filter_map(|entry| memory.effective_of(entry, now));
             let records: Vec<_> = effective.collect();
             let taken = denylist.insert(&records).and_then(|()| {
-                if hashed {
-                    let all = of_files.joined(memory.hashed(), now);
-                    denylist.replace_hashed(all)?;
+                if !hashes.is_empty() {
+                    bring_hashed(denylist, of_files, memory.hashed(), Some(&hashes), now)?;
                 }
                 Ok(())
             });
@@ -211,14 +220,14 @@ impl<K: Tier + 'static> Keeper<K> {
             self.additions.memory.take_back(&bulk.changed, before);
             self.read_claims();
             // An error is told where it happens, and what is owed then is tried again.
-            let _told = self.settle_all(digests, hashed);
+            let _told = self.settle_all(digests, &hashes);
             return Err(error.into());
         }
         if claims {
             self.read_claims();
         }
         if let Err(error) = taken {
-            return Err(self.owe(digests, hashed, &error));
+            return Err(self.owe(digests, !hashes.is_empty(), &error));
         }
         Ok(imported)
     }
@@ -231,7 +240,8 @@ impl<K: Tier + 'static> Keeper<K> {
             .inspect_err(|error| tracing::error!(%error, "a removal could not be stored"))?;
         let mut removed = Vec::with_capacity(targets.len());
         let now = (self.clock)();
-        let (mut entries, mut digests, mut hashed) = (entries.into_iter(), Vec::new(), false);
+        let (mut entries, mut digests) = (entries.into_iter(), Vec::new());
+        let mut of_hashes = BTreeSet::new();
         for target in targets {
             let of_target = entries.by_ref().take(target.keys().len());
             let gone: Vec<StoredEntry> = of_target.flatten().collect();
@@ -256,9 +266,9 @@ impl<K: Tier + 'static> Keeper<K> {
                 in_files: in_files || by_hash,
             });
             digests.extend(records().map(|record| record.digest));
-            hashed |= gone.iter().any(|entry| entry.hashed().is_some());
+            of_hashes.append(&mut hashes(&gone));
         }
-        self.settle_all(digests, hashed)?;
+        self.settle_all(digests, &of_hashes)?;
         Ok(removed)
     }
 
@@ -352,12 +362,16 @@ impl<K: Tier + 'static> Keeper<K> {
         Ok(())
     }
 
-    /// The same of all entries that are known by their SHA-256 alone.
-    pub(super) fn settle_hashed(&mut self) -> Result<(), ChangeError> {
-        let all = self
-            .hashed
-            .joined(self.additions.memory.hashed(), (self.clock)());
-        match self.denylist.replace_hashed(all) {
+    /// The same of entries that are known by their SHA-256 alone: of these ids, or of all.
+    pub(super) fn settle_hashed(
+        &mut self,
+        ids: Option<&BTreeSet<TokenId>>,
+    ) -> Result<(), ChangeError> {
+        // What is owed may be any.
+        let ids = ids.filter(|_| !self.hashed_owed);
+        let added = self.additions.memory.hashed();
+        let now = (self.clock)();
+        match bring_hashed(&mut self.denylist, &self.hashed, added, ids, now) {
             Ok(_changed) => {
                 self.hashed_owed = false;
                 Ok(())
@@ -366,10 +380,14 @@ impl<K: Tier + 'static> Keeper<K> {
         }
     }
 
-    fn settle_all(&mut self, digests: Vec<TokenDigest>, hashed: bool) -> Result<(), ChangeError> {
+    fn settle_all(
+        &mut self,
+        digests: Vec<TokenDigest>,
+        hashes: &BTreeSet<TokenId>,
+    ) -> Result<(), ChangeError> {
         let settled = self.settle(digests);
-        if hashed {
-            self.settle_hashed()?;
+        if !hashes.is_empty() {
+            self.settle_hashed(Some(hashes))?;
         }
         settled
     }
@@ -381,6 +399,30 @@ impl<K: Tier + 'static> Keeper<K> {
         self.hashed_owed |= hashed;
         ChangeError::Tier(error.to_string())
     }
+}
+
+/// Brings into force what files and additions hold of these hashes together, or of all.
+fn bring_hashed<K: Tier>(
+    denylist: &mut Denylist<K>,
+    files: &HashedSet,
+    added: &HashedSet,
+    ids: Option<&BTreeSet<TokenId>>,
+    now: SystemTime,
+) -> Result<Changed, K::Error> {
+    let Some(ids) = ids.filter(|ids| ids.len() <= MANY) else {
+        return denylist.replace_hashed(files.joined(added, now));
+    };
+    let of_both = ids
+        .iter()
+        .flat_map(|id| files.of_id(id).chain(added.of_id(id)));
+    let records = HashedSet::merge(of_both.collect(), now);
+    denylist.change_hashed(ids, &records.iter().collect::<Vec<_>>())
+}
+
+/// Those of entries that are known by their SHA-256 alone.
+fn hashes<'a>(entries: impl IntoIterator<Item = &'a StoredEntry>) -> BTreeSet<TokenId> {
+    let hashed = entries.into_iter().filter_map(StoredEntry::hashed);
+    hashed.map(|record| record.id).collect()
 }
 
 /// What is in force under a digest, as far as every tier is known to have it.

@@ -315,8 +315,8 @@ impl Additions {
     pub fn expire(&mut self, now: SystemTime) -> Expired {
         let (mut digests, mut keys) = (Vec::new(), Vec::new());
         if self.memory.hashed.next_expiry().is_some_and(|at| at <= now) {
-            let gone = self.memory.hashed.records().iter();
-            let gone = gone.filter(|record| record.expires.is_past(now));
+            let all = self.memory.hashed.iter();
+            let gone = all.filter(|record| record.expires.is_past(now));
             keys.extend(gone.map(|record| EntryKey::of_hash(&record.id, record.domain)));
             self.memory.hashed = self.memory.hashed.left(now);
         }

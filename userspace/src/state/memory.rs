@@ -125,6 +125,9 @@ impl Memory {
     /// Does what keeps memory small; to be called when nobody waits.
     pub fn tidy(&mut self) {
         self.records.tidy();
+        if let Some(hashed) = self.hashed.tidied() {
+            self.hashed = hashed;
+        }
     }
 
     /// What leads to those that name claims of JWTs.

@@ -1,0 +1,87 @@
+//! Changes over a sorted list, so that one change copies them and not the list.
+
+use std::iter;
+
+/// Changes are gathered up to this many. They and the list are both searched on each read, so they stay few.
+const MOST: usize = 1024;
+
+/// Sorted; what it holds of a key counts before the list below, `None` where that was removed.
+#[derive(Clone, Debug)]
+pub(super) struct Overlay<K, V>(Vec<(K, Option<V>)>);
+
+impl<K, V> Default for Overlay<K, V> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+impl<K: Ord + Copy, V: Copy> Overlay<K, V> {
+    /// Changes in any order; of two of one key the last given counts.
+    pub(super) fn of(mut changes: Vec<(K, Option<V>)>) -> Self {
+        // Stable, so that the last given is the first when it is turned round.
+        changes.sort_by_key(|change| change.0);
+        changes.reverse();
+        changes.dedup_by_key(|change| change.0);
+        changes.reverse();
+        Self(changes)
+    }
+
+    /// What the changes say of a key, if anything.
+    pub(super) fn get(&self, key: &K) -> Option<Option<V>> {
+        let at = self.0.binary_search_by_key(key, |change| change.0);
+        at.ok().and_then(|at| self.0.get(at)).map(|change| change.1)
+    }
+
+    /// Whether there are none.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The changes.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &(K, Option<V>)> {
+        self.0.iter()
+    }
+
+    /// Whether they should be taken into the list when nobody waits.
+    pub(super) fn is_long(&self) -> bool {
+        self.0.len() > MOST / 2
+    }
+
+    /// These changes and later ones; `None` where they are too many.
+    pub(super) fn with(&self, later: &Self) -> Option<Self> {
+        if self.0.len() + later.0.len() > MOST {
+            return None;
+        }
+        let mut changes = self.0.clone();
+        for change in &later.0 {
+            match changes.binary_search_by_key(&change.0, |change| change.0) {
+                Ok(at) => changes[at] = *change,
+                Err(at) => changes.insert(at, *change),
+            }
+        }
+        Some(Self(changes))
+    }
+
+    /// The list below with the changes applied; ascending, and so is what comes out.
+    pub(super) fn over(&self, list: impl Iterator<Item = (K, V)>) -> impl Iterator<Item = (K, V)> {
+        let mut list = list.peekable();
+        let mut changes = self.0.iter().copied().peekable();
+        iter::from_fn(move || {
+            loop {
+                let change_first = match (list.peek(), changes.peek()) {
+                    (_, None) => return list.next(),
+                    (None, Some(_)) => true,
+                    (Some(entry), Some(change)) => change.0 <= entry.0,
+                };
+                if !change_first {
+                    return list.next();
+                }
+                let (key, value) = changes.next()?;
+                list.next_if(|entry| entry.0 == key);
+                if let Some(value) = value {
+                    return Some((key, value));
+                }
+            }
+        })
+    }
+}
