@@ -604,6 +604,41 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_file_whose_place_a_folder_takes_and_the_way_back_are_in_force_within_a_second() {
+        let kept = Kept::new(&["list"], &[("list", "token-one\ntoken-two\n")]);
+        fs::remove_file(kept.path("list")).unwrap();
+        fs::create_dir(kept.path("list")).unwrap();
+        kept.write("list/a.list", "token-two\ntoken-three\n");
+        kept.becomes("token-three", true).await;
+        kept.becomes("token-one", false).await;
+        assert!(kept.is_listed("token-two"));
+        // It is watched as any folder is.
+        kept.write("list/b.list", "token-four\n");
+        kept.becomes("token-four", true).await;
+        fs::remove_file(kept.path("list/a.list")).unwrap();
+        kept.becomes("token-two", false).await;
+
+        fs::remove_dir_all(kept.path("list")).unwrap();
+        kept.settles().await;
+        assert!(kept.is_listed("token-four"));
+        kept.write("list", "token-five\n");
+        kept.becomes("token-five", true).await;
+        kept.becomes("token-four", false).await;
+        kept.write("list", "token-six\n");
+        kept.becomes("token-five", false).await;
+
+        // By renames, as one move: there is a list all the time.
+        fs::create_dir(kept.path("other")).unwrap();
+        kept.write("other/c.list", "token-seven\n");
+        fs::rename(kept.path("list"), kept.path("gone")).unwrap();
+        fs::rename(kept.path("other"), kept.path("list")).unwrap();
+        kept.becomes("token-six", false).await;
+        assert!(kept.is_listed("token-seven"));
+        kept.write("list/c.list", "token-eight\n");
+        kept.becomes("token-seven", false).await;
+    }
+
+    #[tokio::test]
     async fn a_half_written_file_unblocks_nothing_until_it_is_closed() {
         let kept = Kept::new(&["list"], &[("list", "token-one\ntoken-two\n")]);
         let mut file = File::create(kept.path("list")).unwrap();

@@ -62,6 +62,14 @@ struct Folder {
     of_lists: bool,
 }
 
+/// What a look found.
+struct Seen {
+    /// A file is another than it was.
+    changed: bool,
+    /// A folder is watched that was not.
+    wider: bool,
+}
+
 /// Tells versions of a file apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Fingerprint {
@@ -107,12 +115,16 @@ impl Watch {
                 relevant = events(self.inotify.as_mut(), &mut self.folders, &mut self.writing) => {
                     if relevant {
                         self.settle().await;
-                        self.look();
+                        if self.look().wider {
+                            // Who writes into a folder that wasn't watched until now is noticed from here on.
+                            self.settle().await;
+                            self.look();
+                        }
                         return self.report(!self.writing.is_empty());
                     }
                 }
                 _ = self.poll.tick() => {
-                    if self.look() {
+                    if self.look().changed {
                         return self.report(true);
                     }
                     if self.unsettled {
@@ -146,10 +158,10 @@ impl Watch {
         }
     }
 
-    /// Follows the links anew, and says whether a file is another than at the last look.
-    fn look(&mut self) -> bool {
+    /// Follows the links anew, and says what is otherwise than at the last look.
+    fn look(&mut self) -> Seen {
         let files = self.files();
-        self.follow(&files);
+        let wider = self.follow(&files);
         let prints = files
             .into_iter()
             .map(|file| {
@@ -159,7 +171,7 @@ impl Watch {
             .collect();
         let changed = self.prints != prints;
         self.prints = prints;
-        changed
+        Seen { changed, wider }
     }
 
     /// The files that there are now.
@@ -172,9 +184,12 @@ impl Watch {
         self.given.iter().flat_map(lists).collect()
     }
 
-    /// Watches the folders that hold the files and the links on the way to them, and no others.
-    fn follow(&mut self, files: &[PathBuf]) {
-        let Some(inotify) = &self.inotify else { return };
+    /// Watches the folders that hold the files and the links on the way to them, and no others; says whether one of them
+    /// was not watched before.
+    fn follow(&mut self, files: &[PathBuf]) -> bool {
+        let Some(inotify) = &self.inotify else {
+            return false;
+        };
         let mut watches = inotify.get_ref().watches();
         let mut folders = HashMap::<WatchDescriptor, Folder>::new();
         let named = self.given.iter().chain(files).flat_map(|file| steps(file));
@@ -197,13 +212,16 @@ impl Watch {
                 None => folder.of_lists = true,
             }
         }
-        for descriptor in std::mem::take(&mut self.folders).into_keys() {
-            if !folders.contains_key(&descriptor) {
+        let before = std::mem::take(&mut self.folders);
+        for descriptor in before.keys() {
+            if !folders.contains_key(descriptor) {
                 // It may be gone with its folder.
-                drop(watches.remove(descriptor));
+                drop(watches.remove(descriptor.clone()));
             }
         }
+        let wider = folders.keys().any(|folder| !before.contains_key(folder));
         self.folders = folders;
+        wider
     }
 }
 
@@ -258,8 +276,10 @@ impl Folder {
             return false;
         }
         let path = self.path.join(name);
-        // Who makes a file opens it, unless it is a link.
-        let opened = mask.contains(EventMask::CREATE) && !path.is_symlink();
+        // Who makes a file opens it, unless it is a link or a folder.
+        let opened = mask.contains(EventMask::CREATE)
+            && !mask.contains(EventMask::ISDIR)
+            && !path.is_symlink();
         if opened || mask.contains(EventMask::MODIFY) {
             writing.insert(path);
         } else if !mask.contains(EventMask::ATTRIB) {
