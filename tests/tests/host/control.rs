@@ -2,7 +2,8 @@
 
 use std::{
     fs,
-    io::Write as _,
+    io::{Read as _, Write as _},
+    os::unix::net::UnixStream,
     path::Path,
     process::{Command, Stdio},
     time::{Duration, SystemTime},
@@ -40,6 +41,20 @@ pub(crate) fn call(
     let output = child.wait_with_output().unwrap();
     let text = [output.stdout, output.stderr].concat();
     (output.status.code(), String::from_utf8(text).unwrap())
+}
+
+/// Changes entries by the API, and returns as soon as that is answered.
+pub(crate) fn ask(socket: &Path, method: &str, body: &str) {
+    let mut stream = UnixStream::connect(socket).unwrap();
+    stream
+        .set_read_timeout(Some(Duration::from_mins(1)))
+        .unwrap();
+    let length = body.len();
+    let head = format!("{method} /v1/entries HTTP/1.1\r\nHost: a\r\nContent-Length: {length}");
+    write!(stream, "{head}\r\nConnection: close\r\n\r\n{body}").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
 }
 
 #[test]

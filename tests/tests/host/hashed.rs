@@ -9,7 +9,7 @@ use tokenblock_tests::{
 };
 
 use crate::{
-    control::call,
+    control::{ask, call},
     lab::{Bench, Lab, Tier},
 };
 
@@ -119,5 +119,45 @@ fn a_hash_that_is_added_is_enforced_when_the_command_returns() {
         if tier == Tier::Kernel {
             lab.product.wait_for("programs detached", LOADED).unwrap();
         }
+    }
+}
+
+#[test]
+fn the_last_hash_goes_and_comes_again_in_force_when_each_is_answered() {
+    let name = "hashed::the_last_hash_goes_and_comes_again_in_force_when_each_is_answered";
+    let Some(binary) = gate::product(name) else {
+        return;
+    };
+    for tier in BOTH {
+        let bench = Bench::new(binary.clone());
+        fs::write(bench.list(), list_file(&[Token::Opaque])).unwrap();
+        let socket = bench.folder.path().join("state/control.sock");
+        let lab = bench.start(tier, &[]);
+        let hash = hashed_list_file(&[Token::Jwt]);
+        let hash = hash.trim_end();
+        let id = hash.trim_start_matches("sha256:");
+        let add = format!(r#"{{"entries":[{{"token":"{hash}"}}]}}"#);
+        let remove = format!(r#"{{"entries":[{{"id":"{id}"}}]}}"#);
+        // The programs that look hashes up are taken off and loaded again each time.
+        for round in 0..3 {
+            ask(&socket, "POST", &add);
+            assert!(
+                lab.blocks(Token::Jwt),
+                "{tier:?} {round}\n{}",
+                lab.product.log()
+            );
+            ask(&socket, "DELETE", &remove);
+            assert!(
+                !lab.blocks(Token::Jwt),
+                "{tier:?} {round}\n{}",
+                lab.product.log()
+            );
+        }
+        // Nobody looks between the two.
+        ask(&socket, "POST", &add);
+        ask(&socket, "DELETE", &remove);
+        ask(&socket, "POST", &add);
+        assert!(lab.blocks(Token::Jwt), "{tier:?}\n{}", lab.product.log());
+        assert!(lab.blocks(Token::Opaque), "{tier:?}");
     }
 }

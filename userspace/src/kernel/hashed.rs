@@ -35,7 +35,8 @@ impl HashedTier {
     }
 
     /// Lists entries and takes others off, after which there are `any` or none. Brings the programs where they are needed,
-    /// and takes them off where they aren't any more; waits for the tier then, which must be running.
+    /// and waits for the tier then, which must be running; where they aren't any more they find nothing at once, and are
+    /// taken off a little later.
     ///
     /// # Errors
     /// [`KernelError`] where the programs can't be had, or did not take all.
@@ -45,18 +46,16 @@ impl HashedTier {
         removed: &[Sha256Digest],
         any: bool,
     ) -> Result<(), KernelError> {
-        if !any {
-            if self.map.take().is_some() {
-                // A tier that is gone has taken them off.
-                let _told_or_gone = self.requests.send(Request::Unload);
-            }
-            return Ok(());
+        match &mut self.map {
+            Some(map) => map.change(added, removed)?,
+            none if any => none.insert(load(&self.requests)?).change(added, removed)?,
+            None => {}
         }
-        let map = match &mut self.map {
-            Some(map) => map,
-            none => none.insert(load(&self.requests)?),
-        };
-        map.change(added, removed)
+        if !any && self.map.take().is_some() {
+            // A tier that is gone has taken them off.
+            let _told_or_gone = self.requests.send(Request::Unload);
+        }
+        Ok(())
     }
 }
 
