@@ -91,6 +91,39 @@ pub(super) enum ActionName {
     Alert,
 }
 
+/// What was hashed of the token of an entry that is known by its SHA-256 alone.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum HashedName {
+    /// All of it, or the signed part of a JWT: that isn't known.
+    Either,
+    /// [`KindName::Exact`].
+    Exact,
+    /// [`KindName::Jws`].
+    Jws,
+}
+
+impl HashedName {
+    /// As it stands in `kind=`, where it does.
+    pub(super) fn kind(self) -> Option<KindName> {
+        match self {
+            Self::Either => None,
+            Self::Exact => Some(KindName::Exact),
+            Self::Jws => Some(KindName::Jws),
+        }
+    }
+}
+
+impl From<Option<Domain>> for HashedName {
+    fn from(read: Option<Domain>) -> Self {
+        match read {
+            None => Self::Either,
+            Some(Domain::Exact) => Self::Exact,
+            Some(Domain::Jws) => Self::Jws,
+        }
+    }
+}
+
 impl KindName {
     /// As it is written.
     pub(super) fn name(self) -> &'static str {
@@ -274,6 +307,8 @@ pub(super) struct EntryAnswer {
     pub(super) file: Option<FilePlace>,
     /// What JWTs must claim, by name, where it is no entry of one token.
     pub(super) jwt: Option<String>,
+    /// What was hashed, where its SHA-256 is all that is known of the token.
+    pub(super) hash: Option<HashedName>,
     /// What was seen of the token.
     pub(super) seen: Option<SeenAnswer>,
 }
@@ -589,6 +624,10 @@ impl From<StoredEntry> for EntryAnswer {
             source: entry.source,
             added: shown(entry.added),
             file: None,
+            hash: match &entry.subject {
+                Subject::Hash(read) => Some((*read).into()),
+                Subject::Token | Subject::Claims(_) => None,
+            },
             jwt: match entry.subject {
                 Subject::Claims(conditions) => Some(conditions.names()),
                 Subject::Token | Subject::Hash(_) => None,

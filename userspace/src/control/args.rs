@@ -35,15 +35,22 @@ pub(super) struct SocketArgs {
     pub(super) control_credential: Option<PathBuf>,
 }
 
+/// Where a running tokenblock is, and how its answers are shown.
+#[derive(Args, Clone, Debug)]
+pub(super) struct CallArgs {
+    /// Answers as JSON, one object a line
+    #[arg(long)]
+    pub(super) json: bool,
+
+    #[command(flatten)]
+    pub(super) at: SocketArgs,
+}
+
 /// The arguments of `tokenblock status`.
 #[derive(Args, Clone, Debug)]
 pub struct StatusArgs {
     #[command(flatten)]
-    pub(super) at: SocketArgs,
-
-    /// As JSON
-    #[arg(long)]
-    pub(super) json: bool,
+    pub(super) call: CallArgs,
 }
 
 /// What to do with the denylist of a running tokenblock.
@@ -121,12 +128,8 @@ pub struct AddArgs {
     #[arg(long)]
     pub(super) dry_run: bool,
 
-    /// Answers as JSON, one object a line
-    #[arg(long)]
-    pub(super) json: bool,
-
     #[command(flatten)]
-    pub(super) at: SocketArgs,
+    pub(super) call: CallArgs,
 }
 
 /// The arguments of `deny import`.
@@ -153,12 +156,8 @@ pub struct DenyImportArgs {
     #[arg(long)]
     pub(super) dry_run: bool,
 
-    /// Answer as JSON
-    #[arg(long)]
-    pub(super) json: bool,
-
     #[command(flatten)]
-    pub(super) at: SocketArgs,
+    pub(super) call: CallArgs,
 }
 
 /// The arguments of `deny remove`.
@@ -171,12 +170,8 @@ pub struct RemoveArgs {
     #[arg(long, value_name = "ID", conflicts_with = "token")]
     pub(super) id: Vec<String>,
 
-    /// Answers as JSON, one object a line
-    #[arg(long)]
-    pub(super) json: bool,
-
     #[command(flatten)]
-    pub(super) at: SocketArgs,
+    pub(super) call: CallArgs,
 }
 
 /// The arguments of `deny list`.
@@ -186,12 +181,8 @@ pub struct ListArgs {
     #[arg(long)]
     pub(super) added: bool,
 
-    /// As JSON, one object a line
-    #[arg(long)]
-    pub(super) json: bool,
-
     #[command(flatten)]
-    pub(super) at: SocketArgs,
+    pub(super) call: CallArgs,
 }
 
 /// The arguments of `deny check`.
@@ -200,12 +191,8 @@ pub struct CheckArgs {
     #[command(flatten)]
     pub(super) tokens: TokenArgs,
 
-    /// Answers as JSON, one object a line
-    #[arg(long)]
-    pub(super) json: bool,
-
     #[command(flatten)]
-    pub(super) at: SocketArgs,
+    pub(super) call: CallArgs,
 }
 
 /// The arguments of `deny export`.

@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 use super::{
     api::{
         ActionName, AddRequest, AddedAnswer, CheckRequest, CheckedAnswer, Entries, EntryAnswer,
-        Listed, Named, NewEntry, OutcomeName, RemoveRequest, RemovedAnswer, SeenAnswer,
+        HashedName, Listed, Named, NewEntry, OutcomeName, RemoveRequest, RemovedAnswer, SeenAnswer,
         StatusAnswer,
     },
     args::{
@@ -48,9 +48,9 @@ pub fn deny(command: DenyCommand) -> Result<Exit, Failure> {
 /// # Errors
 /// Where it doesn't answer.
 pub fn status(args: &StatusArgs) -> Result<Exit, Failure> {
-    let status: StatusAnswer = client(&args.at)?.get("/v1/status")?;
-    let mut out = Out::new(args.json);
-    if args.json {
+    let status: StatusAnswer = client(&args.call.at)?.get("/v1/status")?;
+    let mut out = Out::new(args.call.json);
+    if args.call.json {
         out.json(&status)?;
     } else {
         out.text(|to| show_status(to, &status))?;
@@ -65,14 +65,14 @@ pub(super) fn client(at: &SocketArgs) -> Result<Client, Failure> {
 }
 
 fn add(args: &AddArgs) -> Result<Exit, Failure> {
-    let client = client(&args.at)?;
+    let client = client(&args.call.at)?;
     let given = Given::take(&args.tokens)?;
     if let Some(list) = bulk(&given, args) {
         let path = format!(
             "/v1/import?strict=true&force={}&dry_run={}",
             args.force, args.dry_run
         );
-        return show(&send(&client, &path, list)?, args.json);
+        return show(&send(&client, &path, list)?, args.call.json);
     }
     let tokens: Vec<_> = given.tokens().collect();
     if tokens.len() > BATCH && !args.dry_run {
@@ -81,7 +81,7 @@ fn add(args: &AddArgs) -> Result<Exit, Failure> {
             add_some(&client, args, tokens, true)?;
         }
     }
-    let mut out = Out::new(args.json);
+    let mut out = Out::new(args.call.json);
     for tokens in tokens.chunks(BATCH) {
         let answer = add_some(&client, args, tokens, args.dry_run)?;
         for added in &answer.entries {
@@ -122,14 +122,14 @@ fn add_some(
 }
 
 fn remove(args: &RemoveArgs) -> Result<Exit, Failure> {
-    let client = client(&args.at)?;
+    let client = client(&args.call.at)?;
     let mut named: Vec<Named> = args.id.iter().cloned().map(Named::Id).collect();
     if named.is_empty() {
         let given = Given::take(&args.tokens)?;
         let tokens = given.tokens().map(|token| Zeroizing::new(token.to_owned()));
         named.extend(tokens.map(Named::Token));
     }
-    let mut out = Out::new(args.json);
+    let mut out = Out::new(args.call.json);
     let mut released = true;
     while !named.is_empty() {
         let entries = named.drain(..named.len().min(BATCH)).collect();
@@ -159,8 +159,8 @@ fn remove(args: &RemoveArgs) -> Result<Exit, Failure> {
 }
 
 fn check(args: &CheckArgs) -> Result<Exit, Failure> {
-    let client = client(&args.at)?;
-    let mut out = Out::new(args.json);
+    let client = client(&args.call.at)?;
+    let mut out = Out::new(args.call.json);
     let mut listed = true;
     let given = Given::take(&args.tokens)?;
     for tokens in given.tokens().collect::<Vec<_>>().chunks(BATCH) {
@@ -181,8 +181,8 @@ fn check(args: &CheckArgs) -> Result<Exit, Failure> {
 }
 
 fn list(args: &ListArgs) -> Result<Exit, Failure> {
-    let mut out = Out::new(args.json);
-    each_entry(&args.at, args.added, |entry| {
+    let mut out = Out::new(args.call.json);
+    each_entry(&args.call.at, args.added, |entry| {
         out.line(entry, |to| {
             let action = entry.action.name();
             write!(to, "{}  {action:5} ", entry.short)?;
@@ -193,6 +193,9 @@ fn list(args: &ListArgs) -> Result<Exit, Failure> {
             write!(to, " expires={expires}")?;
             if let Some(jwt) = &entry.jwt {
                 write!(to, " jwt={jwt}")?;
+            }
+            if entry.hash.is_some() {
+                write!(to, " hash")?;
             }
             attributes(to, entry)?;
             if let Some(file) = &entry.file {
@@ -412,6 +415,9 @@ impl Out {
 
 /// As a denylist file has them.
 fn attributes(to: &mut impl Write, entry: &EntryAnswer) -> io::Result<()> {
+    if let Some(kind) = entry.hash.and_then(HashedName::kind) {
+        write!(to, " kind={}", kind.name())?;
+    }
     for (name, text) in [("reason", &entry.reason), ("source", &entry.source)] {
         if let Some(text) = text {
             write!(to, " {name}=\"{text}\"")?;

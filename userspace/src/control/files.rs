@@ -95,9 +95,9 @@ fn answer(found: &Found<'_>, place: FilePlace, now: SystemTime) -> Option<EntryA
             (record.id, record.action, record.expires, *reason, *source)
         }
     };
-    let claims = match found {
-        Found::Token(_, claims) => claims.map(|claims| claims.conditions.names()),
-        Found::Hashed(..) => None,
+    let (jwt, hash) = match found {
+        Found::Token(_, claims) => (claims.map(|claims| claims.conditions.names()), None),
+        Found::Hashed(record, _) => (None, Some(record.domain.into())),
     };
     if expires.is_past(now) {
         return None;
@@ -111,7 +111,8 @@ fn answer(found: &Found<'_>, place: FilePlace, now: SystemTime) -> Option<EntryA
         source: source.map(ToOwned::to_owned),
         added: None,
         file: Some(place),
-        jwt: claims,
+        jwt,
+        hash,
         seen: None,
     })
 }

@@ -27,7 +27,7 @@ const ANY_LENGTH: u64 = 1;
 
 /// Adds what the files hold, all or nothing.
 pub(super) fn import(args: &DenyImportArgs) -> Result<Exit, Failure> {
-    let client = client(&args.at)?;
+    let client = client(&args.call.at)?;
     let mut text = Zeroizing::new(Vec::new());
     let mut findings = Vec::new();
     for path in &args.files {
@@ -44,7 +44,7 @@ pub(super) fn import(args: &DenyImportArgs) -> Result<Exit, Failure> {
     for (why, count) in plan.refused() {
         *answer.refused.entry(why.to_string()).or_default() += count as u64;
     }
-    show(&answer, args.json)
+    show(&answer, args.call.json)
 }
 
 /// Sends the lines of a denylist, and shows how far that is.

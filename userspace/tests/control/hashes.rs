@@ -51,6 +51,7 @@ fn a_hash_lives_as_any_entry_does() {
         list.starts_with(&short.to_string()) && list.lines().count() == 1,
         "{list}"
     );
+    assert!(list.contains(" expires=never hash reason="), "{list}");
     let (_, status, _) = host.call(&["status"], "");
     assert!(status.contains("entries: 2 in force, 1 added"), "{status}");
 
@@ -120,6 +121,31 @@ fn a_hash_of_one_kind_is_of_that_kind() {
     assert!(running.blocks(LEAKED));
     let (_, list, _) = host.call(&["deny", "list", "--added"], "");
     assert!(list.contains("reason=\"of a list\""), "{list}");
+
+    // Whoever reads the list sees which entries are hashes, and of what; and it is exported so.
+    host.add(&hash(OTHER));
+    fs::write(
+        host.path("list"),
+        format!("{IN_FILE}\n{} kind=jws\n", hash("of-a-file-00000001")),
+    )
+    .unwrap();
+    let listed = || {
+        let (_, list, _) = host.call(&["deny", "list", "--json"], "");
+        let entries = list
+            .lines()
+            .map(|line| serde_json::from_str::<Value>(line).unwrap());
+        let mut hashes: Vec<_> = entries.map(|entry| entry["hash"].to_string()).collect();
+        hashes.sort();
+        hashes
+    };
+    let all = ["\"either\"", "\"exact\"", "\"jws\"", "\"jws\"", "null"];
+    assert_eq!(listed(), all);
+    let (_, exported, _) = host.call(&["deny", "export", "--added"], "");
+    let kinds = |kind: &str| exported.lines().filter(|line| line.contains(kind)).count();
+    assert_eq!(
+        (kinds(" kind=jws"), kinds(" kind=exact"), kinds("sha256:")),
+        (1, 1, 3)
+    );
 }
 
 #[test]
