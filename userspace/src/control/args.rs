@@ -134,7 +134,6 @@ pub struct AddArgs {
 
 /// The arguments of `deny import`.
 #[derive(Args, Debug)]
-#[expect(clippy::struct_excessive_bools, reason = "one a flag")]
 pub struct DenyImportArgs {
     /// Reports and denylist files; `-` for standard input
     #[arg(value_name = "FILE", required = true)]

@@ -321,11 +321,10 @@ impl HashedSet {
     }
 
     fn at(&self, key: &Key) -> Option<HashedRecord> {
-        let in_base = || {
+        self.overlay.get(key, || {
             let at = self.base.binary_search_by_key(key, HashedRecord::key);
             at.ok().and_then(|at| self.base.get(at)).copied()
-        };
-        self.overlay.get(key).unwrap_or_else(in_base)
+        })
     }
 
     /// What is listed of a token at `now`, as if it was listed itself.

@@ -26,10 +26,13 @@ impl<K: Ord + Copy, V: Copy> Overlay<K, V> {
         Self(changes)
     }
 
-    /// What the changes say of a key, if anything.
-    pub(super) fn get(&self, key: &K) -> Option<Option<V>> {
+    /// What is under a key, where the list `below` has this under it.
+    pub(super) fn get(&self, key: &K, below: impl FnOnce() -> Option<V>) -> Option<V> {
         let at = self.0.binary_search_by_key(key, |change| change.0);
-        at.ok().and_then(|at| self.0.get(at)).map(|change| change.1)
+        match at.ok().and_then(|at| self.0.get(at)) {
+            Some((_, changed)) => *changed,
+            None => below(),
+        }
     }
 
     /// Whether there are none.

@@ -70,8 +70,8 @@ impl ProxySet {
     }
 
     fn change(&self, changes: Vec<(TokenDigest, Option<Listed>)>) {
-        let changed = self.shared.load().changed(&Overlay::of(changes));
-        self.shared.store(Arc::new(changed));
+        let next = self.shared.load().changed(&Overlay::of(changes));
+        self.shared.store(Arc::new(next));
     }
 }
 
@@ -111,8 +111,7 @@ impl Snapshot {
     /// What is listed under this digest.
     #[must_use]
     pub fn get(&self, digest: &TokenDigest) -> Option<Listed> {
-        let changed = self.overlay.get(digest);
-        changed.unwrap_or_else(|| self.base.get(digest))
+        self.overlay.get(digest, || self.base.get(digest))
     }
 
     /// How many entries are listed.
