@@ -243,8 +243,9 @@ pub struct Flow {
     at_body: u64,
     at_framing: Framing,
     knows_framing: u32,
-    /// What the segment under judgement is.
+    /// What the segment under judgement is, and how the state was left at the gap that it fills.
     next_place: Place,
+    next_gap: Left,
     /// How the server's silence is counted while it reads a declared body: the sequence number of the first byte that
     /// counts, and `sent` at that time.
     proof_from: u32,
@@ -272,7 +273,6 @@ pub struct Flow {
     /// Where segments ended that are not settled, the last ones; `ends` counts them.
     ended: [Boundary; ENDS],
     ends: u32,
-    reserved: u32,
     /// Sets the flow's states apart from another's; see [`Scan::seal`].
     salt: u64,
     /// The signature of `next` as it was before it was sealed.
@@ -365,6 +365,9 @@ const PASSED: u64 = 0;
 const GAP: u64 = 1;
 const AMBIGUOUS: u64 = 2;
 const NOTE: u64 = 1 << 32;
+/// What [`tokenblock_flow_start`] gives.
+const NOTHING: u64 = u64::MAX;
+const ONE_LINE: u64 = 1 << 32;
 
 /// [`Flow::pass`], under a name that other objects could call: such a function the verifier walks through once, and not
 /// behind each way through a scan.
@@ -385,6 +388,47 @@ extern "C" fn tokenblock_flow_pass(
         Ok(Some(at)) => NOTE | u64::from(at),
         Err(Conflict::Gap) => GAP,
         Err(Conflict::Ambiguous) => AMBIGUOUS,
+    }
+}
+
+/// [`Flow::start`], as [`tokenblock_flow_pass`]: the offset and perhaps [`ONE_LINE`], or [`NOTHING`].
+#[cfg_attr(target_arch = "bpf", inline(never), unsafe(no_mangle))]
+extern "C" fn tokenblock_flow_start(
+    flow: *mut Flow,
+    scan: *mut Scan,
+    rules: *const Rules,
+    step: u32,
+    start: u32,
+) -> u64 {
+    // SAFETY: `Flow::start` passes references; the verifier sees to the rest.
+    let (Some(flow), Some(scan), Some(rules)) =
+        (unsafe { (flow.as_mut(), scan.as_mut(), rules.as_ref()) })
+    else {
+        return NOTHING;
+    };
+    match flow.start_here(step, start, scan, rules) {
+        Some(begun) => u64::from(begun.offset) | u64::from(begun.first_line_only) << 32,
+        None => NOTHING,
+    }
+}
+
+/// [`Flow::end`], as [`tokenblock_flow_pass`].
+#[cfg_attr(target_arch = "bpf", inline(never), unsafe(no_mangle))]
+extern "C" fn tokenblock_flow_end(
+    flow: *mut Flow,
+    scan: *mut Scan,
+    rules: *const Rules,
+    first_line_only: u32,
+) -> u64 {
+    // SAFETY: `Flow::end` passes references; the verifier sees to the rest.
+    let (Some(flow), Some(scan), Some(rules)) =
+        (unsafe { (flow.as_mut(), scan.as_mut(), rules.as_ref()) })
+    else {
+        return AMBIGUOUS;
+    };
+    match flow.end_here(scan, rules, first_line_only != 0) {
+        Ok(()) => PASSED,
+        Err(_) => AMBIGUOUS,
     }
 }
 
@@ -442,9 +486,9 @@ impl Flow {
             next_signs: 0,
             epoch: 0,
             next_place: Place::Settled,
+            next_gap: Left::Closed,
             ended: [Boundary { at: 0, from: 0 }; ENDS],
             ends: 0,
-            reserved: 0,
             salt: 0,
             next_signature: 0,
             state: scan,
@@ -818,7 +862,7 @@ impl Flow {
     /// `scan` is the first scan at its end.
     #[inline(always)]
     pub fn start(
-        &self,
+        &mut self,
         step: u32,
         place: Place,
         start: u32,
@@ -826,6 +870,17 @@ impl Flow {
         scan: &mut Scan,
         rules: &Rules,
     ) -> Option<Start> {
+        self.next_place = place;
+        self.next_gap = gap;
+        let begun = tokenblock_flow_start(self, scan, rules, step, start);
+        (begun != NOTHING).then_some(Start {
+            offset: begun as u32,
+            first_line_only: begun & ONE_LINE != 0,
+        })
+    }
+
+    fn start_here(&self, step: u32, start: u32, scan: &mut Scan, rules: &Rules) -> Option<Start> {
+        let (place, gap) = (self.next_place, self.next_gap);
         let at = self.reads_from(place, start);
         let offset = at.wrapping_sub(start);
         let left = match place {
@@ -1032,6 +1087,20 @@ impl Flow {
         scan: &mut Scan,
         rules: &Rules,
     ) -> Result<(), Conflict> {
+        self.next_place = place;
+        match tokenblock_flow_end(self, scan, rules, u32::from(begun.first_line_only)) {
+            PASSED => Ok(()),
+            _ => Err(Conflict::Ambiguous),
+        }
+    }
+
+    fn end_here(
+        &mut self,
+        scan: &mut Scan,
+        rules: &Rules,
+        first_line_only: bool,
+    ) -> Result<(), Conflict> {
+        let place = self.next_place;
         if scan.finish_body() {
             self.next_signs |= ENDS_BODY;
         }
@@ -1048,7 +1117,7 @@ impl Flow {
         if place as u32 == Place::Filler as u32 && scan.saw_header() {
             self.flags |= NOISY;
         }
-        if !begun.first_line_only {
+        if !first_line_only {
             self.note_message(scan);
         }
         forget_registers();
