@@ -21,7 +21,7 @@ pub enum Context {
     Header = 0,
     /// A cookie value, up to `;` or white space.
     Cookie = 1,
-    /// A value of the query, up to `&` or white space.
+    /// A value of the query, up to `&`, `;` or white space.
     Query = 2,
 }
 
@@ -261,7 +261,7 @@ impl Value {
     #[inline(always)]
     #[must_use]
     pub fn is_separator(&self, byte: u8) -> bool {
-        byte == b';' && self.is_cookie() || byte == b'&' && self.is_query()
+        byte == b';' && !self.is_header() || byte == b'&' && self.is_query()
     }
 
     /// Whether this is a value of a cookie.
@@ -380,7 +380,8 @@ impl Value {
         );
         match byte {
             b'"' => return self.quote(rules),
-            b';' if cookie => {
+            // In queries too: CGI, Rack 2, old versions of Python.
+            b';' if cookie || query => {
                 self.end(rules);
                 return Next::Name;
             }
@@ -388,11 +389,13 @@ impl Value {
                 self.end(rules);
                 return Next::Name;
             }
-            // Some servers end the candidate here, others don't.
-            b',' if cookie => self.mark(rules),
-            b'#' if query => self.mark(rules),
             b'%' if cookie || query => self.fork(),
             b'\\' if cookie => self.fork(),
+            // A blank, where blanks in front of a value are dropped.
+            b'+' if query && self.begun == 0 => self.fork(),
+            // Some servers end the candidate here, others don't.
+            b',' if cookie => self.mark(rules),
+            b'#' | b'+' if query => self.mark(rules),
             _ => {}
         }
         swar::forget_registers();
@@ -525,29 +528,31 @@ impl Value {
         }
     }
 
+    /// Ends the candidate of the second reading alone; the next one begins.
+    #[inline(always)]
+    fn end_decoded(&mut self, rules: &Rules) {
+        if self.decoded.sip.len() >= rules.min_len {
+            self.pending |= DECODED_END;
+        } else {
+            self.decoded.reset(rules);
+        }
+    }
+
     #[inline(always)]
     fn unescape(&mut self, rules: &Rules, byte: u8) {
         let octal = (byte ^ b'0') < 8;
         let hex = hex_value(byte);
-        match self.escape {
+        let mut escaped = true;
+        let value = match self.escape {
             Escape::Percent if hex < 16 => {
                 self.bits = u32::from(byte);
                 self.escape = Escape::PercentDigit;
                 return;
             }
-            Escape::PercentDigit if hex < 16 => {
-                self.escape = Escape::None;
-                self.decoded_byte(rules, hex_value(self.bits as u8) << 4 | hex);
-                return;
-            }
+            Escape::PercentDigit if hex < 16 => hex_value(self.bits as u8) << 4 | hex,
             Escape::Backslash if octal && byte < b'4' => {
                 self.bits = u32::from(byte);
                 self.escape = Escape::OneOctal;
-                return;
-            }
-            Escape::Backslash => {
-                self.escape = Escape::None;
-                self.decoded_byte(rules, byte);
                 return;
             }
             Escape::OneOctal if octal => {
@@ -556,20 +561,38 @@ impl Value {
                 return;
             }
             Escape::TwoOctal if octal => {
-                self.escape = Escape::None;
-                let value = (self.bits & 7) << 6 | (self.bits >> 8 & 7) << 3 | u32::from(byte & 7);
-                self.decoded_byte(rules, value as u8);
-                return;
+                ((self.bits & 7) << 6 | (self.bits >> 8 & 7) << 3 | u32::from(byte & 7)) as u8
             }
-            _ => self.flush_escape(),
-        }
+            Escape::Backslash => {
+                escaped = false;
+                byte
+            }
+            _ => {
+                self.flush_escape();
+                swar::forget_registers();
+                match byte {
+                    b'%' => {
+                        self.escape = Escape::Percent;
+                        return;
+                    }
+                    b'\\' if self.is_cookie() => {
+                        self.escape = Escape::Backslash;
+                        return;
+                    }
+                    b'+' if self.is_query() && self.decoded.sip.is_empty() => return,
+                    _ => {}
+                }
+                escaped = false;
+                byte
+            }
+        };
+        self.escape = Escape::None;
         swar::forget_registers();
-        match byte {
-            b'%' => self.escape = Escape::Percent,
-            b'\\' if self.context as u32 == Context::Cookie as u32 => {
-                self.escape = Escape::Backslash;
-            }
-            _ => self.decoded_byte(rules, byte),
+        // Blanks and quotes that come out of escapes stand around candidates too.
+        if escaped && (value <= b' ' || value == b'"') {
+            self.end_decoded(rules);
+        } else {
+            self.decoded_byte(rules, value);
         }
     }
 
@@ -601,26 +624,23 @@ impl Value {
         }
         self.bit_count &= 7;
         let byte = (self.bits.wrapping_shr(self.bit_count) & 0xff) as u8;
-        if byte == b':' && self.colon == 0 {
-            self.colon = 1;
-            if self.decoded.sip.len() >= rules.min_len {
-                self.pending |= DECODED_END;
-            } else {
-                self.decoded.reset(rules);
-            }
+        let colon = byte == b':' && self.colon == 0;
+        if colon || byte <= b' ' {
+            self.colon |= u32::from(colon);
+            self.end_decoded(rules);
         } else {
             self.decoded_byte(rules, byte);
         }
     }
 }
 
-/// Marks the bytes of a word that [`Value::plain`] may not take: all up to `/` but `-`, and in cookies (`cookie` is
-/// all ones, else zero) `;` and `\`.
+/// Marks the bytes of a word that [`Value::plain`] may not take: all up to `/` but `-`, and in cookies and queries (`parted`
+/// is all ones, else zero) `;` and `\`.
 #[inline(always)]
 #[must_use]
-pub fn specials(word: u64, cookie: u64) -> u64 {
+pub fn specials(word: u64, parted: u64) -> u64 {
     let low = swar::below(word, b'/') & !swar::equal(word, b'-');
-    low | (swar::equal(word, b';') | swar::equal(word, b'\\')) & cookie
+    low | (swar::equal(word, b';') | swar::equal(word, b'\\')) & parted
 }
 
 /// Value of a hexadecimal digit; 16 and above for any other byte.

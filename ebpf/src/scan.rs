@@ -1058,9 +1058,9 @@ impl Scan {
             self.pos += 1;
         }
         let left = self.end(source) - self.pos;
-        let cookie = self.value.is_cookie();
+        let parted = !self.value.is_header();
         let words = self.value.takes_words();
-        let stop = swar::first(specials(word, u64::from(cookie).wrapping_neg()));
+        let stop = swar::first(specials(word, u64::from(parted).wrapping_neg()));
         if stop >= bytes && glance && self.value.may_glance() {
             self.mode = Mode::Glance;
             self.glanced = 0;
@@ -1090,14 +1090,14 @@ impl Scan {
     ) {
         let left = self.end(source) - self.pos;
         let chunk = source.chunk(self.pos + self.glanced);
-        let cookie = self.value.is_cookie();
+        let parted = !self.value.is_header();
         let mut lanes = self.fingerprint;
         let mut at = 0;
         while at < WIDEST_WORDS {
             let (a, b, c, d) = chunk.words(at);
             let marks =
                 swar::not_token(a) | swar::not_token(b) | swar::not_token(c) | swar::not_token(d);
-            if marks != 0 || cookie && ends_cookie(&chunk, at) != 0 {
+            if marks != 0 || parted && ends_part(&chunk, at) != 0 {
                 break;
             }
             rules.fingerprint.absorb(&mut lanes, (a, b, c, d));
@@ -1124,14 +1124,14 @@ impl Scan {
         filter: &F,
     ) {
         let chunk = source.chunk(self.pos + self.glanced);
-        let cookie = u64::from(self.value.is_cookie()).wrapping_neg();
+        let parted = u64::from(!self.value.is_header()).wrapping_neg();
         let passed = self.passed;
         let before = |index, stop| {
             // One word after the other: together they need more stack than there is.
             swar::forget_registers();
             let seen = swar::keep(u64::MAX, swar::part(passed, index));
             swar::before(
-                swar::first(specials(chunk.word(index), cookie) & !seen),
+                swar::first(specials(chunk.word(index), parted) & !seen),
                 stop,
             )
         };
@@ -1173,7 +1173,7 @@ impl Scan {
                     return;
                 }
                 // A byte like any other.
-                b'+' => return,
+                b'+' if !self.value.is_query() => return,
                 _ if self.value.is_header() => return,
                 // An escape, or a byte that ends the candidate at some servers only.
                 _ => return self.stop_glancing(),
@@ -1294,7 +1294,7 @@ impl Scan {
         let separators = if cookie {
             swar::equal(word, b';') | swar::equal(word, b',')
         } else {
-            swar::equal(word, b'&')
+            swar::equal(word, b'&') | swar::equal(word, b';')
         };
         let stop = swar::first(separators | swar::below(word, b'!'));
         if stop >= left || stop == 8 {
@@ -1310,7 +1310,7 @@ impl Scan {
         self.pos += 1;
         if cookie {
             self.enter_cookie(rules);
-        } else if byte == b'&' {
+        } else if byte > b' ' {
             self.enter_query(rules);
         } else {
             self.mode = Mode::Skip;
@@ -1379,7 +1379,12 @@ impl Scan {
         let word = source.chunk(self.pos).word(0);
         // Everything below `-` that may be special: `%`, `&`, `+`, white space.
         let stop = swar::first(
-            swar::equal(word, b'=') | swar::equal(word, b'[') | swar::below(word, b'-'),
+            swar::equal(word, b'=')
+                | swar::equal(word, b'[')
+                | swar::equal(word, b']')
+                | swar::equal(word, b';')
+                | swar::equal(word, b'?')
+                | swar::below(word, b'-'),
         );
         let n = if self.escape != 0 {
             0
@@ -1404,7 +1409,7 @@ impl Scan {
     fn query_name_byte(&mut self, rules: &Rules, byte: u8) {
         match byte {
             b'\r' | b'\n' => return self.end_line(byte),
-            b'&' => self.enter_query(rules),
+            b'&' | b';' => self.enter_query(rules),
             b'=' => self.enter_query_value(rules),
             _ if byte <= b' ' => self.mode = Mode::Skip,
             b'%' => self.escape = 2,
@@ -1429,12 +1434,12 @@ impl Scan {
     /// Takes a decoded character of a query name.
     #[inline(always)]
     fn query_name_char(&mut self, rules: &Rules, byte: u8) {
-        // PHP drops spaces before a name.
-        if self.name.is_empty() && (byte == b'+' || byte == b' ') {
+        // PHP drops spaces before a name, URLSearchParams a `?`, and to Node's qs `[name]` is `name`.
+        if self.name.is_empty() && matches!(byte, b'+' | b' ' | b'?' | b'[') {
             return;
         }
         // `name[]` and `name[key]` are arrays in PHP and Node's qs; the first bracket ends the name there.
-        if byte == b'[' && self.array == u32::from(NO_LOCATION) {
+        if matches!(byte, b'[' | b']') && self.array == u32::from(NO_LOCATION) {
             self.array = u32::from(rules.find(self.name.finish()));
         }
         self.name.absorb(u64::from(byte), 1);
@@ -1464,9 +1469,9 @@ impl Scan {
     }
 }
 
-/// Not zero where the group of word `index` holds a byte that ends a cookie, or begins an escape.
+/// Not zero where the group of word `index` holds a byte that ends a cookie or a parameter, or begins an escape.
 #[inline(always)]
-fn ends_cookie<C: Chunk>(chunk: &C, index: u32) -> u64 {
+fn ends_part<C: Chunk>(chunk: &C, index: u32) -> u64 {
     let mut marks = 0;
     let mut i = index;
     while i < index + GROUP / 8 {

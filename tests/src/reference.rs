@@ -184,13 +184,13 @@ fn read_target(config: &Config, reader: &mut Reader<'_>, rest: &[Char]) {
     read_query(config, reader, query);
 }
 
-/// `name=value` between `&`, up to white space; values keep the character that ended them.
+/// `name=value` between `&` or `;`, up to white space; values keep the character that ended them.
 fn read_query(config: &Config, reader: &mut Reader<'_>, query: &[Char]) {
     let mut rest = query;
     loop {
         let end = rest
             .iter()
-            .position(|(_, byte)| *byte == b'&' || is_white(*byte));
+            .position(|(_, byte)| matches!(byte, b'&' | b';') || is_white(*byte));
         let parameter = &rest[..end.map_or(rest.len(), |end| end + 1)];
         if let Some(equals) = parameter.iter().position(|(_, byte)| *byte == b'=')
             && let Some(location) = find_parameter(config, &parameter[..equals])
@@ -198,28 +198,22 @@ fn read_query(config: &Config, reader: &mut Reader<'_>, query: &[Char]) {
             reader.query_value(location, &parameter[equals + 1..]);
         }
         match end.map(|end| rest.split_at(end + 1)) {
-            Some((parameter, behind)) if parameter.ends_with(&[(last_index(parameter), b'&')]) => {
-                rest = behind;
-            }
+            Some(([.., (_, b'&' | b';')], behind)) => rest = behind,
             _ => return,
         }
     }
 }
 
-fn last_index(chars: &[Char]) -> usize {
-    chars.last().map_or(0, |(at, _)| *at)
-}
-
-/// The location that a parameter name means: percent-decoded, without spaces in front; failing that, what
-/// stands before a `[` (arrays of PHP and of Node's qs).
+/// The location that a parameter name means: percent-decoded, without spaces, `?` and `[` in front; failing that, what
+/// stands before a bracket (arrays of PHP and of Node's qs).
 fn find_parameter(config: &Config, name: &[Char]) -> Option<LocationId> {
     let decoded = decode_name(name);
     let front = decoded
         .iter()
-        .take_while(|byte| **byte == b' ' || **byte == b'+')
+        .take_while(|byte| matches!(byte, b' ' | b'+' | b'?' | b'['))
         .count();
     let name = &decoded[front..];
-    let brackets = (0..name.len()).filter(|at| name[*at] == b'[' && *at <= MAX_NAME);
+    let brackets = (0..name.len()).filter(|at| matches!(name[*at], b'[' | b']') && *at <= MAX_NAME);
     config.find(LocationKind::Query, name).or_else(|| {
         brackets
             .into_iter()

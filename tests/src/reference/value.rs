@@ -113,38 +113,46 @@ impl<'a> Reader<'a> {
     fn credentials(&mut self, location: LocationId, word: &[Char], end: Option<usize>) {
         let decoded = decode_base64(word);
         let colon = decoded.iter().position(|(_, byte)| *byte == b':');
-        let (user, password) = match colon {
-            Some(colon) => (&decoded[..colon], &decoded[colon + 1..]),
-            None => (&decoded[..0], &decoded[..]),
-        };
-        self.signed_part(location, user, Rank::DecodedPart, 0);
-        if let Some(colon) = colon {
-            self.look_up(
-                decoded[colon].0,
-                Rank::DecodedWhole,
-                location,
-                Domain::Exact,
-                user,
-            );
-        }
-        self.signed_part(location, password, Rank::DecodedPart, 0);
-        if let Some(end) = end {
-            self.look_up(end, Rank::DecodedWhole, location, Domain::Exact, password);
+        let ends: Vec<usize> = (0..decoded.len())
+            .filter(|at| colon == Some(*at) || is_white(decoded[*at].1))
+            .collect();
+        self.parts(location, &decoded, &ends, end, 0);
+    }
+
+    /// What stands between the characters at `ends`.
+    fn parts(
+        &mut self,
+        location: LocationId,
+        decoded: &[Char],
+        ends: &[usize],
+        end: Option<usize>,
+        from: usize,
+    ) {
+        let mut begin = 0;
+        let known = ends.iter().map(|at| (*at, Some(decoded[*at].0)));
+        for (at, known) in known.chain([(decoded.len(), end)]) {
+            let part = &decoded[begin..at];
+            self.signed_part(location, part, Rank::DecodedPart, from);
+            if let Some(known) = known {
+                self.look_up(known, Rank::DecodedWhole, location, Domain::Exact, part);
+            }
+            begin = at + 1;
         }
     }
 
-    /// A value up to `&` or white space; quotes stand around candidates.
+    /// A value up to `&`, `;` or white space; quotes stand around candidates.
     pub(super) fn query_value(&mut self, location: LocationId, value: &[Char]) {
         let mut rest = value;
         loop {
-            let (text, behind) = take_until(rest, |b| b == b'"' || b == b'&' || is_white(b));
+            let ends = |b| matches!(b, b'"' | b'&' | b';') || is_white(b);
+            let (text, behind) = take_until(rest, ends);
             let end = behind.first().copied();
             self.escaped(
                 location,
                 text,
                 end.map(|(at, _)| at),
                 Escapes::Percent,
-                b'#',
+                b"#+",
             );
             match end {
                 Some((_, b'"')) => rest = &behind[1..],
@@ -163,7 +171,7 @@ impl<'a> Reader<'a> {
         let ends = |byte| byte == b'"' || byte == b';' || is_white(byte);
         let (text, behind) = take_until(&value[front..], ends);
         let end = behind.first().map(|(at, _)| *at);
-        self.escaped(location, text, end, Escapes::PercentAndBackslash, b',');
+        self.escaped(location, text, end, Escapes::PercentAndBackslash, b",");
         match behind.first() {
             // What stands between a closing quote and the next separator is nothing.
             Some((_, b'"')) => {
@@ -176,46 +184,77 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// A value that may hold escapes, and that may be over at each `stop` for some servers.
+    /// A value that may hold escapes, and that may be over at each of `stops` for some servers. Blanks and quotes that come
+    /// out of escapes stand around candidates.
     fn escaped(
         &mut self,
         location: LocationId,
         text: &[Char],
         end: Option<usize>,
         escapes: Escapes,
-        stop: u8,
+        stops: &[u8],
     ) {
         self.whole(location, text, end);
-        let stops = |text: &[Char]| -> Vec<usize> {
-            (0..text.len()).filter(|at| text[*at].1 == stop).collect()
-        };
-        for at in stops(text) {
+        let stops: Vec<usize> = (0..text.len())
+            .filter(|at| stops.contains(&text[*at].1))
+            .collect();
+        for at in stops.iter().copied() {
             self.look_up(text[at].0, Rank::Part, location, Domain::Exact, &text[..at]);
         }
-        let begins =
-            |byte| byte == b'%' || (byte == b'\\' && escapes == Escapes::PercentAndBackslash);
-        let Some((first, _)) = text.iter().find(|(_, byte)| begins(*byte)) else {
+        let query = escapes == Escapes::Percent;
+        let begins = |at: &usize| match text[*at].1 {
+            b'%' => true,
+            b'\\' => !query,
+            b'+' => query && *at == 0,
+            _ => false,
+        };
+        let Some(first) = (0..text.len()).find(begins).map(|at| text[at].0) else {
             return;
         };
-        let decoded = decode(text, end.unwrap_or(usize::MAX), escapes);
-        self.signed_part(location, &decoded, Rank::DecodedPart, *first);
-        for at in stops(text).into_iter().filter(|at| text[*at].0 > *first) {
-            // An escape that the stop cuts short is no part of either reading.
-            let known: Vec<Char> = decoded
-                .iter()
-                .copied()
-                .take_while(|(known, _)| *known < text[at].0)
-                .collect();
-            self.look_up(
-                text[at].0,
-                Rank::DecodedPart,
-                location,
-                Domain::Exact,
-                &known,
-            );
+        let mut decoded = decode(text, end.unwrap_or(usize::MAX), escapes);
+        if query {
+            decoded.drop_leading_plus();
         }
-        if let Some(end) = end {
-            self.look_up(end, Rank::DecodedWhole, location, Domain::Exact, &decoded);
+        let chars = &decoded.chars;
+        let ends: Vec<usize> = (0..chars.len()).filter(|at| decoded.ends(*at)).collect();
+        self.parts(location, chars, &ends, end, first);
+        for at in stops.into_iter().filter(|at| text[*at].0 > first) {
+            // An escape that the stop cuts short is no part of either reading.
+            let known = chars.iter().take_while(|(known, _)| *known < text[at].0);
+            let known: Vec<Char> = known.copied().collect();
+            let begin = ends.iter().rfind(|end| **end < known.len());
+            let part = &known[begin.map_or(0, |end| end + 1)..];
+            self.look_up(text[at].0, Rank::DecodedPart, location, Domain::Exact, part);
+        }
+    }
+}
+
+/// What a value reads decoded.
+struct Decoded {
+    chars: Vec<Char>,
+    /// Places of those that come out of an escape by a number.
+    escaped: Vec<usize>,
+}
+
+impl Decoded {
+    /// Whether this character stands between candidates.
+    fn ends(&self, at: usize) -> bool {
+        self.escaped.contains(&at) && ends_word(self.chars[at].1)
+    }
+
+    /// A `+` in front of a part of the query is a blank.
+    fn drop_leading_plus(&mut self) {
+        let mut at = 0;
+        while at < self.chars.len() {
+            let plus = self.chars[at].1 == b'+' && !self.escaped.contains(&at);
+            if plus && (at == 0 || self.ends(at - 1)) {
+                self.chars.remove(at);
+                for escaped in self.escaped.iter_mut().filter(|escaped| **escaped > at) {
+                    *escaped -= 1;
+                }
+            } else {
+                at += 1;
+            }
         }
     }
 }
@@ -231,16 +270,17 @@ fn take_until(chars: &[Char], stops: impl Fn(u8) -> bool) -> (&[Char], &[Char]) 
 
 /// Decodes `%xx`, `\ooo` and `\c`. Each byte has the index at which it becomes known: the last of its escape,
 /// or, for what turned out to be no escape, the index of the byte that showed it (`end` at the end).
-fn decode(text: &[Char], end: usize, escapes: Escapes) -> Vec<Char> {
+fn decode(text: &[Char], end: usize, escapes: Escapes) -> Decoded {
     let byte = |at: usize| text.get(at).map(|(_, byte)| *byte);
     let index = |at: usize| text.get(at).map_or(end, |(index, _)| *index);
     let digit = |at: usize, radix: u32| byte(at).and_then(|b| char::from(b).to_digit(radix));
-    let mut decoded = Vec::new();
+    let (mut decoded, mut places) = (Vec::new(), Vec::new());
     let mut at = 0;
     while let Some(first) = byte(at) {
         at += 1;
         if first == b'%' {
             if let (Some(high), Some(low)) = (digit(at, 16), digit(at + 1, 16)) {
+                places.push(decoded.len());
                 decoded.extend(u8::try_from(high << 4 | low).map(|byte| (index(at + 1), byte)));
                 at += 2;
                 continue;
@@ -258,6 +298,7 @@ fn decode(text: &[Char], end: usize, escapes: Escapes) -> Vec<Char> {
                     let value = (0..3)
                         .filter_map(|i| digit(at + i, 8))
                         .fold(0, |v, d| v << 3 | d);
+                    places.push(decoded.len());
                     decoded.extend(u8::try_from(value).map(|byte| (index(at + 2), byte)));
                     at += 3;
                 }
@@ -278,7 +319,10 @@ fn decode(text: &[Char], end: usize, escapes: Escapes) -> Vec<Char> {
             decoded.push((index(at - 1), first));
         }
     }
-    decoded
+    Decoded {
+        chars: decoded,
+        escaped: places,
+    }
 }
 
 /// Either alphabet; what is in neither is left out. Each byte has the index of the character that completed it.
