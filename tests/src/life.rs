@@ -1,5 +1,5 @@
-//! The life of a denylist, step by step: whatever is added, removed, expired, reloaded and restarted, database and tiers
-//! hold what a plain model holds.
+//! The life of a denylist, step by step: whatever is added, removed, expired, reloaded and restarted, and
+//! however the clock is set, database and tiers hold what a plain model holds.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -61,6 +61,8 @@ pub enum Step {
     Break,
     /// So many seconds pass.
     Pass(u8),
+    /// The clock is set back by so many.
+    SetBack(u8),
     /// The kernel tier fails from now on, or doesn't any more.
     Fail(bool),
     /// The process ends and starts again.
@@ -79,6 +81,7 @@ pub fn steps(fail: bool) -> impl Strategy<Value = Vec<Step>> {
         3 => (tokens(), tokens(), many()).prop_map(|(texts, hashes, many)| Step::File(texts, hashes, many)),
         1 => Just(Step::Break),
         3 => (0..20_u8).prop_map(Step::Pass),
+        1 => (0..40_u8).prop_map(Step::SetBack),
         1 => any::<bool>().prop_map(move |fails| Step::Fail(fail && fails)),
         1 => Just(Step::Restart),
     ];
@@ -289,9 +292,11 @@ impl<K: Kernel> Life<K> {
                 fs::write(self.list(), "token-number-000\nno entry at all\n")?;
                 self.keeper()?.reload(Change::Settled);
             }
-            Step::Pass(seconds) => {
-                self.plain.now += u64::from(seconds);
-                self.seconds.store(self.plain.now, Ordering::Relaxed);
+            Step::Pass(seconds) => self.set_clock(self.plain.now + u64::from(seconds)),
+            Step::SetBack(seconds) => {
+                // The files are read again then; a broken one would not be.
+                self.write_file()?;
+                self.set_clock(self.plain.now - u64::from(seconds));
             }
             Step::Fail(fails) => {
                 self.fails = fails;
@@ -306,11 +311,12 @@ impl<K: Kernel> Life<K> {
             }
         }
         self.keeper()?.tick();
-        let now = self.plain.now;
-        for added in [&mut self.plain.added, &mut self.plain.hashed] {
-            added.retain(|_, expires| expires.is_none_or(|at| at > now));
-        }
         self.check()
+    }
+
+    fn set_clock(&mut self, now: u64) {
+        self.plain.now = now;
+        self.seconds.store(now, Ordering::Relaxed);
     }
 
     fn now(&self) -> SystemTime {
@@ -478,11 +484,12 @@ impl<K: Kernel> Life<K> {
         let (stored, _) = answer.try_recv()??;
         let stored: BTreeSet<_> = stored.iter().map(StoredEntry::key).collect();
         let mut due = BTreeSet::new();
-        for n in self.plain.added.keys() {
-            due.insert(EntryKey::from(&token(&self.key, *n)?));
+        let none = Ends::new();
+        for n in self.plain.left(&none, &self.plain.added) {
+            due.insert(EntryKey::from(&token(&self.key, n)?));
         }
-        for n in self.plain.hashed.keys() {
-            due.insert(EntryKey::of_hash(&id(*n)?, None));
+        for n in self.plain.left(&none, &self.plain.hashed) {
+            due.insert(EntryKey::of_hash(&id(n)?, None));
         }
         ensure!(stored == due, "stored are {stored:?}, not {due:?}");
         Ok(())

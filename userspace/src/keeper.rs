@@ -38,7 +38,7 @@ use crate::{
 /// A tier that could not take a change is tried again after this long.
 const RETRY: Duration = Duration::from_secs(5);
 /// Longest sleep before the wall clock is looked at again: it may be set while we sleep.
-const CLOCK: Duration = Duration::from_secs(5);
+const CLOCK: Duration = Duration::from_secs(1);
 
 /// The files that entries come from, and what their text is read with.
 pub struct Sources {
@@ -76,8 +76,10 @@ pub struct Keeper<K> {
     read: SystemTime,
     /// ... and why one of them was refused.
     refused: Option<String>,
-    /// What time it is.
+    /// What time it is, ...
     clock: Clock,
+    /// ... and the latest that it was when something may have left.
+    latest: SystemTime,
 }
 
 type Clock = Box<dyn Fn() -> SystemTime + Send>;
@@ -92,6 +94,7 @@ pub struct Loaded {
     hashed: HashedSet,
     additions: Additions,
     files: Vec<FileStatus>,
+    now: SystemTime,
 }
 
 /// What all files together gave.
@@ -131,6 +134,7 @@ impl Sources {
             hashed,
             additions,
             files: gathered.files,
+            now,
         })
     }
 
@@ -244,6 +248,7 @@ impl<K: Tier + 'static> Keeper<K> {
             read: SystemTime::now(),
             refused: None,
             clock: Box::new(SystemTime::now),
+            latest: loaded.now,
         };
         keeper.read_claims();
         Ok(keeper)
@@ -341,6 +346,10 @@ impl<K: Tier + 'static> Keeper<K> {
     /// Does what is due at this time; [`Keeper::keep`] does so by itself.
     pub fn tick(&mut self) {
         let now = (self.clock)();
+        if seconds(now) < seconds(self.latest) {
+            self.set_back(now);
+        }
+        self.latest = now;
         let Expired {
             digests: mut changed,
             hashed,
@@ -363,6 +372,19 @@ impl<K: Tier + 'static> Keeper<K> {
             self.reload(change);
         }
         self.additions.memory.tidy();
+    }
+
+    /// Brings back what had left by a later time than it is now.
+    fn set_back(&mut self, now: SystemTime) {
+        let by = self.latest.duration_since(now).unwrap_or_default();
+        tracing::warn!(
+            seconds = by.as_secs(),
+            "the clock was set back: what has left since that time is listed again"
+        );
+        if let Err(error) = self.additions.read_again(now) {
+            tracing::error!(%error, "what was added can't be read again");
+        }
+        self.reload(Change::Settled);
     }
 
     /// Reads the sources again. While one of them is refused or unsettled nothing is removed: the list in force
@@ -413,6 +435,12 @@ impl<K: Tier + 'static> Keeper<K> {
             }
         }
     }
+}
+
+/// Since 1970: entries leave at a full second.
+fn seconds(time: SystemTime) -> u64 {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH);
+    since.map_or(0, |since| since.as_secs())
 }
 
 /// Runs what keeps all processors busy on threads that give way to those that serve requests.

@@ -67,6 +67,12 @@ pub(crate) const WGET: Tool = Tool {
     package: "wget",
 };
 
+/// Gives processes of the tests a clock of their own.
+pub(crate) const FAKETIME: Tool = Tool {
+    program: "faketime",
+    package: "faketime",
+};
+
 /// A client of the tests, with the HTTP library of Go.
 pub(crate) const HEY: Tool = Tool {
     program: "hey",

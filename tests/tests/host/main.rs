@@ -10,6 +10,7 @@ mod bans;
 mod browser;
 mod churn;
 mod clients;
+mod clock;
 mod control;
 mod evasions;
 mod framing;

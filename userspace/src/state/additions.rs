@@ -1,17 +1,28 @@
 //! What was added at run time: in the database, and in memory what the tiers need of it.
 
-use std::{collections::BTreeMap, mem, panic::resume_unwind, thread, time::SystemTime};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    mem,
+    panic::resume_unwind,
+    thread,
+    time::{Duration, Instant, SystemTime},
+};
 
 use rayon::slice::ParallelSliceMut as _;
 
 use super::{EntryKey, Memory, StateError, Store, StoredEntry};
 use crate::denylist::{HashedSet, Record, TokenDigest};
 
+/// What has left by itself stays in the database for so long, by a clock that nobody sets: the other one may have been wrong.
+const KEPT: Duration = Duration::from_hours(1);
+
 /// The entries that were added at run time.
 pub struct Additions {
     store: Store,
     /// What is held of them.
     pub memory: Memory,
+    /// What has left by itself and is still in the database, and since when.
+    left: VecDeque<(Instant, EntryKey)>,
     /// Why the last write failed.
     failure: Option<String>,
 }
@@ -106,21 +117,31 @@ fn in_order(chunks: Vec<Vec<StoredEntry>>) -> Vec<StoredEntry> {
 }
 
 impl Additions {
-    /// Reads all entries of the database that have not expired by `now`; takes the others off it.
+    /// Reads all entries of the database that have not expired by `now`.
     ///
     /// # Errors
-    /// Where it can't be read, or not written to.
+    /// Where it can't be read.
     pub fn open(store: Store, now: SystemTime) -> Result<Self, StateError> {
         let mut additions = Self {
             store,
             memory: Memory::default(),
+            left: VecDeque::new(),
             failure: None,
         };
-        let (mut expired, mut hashed) = (Vec::new(), Vec::new());
-        let memory = &mut additions.memory;
-        additions.store.each(|entry| {
+        additions.read_again(now)?;
+        Ok(additions)
+    }
+
+    /// Reads them again: the clock was set back, so that some of those that had left have not expired.
+    ///
+    /// # Errors
+    /// Where they can't be read; what is held stays held.
+    pub fn read_again(&mut self, now: SystemTime) -> Result<(), StateError> {
+        let (mut memory, mut left, mut hashed) = (Memory::default(), VecDeque::new(), Vec::new());
+        let since = Instant::now();
+        self.store.each(|entry| {
             if entry.expires.is_past(now) {
-                expired.push(entry.key());
+                left.push_back((since, entry.key()));
             } else if let Some(record) = entry.record() {
                 memory.note(&entry, None);
                 memory.records.gather(&record);
@@ -128,12 +149,11 @@ impl Additions {
                 hashed.extend(entry.hashed());
             }
         })?;
-        additions.memory.records.gathered();
-        additions.memory.hashed = HashedSet::merge(hashed, now);
-        if !expired.is_empty() {
-            additions.store.write(&[], &expired)?;
-        }
-        Ok(additions)
+        memory.records.gathered();
+        memory.hashed = HashedSet::merge(hashed, now);
+        memory.keep_files_of(&mut self.memory);
+        (self.memory, self.left) = (memory, left);
+        Ok(())
     }
 
     /// What an addition of these entries would do. An entry that is given twice counts as it is given last.
@@ -223,7 +243,8 @@ impl Additions {
         for key in keys {
             removed.push(self.find(key)?);
         }
-        if removed.iter().any(Option::is_some) {
+        // What has left by itself is not to come back either.
+        if removed.iter().any(Option::is_some) || !self.left.is_empty() {
             self.write(&[], keys)?;
         }
         let gone = removed.iter().flatten();
@@ -311,7 +332,7 @@ impl Additions {
         self.failure.as_deref()
     }
 
-    /// Takes off what has expired by `now`. Where the disk doesn't take that, it is taken off at the next start.
+    /// Takes off what has expired by `now`; the database lets it go later.
     pub fn expire(&mut self, now: SystemTime) -> Expired {
         let (mut digests, mut keys) = (Vec::new(), Vec::new());
         if self.memory.hashed.next_expiry().is_some_and(|at| at <= now) {
@@ -331,9 +352,86 @@ impl Additions {
             self.memory.claims.remove(&digest);
             digests.push(digest);
         }
-        if let Err(error) = self.write(&[], &keys) {
+        let since = Instant::now();
+        self.left.extend(keys.into_iter().map(|key| (since, key)));
+        self.forget(now);
+        Expired { digests, hashed }
+    }
+
+    /// Takes off the database what left long ago.
+    fn forget(&mut self, now: SystemTime) {
+        let long_ago = |(since, _): &(Instant, EntryKey)| since.elapsed() >= KEPT;
+        let mut keys = Vec::new();
+        while let Some((_, key)) = self.left.pop_front_if(|left| long_ago(left)) {
+            keys.push(key);
+        }
+        if keys.is_empty() {
+            return;
+        }
+        let forgotten = self.store.get_all(&keys).and_then(|entries| {
+            // It may have been added again.
+            let past = entries.into_iter().flatten();
+            let past = past.filter(|entry| entry.expires.is_past(now));
+            let keys: Vec<_> = past.map(|entry| entry.key()).collect();
+            self.write(&[], &keys)
+        });
+        if let Err(error) = forgotten {
+            let since = Instant::now();
+            self.left.extend(keys.into_iter().map(|key| (since, key)));
             tracing::error!(%error, "expired entries stay in the database for now");
         }
-        Expired { digests, hashed }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        denylist::{Action, Expires, identify},
+        key::StoredKey,
+        state::Subject,
+    };
+
+    #[test]
+    fn what_left_long_ago_leaves_the_database_unless_it_was_added_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let key = StoredKey::load_or_create(folder.path()).unwrap();
+        let now = SystemTime::now();
+        let entry = |token: &str, seconds| StoredEntry {
+            identity: identify(key.get(), 8, token).unwrap(),
+            action: Action::Block,
+            expires: Expires::at(now + Duration::from_secs(seconds)),
+            reason: None,
+            source: None,
+            added: now,
+            subject: Subject::Token,
+        };
+        let store = Store::open(folder.path(), key.get()).unwrap();
+        let mut additions = Additions::open(store, now).unwrap();
+        let both = vec![entry("token-one", 10), entry("token-two", 10)];
+        additions.add(both.clone(), |_| None).unwrap();
+        let keys = [both[0].key(), both[1].key()];
+        let later = now + Duration::from_secs(20);
+        assert_eq!(additions.expire(later).digests.len(), 2);
+        additions
+            .add(vec![entry("token-two", 100)], |_| None)
+            .unwrap();
+        let stored = |additions: &mut Additions| additions.store.get_all(&keys).unwrap();
+        assert!(stored(&mut additions).iter().all(Option::is_some));
+        assert_eq!(additions.find(&keys[0]).unwrap(), None);
+
+        // An hour later.
+        for (since, _) in &mut additions.left {
+            *since = since.checked_sub(KEPT).unwrap();
+        }
+        additions.expire(later);
+        let left = stored(&mut additions);
+        assert!(left[0].is_none() && left[1].is_some() && additions.left.is_empty());
+
+        // Removed while it is still there, it doesn't come back with the clock.
+        additions.expire(now + Duration::from_secs(200));
+        additions.remove(&keys).unwrap();
+        additions.read_again(now).unwrap();
+        assert_eq!(additions.memory.len(), 0);
     }
 }

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    mem,
     time::SystemTime,
 };
 
@@ -120,6 +121,11 @@ impl Memory {
                 }
             }
         }
+    }
+
+    /// Takes over what another knows of the files.
+    pub(super) fn keep_files_of(&mut self, other: &mut Self) {
+        self.files = mem::take(&mut other.files);
     }
 
     /// Does what keeps memory small; to be called when nobody waits.
