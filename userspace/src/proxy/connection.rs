@@ -33,6 +33,7 @@ use super::{
     inspect::{Ends, Form, Scene, Verdict},
     preamble,
     refuse::{self, Reason},
+    seldom::{Seldom, once_more},
     stalls::Stalls,
     stream::{ClientStream, Transport},
     upstream::Routes,
@@ -313,21 +314,29 @@ async fn until_over<T>(
     mut serving: Pin<&mut impl Future<Output = Result<T, Closed>>>,
 ) -> Result<T, Closed> {
     let timeouts = &peer.worker.settings.timeouts;
-    let mut overdue = pin!(peer.client.activity.overdue(timeouts, &peer.client.stalls));
-    let mut draining = pin!(draining(peer));
-    loop {
+    let draining = async {
+        draining(peer).await;
+        ending.set(true);
+        // What serves is to see it.
+        once_more().await;
+        std::future::pending::<Infallible>().await
+    };
+    let waiting = pin!(async {
         tokio::select! {
-            biased;
-            outcome = serving.as_mut() => return outcome,
-            why = &mut overdue => {
-                if why == Closed::IdleTimeout {
-                    // A request may be on its way: the end is announced.
-                    ending.set(true);
-                    drop(timeout(timeouts.header, serving).await);
-                }
-                return Err(why);
+            why = peer.client.activity.overdue(timeouts, &peer.client.stalls) => why,
+            never = draining => match never {},
+        }
+    });
+    tokio::select! {
+        biased;
+        outcome = serving.as_mut() => outcome,
+        why = Seldom::new(waiting) => {
+            if why == Closed::IdleTimeout {
+                // A request may be on its way: the end is announced.
+                ending.set(true);
+                drop(timeout(timeouts.header, serving).await);
             }
-            () = &mut draining, if !ending.get() => ending.set(true),
+            Err(why)
         }
     }
 }

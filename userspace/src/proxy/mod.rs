@@ -23,6 +23,7 @@ mod listen;
 mod preamble;
 mod refuse;
 mod reload;
+mod seldom;
 mod settings;
 mod stalls;
 mod stream;

@@ -295,7 +295,7 @@ pub(crate) fn hinting() -> (SocketAddr, std::sync::mpsc::Sender<()>) {
              HTTP/1.1 103 Early Hints\r\nLink: </a>\r\nConnection: X-Mine\r\nX-Mine: 1\r\n\r\n",
         );
         gone.lock().unwrap().recv().unwrap();
-        upstream.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+        upstream.send("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok");
         upstream.rest();
     });
     (address, go)

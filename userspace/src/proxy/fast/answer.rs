@@ -16,7 +16,7 @@ use super::{
     request::Forward,
     response::{Head, Parsed},
 };
-use crate::proxy::{counters::Closed, upstream::Bare};
+use crate::proxy::{counters::Closed, seldom::once_more, upstream::Bare};
 
 /// Requests on their way beside which one more is not put off.
 const FEW: usize = 4;
@@ -52,7 +52,7 @@ impl Answered<'_, '_> {
         // Requests that came meanwhile are sent on first: so the upstream finds several at a time and need not be
         // woken for each, and so do the clients. Where there are few, none of them gains by that.
         if bare.others() >= FEW {
-            after_others().await;
+            once_more().await;
         }
         loop {
             let rest = input.get(from..).unwrap_or_default();
@@ -144,18 +144,4 @@ impl Asker for Answered<'_, '_> {
         }
         Poll::Pending
     }
-}
-
-/// Lets the tasks run first that are ready already.
-async fn after_others() {
-    let mut waited = false;
-    std::future::poll_fn(|cx| {
-        if waited {
-            return Poll::Ready(());
-        }
-        waited = true;
-        cx.waker().wake_by_ref();
-        Poll::Pending
-    })
-    .await;
 }

@@ -1,8 +1,8 @@
 //! The head of a request: whether it is plain, what is judged, and what the upstream gets of it.
 
-use std::rc::Rc;
+use std::{mem::MaybeUninit, rc::Rc};
 
-use httparse::{EMPTY_HEADER, Header, Request, Status};
+use httparse::{Header, Request, Status};
 
 use super::buffers::Buffer;
 use crate::proxy::{
@@ -47,9 +47,9 @@ struct Fields<'b> {
 
 /// Reads a request, judges it, and writes what the upstream gets.
 pub(super) fn read(peer: &Peer, input: &[u8]) -> Reading {
-    let mut fields = [EMPTY_HEADER; FIELDS];
-    let mut request = Request::new(&mut fields);
-    let len = match request.parse(input) {
+    let mut fields = [const { MaybeUninit::uninit() }; FIELDS];
+    let mut request = Request::new(&mut []);
+    let len = match request.parse_with_uninit_headers(input, &mut fields) {
         Ok(Status::Complete(len)) => len,
         Ok(Status::Partial) => return Reading::Partial,
         Err(_) => return Reading::NotPlain,

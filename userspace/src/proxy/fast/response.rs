@@ -1,8 +1,8 @@
 //! The head of a response: how long its body is (RFC 9112 section 6.3), and what a client gets of it.
 
-use std::io::Write as _;
+use std::{io::Write as _, mem::MaybeUninit};
 
-use httparse::{EMPTY_HEADER, Header, Response, Status};
+use httparse::{Header, ParserConfig, Response, Status};
 
 use super::{chunks::Chunks, framing::Framing};
 use crate::proxy::{date, hop};
@@ -63,9 +63,11 @@ pub(super) fn read<T>(
     is_head: bool,
     rewrite: impl FnOnce(&Parsed<'_>) -> Option<T>,
 ) -> Reading<T> {
-    let mut fields = [EMPTY_HEADER; FIELDS];
-    let mut response = Response::new(&mut fields);
-    let len = match response.parse(input) {
+    let mut fields = [const { MaybeUninit::uninit() }; FIELDS];
+    let mut response = Response::new(&mut []);
+    let parser = ParserConfig::default();
+    let read = parser.parse_response_with_uninit_headers(&mut response, input, &mut fields);
+    let len = match read {
         Ok(Status::Complete(len)) => len,
         Ok(Status::Partial) => return Reading::Partial,
         Err(_) => return Reading::Malformed,
@@ -115,9 +117,11 @@ pub(super) fn read<T>(
 /// Makes the client's of what is said in between; `None` where that is for us alone: `100 Continue` was asked for by
 /// nobody behind us, and what is malformed is left out.
 pub(super) fn read_interim<T>(input: &[u8], make: impl FnOnce(&Parsed<'_>) -> T) -> Option<T> {
-    let mut fields = [EMPTY_HEADER; FIELDS];
-    let mut response = Response::new(&mut fields);
-    response.parse(input).ok()?;
+    let mut fields = [const { MaybeUninit::uninit() }; FIELDS];
+    let mut response = Response::new(&mut []);
+    let parser = ParserConfig::default();
+    let read = parser.parse_response_with_uninit_headers(&mut response, input, &mut fields);
+    read.ok()?;
     let status = response.code.filter(|status| *status != 100)?;
     Some(make(&Parsed {
         status,
