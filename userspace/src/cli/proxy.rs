@@ -401,7 +401,8 @@ pub struct LimitArgs {
     #[arg(default_value_t = Limits::default().discard_bytes)]
     pub limit_discard_bytes: u64,
 
-    /// Bytes of a form (`application/x-www-form-urlencoded`) that are read like a query while it passes; 0 reads none
+    /// Bytes of a form (`application/x-www-form-urlencoded`, or no type) that are read like a query while it passes; 0 reads none.
+    /// Forms in a content coding are then refused
     #[arg(long, value_name = "BYTES", env = "TOKENBLOCK_LIMIT_FORM_BYTES")]
     #[arg(default_value_t = Limits::default().form_bytes)]
     pub limit_form_bytes: u64,

@@ -11,7 +11,12 @@ use std::{
 };
 
 use http::{HeaderMap, Request, Response, Uri, header};
-use hyper::{body::Incoming, rt::Executor, server::conn::http1, service::service_fn};
+use hyper::{
+    body::{Body as _, Incoming},
+    rt::Executor,
+    server::conn::http1,
+    service::service_fn,
+};
 use hyper_util::rt::TokioIo;
 use tokio::{
     net::TcpStream,
@@ -38,6 +43,9 @@ use super::{
     stream::{ClientStream, Transport},
     upstream::Routes,
 };
+
+/// The type of a form's body.
+const FORM: &[u8] = b"application/x-www-form-urlencoded";
 
 /// How long a new connection is left to send its first request although the worker stops.
 const FIRST_REQUEST: Duration = Duration::from_millis(100);
@@ -119,17 +127,18 @@ impl Peer {
     /// What judges the body of a request with these fields, if anything does.
     pub(super) fn form(&self, headers: &HeaderMap) -> Option<Form> {
         let limit = self.worker.settings.limits.form_bytes;
-        // Of several types some servers take the first, others the last.
+        // Of several types some servers take the first, others the last; some take for a form what has no type, or one
+        // that only begins so.
         let mut kinds = headers
             .get_all(header::CONTENT_TYPE)
             .iter()
             .flat_map(|kinds| kinds.as_bytes().split(|byte| *byte == b','));
         let is_form = |kind: &[u8]| {
-            let kind = kind.split(|byte| *byte == b';').next().unwrap_or_default();
-            kind.trim_ascii()
-                .eq_ignore_ascii_case(b"application/x-www-form-urlencoded")
+            let kind = kind.trim_ascii().get(..FORM.len());
+            kind.is_some_and(|kind| kind.eq_ignore_ascii_case(FORM))
         };
-        (limit > 0 && kinds.any(is_form)).then(|| self.worker.inspector.form(limit))
+        let may_be_form = kinds.any(is_form) || !headers.contains_key(header::CONTENT_TYPE);
+        (limit > 0 && may_be_form).then(|| self.worker.inspector.form(limit))
     }
 
     fn scene(&self) -> Scene<'_> {
@@ -448,11 +457,15 @@ async fn judge(
     peer: &Rc<Peer>,
     request: Request<ClientBody>,
 ) -> Result<Response<ResponseBody>, Reason> {
+    let settings = &peer.worker.settings;
+    if !request.body().is_end_stream() {
+        // Whoever refuses it leaves its body where it is.
+        peer.client.activity.on_body_left(settings.timeouts.body);
+    }
     let judged = peer.judge(request.uri(), request.headers());
     if judged == Err(Reason::ListedToken) && !request.headers().contains_key(header::EXPECT) {
-        let settings = &peer.worker.settings;
-        if !refuse::discard(settings, request.into_body()).await {
-            peer.client.activity.on_body_left(settings.timeouts.body);
+        if refuse::discard(settings, request.into_body()).await {
+            peer.client.activity.on_body_done();
         }
         return Err(Reason::ListedToken);
     }

@@ -3,7 +3,11 @@
 use std::{pin::pin, rc::Rc};
 
 use http::{HeaderValue, Request, Response, StatusCode, Version, header, request::Parts};
-use hyper::{body::Incoming, client::conn::TrySendError, upgrade::OnUpgrade};
+use hyper::{
+    body::{Body as _, Incoming},
+    client::conn::TrySendError,
+    upgrade::OnUpgrade,
+};
 use tokio::time::{Instant, sleep_until};
 
 use super::{
@@ -42,6 +46,9 @@ pub(super) async fn forward(
         .then(|| Hold::new(peer.worker.settings.timeouts.upstream_continue));
     let asked = hold.as_ref().map(Hold::release);
     let form = peer.form(&parts.headers);
+    if form.is_some() && !body.is_end_stream() && hop::is_coded(&parts.headers) {
+        return Err(Reason::ContentCoding);
+    }
     let body = RequestBody::new((body, http2), peer, &progress, hold, form);
     let mut request = Request::from_parts(parts, body);
     if !request.body().is_empty() && !request.headers().contains_key(header::CONTENT_LENGTH) {

@@ -200,6 +200,14 @@ pub(super) fn is_body_plain(headers: &HeaderMap) -> bool {
     }
 }
 
+/// Whether a body comes in a coding of its own (RFC 9110 section 8.4), so that its bytes don't say what it says.
+pub(super) fn is_coded(headers: &HeaderMap) -> bool {
+    let codings = headers.get_all(header::CONTENT_ENCODING).iter();
+    codings
+        .flat_map(|codings| codings.as_bytes().split(|byte| *byte == b','))
+        .any(|coding| !coding.trim_ascii().eq_ignore_ascii_case(b"identity"))
+}
+
 /// Says that a body of unknown length follows.
 pub(super) fn set_chunked(headers: &mut HeaderMap) {
     headers.insert(

@@ -2,14 +2,17 @@
 
 use std::{net::SocketAddr, sync::Arc, time::SystemTime};
 
-use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-use http::{HeaderMap, Uri, header::SEC_WEBSOCKET_PROTOCOL};
+use http::{
+    HeaderMap, Uri,
+    header::{COOKIE, SEC_WEBSOCKET_PROTOCOL},
+};
 use tokenblock_ebpf::{inspect, location::LocationId, rules::Rules, scan::Scan, sha256};
 use zeroize::{Zeroize as _, Zeroizing};
 
 use super::{
     counters::{Counter, Counters},
     hits::{Hits, Kind},
+    spellings,
 };
 use crate::{
     denylist::{Action, ClaimSet, HashedSet, Listed, SetReader, ShortTokenId, TokenDigest},
@@ -35,9 +38,6 @@ pub(super) struct Scene<'a> {
     pub(super) hits: &'a Hits,
     pub(super) ends: Ends,
 }
-
-/// Browsers can't set `Authorization` on a WebSocket, so Kubernetes takes the token as a protocol's name.
-const ENCODED_PROTOCOL: &[u8] = b"base64url.bearer.authorization.k8s.io.";
 
 /// A form that is judged while it passes (RFC 6750 section 2.2).
 pub(super) struct Form {
@@ -165,25 +165,6 @@ impl Inspector {
     }
 }
 
-/// The value with a blank for all white space that readers of text know besides those of HTTP: of UTF-8, and in bytes that
-/// are none, of Latin-1.
-fn with_plain_spaces(value: &[u8]) -> Vec<u8> {
-    let mut plain = Vec::with_capacity(value.len());
-    for chunk in value.utf8_chunks() {
-        for part in chunk.valid().split_inclusive(char::is_whitespace) {
-            let word = part.trim_end_matches(char::is_whitespace);
-            plain.extend_from_slice(word.as_bytes());
-            if word.len() < part.len() {
-                plain.push(b' ');
-            }
-        }
-        let is_white = |byte: &u8| matches!(byte, 0x85 | 0xa0);
-        let bytes = chunk.invalid().iter();
-        plain.extend(bytes.map(|byte| if is_white(byte) { b' ' } else { *byte }));
-    }
-    plain
-}
-
 /// One request being judged.
 struct Judge<'a> {
     inspector: &'a Inspector,
@@ -232,7 +213,17 @@ impl<'a> Judge<'a> {
     }
 
     fn field(&mut self, name: &str, value: &[u8]) -> bool {
-        self.read(name, value) || !value.is_ascii() && self.read(name, &with_plain_spaces(value))
+        self.read(name, value)
+            || !value.is_ascii() && self.read(name, &spellings::with_plain_spaces(value))
+            || self.spelled(name, value)
+    }
+
+    /// Whether there is a hit in other spellings of a value.
+    fn spelled(&mut self, name: &str, value: &[u8]) -> bool {
+        if name.eq_ignore_ascii_case(COOKIE.as_str()) {
+            return spellings::json_cookies(value).any(|cookie| self.read(name, &cookie));
+        }
+        spellings::credentials(value).is_some_and(|plain| self.read(name, &plain))
     }
 
     fn read(&mut self, name: &str, value: &[u8]) -> bool {
@@ -280,14 +271,18 @@ impl<'a> Judge<'a> {
     fn protocols(&mut self, value: &[u8]) -> bool {
         let name = SEC_WEBSOCKET_PROTOCOL;
         value.split(|byte| *byte == b',').any(|protocol| {
-            let encoded = protocol.trim_ascii().strip_prefix(ENCODED_PROTOCOL);
-            let decoded = encoded.and_then(|text| URL_SAFE_NO_PAD.decode(text).ok());
+            let mut spelled = spellings::protocol(protocol).into_iter();
             self.field(name.as_str(), protocol)
-                || decoded.is_some_and(|token| self.field(name.as_str(), &token))
+                || spelled.any(|token| self.field(name.as_str(), &token))
         })
     }
 
     fn query(&mut self, query: &[u8]) -> Verdict {
+        let plain = spellings::query(query);
+        Verdict::of(self.read_query(query) || plain.is_some_and(|query| self.read_query(&query)))
+    }
+
+    fn read_query(&mut self, query: &[u8]) -> bool {
         let rules = Arc::clone(&self.inspector.rules);
         let rules = &*rules;
         let mut listed = |location, digest: &TokenDigest| self.candidate(location, digest);
@@ -296,18 +291,16 @@ impl<'a> Judge<'a> {
             let mut listed = |location, digest: &Sha256| self.hashed(location, digest);
             hit = sha256::inspect::query(rules, query, &mut listed).is_some();
         }
-        hit = hit
-            || self.claimed(query, |mut listed| {
-                inspect::query(rules, query, &mut listed).is_some()
-            });
-        Verdict::of(hit)
+        hit || self.claimed(query, |mut listed| {
+            inspect::query(rules, query, &mut listed).is_some()
+        })
     }
 
     /// Whether a JWT in the parameters of a form claims what an entry names. `open` is the one that these bytes go on with, and
     /// afterwards the one that they leave open, unless the form `ends` with them.
     fn parameters(&mut self, open: &mut Zeroizing<Vec<u8>>, bytes: &[u8], ends: bool) -> bool {
         let rules = Arc::clone(&self.inspector.rules);
-        let mut parts = bytes.split(|byte| *byte == b'&').peekable();
+        let mut parts = bytes.split(|byte| matches!(byte, b'&' | b';')).peekable();
         while let Some(part) = parts.next() {
             let long = open.len() + part.len() > LONGEST_PARAMETER;
             if long && open.len() <= LONGEST_PARAMETER {

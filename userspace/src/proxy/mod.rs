@@ -25,6 +25,7 @@ mod refuse;
 mod reload;
 mod seldom;
 mod settings;
+mod spellings;
 mod stalls;
 mod stream;
 mod target;

@@ -31,6 +31,8 @@ pub(super) enum Reason {
     Host,
     /// A body in a transfer coding besides `chunked` (RFC 9112 section 6.1).
     TransferCoding,
+    /// A form in a content coding, which can't be judged (RFC 9110 section 15.5.16).
+    ContentCoding,
     /// More fields than allowed (RFC 6585 section 5).
     HeaderFields,
     /// Its body comes too slowly (RFC 9110 section 15.5.9).
@@ -55,6 +57,7 @@ impl Reason {
             Self::Connect => StatusCode::METHOD_NOT_ALLOWED,
             Self::Target | Self::Host => StatusCode::BAD_REQUEST,
             Self::TransferCoding => StatusCode::NOT_IMPLEMENTED,
+            Self::ContentCoding => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::HeaderFields => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::SlowBody => StatusCode::REQUEST_TIMEOUT,
             Self::NoUpstream => StatusCode::SERVICE_UNAVAILABLE,

@@ -2,7 +2,10 @@
 
 use std::{io::Write as _, thread, time::Duration};
 
-use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use base64::{
+    Engine as _,
+    engine::general_purpose::{STANDARD, URL_SAFE, URL_SAFE_NO_PAD},
+};
 use http::Response;
 use http_body_util::{BodyExt as _, Collected};
 use tokenblock::event::Outcome;
@@ -214,6 +217,34 @@ fn tokens_in_forms_are_refused_where_forms_are_judged() {
     client.send(start);
     thread::sleep(Duration::from_millis(50));
     assert!(client.send(end).until("}\n").starts_with("HTTP/1.1 403 "));
+    // What begins like the type, or has none.
+    for kind in [
+        "Content-Type: application/x-www-form-urlencodedx",
+        "Content-Type:",
+    ] {
+        assert_eq!(
+            tier.curl("/", &["-d", &form, "-H", kind]).status,
+            403,
+            "{kind}"
+        );
+    }
+    // What can't be read is not passed on as if it were clean.
+    for (coding, status) in [("gzip", 415), ("identity, deflate", 415), ("identity", 403)] {
+        let coding = format!("Content-Encoding: {coding}");
+        let args = ["-d", &form, "-H", &coding];
+        assert_eq!(tier.curl("/", &args).status, status, "{coding}");
+        assert_eq!(off.curl("/", &args).body, form);
+    }
+    let text = [
+        "-d",
+        "x",
+        "-H",
+        "Content-Type: text/plain",
+        "-H",
+        "Content-Encoding: gzip",
+    ];
+    assert_eq!(tier.curl("/", &text).body, "x");
+    assert_eq!(tier.count("proxy_refused_content_coding"), 2);
     // Clean, of another type, or beyond the limit: it passes whole.
     let clean = "a=b&access_token=fine-fine-fine";
     assert_eq!(tier.curl("/", &["-d", clean]).body, clean);
@@ -241,6 +272,61 @@ fn every_offered_web_socket_protocol_is_judged() {
         403
     );
     assert_eq!(status(&format!("bearer,{kubernetes}AAAA")), 200);
+    // Others that browsers' clients are told to use.
+    let padded = URL_SAFE.encode(LISTED);
+    let json = format!("{{\"host\":\"h\",\"Authorization\":\"Bearer {LISTED}\"}}");
+    let json = URL_SAFE_NO_PAD.encode(json);
+    for offer in [
+        format!("realtime, openai-insecure-api-key.{LISTED}"),
+        format!("phoenix, base64url.bearer.phx.{encoded}"),
+        format!("chat, {encoded}"),
+        format!("chat, {padded}"),
+        format!("aws-appsync-event-ws, header-{json}"),
+        format!("access_token.{LISTED}"),
+        format!("token-{LISTED}"),
+        format!("Bearer%20{LISTED}"),
+        format!("jwt.{SIGNED}.AAAA"),
+    ] {
+        assert_eq!(status(&offer), 403, "{offer}");
+    }
+    assert_eq!(
+        status(&format!("chat, {}.{}", &encoded[1..], &LISTED[1..])),
+        200
+    );
+}
+
+/// What some decoders pass over, and JSON in cookies.
+#[test]
+fn what_only_some_decoders_read_hides_nothing() {
+    let origin = Origin::echo();
+    let tier = Tier::tls(origin.address, |_| {});
+    let basic = STANDARD.encode(format!("alice:{LISTED}"));
+    let (start, end) = basic.split_at(8);
+    let nobreak = "%C2%A0";
+    for version in ["--http1.1", "--http2"] {
+        for (path, field) in [
+            ("/", format!("Authorization: Basic {start}-_{end}")),
+            ("/", format!("Authorization: Basic {start} {end}")),
+            ("/", format!("Cookie: a=b; session=j:\"{LISTED}\"")),
+            ("/", format!("Cookie: session=j%3A%22{LISTED}%22")),
+            (
+                "/",
+                format!("Cookie: session=j:\"\\u0074{}\"", &LISTED[1..]),
+            ),
+            (
+                &*format!("/?access_token={nobreak}{LISTED}"),
+                "A: b".to_owned(),
+            ),
+            (
+                &*format!("/?a=b;access_token={LISTED}%e3%80%80"),
+                "A: b".to_owned(),
+            ),
+        ] {
+            let reply = tier.curl(path, &[version, "-H", &field]);
+            assert_eq!(reply.status, 403, "{version} {path} {field}");
+        }
+    }
+    assert_eq!(origin.seen(), Vec::<String>::new());
 }
 
 #[test]

@@ -196,6 +196,18 @@ fn an_answer_is_not_lost_behind_a_body_that_nobody_reads() {
     }
 }
 
+/// The same where the head is refused for itself.
+#[test]
+fn an_answer_to_a_bad_head_is_not_lost_behind_its_body() {
+    let origin = Origin::echo();
+    let tier = tier(&origin, |_| {});
+    let mut client = tier.connect();
+    let head = upload("another").replace("Authorization", "Host: other\r\nX");
+    client.send(&head).send(&"x".repeat(LARGE));
+    let reply = client.rest();
+    assert!(reply.starts_with("HTTP/1.1 400 "), "{reply}");
+}
+
 /// The same behind an answer that its upstream gives without wanting to see the body, and keeps the connection open.
 #[test]
 fn an_upload_does_not_wait_for_who_has_answered_already() {
