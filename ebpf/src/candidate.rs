@@ -426,9 +426,10 @@ impl Value {
                 self.end(rules);
                 Next::Name
             }
+            // Not the end of the query at all servers.
             Context::Query => {
                 self.end(rules);
-                Next::Line
+                Next::Skip
             }
         }
     }

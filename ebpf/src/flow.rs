@@ -118,7 +118,7 @@ impl Left {
     pub fn of(scan: &Scan, rules: &Rules) -> Self {
         if scan.is_closed() {
             Self::Closed
-        } else if scan.is_plain_line() {
+        } else if scan.is_plain_line() || scan.is_indented() {
             Self::Line
         } else if scan.is_plain_cr() {
             Self::AfterCr
@@ -922,7 +922,7 @@ impl Flow {
             // A message may begin with the segment, though what is before it did not end its line.
             Left::Closed if next => scan.restart_anywhere(),
             _ if !exact => scan.restart_anywhere(),
-            Left::Target => scan.restart_in_target(),
+            Left::Target => scan.restart_inside_target(),
             Left::Method => scan.restart_in_method(),
             Left::Line => scan.restart(),
             Left::AfterCr => scan.restart_after_cr(),

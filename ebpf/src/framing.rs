@@ -15,6 +15,10 @@ const DECLARED: u64 = 1 << 62;
 const CODED: u64 = 1 << 61;
 /// A digit of the length was read.
 const DIGITS: u64 = 1 << 60;
+/// White space was read behind the digits.
+const ENDED: u64 = 1 << 59;
+/// A line of the block ended by a CR alone, which some servers take for the end of one, some for a part of it.
+const BARE: u64 = 1 << 58;
 /// Bytes of a length that are read at once.
 const WORD: u32 = 8;
 
@@ -51,7 +55,7 @@ impl Framing {
     #[inline(always)]
     #[must_use]
     pub const fn declare(self) -> Self {
-        Self(self.0 & !(LENGTH | DIGITS) | DECLARED)
+        Self(self.0 & !(LENGTH | DIGITS | ENDED) | DECLARED)
     }
 
     /// After the name `Transfer-Encoding`.
@@ -59,6 +63,20 @@ impl Framing {
     #[must_use]
     pub const fn code(self) -> Self {
         Self(self.0 | CODED)
+    }
+
+    /// After a line that ended by a CR alone, where `bare` is 1; as before where it is 0.
+    #[inline(always)]
+    #[must_use]
+    pub const fn end_bare(self, bare: u32) -> Self {
+        Self(self.0 | (bare as u64 & self.0 >> 63) << BARE.trailing_zeros())
+    }
+
+    /// Whether a request line was read, and no empty line since.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_begun(self) -> bool {
+        self.0 & BEGUN != 0
     }
 
     /// Whether a length was declared.
@@ -72,8 +90,9 @@ impl Framing {
     #[inline(always)]
     #[must_use]
     pub const fn is_ambiguous(self) -> bool {
-        const BOTH: u64 = BEGUN | DECLARED | CODED;
-        self.0 & BOTH == BOTH
+        const BOTH: u64 = DECLARED | CODED;
+        let either = self.0 & BOTH != 0 && self.0 & BARE != 0;
+        self.0 & BEGUN != 0 && (self.0 & BOTH == BOTH || either)
     }
 
     /// Whether the block declares another length than `earlier`.
@@ -91,12 +110,12 @@ impl Framing {
     }
 
     /// After the first `n` (0..=8) bytes of `word`, of the value of `Content-Length`. Beside it 0, or what is not 0
-    /// where servers may read another number: other bytes than digits and the spaces before them, or too many.
+    /// where servers read other numbers: other bytes than digits and the white space around them, or too many.
     #[inline(always)]
     #[must_use]
     pub fn read(self, word: u64, n: u32) -> (Self, u64) {
         let mut bytes = self.bytes();
-        let mut digits = self.0 & DIGITS;
+        let mut seen = self.0 & (DIGITS | ENDED);
         let mut odd = 0;
         let mut i = 0;
         while i < WORD {
@@ -107,14 +126,16 @@ impl Framing {
                     bytes = bytes * 10 + u64::from(digit);
                     odd |= bytes >> LENGTH.count_ones();
                     bytes &= LENGTH;
-                    digits = DIGITS;
+                    odd |= seen & ENDED;
+                    seen |= DIGITS;
                 } else {
-                    odd |= digits | u64::from(byte ^ b' ');
+                    odd |= u64::from(byte ^ b' ') * u64::from(byte ^ b'\t');
+                    seen |= seen >> 1 & ENDED;
                 }
             }
             i += 1;
         }
-        (Self(self.0 & !LENGTH | bytes | digits), odd)
+        (Self(self.0 & !LENGTH | bytes | seen), odd)
     }
 }
 
@@ -142,6 +163,8 @@ mod tests {
             ("4294967296", 1 << 32),
             ("  0012345678", 12_345_678),
             (" 281474976710655", LENGTH),
+            ("5 ", 5),
+            ("\t5\t \t ", 5),
         ] {
             assert_eq!(read(text), (length, true), "{text:?}");
         }
@@ -153,10 +176,13 @@ mod tests {
             "0x10",
             "1_000",
             "5, 5",
-            "5 ",
             "1 0",
             "0 5",
-            "\t5",
+            "5 \t0",
+            "5,5",
+            "5;6",
+            "5x6",
+            "5.0",
             "5\u{b}",
             "281474976710656",
             "99999999999999999999999",

@@ -100,6 +100,11 @@ const HTTP2: u32 = 4;
 const PRI: u32 = u32::from_le_bytes(*b"PRI ");
 /// How the version begins, with which a request line ends.
 const VERSION: u32 = u32::from_le_bytes(*b"HTTP");
+/// The version that most request lines end with.
+const HTTP_1_1: u64 = u64::from_le_bytes(*b"HTTP/1.1");
+/// How an absolute target begins, in either case.
+const ABSOLUTE: u32 = u32::from_le_bytes(*b"http");
+const ABSOLUTE_CASE: u32 = 0x2020_2020;
 /// The first word of a line has ended, since the scan began; [`NAMED`]: by a colon.
 const WORD: u32 = 16;
 const NAMED: u32 = 32;
@@ -129,11 +134,13 @@ pub struct Scan {
     /// Position of the next byte in the source.
     pub pos: u32,
     mode: Mode,
-    /// Where reading goes on if the next line is folded (obs-fold, RFC 9112 section 5.2).
+    /// Where reading goes on if the next line is folded (obs-fold, RFC 9112 section 5.2). In a target: `Target` where it is
+    /// one by its beginning, so that white space alone does not end it; `BeforeTarget` where it may be a method.
     fold: Mode,
     /// Whether the last line ended with a CR whose LF may follow.
     after_cr: u32,
-    /// Whether white space ended the cookie name (`name = value`).
+    /// Whether white space ended the cookie name (`name = value`). Of a header's name: whether it has separators that only
+    /// some servers take for hyphens, and none of framing does.
     name_ended: u32,
     /// Hexadecimal digits that an escape in a query name still needs.
     escape: u32,
@@ -238,6 +245,13 @@ impl Scan {
     pub fn restart_in_target(&mut self) {
         self.restart();
         self.mode = Mode::BeforeTarget;
+    }
+
+    /// Sets the state to the middle of a request target.
+    #[inline(always)]
+    pub fn restart_inside_target(&mut self) {
+        self.restart_in_target();
+        self.fold = Mode::Target;
     }
 
     /// Sets the state to a place of which nothing is known: the start of a line, which finds all that the rest
@@ -429,7 +443,17 @@ impl Scan {
     #[must_use]
     pub fn is_method(&self, rules: &Rules) -> bool {
         self.mode as u32 == Mode::Method as u32
-            || self.mode as u32 == Mode::Name as u32 && !rules.may_begin(self.name.finish())
+            || self.mode as u32 == Mode::Name as u32
+                && !self.name.is_empty()
+                && !rules.may_begin(self.name.finish())
+    }
+
+    /// Whether what is read is the white space that a line begins with, where it makes no difference whether the line is
+    /// empty.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_indented(&self) -> bool {
+        self.is_name() && self.name.is_empty() && !self.framing.is_begun()
     }
 
     /// Whether the state is that of a request target.
@@ -537,12 +561,29 @@ impl Scan {
         self.headers |= (1 ^ outside) * DOUBT;
     }
 
+    /// [`AMBIGUOUS`] in a header block.
+    #[inline(always)]
+    fn ambiguous_in_block(&self) -> u32 {
+        u32::from(self.framing.is_begun()) * AMBIGUOUS
+    }
+
+    /// A line has ended by a CR alone.
+    #[inline(always)]
+    fn note_bare_cr(&mut self) {
+        self.framing = self.framing.end_bare(swar::is_zero(self.body_end ^ NO_END));
+        if self.framing.is_ambiguous() {
+            self.headers |= AMBIGUOUS;
+        }
+    }
+
     /// A line begins with this name, which servers may take for a header's though no colon is behind it.
     #[inline(always)]
     fn doubt_name(&mut self, location: LocationId) {
         let length = swar::is_zero(u32::from(location ^ CONTENT_LENGTH));
         let coding = swar::is_zero(u32::from(location ^ TRANSFER_ENCODING));
-        self.headers |= (length | coding) * DOUBT;
+        let outside = swar::is_zero(self.body_end ^ NO_END);
+        let ambiguous = self.ambiguous_in_block() * outside;
+        self.headers |= (length | coding) * (DOUBT | ambiguous);
     }
 
     /// Whether HTTP/2 began.
@@ -731,7 +772,7 @@ impl Scan {
     fn end_line(&mut self, byte: u8) {
         self.fold = match self.mode {
             // White space before the first byte of a value does not end it.
-            mode @ (Mode::Value | Mode::CookieName | Mode::CookieSkip) => mode,
+            mode @ (Mode::Value | Mode::CookieName | Mode::CookieSkip | Mode::Length) => mode,
             _ => Mode::Skip,
         };
         self.after_cr = u32::from(byte == b'\r');
@@ -824,6 +865,11 @@ impl Scan {
         if byte == b':' {
             self.pos += 1;
             self.note_name();
+            // Where a name of framing has its hyphen.
+            let (seventh, eighth) = ((words[0] >> 56) as u32, words[1] as u32 & 0xff);
+            let hyphen = u32::from(b'-');
+            let has_hyphen = swar::is_zero(seventh ^ hyphen) | swar::is_zero(eighth ^ hyphen);
+            self.name_ended = has_hyphen ^ 1;
             let hash = NameHash::of_words(rules.name_seed, words, whole, stop);
             self.enter_header(rules, rules.find(hash));
         } else {
@@ -854,6 +900,10 @@ impl Scan {
         let n = swar::least(stop, left);
         self.name.absorb(word, n);
         self.pos += n;
+        let others = swar::equal(word, b'_') | swar::equal(word, b'.') | swar::equal(word, b'~');
+        if swar::keep(others, n) != 0 {
+            self.name_ended = 1;
+        }
         if swar::not_ascii(swar::keep(word, n)) != 0 {
             self.doubt_outside_body();
         }
@@ -913,6 +963,9 @@ impl Scan {
     /// Looks at the first byte of a line and takes it if it is a line end; true where a name begins.
     #[inline(always)]
     fn begin_line(&mut self, rules: &Rules, byte: u8) -> bool {
+        if self.after_cr != 0 && byte != b'\n' {
+            self.note_bare_cr();
+        }
         match byte {
             b'\n' if self.after_cr != 0 => self.after_cr = 0,
             b'\n' | b'\r' => {
@@ -932,16 +985,29 @@ impl Scan {
                     // Some servers take a folded line for a header.
                     self.doubt_outside_body();
                 }
+                if matches!(self.mode, Mode::Skip | Mode::Length) {
+                    // A length that goes on in another line is one at some servers.
+                    let folds_length = swar::is_zero(self.mode as u32 ^ Mode::Length as u32);
+                    self.headers |= folds_length * self.ambiguous_in_block();
+                    self.mode = Mode::Name;
+                    self.begin_name(rules);
+                }
                 return false;
             }
             _ => {
                 self.fold = Mode::Skip;
-                self.name = NameHash::new(LocationKind::Header, rules.name_seed);
+                self.begin_name(rules);
                 return true;
             }
         }
         self.pos += 1;
         false
+    }
+
+    #[inline(always)]
+    fn begin_name(&mut self, rules: &Rules) {
+        self.name = NameHash::new(LocationKind::Header, rules.name_seed);
+        self.name_ended = 0;
     }
 
     /// Takes the byte, white space or a line end, that ended what may be a method.
@@ -953,9 +1019,9 @@ impl Scan {
         }
         self.pos += 1;
         self.mode = if empty {
-            // A control character, which some servers leave out.
+            // White space or a control character, which some servers leave out.
             self.doubt_outside_body();
-            Mode::Skip
+            Mode::Name
         } else {
             Mode::BeforeTarget
         };
@@ -984,8 +1050,8 @@ impl Scan {
     #[inline(always)]
     fn enter_framing(&mut self, location: LocationId) {
         self.mode = Mode::Skip;
-        if self.in_body() {
-            // To a server that reads no body here it is one.
+        if self.in_body() || self.name_ended != 0 {
+            // To a server that reads no body here it is one, or to one that takes other separators for hyphens.
             self.headers |= DOUBT;
             return;
         }
@@ -1031,7 +1097,7 @@ impl Scan {
         let (framing, odd) = self.framing.read(word, n);
         self.framing = framing;
         if odd != 0 {
-            self.headers |= DOUBT;
+            self.headers |= DOUBT | self.ambiguous_in_block();
         }
         self.pos += n;
         swar::forget_registers();
@@ -1199,7 +1265,7 @@ impl Scan {
         if byte == b'\r' || byte == b'\n' {
             if matches!(next, Next::Name) {
                 self.enter_cookie(rules);
-            } else if matches!(next, Next::Line) {
+            } else if matches!(next, Next::Line | Next::Skip) {
                 self.mode = Mode::Skip;
             }
             self.end_line(byte);
@@ -1209,6 +1275,7 @@ impl Scan {
         match next {
             Next::Value => {}
             Next::Name => self.enter_next_name(rules),
+            Next::Skip if self.value.is_query() => self.end_query_part(),
             Next::Skip => self.mode = Mode::CookieSkip,
             Next::Line => self.mode = Mode::Skip,
         }
@@ -1237,6 +1304,10 @@ impl Scan {
         if self.mode as u32 == Mode::BeforeTarget as u32 {
             let first = u32::from(chunk.word(0) as u8);
             let path = swar::is_zero(first ^ u32::from(b'/'));
+            let absolute = swar::is_zero((chunk.word(0) as u32 | ABSOLUTE_CASE) ^ ABSOLUTE);
+            if (path | absolute) != 0 && self.fold as u32 == Mode::Skip as u32 {
+                self.fold = Mode::Target;
+            }
             // `*`, or `http://` in either case.
             let other = swar::is_zero(first ^ u32::from(b'*'))
                 | swar::is_zero((first | 0x20) ^ u32::from(b'h'));
@@ -1273,6 +1344,9 @@ impl Scan {
                 self.pos += 1;
                 if source.chunk(self.pos).word(0) as u32 == VERSION {
                     self.doubt_in_body();
+                }
+                if self.is_path() && !self.is_over(source) {
+                    return;
                 }
                 // After `end_body`, or else `Skip`.
                 self.mode = if self.fold as u32 == Mode::BeforeTarget as u32 {
@@ -1312,9 +1386,24 @@ impl Scan {
             self.enter_cookie(rules);
         } else if byte > b' ' {
             self.enter_query(rules);
-        } else {
+        } else if !self.is_path() || self.is_over(source) {
             self.mode = Mode::Skip;
         }
+    }
+
+    /// Whether the request target is one by its beginning. Some servers take white space and control characters for a
+    /// part of it, so that it is over with its line, or in front of the version.
+    #[inline(always)]
+    fn is_path(&self) -> bool {
+        self.fold as u32 == Mode::Target as u32
+    }
+
+    /// Whether the line ends with what is usual behind a request target.
+    #[inline(always)]
+    fn is_over<S: Source + ?Sized>(&self, source: &S) -> bool {
+        let chunk = source.chunk(self.pos);
+        let left = source.end().wrapping_sub(self.pos);
+        left > 8 && chunk.word(0) == HTTP_1_1 && matches!(chunk.word(1) as u8, b'\r' | b'\n')
     }
 
     #[inline(always)]
@@ -1405,13 +1494,23 @@ impl Scan {
         }
     }
 
+    /// White space or a control character stands in the query.
+    #[inline(always)]
+    fn end_query_part(&mut self) {
+        self.mode = if self.is_path() {
+            Mode::QuerySkip
+        } else {
+            Mode::Skip
+        };
+    }
+
     #[inline(always)]
     fn query_name_byte(&mut self, rules: &Rules, byte: u8) {
         match byte {
             b'\r' | b'\n' => return self.end_line(byte),
             b'&' | b';' => self.enter_query(rules),
             b'=' => self.enter_query_value(rules),
-            _ if byte <= b' ' => self.mode = Mode::Skip,
+            _ if byte <= b' ' => self.end_query_part(),
             b'%' => self.escape = 2,
             _ => match (self.escape, hex_value(byte)) {
                 (2, digit @ 0..16) => {

@@ -17,7 +17,7 @@ use crate::{
     fixtures::{LOCATIONS, MIN_TOKEN_LENGTH},
     reference::{self, Config},
     scanned::{rules, scanned},
-    trace::{Act, Listing, Streams, play},
+    trace::{Act, Listing, Streams, TRUST_AFTER, TRUSTED_BODY, play, trusted_body},
 };
 
 /// A target: bytes in, a panic where something is wrong.
@@ -109,36 +109,39 @@ pub fn flow(bytes: &[u8]) {
     try_flow(&mut Unstructured::new(bytes)).unwrap_or_default();
 }
 
+/// Bits of the byte that says which streams are sent.
+const FRAMED: u8 = 1;
+const TRUSTING: u8 = 2;
+/// Most acts of a case.
+const ACTS: usize = 200;
+
 fn try_flow(bytes: &mut Unstructured<'_>) -> arbitrary::Result<()> {
-    let (first, long, framed) = (bytes.arbitrary()?, bytes.arbitrary()?, bytes.arbitrary()?);
-    let streams = match (framed, long) {
-        (true, false) => Streams::by_framing(40),
-        (true, true) => Streams::by_framing(20_000),
-        (false, false) => Streams::by_lines(0),
-        (false, true) => Streams::by_lines(20_000),
+    let (first, long, kind): (u32, bool, u8) =
+        (bytes.arbitrary()?, bytes.arbitrary()?, bytes.arbitrary()?);
+    let trusting = long && kind & TRUSTING != 0;
+    let body = match (long, trusting) {
+        (_, true) => TRUSTED_BODY,
+        (true, false) => 20_000,
+        (false, _) if kind & FRAMED != 0 => 40,
+        (false, _) => 0,
     };
-    let mut acts = Vec::new();
-    if long {
-        // Up to where the second request begins, so that what comes is about it.
-        let len = bytes.int_in_range(0..=20_500)?;
-        acts.extend([
-            Act::Continue {
-                len,
-                variant: 0,
-                decoy: false,
-            },
-            Act::Ack,
-        ]);
-    }
-    while !bytes.is_empty() && acts.len() < 200 {
-        let mut act = bytes.arbitrary()?;
-        if let (true, Act::Send { from, .. }) = (long, &mut act) {
-            *from += 20_000;
-        }
-        acts.push(act);
-    }
+    let streams = if kind & FRAMED == 0 {
+        Streams::by_lines(body)
+    } else {
+        Streams::by_framing(body)
+    };
+    let acts = if trusting {
+        let from = bytes.int_in_range(0..=899)?;
+        let begin = acts(bytes, ACTS / 4)?;
+        trusted_body(&streams, begin, acts(bytes, ACTS)?, from)
+    } else if long {
+        acts_behind(bytes, body)?
+    } else {
+        acts(bytes, ACTS)?
+    };
     let listed = |digest: &_| LISTING.has(digest);
-    let mut engine = Engine::new(&LISTING.rules, &listed);
+    let after = if trusting { TRUST_AFTER } else { 0 };
+    let mut engine = Engine::new(&LISTING.rules, &listed).trusting(after);
     let played = play(&mut engine, &streams, &acts, first);
     assert!(
         !streams.bring_token(&LISTING, &played.stream),
@@ -146,4 +149,30 @@ fn try_flow(bytes: &mut Unstructured<'_>) -> arbitrary::Result<()> {
         String::from_utf8_lossy(&played.stream)
     );
     Ok(())
+}
+
+fn acts(bytes: &mut Unstructured<'_>, most: usize) -> arbitrary::Result<Vec<Act>> {
+    let mut acts = Vec::new();
+    while !bytes.is_empty() && acts.len() < most {
+        acts.push(bytes.arbitrary()?);
+    }
+    Ok(acts)
+}
+
+/// Acts about what is behind a body, after all before was sent.
+fn acts_behind(bytes: &mut Unstructured<'_>, body: usize) -> arbitrary::Result<Vec<Act>> {
+    // Up to where the second request begins, so that what comes is about it.
+    let len = bytes.int_in_range(0..=body + 500)?;
+    let all = Act::Continue {
+        len,
+        variant: 0,
+        decoy: false,
+    };
+    let mut acts = acts(bytes, ACTS)?;
+    for act in &mut acts {
+        if let Act::Send { from, .. } = act {
+            *from += body;
+        }
+    }
+    Ok([all, Act::Ack].into_iter().chain(acts).collect())
 }

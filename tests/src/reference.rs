@@ -48,9 +48,7 @@ type Char = (usize, u8);
 #[must_use]
 pub fn stream(config: &Config, bytes: &[u8]) -> Vec<Candidate> {
     let mut reader = Reader::new(config);
-    for line in unfold(&split_lines(bytes)) {
-        read_line(config, &mut reader, &line);
-    }
+    read_lines(config, &mut reader, &split_lines(bytes));
     reader.into_candidates()
 }
 
@@ -66,7 +64,7 @@ pub fn header(config: &Config, name: &[u8], value: &[u8]) -> Vec<Candidate> {
 #[must_use]
 pub fn query(config: &Config, query: &[u8]) -> Vec<Candidate> {
     let mut reader = Reader::new(config);
-    read_query(config, &mut reader, &ended(query));
+    read_query(config, &mut reader, &ended(query), false);
     reader.into_candidates()
 }
 
@@ -130,42 +128,65 @@ fn split_lines(bytes: &[u8]) -> Vec<Vec<Char>> {
     lines
 }
 
-/// Joins folded lines (RFC 9112 section 5.2) to the line they continue. A blank line is continued by none.
-fn unfold(lines: &[Vec<Char>]) -> Vec<Vec<Char>> {
-    let mut unfolded: Vec<Vec<Char>> = Vec::new();
-    for line in lines {
-        let folded = matches!(line.first(), Some((_, b' ' | b'\t')));
-        match unfolded.last_mut() {
-            Some(last) if folded && last.len() > 1 => last.extend(line),
-            _ => unfolded.push(line.clone()),
-        }
+/// Header fields and request lines. A folded line (RFC 9112 section 5.2) continues a value that is read to its line's end;
+/// any other is read by itself, as some servers do.
+fn read_lines(config: &Config, reader: &mut Reader<'_>, lines: &[Vec<Char>]) {
+    let mut rest = lines;
+    while let Some((line, behind)) = rest.split_first() {
+        let is_folded = |line: &&Vec<Char>| matches!(line.first(), Some((_, b' ' | b'\t')));
+        let folded = behind.iter().take_while(is_folded).count();
+        let (folded, _) = behind.split_at(folded);
+        let joined: Vec<Char> = line
+            .iter()
+            .chain(folded.iter().flatten())
+            .copied()
+            .collect();
+        let read = read_line(config, reader, line, &joined);
+        let begins_before = |line: &&Vec<Char>| line.first().is_some_and(|(at, _)| *at < read);
+        let taken = folded.iter().take_while(begins_before).count();
+        rest = behind.split_at(taken).1;
     }
-    unfolded
 }
 
-/// A header field, a request line, or neither.
-fn read_line(config: &Config, reader: &mut Reader<'_>, line: &[Char]) {
-    let Some(end) = line.iter().position(|(_, b)| *b == b':' || is_white(*b)) else {
-        return;
+/// A header field, a request line, or neither; `joined` are the line and the folded ones behind it. Gives the index behind
+/// what was read of them.
+fn read_line(config: &Config, reader: &mut Reader<'_>, line: &[Char], joined: &[Char]) -> usize {
+    let front = line
+        .iter()
+        .take_while(|(_, byte)| is_white(*byte) && !is_line_end(*byte))
+        .count();
+    let stands = &line[front..];
+    let Some(end) = stands.iter().position(|(_, b)| *b == b':' || is_white(*b)) else {
+        return 0;
     };
-    let (name, rest) = line.split_at(end);
+    let (name, rest) = stands.split_at(end);
     let name: Vec<u8> = name.iter().map(|(_, byte)| *byte).collect();
     if name.is_empty() {
-        return;
+        return 0;
     }
     match rest.split_first() {
-        Some(((_, b':'), _)) if name.len() > MAX_NAME => {}
-        Some(((_, b':'), value)) => read_header(config, reader, &name, value),
-        Some(((_, byte), target)) if !is_line_end(*byte) => read_target(config, reader, target),
-        _ => {}
+        Some(((_, b':'), _)) if name.len() > MAX_NAME => 0,
+        Some(((_, b':'), _)) => {
+            let value = &joined[front + end + 1..];
+            read_header(config, reader, &name, value)
+        }
+        Some(((_, byte), target)) if !is_line_end(*byte) => {
+            read_target(config, reader, target);
+            0
+        }
+        _ => 0,
     }
 }
 
-fn read_header(config: &Config, reader: &mut Reader<'_>, name: &[u8], value: &[Char]) {
+/// Gives the index behind what was read.
+fn read_header(config: &Config, reader: &mut Reader<'_>, name: &[u8], value: &[Char]) -> usize {
     if fold(name) == b"cookie" {
         read_cookies(config, reader, value);
+        usize::MAX
     } else if let Some(location) = config.find(LocationKind::Header, name) {
-        reader.header_value(location, value);
+        reader.header_value(location, value)
+    } else {
+        0
     }
 }
 
@@ -175,27 +196,38 @@ fn read_target(config: &Config, reader: &mut Reader<'_>, rest: &[Char]) {
     while let Some(((_, b' ' | b'\t'), behind)) = rest.split_first() {
         rest = behind;
     }
+    let begin: Vec<u8> = rest.iter().take(4).map(|(_, byte)| byte | 0x20).collect();
+    let is_path = rest.first().is_some_and(|(_, byte)| *byte == b'/') || begin == b"http";
+    let ends = |byte| ends_target(is_path, byte);
     let stop = rest
         .iter()
-        .position(|(_, byte)| *byte == b'?' || is_white(*byte));
+        .position(|(_, byte)| *byte == b'?' || ends(*byte));
     let Some((_, [(_, b'?'), query @ ..])) = stop.map(|stop| rest.split_at(stop)) else {
         return;
     };
-    read_query(config, reader, query);
+    read_query(config, reader, query, is_path);
 }
 
-/// `name=value` between `&` or `;`, up to white space; values keep the character that ended them.
-fn read_query(config: &Config, reader: &mut Reader<'_>, query: &[Char]) {
+/// Behind what is a target by its beginning some servers take white space for a part of it.
+fn ends_target(is_path: bool, byte: u8) -> bool {
+    is_line_end(byte) || is_white(byte) && !is_path
+}
+
+/// `name=value` between `&` or `;`, up to white space or, in a path, the line's end; values keep the character that ended them.
+fn read_query(config: &Config, reader: &mut Reader<'_>, query: &[Char], is_path: bool) {
     let mut rest = query;
     loop {
-        let end = rest
-            .iter()
-            .position(|(_, byte)| matches!(byte, b'&' | b';') || is_white(*byte));
+        let ends = |byte| matches!(byte, b'&' | b';') || ends_target(is_path, byte);
+        let end = rest.iter().position(|(_, byte)| ends(*byte));
         let parameter = &rest[..end.map_or(rest.len(), |end| end + 1)];
-        if let Some(equals) = parameter.iter().position(|(_, byte)| *byte == b'=')
-            && let Some(location) = find_parameter(config, &parameter[..equals])
+        let word = parameter
+            .iter()
+            .position(|(_, byte)| is_white(*byte))
+            .map_or(parameter, |white| &parameter[..=white]);
+        if let Some(equals) = word.iter().position(|(_, byte)| *byte == b'=')
+            && let Some(location) = find_parameter(config, &word[..equals])
         {
-            reader.query_value(location, &parameter[equals + 1..]);
+            reader.query_value(location, &word[equals + 1..]);
         }
         match end.map(|end| rest.split_at(end + 1)) {
             Some(([.., (_, b'&' | b';')], behind)) => rest = behind,

@@ -19,6 +19,11 @@ const DELAYED: u64 = 200;
 /// Longest piece that an arbitrary act sends.
 const LONGEST: usize = 60;
 
+/// Bytes after which the bodies of [`trusted_body`] are trusted.
+pub const TRUST_AFTER: u32 = 400;
+/// Length of a body that is trusted for some of it.
+pub const TRUSTED_BODY: usize = 68_000;
+
 /// How a body may end: within a word, a target, a query, a header's name or value, a line, or with it.
 const ENDS: [&str; 11] = [
     "",
@@ -293,6 +298,69 @@ pub fn play(inspector: &mut impl Inspector, streams: &Streams, acts: &[Act], fir
         stream: receiver.stream,
         ways,
     }
+}
+
+/// The acts where a long body ends, after all before was sent.
+#[must_use]
+pub fn behind_body(streams: &Streams, acts: Vec<Act>, from: usize) -> Vec<Act> {
+    let skip = streams
+        .variants
+        .first()
+        .map_or(0, Vec::len)
+        .saturating_sub(900)
+        + from % 400;
+    let shifted = acts.into_iter().map(|act| match act {
+        Act::Send {
+            from,
+            len,
+            variant,
+            decoy,
+        } => Act::Send {
+            from: skip + from,
+            len,
+            variant,
+            decoy,
+        },
+        other @ (Act::Continue { .. } | Act::Ack | Act::Wait { .. }) => other,
+    });
+    let all = Act::Continue {
+        len: skip,
+        variant: 0,
+        decoy: false,
+    };
+    [all, Act::Ack].into_iter().chain(shifted).collect()
+}
+
+/// A body that is long enough to be trusted: acts where its trust begins, and where it ends.
+#[must_use]
+pub fn trusted_body(streams: &Streams, begin: Vec<Act>, end: Vec<Act>, from: usize) -> Vec<Act> {
+    let part = |len| {
+        let send = Act::Continue {
+            len,
+            variant: 0,
+            decoy: false,
+        };
+        [send, Act::Ack]
+    };
+    let earned = (0..10).flat_map(|_| part(150));
+    let begin = begin.into_iter().map(|act| match act {
+        Act::Send {
+            from,
+            len,
+            variant,
+            decoy,
+        } => Act::Send {
+            from: 1200 + from * 4,
+            len,
+            variant,
+            decoy,
+        },
+        other @ (Act::Continue { .. } | Act::Ack | Act::Wait { .. }) => other,
+    });
+    earned
+        .chain(begin)
+        .chain(behind_body(streams, end, from))
+        .collect()
 }
 
 /// The sequence number at `offset` of a stream.

@@ -74,7 +74,8 @@ impl<'a> Reader<'a> {
     }
 
     /// Words between white space or quotes; the one behind a first word `Basic` is credentials besides.
-    pub(super) fn header_value(&mut self, location: LocationId, value: &[Char]) {
+    /// Gives the index behind what was read: no further than its last word.
+    pub(super) fn header_value(&mut self, location: LocationId, value: &[Char]) -> usize {
         let mut rest = value;
         let mut basic = false;
         for count in 0..MAX_WORDS {
@@ -89,6 +90,7 @@ impl<'a> Reader<'a> {
             basic = count == 0 && text.eq_ignore_ascii_case(b"basic");
             rest = behind;
         }
+        rest.first().map_or(usize::MAX, |(at, _)| at + 1)
     }
 
     /// The value as it stands, and the signed part of a JWS.

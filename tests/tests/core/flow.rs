@@ -5,7 +5,10 @@ use tokenblock_tests::{
     engine::{Engine, Fate},
     fixtures::Token,
     receiver::Receiver,
-    trace::{Act, Listing, START, Streams, play, sequence},
+    trace::{
+        Act, Listing, START, Streams, TRUST_AFTER, TRUSTED_BODY, behind_body, play, sequence,
+        trusted_body,
+    },
 };
 
 fn act(len: usize) -> impl Strategy<Value = Act> {
@@ -47,62 +50,6 @@ fn check_trusting(
         String::from_utf8_lossy(&stream)
     );
     Ok(())
-}
-
-/// The acts where a long body ends, after all before was sent.
-fn behind_body(streams: &Streams, acts: Vec<Act>, from: usize) -> Vec<Act> {
-    let skip = streams.variants[0].len() - 900 + from % 400;
-    let shifted = acts.into_iter().map(|act| match act {
-        Act::Send {
-            from,
-            len,
-            variant,
-            decoy,
-        } => Act::Send {
-            from: skip + from,
-            len,
-            variant,
-            decoy,
-        },
-        other @ (Act::Continue { .. } | Act::Ack | Act::Wait { .. }) => other,
-    });
-    let all = Act::Continue {
-        len: skip,
-        variant: 0,
-        decoy: false,
-    };
-    [all, Act::Ack].into_iter().chain(shifted).collect()
-}
-
-/// A body that is long enough to be trusted: acts where its trust begins, and where it ends.
-fn trusted_body(streams: &Streams, begin: Vec<Act>, end: Vec<Act>, from: usize) -> Vec<Act> {
-    let part = |len| {
-        let send = Act::Continue {
-            len,
-            variant: 0,
-            decoy: false,
-        };
-        [send, Act::Ack]
-    };
-    let earned = (0..10).flat_map(|_| part(150));
-    let begin = begin.into_iter().map(|act| match act {
-        Act::Send {
-            from,
-            len,
-            variant,
-            decoy,
-        } => Act::Send {
-            from: 1200 + from * 4,
-            len,
-            variant,
-            decoy,
-        },
-        other @ (Act::Continue { .. } | Act::Ack | Act::Wait { .. }) => other,
-    });
-    earned
-        .chain(begin)
-        .chain(behind_body(streams, end, from))
-        .collect()
 }
 
 /// So many cases, unless the environment says how many.
@@ -168,10 +115,13 @@ proptest! {
         by_lines: bool,
         first in prop_oneof![Just(7_u32), Just(u32::MAX - 3000)],
     ) {
-        const BODY: usize = 68_000;
-        let streams = if by_lines { Streams::by_lines(BODY) } else { Streams::by_framing(BODY) };
+        let streams = if by_lines {
+            Streams::by_lines(TRUSTED_BODY)
+        } else {
+            Streams::by_framing(TRUSTED_BODY)
+        };
         let acts = trusted_body(&streams, begin, end, from);
-        check_trusting(400, &streams, &acts, first)?;
+        check_trusting(TRUST_AFTER, &streams, &acts, first)?;
     }
 
     /// Where segments are lost behind the hook as well, a clean stream comes through, or its flow is reset; it does

@@ -232,7 +232,6 @@ fn no_body_is_trusted_after_doubtful_framing() {
             "Content-Length: 200000\r\nContent-Length: 200000\r\n",
             "Content-Length: +200000\r\n",
             "Content-Length: 200000, 200000\r\n",
-            "Content-Length: 200000 \r\n",
             "Content-Length:\r\n 200000\r\n",
             "Content-Length: 200000\r\nTransfer-Encoding : chunked\r\n",
             "Content-Length: 200000\r\nTransfer-Encoding\t: chunked\r\n",
@@ -246,12 +245,9 @@ fn no_body_is_trusted_after_doubtful_framing() {
             for cut in 0..head.len() {
                 let mut talk = Talk::new(listing, listed);
                 let (one, two) = head.split_at(cut);
-                talk.send(one);
-                if talk.send(two) == Fate::Ambiguous {
-                    // Cut behind the white space of a folded line.
-                    continue;
+                if ![talk.send(one), talk.send(two)].contains(&Fate::Ambiguous) {
+                    assert_eq!(talk.send_body(100_000, text), 0, "{lines:?} cut at {cut}");
                 }
-                assert_eq!(talk.send_body(100_000, text), 0, "{lines:?} cut at {cut}");
             }
         }
         // A chunked body may hold what looks like a header block with a length.
@@ -399,6 +395,23 @@ fn ambiguous_framing_is_told() {
             "transfer-encoding:gzip, chunked\nX: y\nCONTENT-LENGTH:0\n",
             "Content-Length: 5\r\nContent-Length: 6\r\n",
             "Content-Length: 0\r\nX: y\r\nContent-Length: 100000\r\n",
+            // h11, HAProxy, Tornado and hyper take the first of a list.
+            "Content-Length: 5, 5\r\n",
+            "Content-Length: 5x6\r\n",
+            "Content-Length: 5 6\r\n",
+            "Content-Length: +5\r\n",
+            "Content-Length: 99999999999999999999\r\n",
+            // Half of all servers join folded lines.
+            "Content-Length:\r\n 5\r\n",
+            "Content-Length: 0\n\t5\n",
+            // Node.js, where it is lax, and Cheroot.
+            "Content-Length : 5\r\n",
+            "Content-Length\u{b}: 5\r\n",
+            "Content-Length: 5\r\nTransfer-Encoding\t: chunked\r\n",
+            "Content-Length: 5\r\n\u{b}Transfer-Encoding: chunked\r\n",
+            // nginx and Node.js take several CR before an LF for one line end.
+            "Content-Length: 5\r\r\n",
+            "X: y\rContent-Length: 5\r\n",
         ] {
             assert!(told(lines), "{lines:?}");
         }
@@ -409,6 +422,14 @@ fn ambiguous_framing_is_told() {
             "Transfer-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n",
             "Content-Length: 5\r\nContent-Length: 5\r\n",
             "X-Content-Length: 5\r\nTransfer-Encoding: chunked\r\n",
+            "Content-Length:\t5 \t\r\n",
+            "Content-Length: 5\r\nX: y\r\n z\r\n",
+            "X: y\rZ: y\r\n",
+            // No server takes these for framing.
+            "Content_Length: 5\r\nContent-Length: 6\r\n",
+            "Content.Length: 5\r\nTransfer-Encoding: chunked\r\n",
+            "Content-Length: 5\r\nTransfer~Encoding: chunked\r\n",
+            "Content-Length: 5\r\nTransfer_Encoding: chunked\r\n",
         ] {
             assert!(!told(lines), "{lines:?}");
         }

@@ -16,7 +16,7 @@ use tokenblock_tests::{
 const REQUESTS: &str = "ingress_ethernet";
 const ANSWERS: &str = "egress_ethernet";
 /// The ways by which a segment of a request may leave.
-const WAYS: [Counter; 10] = [
+const WAYS: [Counter; 11] = [
     Counter::Settled,
     Counter::Trusted,
     Counter::Clean,
@@ -25,6 +25,7 @@ const WAYS: [Counter; 10] = [
     Counter::Duplicate,
     Counter::Blocked,
     Counter::GapConflict,
+    Counter::AmbiguousFraming,
     Counter::BlockedAgain,
     Counter::Malformed,
 ];
