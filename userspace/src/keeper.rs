@@ -13,11 +13,7 @@ use std::{
 
 use indicatif::ProgressBar;
 use rustix::{process::setpriority_process, thread::gettid};
-use tokio::{
-    sync::mpsc,
-    task::{JoinError, spawn_blocking},
-    time::sleep,
-};
+use tokio::{sync::mpsc, task::JoinError, time::sleep};
 
 pub use self::requests::{
     ChangeError, Checked, FileStatus, Imported, ListStatus, Mode, Removed, Request, Target,
@@ -32,7 +28,7 @@ use crate::{
     progress,
     sources::{Change, FileError, MinLength, Reading, Records, Source, Summary, Watch, read},
     state::{Additions, Expired},
-    wiping::give_back,
+    wiping::{give_back, spawn_wiped},
 };
 
 /// A tier that could not take a change is tried again after this long.
@@ -317,7 +313,7 @@ impl<K: Tier + 'static> Keeper<K> {
         mut self,
         work: impl FnOnce(&mut Self) + Send + 'static,
     ) -> Result<Self, JoinError> {
-        spawn_blocking(move || {
+        spawn_wiped(move || {
             work(&mut self);
             self
         })

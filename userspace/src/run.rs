@@ -36,7 +36,7 @@ use crate::{
     sightings::Sightings,
     sources::{MinLength, Watch},
     state::{Additions, StateFolder, Store},
-    wiping::keep_little,
+    wiping::{keep_little, wipe_registers},
 };
 
 /// The proxy has its own threads; these are for signals, events and the list.
@@ -58,6 +58,7 @@ pub fn run(args: RunArgs) -> Result<(), Failure> {
         .map_err(|error| Failure::new(Exit::Internal, anyhow::Error::from_boxed(error)))?;
     let runtime = runtime::Builder::new_multi_thread()
         .worker_threads(THREADS)
+        .on_thread_park(wipe_registers)
         .enable_all()
         .build()
         .context("can't start the runtime")
@@ -65,6 +66,8 @@ pub fn run(args: RunArgs) -> Result<(), Failure> {
     let result = runtime.block_on(async {
         let mut signals = Signals::new().context("can't take signals").map_err(os)?;
         let mut tiers = Tiers::start(settings, given).await?;
+        // This thread has read the list.
+        wipe_registers();
         tiers.announce();
         let result = tiers.serve(&mut signals, &log).await;
         notify(&[NotifyState::Stopping]);

@@ -1,10 +1,14 @@
 //! Memory that held a token is wiped, also where a library has let it go: neither a core dump nor the next allocation
 //! shows it.
 
+mod registers;
+
 use std::{
     alloc::{GlobalAlloc, Layout, System},
     hint::black_box,
 };
+
+pub use registers::{spawn_wiped, wipe_registers};
 
 /// Most bytes that are wiped; what is larger holds digests, or wipes itself.
 const MOST: usize = 1 << 20;

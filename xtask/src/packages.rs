@@ -67,6 +67,12 @@ pub(crate) const WGET: Tool = Tool {
     package: "wget",
 };
 
+/// Makes core dumps of processes of the tests.
+pub(crate) const GCORE: Tool = Tool {
+    program: "gcore",
+    package: "gdb",
+};
+
 /// Gives processes of the tests a clock of their own.
 pub(crate) const FAKETIME: Tool = Tool {
     program: "faketime",

@@ -9,7 +9,7 @@ use clap::ValueEnum;
 use crate::{
     build::{BINARY_VARIABLE, Built, OBJECT_VARIABLE, Profile},
     exec,
-    packages::{self, CHROMIUM, CURL, FAKETIME, HEY, IP, NGINX, NODE, OPENSSL, WGET},
+    packages::{self, CHROMIUM, CURL, FAKETIME, GCORE, HEY, IP, NGINX, NODE, OPENSSL, WGET},
     python, targets, workspace,
 };
 
@@ -124,7 +124,7 @@ impl<'a> Privileged<'a> {
     }
 
     fn host(&self) -> Result<()> {
-        packages::ensure(&[IP, CURL, FAKETIME, NGINX, NODE, OPENSSL, WGET, HEY])?;
+        packages::ensure(&[IP, CURL, FAKETIME, GCORE, NGINX, NODE, OPENSSL, WGET, HEY])?;
         // Ubuntu has no such package.
         packages::offer(CHROMIUM);
         let python = python::ensure()?;

@@ -16,7 +16,6 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     sync::{Semaphore, mpsc, oneshot},
-    task::spawn_blocking,
     time::timeout,
 };
 
@@ -41,6 +40,7 @@ use crate::{
     sightings::Sightings,
     sources::{MinLength, Source},
     state::from_hex,
+    wiping::spawn_wiped,
 };
 
 /// Longest time for the head of a request, and between two requests.
@@ -272,7 +272,7 @@ impl Desk {
         }
         let _turn = self.reader.acquire().await;
         let files = self.files.clone();
-        let found = spawn_blocking(move || files.of(&tokens)).await;
+        let found = spawn_wiped(move || files.of(&tokens)).await;
         found.map_err(|_panicked| Refusal::Silence)
     }
 

@@ -8,13 +8,13 @@ use http::{HeaderValue, Response, header};
 use http_body_util::{BodyExt as _, StreamBody};
 use hyper::body::Frame;
 use serde::Serialize;
-use tokio::{sync::mpsc, task::spawn_blocking};
+use tokio::sync::mpsc;
 
 use super::{
     api::{EntryAnswer, ErrorAnswer},
     desk::{Answer, Desk, LONGEST_PAGE},
 };
-use crate::keeper::Request;
+use crate::{keeper::Request, wiping::spawn_wiped};
 
 /// Chunks that wait for the client.
 const WAITING: usize = 4;
@@ -71,7 +71,7 @@ async fn send_all(desk: &Desk, files: bool, to: &mpsc::Sender<Bytes>) -> Option<
 async fn send_files(desk: &Desk, to: &mpsc::Sender<Bytes>) -> Option<()> {
     let (chunks, mut read) = mpsc::channel::<Vec<EntryAnswer>>(WAITING);
     let files = desk.files().clone();
-    let reading = spawn_blocking(move || {
+    let reading = spawn_wiped(move || {
         let mut chunk = Vec::with_capacity(CHUNK);
         let refused = files.each(|entry| {
             chunk.push(entry);

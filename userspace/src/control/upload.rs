@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, thread::available_parallelism, time::SystemTime
 
 use futures_util::{StreamExt as _, stream::FuturesOrdered};
 use hyper::body::Incoming;
-use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::task::JoinHandle;
 
 use super::{
     api::{EntryError, ImportAnswer, Noted, harmless_text, to_the_second},
@@ -19,6 +19,7 @@ use crate::{
     keeper::Request,
     sources::{LineError, Uploaded, upload},
     state::{StoredEntry, Subject},
+    wiping::spawn_wiped,
 };
 
 /// Most refused lines that are named one by one.
@@ -84,7 +85,7 @@ pub(super) async fn import(
     let (mut working, mut read) = (FuturesOrdered::new(), Gathered::default());
     while let Some(chunk) = lines.next().await? {
         let reader = reader.clone();
-        working.push_back(spawn_blocking(move || reader.read(&chunk)));
+        working.push_back(spawn_wiped(move || reader.read(&chunk)));
         if working.len() >= at_once {
             read.take(working.next().await)?;
         }

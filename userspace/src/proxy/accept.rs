@@ -23,6 +23,7 @@ use super::{
     tls::ServerTls,
     upstream::{RouteSeeds, Routes},
 };
+use crate::wiping::wipe_registers;
 
 /// How long a worker waits after the system has refused it a connection (too many open files).
 const PAUSE: Duration = Duration::from_millis(50);
@@ -123,6 +124,7 @@ impl Worker {
 pub(super) fn run(seed: WorkerSeed) -> Result<(), ProxyError> {
     let runtime = Builder::new_current_thread()
         .enable_all()
+        .on_thread_park(wipe_registers)
         .build_local(LocalOptions::default())
         .map_err(ProxyError::Worker)?;
     runtime.block_on(async {

@@ -19,7 +19,10 @@ use super::{
     line::{self, Grammar, Line, LineError},
     lines::{Lines, LinesError},
 };
-use crate::denylist::{Claims, HashedRecord, Record, Skipped};
+use crate::{
+    denylist::{Claims, HashedRecord, Record, Skipped},
+    wiping::wipe_registers,
+};
 
 /// Largest file in bytes; ten million long tokens fit.
 const MAX_FILE: u64 = 16 << 30;
@@ -282,6 +285,7 @@ fn read_blocks(
             Ok(block) => read_lines(source, reading, written, &block, index == 0),
             Err(error) => Err((0, Stop::Io(error))),
         };
+        wipe_registers();
         (index, lines)
     };
     let mut blocks: Vec<_> = Blocks::new(file)
