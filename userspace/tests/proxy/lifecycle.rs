@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::support::{LOOPBACK, Origin, Raw, Tier, bind, certificate};
+use crate::support::{LOOPBACK, Origin, Raw, Tier, bind, certificate, raw_origin};
 use tokenblock::{
     event::EventSink,
     proxy::{ProxyError, ProxySettings, TlsFiles},
@@ -191,4 +191,39 @@ fn a_socket_that_listens_already_is_served() {
     let serving = Tier::serving(proxy);
     let reply = serving.curl("/", &[]);
     assert_eq!(reply.status, 200, "{reply:?}");
+}
+
+/// Requests without an answer, of either version, and a tunnel.
+#[test]
+fn what_is_open_at_the_deadline_is_cut_off() {
+    let origin = raw_origin(|_, mut upstream| {
+        let head = upstream.until("\r\n\r\n");
+        if head.contains("upgrade: x") {
+            upstream.send(
+                "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n",
+            );
+        }
+        upstream.rest();
+    });
+    let mut tier = Tier::plain(origin, |s| s.timeouts.drain = Duration::from_millis(300));
+    let mut busy = tier.connect();
+    busy.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n");
+    let mut stream = tier.connect();
+    // The preface, SETTINGS, and `GET http://h/`.
+    let head = b"\0\0\x06\x01\x05\0\0\0\x01\x82\x86\x84\x41\x01h";
+    stream.send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0");
+    stream.0.write_all(head).unwrap();
+    let mut tunnel = tier.connect();
+    tunnel.send("GET / HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n");
+    tunnel.until("\r\n\r\n");
+    tier.wait_for("proxy_forwarded_total", 3);
+    let start = Instant::now();
+    tier.order_stop();
+    for cut in [&mut busy, &mut stream, &mut tunnel] {
+        cut.rest();
+    }
+    tier.join();
+    let took = start.elapsed().as_millis();
+    assert!((300..2000).contains(&took), "{took} ms");
+    assert_eq!(tier.count("proxy_closed_drain_deadline"), 2);
 }

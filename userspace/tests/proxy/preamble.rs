@@ -74,6 +74,64 @@ fn it_is_read_before_tls_and_from_its_sources_alone() {
     assert_eq!(tier.curl("/", &claims).status, 0, "nobody else may claim");
 }
 
+/// What is no such header ends its connection, at once or when its time is over, and nobody else's.
+#[test]
+fn what_is_no_header_ends_its_connection() {
+    let origin = Origin::echo();
+    let tier = Tier::plain(origin.address, |s| {
+        s.proxy_protocol_from = vec!["127.0.0.1/32".parse().unwrap()];
+        s.timeouts.handshake = Duration::from_millis(300);
+    });
+    let request = "GET / HTTP/1.1\r\nHost: h\r\n\r\n";
+    let v2 = |rest: &[u8]| [&b"\r\n\r\n\0\r\nQUIT\n"[..], rest].concat();
+    let longest = "1".repeat(200);
+    let headers: [Vec<u8>; 12] = [
+        request.into(),
+        b"\x16\x03\x01\x02\0\x01\0".to_vec(),
+        b"PROXY\r\n".to_vec(),
+        b"PROXY TCP4 192.0.2.7\r\n".to_vec(),
+        b"PROXY TCP4 192.0.2.7 192.0.2.8 99999 443\r\n".to_vec(),
+        b"PROXY TCP4 2001:db8::1 192.0.2.8 1 443\r\n".to_vec(),
+        b"proxy tcp4 192.0.2.7 192.0.2.8 1 443\r\n".to_vec(),
+        format!("PROXY TCP4 {longest} 192.0.2.8 1 443\r\n").into(),
+        // Another version, an unknown command, addresses that are cut short, more than is read.
+        v2(b"\x11\x11\0\x0c"),
+        v2(b"\x2f\x11\0\x0c\xc0\0\x02\x07\xc0\0\x02\x08\0\x01\0\x02"),
+        v2(b"\x21\x11\0\x04\xc0\0\x02\x07"),
+        [v2(b"\x21\x11\xff\xff"), vec![0; 2000]].concat(),
+    ];
+    for header in &headers {
+        let mut client = tier.connect();
+        let _sent_or_cut = client.0.write_all(&[header, request.as_bytes()].concat());
+        assert_eq!(client.rest(), "", "{}", header.escape_ascii());
+    }
+    let closed = || {
+        let why = ["preamble", "preamble_timeout"];
+        why.iter()
+            .map(|why| tier.count(&format!("proxy_closed_{why}")))
+            .sum::<u64>()
+    };
+    assert_eq!(closed(), headers.len() as u64);
+    assert_eq!(origin.seen(), Vec::<String>::new());
+    // A balancer that names nobody asks for itself; extensions are passed over.
+    let unknown = b"PROXY UNKNOWN\r\n".to_vec();
+    let local = v2(b"\x20\0\0\0");
+    let extended = v2(b"\x21\x11\0\x12\xc0\0\x02\x07\xc0\0\x02\x08\0\x01\0\x02\x01\0\x03abc");
+    for (header, address) in [
+        (unknown, "127.0.0.1"),
+        (local, "127.0.0.1"),
+        (extended, "192.0.2.7"),
+    ] {
+        let mut client = tier.connect();
+        client.0.write_all(&header).unwrap();
+        let reply = client.send(request).until("\n\n");
+        assert!(
+            reply.contains(&format!("x-forwarded-for: {address}\n")),
+            "{reply}"
+        );
+    }
+}
+
 #[test]
 fn upstreams_are_told_whom_a_connection_is_for() {
     let origin = Origin::echo();

@@ -526,3 +526,47 @@ fn what_is_said_before_the_response_is_passed_on_at_once() {
         assert_eq!((answer.status(), answer.text()), (200, "ok"));
     });
 }
+
+#[test]
+fn server_sent_events_come_one_by_one() {
+    let (go, gone) = mpsc::channel::<()>();
+    let gone = std::sync::Mutex::new(gone);
+    let upstream = raw_origin(move |_, mut upstream| {
+        upstream.until("\r\n\r\n");
+        upstream.send("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: 1\n\n");
+        gone.lock().unwrap().recv().unwrap();
+        upstream.send("data: 2\n\n");
+    });
+    let tier = Tier::plain(upstream, |_| {});
+    connected(&tier, async |client| {
+        let mut body = client.send(get("/")).await.unwrap().into_body();
+        assert_eq!(body.data().await.unwrap().unwrap(), "data: 1\n\n");
+        go.send(()).unwrap();
+        assert_eq!(body.data().await.unwrap().unwrap(), "data: 2\n\n");
+        // The end, with nothing before it or behind an empty frame.
+        while let Some(rest) = body.data().await {
+            assert_eq!(rest.unwrap(), "");
+        }
+    });
+}
+
+#[test]
+fn targets_of_every_form() {
+    let origin = Origin::echo();
+    let tier = Tier::plain(origin.address, |_| {});
+    let asterisk = [
+        "--http2-prior-knowledge",
+        "-X",
+        "OPTIONS",
+        "--request-target",
+        "*",
+    ];
+    let reply = tier.curl("/", &asterisk);
+    assert!(reply.body.starts_with("OPTIONS *\n"), "{reply:?}");
+    connected(&tier, async |client| {
+        let connect = Request::connect("h:443").body(()).unwrap();
+        assert_eq!(client.ask(connect).await.status(), 405);
+        assert_eq!(client.ask(get("/after")).await.status(), 200);
+    });
+    assert_eq!(tier.count("proxy_refused_connect"), 1);
+}

@@ -2,11 +2,13 @@
 
 use std::net::SocketAddr;
 
+use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
-use http_body_util::BodyExt as _;
+use http_body_util::{BodyExt as _, StreamBody};
+use hyper::body::Frame;
 use tokenblock::proxy::{ProxySettings, Upstream, UpstreamHttp};
 
-use crate::support::{LISTED, Origin, Tier, certificate, full, raw_origin};
+use crate::support::{LISTED, Origin, OriginBody, Tier, certificate, full, raw_origin};
 
 fn https(tier: &Tier) -> Upstream {
     tier.url("").parse().unwrap()
@@ -126,4 +128,42 @@ fn an_upgrade_takes_http_1_1_though_http_2_could_be_agreed() {
     let mut client = tier.connect();
     client.send("GET / HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n");
     assert!(client.until("\r\n\r\nhi").starts_with("HTTP/1.1 101 "));
+}
+
+/// A body of unknown length, and trailers.
+fn with_trailers(bytes: Bytes, name: &'static str, value: &'static str) -> OriginBody {
+    let name = HeaderName::from_static(name);
+    let trailers = HeaderMap::from_iter([(name, HeaderValue::from_static(value))]);
+    let frames = [Frame::data(bytes), Frame::trailers(trailers)].map(Ok);
+    StreamBody::new(futures_util::stream::iter(frames)).boxed()
+}
+
+/// The trailers of a message are its trailers, whichever version of HTTP it comes and goes by.
+#[test]
+fn trailers_pass_from_one_version_to_the_other() {
+    let origin = Origin::serving(|request| async {
+        let whole = request.into_body().collect().await.unwrap();
+        assert_eq!(whole.trailers().unwrap()["x-sum"], "7");
+        Response::builder()
+            .header("trailer", "x-back")
+            .body(with_trailers(whole.to_bytes(), "x-back", "9"))
+            .unwrap()
+    });
+    for http in [UpstreamHttp::Http1, UpstreamHttp::Http2] {
+        let tier = Tier::plain(origin.address, |s| s.upstream_http = http);
+        let request = Request::post("http://h/")
+            .header("te", "trailers")
+            .header("trailer", "x-sum");
+        let body = with_trailers("hello".into(), "x-sum", "7");
+        let (body, trailers) = tier.http2(request.body(body).unwrap()).into_body();
+        assert_eq!(body, "hello", "{http:?}");
+        assert_eq!(trailers.unwrap()["x-back"], "9", "{http:?}");
+        let mut client = tier.connect();
+        client.send(
+            "POST / HTTP/1.1\r\nHost: h\r\nTE: trailers\r\nConnection: TE\r\nTrailer: X-Sum\r\n\
+             Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\nX-Sum: 7\r\n\r\n",
+        );
+        let reply = client.until("0\r\nx-back: 9\r\n\r\n");
+        assert!(reply.starts_with("HTTP/1.1 200 "), "{http:?}: {reply}");
+    }
 }
