@@ -152,6 +152,8 @@ fn read_answer<S: Read>(
         match stream.read(&mut buffer) {
             Ok(0) => return Answer::Closed(bytes),
             Ok(count) => bytes.extend_from_slice(buffer.get(..count).unwrap_or(&[])),
+            // A read with a time limit ends so where the machine is stopped and goes on.
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) => return Answer::of_error(&error, bytes),
         }
     }

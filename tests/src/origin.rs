@@ -249,7 +249,13 @@ fn serve(mut stream: &TcpStream, peer: SocketAddr, shared: &Shared) -> std::io::
         let count = match stream.read(&mut buffer) {
             Ok(0) => break,
             Ok(count) => count,
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    // The last where the machine is stopped and goes on: a read with a time limit ends so.
+                    ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted
+                ) =>
+            {
                 continue;
             }
             Err(error) => return Err(error),

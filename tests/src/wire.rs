@@ -10,6 +10,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use rustix::{
     event::{PollFd, PollFlags, Timespec},
+    io::retry_on_intr,
     net::{RecvFlags, SendFlags},
 };
 
@@ -85,7 +86,9 @@ impl Wire {
     pub fn receive<'a>(&self, buffer: &'a mut [u8], limit: Duration) -> Result<Option<&'a [u8]>> {
         let mut polled = [PollFd::new(&self.0, PollFlags::IN)];
         let limit = Timespec::try_from(limit)?;
-        if rustix::event::poll(&mut polled, Some(&limit))? == 0 {
+        // It ends early where the machine is stopped and goes on.
+        let polled = retry_on_intr(|| rustix::event::poll(&mut polled, Some(&limit)))?;
+        if polled == 0 {
             return Ok(None);
         }
         match rustix::net::recv(&self.0, &mut *buffer, RecvFlags::empty()) {
