@@ -5,6 +5,7 @@
 //! the receiver has not acknowledged is dropped, whatever it says. See "The flow engine" in ARCHITECTURE.md.
 
 use super::{
+    behind::Behind,
     digest::HOLDS_BYTES,
     framing::Framing,
     packet::Address,
@@ -14,6 +15,8 @@ use super::{
     swar::{forget_registers, is_zero},
 };
 
+/// Scans that a segment may need, and one more to say what came of the last.
+pub const STEPS: u32 = 6;
 /// Bytes without a sign of a header after which data ahead of a gap is passed: it belongs to a body.
 const BULK: u32 = 16 * 1024;
 /// Bytes before the end of a declared body that are always read, so that the next message is read from its first byte
@@ -140,7 +143,7 @@ impl Left {
 }
 
 /// A gap between what was passed, noted under its flow and its left end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy)]
 #[repr(C)]
 pub struct Gap {
     /// Sequence number of the first byte behind it that was passed.
@@ -149,6 +152,10 @@ pub struct Gap {
     pub left: Left,
     /// 1 where what is behind it can't be the rest of a header's name.
     pub plain: u32,
+    /// Zero.
+    pub reserved: u32,
+    /// What stands behind it.
+    pub behind: Behind,
 }
 
 impl Gap {
@@ -157,7 +164,18 @@ impl Gap {
         right: 0,
         left: Left::Closed,
         plain: 0,
+        reserved: 0,
+        behind: Behind::NONE,
     };
+
+    /// Takes a copy of another.
+    #[inline(always)]
+    pub fn copy(&mut self, from: &Self) {
+        self.right = from.right;
+        self.left = from.left;
+        self.plain = from.plain;
+        self.behind.copy(&from.behind);
+    }
 }
 
 /// The key of a [`Gap`].
@@ -180,6 +198,18 @@ pub struct Start {
     pub offset: u32,
     /// The scan is over with the first line.
     pub first_line_only: bool,
+    /// Not the segment is read, but what is kept of what stands behind the gap that it fills, until no candidate is
+    /// under way.
+    pub behind: bool,
+}
+
+impl Start {
+    /// Whether the scan is over before its end.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_over(self, scan: &Scan) -> bool {
+        self.first_line_only && scan.left_line() || self.behind && scan.left_candidate()
+    }
 }
 
 /// Where a segment ended.
@@ -187,12 +217,16 @@ pub struct Start {
 #[repr(C)]
 struct Boundary {
     at: u32,
-    /// From which state what was passed behind it was read: a [`Left`], or [`AHEAD`].
+    /// From which state what was passed behind it was read: a [`Left`], [`AHEAD`], or of [`OPEN_STATE`].
     from: u32,
 }
 
 /// As the start of a line and as a target, which is from all light states.
 const AHEAD: u32 = u32::MAX;
+/// From an open state, of which the rest is a part of its signature; not [`AHEAD`].
+const OPEN_STATE: u32 = 1 << 31;
+/// From none of them.
+const UNKNOWN: u32 = OPEN_STATE - 1;
 
 /// What is known of a flow. All zero is a flow of which nothing is known.
 #[derive(Clone, Copy)]
@@ -246,6 +280,12 @@ pub struct Flow {
     /// What the segment under judgement is, and how the state was left at the gap that it fills.
     next_place: Place,
     next_gap: Left,
+    /// Whether it closes that gap, behind which something is kept.
+    closes: u32,
+    /// Behind the first bytes of messages in it that are to be read as well; 0 where none is.
+    next_fork: u32,
+    next_fork_again: u32,
+    reserved: u32,
     /// How the server's silence is counted while it reads a declared body: the sequence number of the first byte that
     /// counts, and `sent` at that time.
     proof_from: u32,
@@ -264,7 +304,8 @@ pub struct Flow {
     next_left: Left,
     /// The sequence number to which `held` belongs.
     held_at: u32,
-    /// The sequence number of the last open state that was given up.
+    /// The sequence numbers of the first and of the last open state that was given up.
+    gave_up_from: u32,
     gave_up_at: u32,
     /// Bits from [`SAW_HEADER`] to [`STILL_UNREAD`], of the segment under judgement.
     next_signs: u32,
@@ -299,8 +340,20 @@ const SAW_WORD: u32 = 64;
 const SAW_AMBIGUOUS: u32 = 128;
 /// The segment may be the rest of a request target as well as what it was read as.
 const STILL_UNREAD: u32 = 256;
+/// What stands behind the gap is read on from the segment's end.
+const READS_BEHIND: u32 = 512;
+/// There the candidate ends in which the segment does.
+const LEFT_BEHIND: u32 = 1024;
+/// The segment is read as a request target as well.
+const READS_TARGET: u32 = 2048;
 /// Signs of any scan of a segment; the others are those of the last.
-const OF_ANY: u32 = SAW_HTTP2 | ENDS_BODY | SAW_AMBIGUOUS | STILL_UNREAD;
+const OF_ANY: u32 = SAW_HTTP2
+    | ENDS_BODY
+    | SAW_AMBIGUOUS
+    | STILL_UNREAD
+    | READS_TARGET
+    | READS_BEHIND
+    | LEFT_BEHIND;
 
 const KNOWS_TIP: u32 = 1;
 /// A gap was noted.
@@ -368,6 +421,7 @@ const NOTE: u64 = 1 << 32;
 /// What [`tokenblock_flow_start`] gives.
 const NOTHING: u64 = u64::MAX;
 const ONE_LINE: u64 = 1 << 32;
+const READ_BEHIND: u64 = 1 << 33;
 
 /// [`Flow::pass`], under a name that other objects could call: such a function the verifier walks through once, and not
 /// behind each way through a scan.
@@ -407,7 +461,11 @@ extern "C" fn tokenblock_flow_start(
         return NOTHING;
     };
     match flow.start_here(step, start, scan, rules) {
-        Some(begun) => u64::from(begun.offset) | u64::from(begun.first_line_only) << 32,
+        Some(begun) => {
+            u64::from(begun.offset)
+                | u64::from(begun.first_line_only) << 32
+                | u64::from(begun.behind) << 33
+        }
         None => NOTHING,
     }
 }
@@ -482,11 +540,16 @@ impl Flow {
             left: Left::Closed,
             next_left: Left::Closed,
             held_at: 0,
+            gave_up_from: 0,
             gave_up_at: 0,
             next_signs: 0,
             epoch: 0,
             next_place: Place::Settled,
             next_gap: Left::Closed,
+            closes: 0,
+            next_fork: 0,
+            next_fork_again: 0,
+            reserved: 0,
             ended: [Boundary { at: 0, from: 0 }; ENDS],
             ends: 0,
             salt: 0,
@@ -672,7 +735,7 @@ impl Flow {
     /// Places the segment of the bytes `start..end` (sequence numbers). `gap` is what is noted under `start`.
     #[inline(always)]
     pub fn place(&mut self, start: u32, end: u32, now: u64, gap: Option<&Gap>) -> Place {
-        if HOLDS_BYTES && self.salt == 0 {
+        if self.salt == 0 {
             self.salt = now | 1;
         }
         let knows_settled = self.knows_settled != 0;
@@ -834,6 +897,20 @@ impl Flow {
             self.flags &= !RECOVERING;
             self.tip = self.high;
             self.left = self.high_left;
+            if !self.left.is_light() {
+                self.state.copy(&self.held);
+                self.set_starts(self.flags & HELD_STARTS != 0);
+            }
+        }
+    }
+
+    /// Whether a message may begin at the tip, though the state there is open.
+    #[inline(always)]
+    fn set_starts(&mut self, starts: bool) {
+        if starts {
+            self.flags |= STARTS;
+        } else {
+            self.flags &= !STARTS;
         }
     }
 
@@ -858,28 +935,31 @@ impl Flow {
             || self.flags & DECLARED == 0 && self.quiet >= BULK && self.left.is_light()
     }
 
-    /// The `step`th scan (0 or 1) that the segment needs, with its state in `scan`; `None` where none. For step 1
-    /// `scan` is the first scan at its end.
+    /// The `step`th scan (0 to [`STEPS`]) that the segment needs, with its state in `scan`; `None` where none. For a step
+    /// above 0 `scan` is the scan before at its end.
     #[inline(always)]
     pub fn start(
         &mut self,
         step: u32,
-        place: Place,
         start: u32,
-        gap: Left,
         scan: &mut Scan,
         rules: &Rules,
     ) -> Option<Start> {
-        self.next_place = place;
-        self.next_gap = gap;
         let begun = tokenblock_flow_start(self, scan, rules, step, start);
         (begun != NOTHING).then_some(Start {
             offset: begun as u32,
             first_line_only: begun & ONE_LINE != 0,
+            behind: begun & READ_BEHIND != 0,
         })
     }
 
-    fn start_here(&self, step: u32, start: u32, scan: &mut Scan, rules: &Rules) -> Option<Start> {
+    fn start_here(
+        &mut self,
+        step: u32,
+        start: u32,
+        scan: &mut Scan,
+        rules: &Rules,
+    ) -> Option<Start> {
         let (place, gap) = (self.next_place, self.next_gap);
         let at = self.reads_from(place, start);
         let offset = at.wrapping_sub(start);
@@ -892,23 +972,31 @@ impl Flow {
         let held = self.holds(at) && !next;
         let exact = next && self.flags & UNREAD == 0 || matches!(place, Place::Filler) || held;
         if step == 1 {
-            if let Some(fork) = scan.fork_at() {
-                scan.restart();
-                return Some(Start {
-                    offset: fork,
-                    first_line_only: false,
-                });
-            }
-            // What is in front is unknown: it may also be a request target.
-            if exact {
-                return None;
-            }
+            (self.next_fork, self.next_fork_again) = scan.forks();
+        }
+        if step > 0 && self.next_fork != 0 {
+            let offset = self.next_fork - 1;
+            (self.next_fork, self.next_fork_again) = (self.next_fork_again, 0);
+            scan.restart();
+            return Some(Start {
+                offset,
+                first_line_only: false,
+                behind: false,
+            });
+        }
+        // What is in front is unknown: it may also be a request target.
+        if step > 0 && !exact && self.next_signs & READS_TARGET == 0 {
+            self.next_signs |= READS_TARGET;
             scan.restart_in_target();
             scan.continue_message(offset, self.at_framing, self.at_body);
             return Some(Start {
                 offset,
                 first_line_only: true,
+                behind: false,
             });
+        }
+        if step > 0 {
+            return self.read_on(scan, rules);
         }
         match left {
             Left::Open if next => {
@@ -937,7 +1025,37 @@ impl Flow {
         Some(Start {
             offset,
             first_line_only: false,
+            behind: false,
         })
+    }
+
+    /// The scan of what stands behind the gap that the segment closes, where it ends in a candidate; then, what came
+    /// of it.
+    #[inline(always)]
+    fn read_on(&mut self, scan: &mut Scan, rules: &Rules) -> Option<Start> {
+        if self.next_signs & READS_BEHIND != 0 {
+            if scan.left_candidate() || Left::of(scan, rules).is_light() {
+                self.next_signs |= LEFT_BEHIND;
+            }
+            return None;
+        }
+        if self.closes == 0 || self.next_left.is_light() {
+            return None;
+        }
+        self.next_signs |= READS_BEHIND;
+        scan.resume(&self.next);
+        scan.seal(rules, self.salt);
+        Some(Start {
+            offset: 0,
+            first_line_only: false,
+            behind: true,
+        })
+    }
+
+    /// Seals what is kept behind `gap`, or opens it.
+    #[inline(always)]
+    pub fn seal_behind(&self, gap: &mut Gap, rules: &Rules) {
+        gap.behind.seal(rules, self.salt, gap.right);
     }
 
     /// Where `body` counts from: while what was lost is sent again, what was passed before is not behind it.
@@ -1052,9 +1170,13 @@ impl Flow {
         self.next_signs & SAW_AMBIGUOUS != 0
     }
 
-    /// Before the scans of a segment, which begins at `start`.
+    /// Before the scans of the segment `start..end`, which may fill `gap`.
     #[inline(always)]
-    pub fn open(&mut self, place: Place, start: u32) {
+    pub fn open(&mut self, place: Place, start: u32, end: u32, gap: &Gap) {
+        self.next_place = place;
+        self.next_gap = gap.left;
+        let closes = place as u32 == Place::Filler as u32 && gap.right == end;
+        self.closes = u32::from(closes && !gap.behind.is_empty());
         self.next_left = Left::Closed;
         self.next_signs = 0;
         self.next_body = 0;
@@ -1101,6 +1223,9 @@ impl Flow {
         first_line_only: bool,
     ) -> Result<(), Conflict> {
         let place = self.next_place;
+        if self.next_signs & READS_BEHIND != 0 {
+            return Ok(());
+        }
         if scan.finish_body() {
             self.next_signs |= ENDS_BODY;
         }
@@ -1159,7 +1284,7 @@ impl Flow {
         } else {
             scan.is_odd() || place as u32 == Place::First as u32
         };
-        if odd || scan.is_doubtful() || scan.saw_http2() || scan.fork_at().is_some() {
+        if odd || scan.is_doubtful() || scan.saw_http2() || scan.has_forked() {
             self.flags |= DOUBTED;
         }
     }
@@ -1236,7 +1361,7 @@ impl Flow {
                 if !self.is_read_from(end, left) || !self.is_framed_so(end) {
                     return Err(Conflict::Gap);
                 }
-                self.note_end(end, left as u32);
+                self.note_end(end, self.next_from());
                 self.commit(end, left, now);
                 return Ok(None);
             }
@@ -1253,12 +1378,23 @@ impl Flow {
         if place as u32 == Place::Ahead as u32 {
             self.note_end(start, AHEAD);
         }
-        if left as u32 != Left::Closed as u32 {
-            self.note_end(end, left as u32);
+        if left as u32 != Left::Closed as u32 || self.flags & GAVE_UP != 0 {
+            self.note_end(end, self.next_from());
         }
         self.count_body(place, at, end, left);
         self.commit(end, left, now);
         Ok(note)
+    }
+
+    /// How the segment under judgement leaves the scanner, in a word.
+    #[inline(always)]
+    fn next_from(&self) -> u32 {
+        let left = self.next_left;
+        if left.is_light() {
+            left as u32
+        } else {
+            (self.signature_of_next() as u32 | OPEN_STATE) & !1
+        }
     }
 
     /// A segment ended at `at`; what is behind it is read from there.
@@ -1278,7 +1414,13 @@ impl Flow {
         if left as u32 == Left::Closed as u32 {
             return true;
         }
-        let mut read_from = Left::Closed as u32;
+        let read_from = self.noted_at(at);
+        read_from == self.next_from() || read_from == AHEAD && left.is_light()
+    }
+
+    /// From which state what was passed behind `at` was read; [`UNKNOWN`] where that is not remembered.
+    fn noted_at(&self, at: u32) -> u32 {
+        let mut read_from = UNKNOWN;
         let mut back = ENDS as u32;
         // What was noted last of a place counts. Without branches: the verifier walks each way through each round.
         while back > 0 {
@@ -1293,7 +1435,7 @@ impl Flow {
             read_from = read_from & !mask | end.from & mask;
             back -= 1;
         }
-        left.is_light() && (read_from == AHEAD || read_from == left as u32)
+        read_from
     }
 
     /// Whether the segment under judgement says of the message behind its end what was taken for true there.
@@ -1316,7 +1458,7 @@ impl Flow {
         }
         if !closes {
             gap.left = left;
-            self.note_end(end, left as u32);
+            self.note_end(end, self.next_from());
             return Ok(Some(end));
         }
         // The rest of a name that has no colon behind it was read as what it is.
@@ -1326,14 +1468,18 @@ impl Flow {
         }
         // With white space behind it, it may be a header's at some servers.
         self.flags |= DOUBTED;
-        if name { Ok(None) } else { Err(Conflict::Gap) }
+        if name || self.next_signs & LEFT_BEHIND != 0 {
+            Ok(None)
+        } else {
+            Err(Conflict::Gap)
+        }
     }
 
     /// What was passed from what is settled on was lost behind the hook, or is held by the receiver: the tip goes
     /// back.
     #[inline(always)]
     fn recover(&mut self, end: u32) -> Result<(), Conflict> {
-        if self.flags & GAVE_UP != 0 && !self.holds(self.settled) {
+        if self.gave_up(self.settled) && self.noted_at(self.settled) >= Left::Open as u32 {
             return Err(Conflict::Gap);
         }
         self.epoch = self.epoch.wrapping_add(1);
@@ -1343,8 +1489,11 @@ impl Flow {
             self.high = self.tip;
             self.high_left = self.left;
             self.flags |= RECOVERING;
+            if before(end, self.high) {
+                self.leave_tip();
+            }
         }
-        if before(end, self.high) && !self.high_left.is_light() {
+        if before(end, self.high) && !self.high_left.is_light() && !self.holds(self.high) {
             return Err(Conflict::Gap);
         }
         self.tip = end;
@@ -1484,19 +1633,37 @@ impl Flow {
                 self.flags |= HELD_STARTS;
             }
         } else {
-            self.gave_up_at = self.tip;
+            self.give_up(self.tip);
+        }
+    }
+
+    /// The open state at this place is kept no longer.
+    #[inline(always)]
+    fn give_up(&mut self, at: u32) {
+        if self.flags & GAVE_UP == 0 {
+            self.gave_up_from = at;
+            self.gave_up_at = at;
             self.flags |= GAVE_UP;
         }
+        if before(at, self.gave_up_from) {
+            self.gave_up_from = at;
+        }
+        if before(self.gave_up_at, at) {
+            self.gave_up_at = at;
+        }
+    }
+
+    /// Whether the state at this place may be one that was given up.
+    #[inline(always)]
+    fn gave_up(&self, at: u32) -> bool {
+        self.flags & GAVE_UP != 0 && !before(at, self.gave_up_from) && !self.holds(at)
     }
 
     /// Another state is about to be held.
     #[inline(always)]
     fn give_up_held(&mut self) {
         if !self.can_hold() {
-            if self.flags & GAVE_UP == 0 || before(self.gave_up_at, self.held_at) {
-                self.gave_up_at = self.held_at;
-            }
-            self.flags |= GAVE_UP;
+            self.give_up(self.held_at);
         }
         self.flags &= !HOLDS;
     }

@@ -23,6 +23,7 @@
 )]
 
 pub mod ban;
+pub mod behind;
 pub mod blocked;
 #[cfg(not(feature = "sha256"))]
 pub mod candidate;

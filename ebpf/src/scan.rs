@@ -165,10 +165,12 @@ pub struct Scan {
     body_end: u32,
     /// Bytes that were scanned before position 0.
     base: u32,
-    /// Zero.
-    reserved: u32,
-    /// Behind the first byte of a message that may begin in the middle of what was read as a line; 0 where none does.
+    /// All ones where what is read as a target may be the rest of a query.
+    in_query: u32,
+    /// Behind the first byte of a message that may begin in the middle of what was read as a line, and of another; 0
+    /// where none does.
     fork_at: u32,
+    fork_again_at: u32,
     fingerprint: Lanes,
     name: NameHash,
     value: Value,
@@ -196,8 +198,9 @@ impl Scan {
             beyond: 0,
             body_end: NO_END,
             base: 0,
-            reserved: 0,
+            in_query: 0,
             fork_at: 0,
+            fork_again_at: 0,
             fingerprint: Lanes::NONE,
             name: NameHash::new(LocationKind::Header, rules.name_seed),
             value: Value::new(rules),
@@ -213,6 +216,7 @@ impl Scan {
         self.fold = Mode::Skip;
         self.after_cr = 0;
         self.glanced = 0;
+        self.in_query = 0;
         self.forget_message();
         self.value.rest();
     }
@@ -240,11 +244,12 @@ impl Scan {
         self.value.location()
     }
 
-    /// Sets the state to the white space between a method and the request target.
+    /// Sets the state to a place in a request target, perhaps before it, or behind a part of its query.
     #[inline(always)]
     pub fn restart_in_target(&mut self) {
         self.restart();
         self.mode = Mode::BeforeTarget;
+        self.in_query = u32::MAX;
     }
 
     /// Sets the state to the middle of a request target.
@@ -342,6 +347,7 @@ impl Scan {
         self.body_end = NO_END;
         self.base = 0;
         self.fork_at = 0;
+        self.fork_again_at = 0;
     }
 
     /// Tells of the message in which the scan begins, `offset` bytes behind what `base` counts from: what its header
@@ -397,24 +403,29 @@ impl Scan {
             self.fold = Mode::BeforeTarget;
         } else if matches!(self.mode, Mode::Name | Mode::Method) || self.is_plain_line() {
             // The message's method may be the rest of this one, or begin with the line.
-        } else if self.fork_at == 0 {
-            self.fork_here();
         } else {
-            self.fork_at = NO_END;
+            self.fork_here();
         }
     }
 
     /// A message may begin at the position as well.
     #[inline(always)]
     pub fn fork_here(&mut self) {
-        self.fork_at = self.base.wrapping_add(self.pos).wrapping_add(1);
+        let at = self.base.wrapping_add(self.pos).wrapping_add(1);
+        if self.fork_at == 0 {
+            self.fork_at = at;
+        } else if self.fork_again_at == 0 {
+            self.fork_again_at = at;
+        } else {
+            self.fork_again_at = NO_END;
+        }
     }
 
     /// Whether messages begin at more places than can be read.
     #[inline(always)]
     #[must_use]
     pub fn forks_again(&self) -> bool {
-        self.fork_at == NO_END
+        self.fork_again_at == NO_END
     }
 
     /// At the end of a segment: if a declared body is over with it, what follows may be a message. True where it must
@@ -424,10 +435,10 @@ impl Scan {
         if self.body_end == NO_END || self.pos < self.body_end {
             return false;
         }
-        let fork_at = self.fork_at;
+        let (first, again) = (self.fork_at, self.fork_again_at);
         self.end_body();
-        let forks = self.fork_at != fork_at;
-        self.fork_at = fork_at;
+        let forks = self.fork_at != first || self.fork_again_at != again;
+        (self.fork_at, self.fork_again_at) = (first, again);
         forks
     }
 
@@ -456,12 +467,14 @@ impl Scan {
         self.is_name() && self.name.is_empty() && !self.framing.is_begun()
     }
 
-    /// Whether the state is that of a request target.
+    /// Whether the state is that of a request target, or of a part of its query that is no location's.
     #[inline(always)]
     #[must_use]
     pub fn is_target(&self) -> bool {
-        matches!(self.mode, Mode::BeforeTarget | Mode::Target)
-            && self.fold as u32 != Mode::BeforeTarget as u32
+        matches!(
+            self.mode,
+            Mode::BeforeTarget | Mode::Target | Mode::QuerySkip
+        ) && self.fold as u32 != Mode::BeforeTarget as u32
     }
 
     /// Whether a line begins here that continues none, and no LF is expected behind a CR.
@@ -487,6 +500,17 @@ impl Scan {
     #[must_use]
     pub fn left_line(&self) -> bool {
         matches!(self.mode, Mode::Skip | Mode::Line) && !self.value.has_pending()
+    }
+
+    /// Whether nothing of a candidate is under way.
+    #[inline(always)]
+    #[must_use]
+    pub fn left_candidate(&self) -> bool {
+        matches!(
+            self.mode,
+            Mode::Skip | Mode::Line | Mode::Target | Mode::QuerySkip
+        ) && !self.value.has_pending()
+            && !self.value.has_undecoded()
     }
 
     /// Whether a sign of a header (a request line, a location) was seen since [`Scan::restart`].
@@ -614,15 +638,18 @@ impl Scan {
         self.headers & BLANK != 0
     }
 
-    /// Where the message begins that must be read as well, counted from the start of the segment.
+    /// Whether a message must be read as well that begins in the middle of what was read.
     #[inline(always)]
     #[must_use]
-    pub fn fork_at(&self) -> Option<u32> {
-        if self.fork_at == 0 {
-            None
-        } else {
-            Some(self.fork_at - 1)
-        }
+    pub fn has_forked(&self) -> bool {
+        self.fork_at != 0
+    }
+
+    /// Where such messages begin, counted from behind the start of the segment; 0 where none does.
+    #[inline(always)]
+    #[must_use]
+    pub fn forks(&self) -> (u32, u32) {
+        (self.fork_at, self.fork_again_at)
     }
 
     /// A hash of all that decides how reading goes on.
@@ -1318,11 +1345,13 @@ impl Scan {
         }
         swar::forget_registers();
         self.mode = Mode::Target;
+        let part = u64::from(self.in_query) << 32 | u64::from(self.in_query);
         let mut i = 0;
         let (mut word, mut stop) = (0, 8);
         while i < TARGET_WORDS {
             word = chunk.word(i);
-            stop = swar::first(swar::equal(word, b'?') | swar::below(word, b'!'));
+            stop =
+                swar::first(swar::equal(word, b'?') | parts(word) & part | swar::below(word, b'!'));
             if stop < 8 {
                 break;
             }
@@ -1335,7 +1364,7 @@ impl Scan {
         }
         self.pos += n;
         match word.wrapping_shr(stop * 8) as u8 {
-            b'?' => {
+            b'?' | b'&' | b';' => {
                 self.pos += 1;
                 self.enter_query(rules);
             }
@@ -1355,6 +1384,7 @@ impl Scan {
                     Mode::Skip
                 };
                 self.fold = Mode::Skip;
+                self.in_query = 0;
             }
         }
     }
@@ -1368,7 +1398,7 @@ impl Scan {
         let separators = if cookie {
             swar::equal(word, b';') | swar::equal(word, b',')
         } else {
-            swar::equal(word, b'&') | swar::equal(word, b';')
+            parts(word)
         };
         let stop = swar::first(separators | swar::below(word, b'!'));
         if stop >= left || stop == 8 {
@@ -1591,6 +1621,12 @@ extern "C" fn tokenblock_scan_copy(to: *mut Scan, from: *const Scan) -> u64 {
         to.copy_words(from);
     }
     0
+}
+
+/// What stands between two parts of a query.
+#[inline(always)]
+fn parts(word: u64) -> u64 {
+    swar::equal(word, b'&') | swar::equal(word, b';')
 }
 
 /// What ends a header name, or a method.

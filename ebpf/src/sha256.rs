@@ -30,4 +30,4 @@ pub mod inspect;
 #[path = "scan.rs"]
 pub mod scan;
 
-pub use crate::{filter, framing, location, packet, response, rules, swar};
+pub use crate::{behind, filter, framing, location, packet, response, rules, swar};

@@ -38,6 +38,20 @@ pub fn opaque(n: u32) -> u32 {
     n
 }
 
+/// [`opaque`] of a word.
+#[inline(always)]
+#[must_use]
+pub fn opaque_long(n: u64) -> u64 {
+    #[cfg(target_arch = "bpf")]
+    let n = {
+        let mut n = n;
+        // SAFETY: as in `opaque`.
+        unsafe { core::arch::asm!("{0} = {0}", inout(reg) n, options(pure, nomem, nostack)) };
+        n
+    };
+    n
+}
+
 /// Makes LLVM read again what lies in memory, rather than keep it in registers: only then are the ways that lead
 /// here one to the verifier, which compares registers.
 #[inline(always)]

@@ -3,9 +3,10 @@
 use std::collections::HashMap;
 
 use tokenblock_ebpf::{
+    behind::Behind,
     digest::TokenDigest,
     filter::NoFilter,
-    flow::{Conflict, Flow, FlowKey, Gap, GapKey, Left, Place},
+    flow::{Conflict, Flow, FlowKey, Gap, GapKey, Place, STEPS, Start},
     packet::Address,
     rules::Rules,
     scan::{Scan, Step},
@@ -139,22 +140,27 @@ impl<'a> Engine<'a> {
             Place::TooEarly | Place::Duplicate | Place::OutOfWindow => return Fate::Dropped(place),
             Place::Next | Place::First | Place::Ahead | Place::Filler | Place::Recovery => {}
         }
-        self.flow.open(place, start);
+        let mut gap = gap.unwrap_or(Gap::NONE);
+        self.flow.open(place, start, end, &gap);
         let mut scan = Scan::new(self.rules);
-        for step in 0..2 {
-            let left = gap.map_or(Left::Closed, |gap| gap.left);
-            let Some(begun) = self
-                .flow
-                .start(step, place, start, left, &mut scan, self.rules)
-            else {
-                continue;
+        for step in 0..STEPS {
+            let Some(begun) = self.flow.start(step, start, &mut scan, self.rules) else {
+                break;
             };
-            let rest = bytes.get(begun.offset as usize..).unwrap_or_default();
-            match self.scan(&mut scan, rest, begun.first_line_only) {
+            let rest = if begun.behind {
+                self.flow.seal_behind(&mut gap, self.rules);
+                kept(&gap.behind)
+            } else {
+                bytes
+                    .get(begun.offset as usize..)
+                    .unwrap_or_default()
+                    .to_vec()
+            };
+            match self.scan(&mut scan, &rest, begun) {
                 // It comes again in its place, and is one hit then.
                 Scanned::Hit if place == Place::Ahead => return Fate::Dropped(Place::TooEarly),
                 Scanned::Hit => return Fate::Blocked,
-                Scanned::LeftLine => continue,
+                Scanned::Over => continue,
                 Scanned::End => {}
             }
             match self.flow.end(place, begun, &mut scan, self.rules) {
@@ -168,10 +174,19 @@ impl<'a> Engine<'a> {
         if self.flow.is_ambiguous() {
             return Fate::Ambiguous;
         }
-        let mut gap = gap.unwrap_or(Gap::NONE);
+        if place == Place::Ahead {
+            let kept = gap.behind.keep(end.wrapping_sub(start)) as usize;
+            let bytes = bytes.get(..kept).unwrap_or_default();
+            // SAFETY: as many bytes are there at least.
+            unsafe { std::slice::from_raw_parts_mut(gap.behind.as_mut_ptr(), kept) }
+                .copy_from_slice(bytes);
+        }
         match self.flow.pass(place, start, end, now, &mut gap) {
             Ok(note) => {
                 if let Some(at) = note {
+                    if place == Place::Ahead {
+                        self.flow.seal_behind(&mut gap, self.rules);
+                    }
                     self.gaps.insert(key(at, self.flow.epoch), gap);
                 }
                 Fate::Passed(place)
@@ -181,22 +196,33 @@ impl<'a> Engine<'a> {
         }
     }
 
-    fn scan(&self, scan: &mut Scan, bytes: &[u8], first_line_only: bool) -> Scanned {
+    fn scan(&self, scan: &mut Scan, bytes: &[u8], begun: Start) -> Scanned {
         loop {
             match scan.step(self.rules, bytes, &NoFilter) {
                 Step::Lookup(digest) if (self.listed)(&digest) => return Scanned::Hit,
                 Step::More | Step::Lookup(_) => {}
                 Step::End => return Scanned::End,
             }
-            if first_line_only && scan.left_line() {
-                return Scanned::LeftLine;
+            if begun.is_over(scan) {
+                return Scanned::Over;
             }
         }
     }
 }
 
+/// What is kept, in the open.
+fn kept(behind: &Behind) -> Vec<u8> {
+    let mut bytes: Vec<u8> = behind
+        .words()
+        .iter()
+        .flat_map(|word| word.to_ne_bytes())
+        .collect();
+    bytes.truncate(behind.len() as usize);
+    bytes
+}
+
 enum Scanned {
     Hit,
-    LeftLine,
+    Over,
     End,
 }

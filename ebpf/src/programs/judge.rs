@@ -4,7 +4,8 @@ use core::ffi::c_void;
 
 use aya_ebpf::{bindings::__sk_buff, helpers::generated::bpf_loop};
 use tokenblock_ebpf::{
-    flow::{Conflict, Flow, Gap, Left, Place},
+    behind::BEHIND,
+    flow::{Conflict, Flow, Gap, Left, Place, STEPS},
     reply::SYN,
     rules::Rules,
     scan::{Source as _, Step},
@@ -17,13 +18,11 @@ use super::{
     flow::{lock, of_request, unlock},
     maps::{self, Counts, MapFilter, Work},
     report::report,
+    skb,
 };
 
 /// Bounds the loop; a payload of 64 KiB takes at most three units a byte (read, look up twice).
 const MAX_UNITS: u32 = 1 << 18;
-/// Scans that a segment may need.
-const STEPS: u32 = 2;
-
 /// Judges the segment in `work`.
 #[inline(always)]
 pub fn judge(
@@ -79,7 +78,7 @@ fn judge_in_flow(
     if flow.has_gaps()
         && let Some(gap) = maps::gap(&work.gap_key)
     {
-        work.gap = *gap;
+        work.gap.copy(gap);
         work.has_gap = 1;
     }
     let place = if work.segment.flags & SYN == 0 {
@@ -101,7 +100,7 @@ fn judge_in_flow(
     work.start = start;
     work.may_forbid = u32::from(flow.owes_nothing(work.segment.acknowledgment));
     forget_registers();
-    flow.open(work.place, work.start);
+    flow.open(work.place, work.start, end, &work.gap);
     forget_registers();
     scan(skb, work, counts, rules, settings, flow)?;
     if flow.saw_http2() {
@@ -121,16 +120,35 @@ fn judge_in_flow(
     forget_registers();
     let (start, now) = (work.start, work.now);
     let end = start.wrapping_add(work.segment.payload_len);
+    if matches!(place, Place::Ahead) && !keep_behind(skb, work) {
+        return Err(Counter::ReadFailed);
+    }
     match flow.pass(place, start, end, now, &mut work.gap) {
         Ok(None) => Ok(()),
         Ok(Some(at)) => {
             work.gap_key.at = at;
             work.gap_key.epoch = flow.epoch;
+            if matches!(place, Place::Ahead) {
+                flow.seal_behind(&mut work.gap, rules);
+            }
             maps::note_gap(&work.gap_key, &work.gap);
             Ok(())
         }
         Err(Conflict::Ambiguous) => Err(Counter::TooEarly),
         Err(Conflict::Gap) => Err(Counter::GapConflict),
+    }
+}
+
+/// Keeps the first bytes of the segment, which stands behind a gap.
+#[inline(always)]
+fn keep_behind(skb: *mut __sk_buff, work: &mut Work) -> bool {
+    let (at, len) = (work.segment.payload_at, work.segment.payload_len);
+    let to = work.gap.behind.as_mut_ptr();
+    work.gap.behind.keep(len);
+    // SAFETY: there is room for BEHIND bytes.
+    unsafe {
+        skb::clear::<BEHIND>(skb, to, BEHIND);
+        skb::load::<BEHIND>(skb, at, to, len)
     }
 }
 
@@ -192,8 +210,7 @@ fn scan(
         payload_at,
         payload_at.wrapping_add(work.segment.payload_len),
     );
-    let left = work.gap.left;
-    let Some(begun) = flow.start(0, work.place, work.start, left, &mut work.scan, rules) else {
+    let Some(begun) = flow.start(0, work.start, &mut work.scan, rules) else {
         return Err(Counter::ScanUnfinished);
     };
     work.window
@@ -213,6 +230,10 @@ fn scan(
     // SAFETY: the callback gets the context back, and it outlives the call.
     unsafe { bpf_loop(MAX_UNITS, unit as *mut c_void, context.cast(), 0) };
     shared.work.window.close(skb);
+    if shared.work.begun.behind {
+        // The gap is closed, and what is kept of it lies open. SAFETY: BEHIND bytes.
+        unsafe { skb::clear::<BEHIND>(skb, shared.work.gap.behind.as_mut_ptr(), BEHIND) };
+    }
     shared.work.scan.wipe();
     match shared.outcome {
         Outcome::Clean => Ok(()),
@@ -231,7 +252,7 @@ const STOP: i64 = 1;
 extern "C" fn unit(_index: u64, context: *mut Shared<'_>) -> i64 {
     // SAFETY: `scan` passes its own.
     let shared = unsafe { &mut *context };
-    if shared.work.begun.first_line_only && shared.work.scan.left_line() {
+    if shared.work.begun.is_over(&shared.work.scan) {
         return next_scan(shared);
     }
     forget_registers();
@@ -303,15 +324,10 @@ fn end_scan(shared: &mut Shared<'_>) -> i64 {
 fn next_scan(shared: &mut Shared<'_>) -> i64 {
     shared.work.step += 1;
     let begun = if shared.work.step < STEPS {
-        let (step, place, start) = (shared.work.step, shared.work.place, shared.work.start);
-        shared.flow.start(
-            step,
-            place,
-            start,
-            Left::Closed,
-            &mut shared.work.scan,
-            shared.rules,
-        )
+        let (step, start) = (shared.work.step, shared.work.start);
+        shared
+            .flow
+            .start(step, start, &mut shared.work.scan, shared.rules)
     } else {
         None
     };
@@ -320,6 +336,11 @@ fn next_scan(shared: &mut Shared<'_>) -> i64 {
         return STOP;
     };
     shared.work.begun = begun;
+    if begun.behind {
+        shared.flow.seal_behind(&mut shared.work.gap, shared.rules);
+        shared.work.window.show(&shared.work.gap.behind);
+        return CONTINUE;
+    }
     let payload_at = shared.work.segment.payload_at;
     shared
         .work

@@ -2,8 +2,9 @@
 
 use aya_ebpf::bindings::__sk_buff;
 use tokenblock_ebpf::{
+    behind::{BEHIND, Behind},
     scan::{Source, WIDEST},
-    swar::{least, opaque},
+    swar::{least, opaque, opaque_long},
 };
 
 use super::skb;
@@ -52,6 +53,17 @@ impl Window {
         };
     }
 
+    /// Looks at what is kept of what stands behind the payload, and at nothing else.
+    #[inline(always)]
+    pub fn show(&mut self, behind: &Behind) {
+        self.base = self.payload_end;
+        self.len = behind.len();
+        if self.used < BEHIND {
+            self.used = BEHIND;
+        }
+        tokenblock_window_show(self, behind);
+    }
+
     /// Whether a unit that reads [`WIDEST`] bytes from `at` on finds all that the payload has.
     #[inline(always)]
     pub fn covers(&self, at: u32) -> bool {
@@ -84,6 +96,22 @@ impl Window {
         // SAFETY: as in `refill`.
         unsafe { skb::clear::<CAPACITY>(skb, self.bytes.as_mut_ptr(), self.used) };
     }
+}
+
+/// Copies what is kept to the window's start, under a name that other objects could call, since such a function the
+/// verifier walks through once. Gives 0, for it wants a value.
+#[inline(never)]
+// SAFETY: nothing else is called so.
+#[unsafe(no_mangle)]
+extern "C" fn tokenblock_window_show(window: *mut Window, behind: *const Behind) -> u64 {
+    // SAFETY: `Window::show` passes references; the verifier sees to the rest.
+    if let (Some(window), Some(behind)) = unsafe { (window.as_mut(), behind.as_ref()) } {
+        let (words, _) = window.bytes.as_chunks_mut::<8>();
+        for (to, from) in words.iter_mut().zip(behind.words()) {
+            *to = opaque_long(*from).to_ne_bytes();
+        }
+    }
+    0
 }
 
 impl Source for Window {

@@ -85,10 +85,14 @@ fn program_and_host_agree() {
         scan.restart_anywhere();
         let hit = inspect::stream(&mut scan, &rules, &payload, &mut is_listed).or_else(|| {
             // A declared body ended, and another message may begin though no line does.
-            if let Some(fork) = scan.fork_at() {
-                let message = payload.get(fork as usize..).unwrap_or_default();
+            let (first, again) = scan.forks();
+            for fork in [first, again].into_iter().filter(|fork| *fork != 0) {
+                let message = payload.get(fork as usize - 1..).unwrap_or_default();
                 scan.restart();
-                return inspect::stream(&mut scan, &rules, message, &mut is_listed);
+                let hit = inspect::stream(&mut scan, &rules, message, &mut is_listed);
+                if hit.is_some() {
+                    return hit;
+                }
             }
             // Of a flow's first segment the program does not know whether it begins inside a request target.
             let is_end = |byte: &u8| matches!(byte, b'\r' | b'\n');
