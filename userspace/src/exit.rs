@@ -160,7 +160,7 @@ impl From<KeyError> for Failure {
 impl From<StateError> for Failure {
     fn from(error: StateError) -> Self {
         let exit = match &error {
-            StateError::Locked(_) => Exit::Os,
+            StateError::Locked(_) | StateError::Gone(_) => Exit::Os,
             StateError::Folder { error, .. } | StateError::Io { error, .. } => of_io(error),
             StateError::Corrupt { .. } | StateError::Newer { .. } | StateError::OtherKey(_) => {
                 Exit::Data

@@ -367,6 +367,7 @@ impl<K: Tier + 'static> Keeper<K> {
         if let Some(change) = self.missed {
             self.reload(change);
         }
+        self.additions.look();
         self.additions.memory.tidy();
     }
 

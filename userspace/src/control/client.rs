@@ -57,7 +57,9 @@ pub enum ClientError {
         error: String,
     },
     /// No answer, or one that can't be read.
-    #[error("no answer that can be read: {0}")]
+    #[error(
+        "no answer that can be read ({0}); what was asked for is done whole or not at all: ask again, that does no harm"
+    )]
     Broken(String),
 }
 

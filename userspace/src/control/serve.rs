@@ -1,8 +1,11 @@
 //! The server's end: `accept -> peer -> desk`.
 
-use std::{convert::Infallible, net::SocketAddr, sync::Arc};
+use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
-use tokio::sync::Semaphore;
+use tokio::{
+    sync::Semaphore,
+    time::{MissedTickBehavior, interval},
+};
 
 use super::{
     counters::{ControlCounters, Counter},
@@ -15,6 +18,8 @@ use super::{
 
 /// Connections at once; more wait.
 const CONNECTIONS: usize = 32;
+/// How often it is looked whether the socket is still there.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// The control socket, and the address where there is one, listening; [`Control::serve`] makes them answer.
 pub struct Control {
@@ -75,11 +80,20 @@ impl Control {
     }
 }
 
-async fn accept(socket: Socket, group: Option<u32>, desk: Arc<Desk>) -> Infallible {
+async fn accept(mut socket: Socket, group: Option<u32>, desk: Arc<Desk>) -> Infallible {
     let room = Arc::new(Semaphore::new(CONNECTIONS));
+    let mut again = interval(LOOK_AGAIN);
+    again.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let permit = Arc::clone(&room).acquire_owned().await;
-        let stream = match socket.accept().await {
+        let accepted = tokio::select! {
+            accepted = socket.accept() => accepted,
+            _ = again.tick() => {
+                socket.look();
+                continue;
+            }
+        };
+        let stream = match accepted {
             Ok(stream) => stream,
             Err(error) => {
                 desk.pause_after(&error).await;

@@ -3,7 +3,7 @@
 use std::{
     fs, io,
     os::unix::{
-        fs::{FileTypeExt as _, PermissionsExt as _, chown},
+        fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _, chown},
         net::UnixStream as StdStream,
     },
     path::{Path, PathBuf},
@@ -43,7 +43,10 @@ pub enum SocketError {
 /// A socket that listens.
 pub(super) struct Socket {
     listener: UnixListener,
+    settings: ControlSettings,
     path: PathBuf,
+    /// What stands at the path, by device and number.
+    file: Option<(u64, u64)>,
 }
 
 impl Socket {
@@ -57,7 +60,12 @@ impl Socket {
             return Err(SocketError::InUse(path));
         }
         match made(settings, &path) {
-            Ok(listener) => Ok(Self { listener, path }),
+            Ok(listener) => Ok(Self {
+                listener,
+                settings: settings.clone(),
+                file: file_at(&path),
+                path,
+            }),
             Err(error) => Err(SocketError::Io { path, error }),
         }
     }
@@ -66,13 +74,34 @@ impl Socket {
     pub(super) async fn accept(&self) -> io::Result<UnixStream> {
         Ok(self.listener.accept().await?.0)
     }
+
+    /// Makes the socket again where somebody has removed it: else nobody could control this process any more.
+    pub(super) fn look(&mut self) {
+        if fs::symlink_metadata(&self.path).is_ok() {
+            return;
+        }
+        let path = self.path.display();
+        // Where its folder is gone too, that is told of the state.
+        if let Ok(listener) = made(&self.settings, &self.path) {
+            self.listener = listener;
+            self.file = file_at(&self.path);
+            tracing::warn!("the control socket {path} was removed; it is there again");
+        }
+    }
 }
 
 impl Drop for Socket {
     fn drop(&mut self) {
-        // It may have been removed.
-        drop(fs::remove_file(&self.path));
+        // It may have been removed, or be another's.
+        if self.file == file_at(&self.path) {
+            drop(fs::remove_file(&self.path));
+        }
     }
+}
+
+fn file_at(path: &Path) -> Option<(u64, u64)> {
+    let metadata = fs::symlink_metadata(path).ok()?;
+    Some((metadata.dev(), metadata.ino()))
 }
 
 /// Whether nothing is there, or a socket of a process that is gone.

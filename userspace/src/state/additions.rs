@@ -25,6 +25,8 @@ pub struct Additions {
     left: VecDeque<(Instant, EntryKey)>,
     /// Why the last write failed.
     failure: Option<String>,
+    /// Why the next one would.
+    gone: Option<String>,
 }
 
 /// What an addition did.
@@ -127,6 +129,7 @@ impl Additions {
             memory: Memory::default(),
             left: VecDeque::new(),
             failure: None,
+            gone: None,
         };
         additions.read_again(now)?;
         Ok(additions)
@@ -326,10 +329,20 @@ impl Additions {
         Ok((page, next))
     }
 
-    /// Why the last change could not be stored.
+    /// Why the last change could not be stored, or the next one can't.
     #[must_use]
     pub fn failure(&self) -> Option<&str> {
-        self.failure.as_deref()
+        self.gone.as_deref().or(self.failure.as_deref())
+    }
+
+    /// Looks whether the database is where it was, and says so where it isn't.
+    pub fn look(&mut self) {
+        let gone = self.store.check_there().err();
+        let gone = gone.map(|error| error.to_string());
+        if let Some(error) = gone.as_ref().filter(|_| self.gone.is_none()) {
+            tracing::error!("{error}");
+        }
+        self.gone = gone;
     }
 
     /// Takes off what has expired by `now`; the database lets it go later.

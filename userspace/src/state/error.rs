@@ -42,6 +42,13 @@ pub enum StateError {
         /// What was found.
         what: String,
     },
+    /// It is another file than the one that was opened, or none.
+    #[error(
+        "{} was removed or replaced while it is in use, so that nothing more can be kept; put it back, or save what is in \
+         force with `tokenblock deny export --added` and start tokenblock again",
+        .0.display()
+    )]
+    Gone(PathBuf),
     /// A later version wrote it.
     #[error(
         "{} has the format {found}, this tokenblock reads up to {known}; run the version that wrote it, or a \

@@ -4,6 +4,7 @@ use std::{
     collections::HashMap,
     fs::{self, File},
     io,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
 
@@ -42,6 +43,8 @@ pub struct Store {
     key: TokenDigest,
     /// `None` after a failure, until it can be opened again.
     database: Option<Database>,
+    /// The file that was opened, by device and number.
+    file: Option<(u64, u64)>,
 }
 
 impl Store {
@@ -56,6 +59,7 @@ impl Store {
             path: folder.join(FILE),
             key: TokenDigest::of(key, Domain::Exact, b""),
             database: None,
+            file: None,
         };
         store.reopen()?;
         Ok(store)
@@ -63,6 +67,7 @@ impl Store {
 
     fn reopen(&mut self) -> Result<&Database, StateError> {
         if self.database.is_none() {
+            self.check_there()?;
             let length = match fs::metadata(&self.path) {
                 Ok(metadata) => metadata.len(),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -79,10 +84,22 @@ impl Store {
             let database = database.map_err(|error| self.failed_open(error))?;
             self.check_meta(&database)?;
             self.database = Some(database);
+            self.file = file_at(&self.path);
         }
         self.database
             .as_ref()
             .ok_or_else(|| self.corrupt("it is not open"))
+    }
+
+    /// Whether what is written would be found after a restart.
+    ///
+    /// # Errors
+    /// [`StateError::Gone`] where another file, or none, is in the place of the one that was opened.
+    pub fn check_there(&self) -> Result<(), StateError> {
+        if self.file.is_some() && self.file != file_at(&self.path) {
+            return Err(StateError::Gone(self.path.clone()));
+        }
+        Ok(())
     }
 
     /// Whole or not at all, so that no crash leaves half of it.
@@ -168,6 +185,7 @@ impl Store {
         put: impl IntoIterator<Item = &'a StoredEntry>,
         remove: &[EntryKey],
     ) -> Result<(), StateError> {
+        self.check_there()?;
         let database = self.reopen()?;
         let written = move || -> Result<(), redb::Error> {
             let write = database.begin_write()?;
@@ -340,6 +358,12 @@ impl Store {
         }
         self.failed(error.into())
     }
+}
+
+/// What tells a file from another in its place.
+fn file_at(path: &Path) -> Option<(u64, u64)> {
+    let metadata = fs::metadata(path).ok()?;
+    Some((metadata.dev(), metadata.ino()))
 }
 
 /// The entry of a row, with what it claims; `None` where no version wrote it.

@@ -1,6 +1,10 @@
 //! A full disk, a read-only state folder, a damaged database.
 
-use std::{fs, process::Command};
+use std::{
+    fs,
+    process::Command,
+    time::{Duration, Instant},
+};
 
 use crate::support::{Host, IN_FILE, is_root, outcome, tokens};
 
@@ -68,6 +72,48 @@ fn on_a_full_disk_changes_are_refused_and_enforcement_goes_on() {
     assert!(!out.contains("last change: "), "{out}");
     let (code, out, _) = call(&["deny", "list", "--added"], "");
     assert!(code == 0 && out.lines().count() == 2, "{out}");
+}
+
+#[test]
+fn a_database_that_is_moved_away_takes_nothing_that_would_be_lost_and_says_so() {
+    let host = Host::new();
+    let mut running = host.start(&[]);
+    host.add(LEAKED);
+    let (path, away) = (host.path("state/denylist.redb"), host.path("away"));
+    fs::rename(&path, &away).unwrap();
+    let bulk = tokens("bulk-token", 20_000);
+    for input in ["after-the-move-00001", &bulk] {
+        let (code, _, error) = host.call(&["deny", "add"], input);
+        assert!(
+            code == 75 && error.contains("was removed or replaced while it is in use"),
+            "{code} {error}"
+        );
+    }
+    assert!(running.blocks(LEAKED) && running.blocks(IN_FILE));
+    assert!(!running.blocks("after-the-move-00001") && !running.blocks("bulk-token-00000001"));
+    // What was added can still be saved.
+    let (code, out, _) = host.call(&["deny", "export", "--added"], "");
+    assert!(code == 0 && out.lines().count() == 1, "{out}");
+
+    // Nor into another in its place, as after a restore.
+    fs::copy(&away, &path).unwrap();
+    assert_eq!(host.call(&["deny", "add"], "after-the-move-00002").0, 75);
+    let (_, out, _) = host.call(&["status"], "");
+    assert!(out.contains("last change: "), "{out}");
+    fs::rename(&away, &path).unwrap();
+    host.add("after-the-move-00003");
+    running.kill();
+    let running = host.start(&[]);
+    assert!(running.blocks(LEAKED) && running.blocks("after-the-move-00003"));
+
+    // Nobody has to try for it to be known.
+    fs::remove_dir_all(host.path("state")).unwrap();
+    let said = || running.log().contains("was removed or replaced");
+    let start = Instant::now();
+    while !said() {
+        assert!(start.elapsed() < Duration::from_secs(20));
+    }
+    assert!(running.blocks(LEAKED) && running.blocks(IN_FILE));
 }
 
 #[test]

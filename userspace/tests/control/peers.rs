@@ -4,6 +4,7 @@ use std::{
     fs,
     os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown},
     process::Command,
+    time::{Duration, Instant},
 };
 
 use crate::support::{Host, is_root, outcome};
@@ -28,6 +29,24 @@ fn the_socket_has_its_mode_and_is_gone_afterwards() {
     )
     .unwrap();
     while host.path("other.sock").exists() {}
+}
+
+#[test]
+fn a_socket_that_is_removed_is_made_again_and_another_s_is_left_alone() {
+    let host = Host::new();
+    let running = host.start(&["--control-mode=660"]);
+    let socket = host.path("state/control.sock");
+    fs::remove_file(&socket).unwrap();
+    let start = Instant::now();
+    while host.call(&["status"], "").0 != 0 {
+        assert!(start.elapsed() < Duration::from_secs(20));
+    }
+    assert_eq!(fs::metadata(&socket).unwrap().mode() & 0o777, 0o660);
+
+    fs::remove_file(&socket).unwrap();
+    fs::write(&socket, "of somebody else").unwrap();
+    running.stop();
+    assert!(socket.exists());
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::{
     net::{SocketAddr, TcpStream},
     path::PathBuf,
     process::{Child, Command, Output, Stdio},
+    sync::{Arc, Mutex},
     thread,
     time::Duration,
 };
@@ -24,6 +25,7 @@ pub(crate) struct Host {
 
 /// A running process; killed when dropped.
 pub(crate) struct Running {
+    log: Arc<Mutex<String>>,
     pub(crate) child: Child,
     /// Where its proxy listens.
     pub(crate) proxy: SocketAddr,
@@ -43,6 +45,11 @@ impl Running {
         // It may have ended.
         let _ended = self.child.kill();
         let _reaped = self.child.wait();
+    }
+
+    /// What it has said so far.
+    pub(crate) fn log(&self) -> String {
+        self.log.lock().unwrap().clone()
     }
 
     /// As a service manager ends it.
@@ -135,8 +142,15 @@ impl Host {
             }
         };
         // So that it can go on to write.
-        thread::spawn(move || lines.for_each(drop));
+        let log = Arc::new(Mutex::new(log));
+        let written = Arc::clone(&log);
+        thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                written.lock().unwrap().push_str(&line);
+            }
+        });
         Running {
+            log,
             child,
             proxy,
             remote,
