@@ -1,18 +1,27 @@
 //! Signals, and what is left behind.
 
-use std::time::{Duration, Instant};
+use std::{
+    ffi::OsString,
+    fs,
+    os::unix::fs::{PermissionsExt as _, chown},
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
 
 use aya::programs::{SchedClassifier, TcAttachType};
 use rustix::process::Signal;
 use tokenblock_tests::{
+    client::{Client, TlsClient},
     fixtures::{OPAQUE, Token},
     gate,
     netns::{INTERFACE, Netns},
     poll,
 };
 
-use crate::lab::{LIMIT, Lab, Tier};
+use crate::lab::{Bench, LIMIT, Lab, ORIGIN_PORT, Tier};
 
+/// A user without rights.
+const NOBODY: u32 = 65_534;
 /// How long the product may take to end.
 const END: Duration = Duration::from_secs(1);
 
@@ -134,4 +143,70 @@ fn counter_lines(lines: &[String]) -> usize {
         .iter()
         .filter(|line| line.contains("counters"))
         .count()
+}
+
+/// The product as the unit for systemd starts it: a user without rights, and the capabilities that stand there.
+fn as_the_unit_starts_it(folder: &Path, product: &Path) -> PathBuf {
+    let unit = include_str!("../../../deploy/systemd/tokenblock.service");
+    let line = unit
+        .lines()
+        .find_map(|line| line.strip_prefix("AmbientCapabilities="));
+    let capabilities: Vec<String> = line
+        .unwrap()
+        .split(' ')
+        .map(|name| format!("+{}", name.trim_start_matches("CAP_").to_lowercase()))
+        .collect();
+    let these = format!("-all,{}", capabilities.join(","));
+    let copy = folder.join("tokenblock");
+    fs::copy(product, &copy).unwrap();
+    let script = folder.join("as-the-unit-starts-it");
+    let text = format!(
+        "#!/bin/sh\nexec setpriv --reuid={NOBODY} --regid={NOBODY} --clear-groups --no-new-privs \\\n\
+         --inh-caps={these} --ambient-caps={these} --bounding-set={these} -- {} \"$@\"\n",
+        copy.display()
+    );
+    fs::write(&script, text).unwrap();
+    for path in [folder, &script] {
+        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    script
+}
+
+#[test]
+fn the_capabilities_of_the_unit_are_enough_for_both_tiers() {
+    let Some(product) = gate::product("lifecycle::the_capabilities_of_the_unit") else {
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let bench = Bench::new(as_the_unit_starts_it(folder.path(), &product));
+    let own = fs::read_dir(bench.folder.path()).unwrap();
+    let own = own.map(|entry| entry.unwrap().path());
+    for path in own.chain([bench.folder.path().to_owned()]) {
+        chown(path, Some(NOBODY), Some(NOBODY)).unwrap();
+    }
+    let mut args = bench.common();
+    args.extend(bench.tier(Tier::Kernel));
+    let files = [&bench.certificate.cert_file, &bench.certificate.key_file];
+    for (flag, file) in ["--tls-cert", "--tls-key"].into_iter().zip(files) {
+        args.extend([flag.into(), file.clone().into_os_string()]);
+    }
+    let upstream = format!("--upstream=http://127.0.0.1:{ORIGIN_PORT}");
+    args.extend([&*upstream, "--proxy-listen=[::]:443", "--intercept=8444"].map(OsString::from));
+    let mut product = bench.start_with(&args);
+    let request = Lab::request(Token::Opaque);
+    for server in bench.pair.server_addresses(ORIGIN_PORT) {
+        let mut client = Client::connect(&bench.pair.client, server).unwrap();
+        let answer = client.exchange(&request, LIMIT).unwrap();
+        assert_eq!(answer.status(), Some(403), "{server}\n{}", product.log());
+    }
+    for port in [443, 8444] {
+        for server in bench.pair.server_addresses(port) {
+            let mut client =
+                TlsClient::connect(&bench.pair.client, server, &bench.certificate).unwrap();
+            let answer = client.exchange(&request, LIMIT).unwrap();
+            assert_eq!(answer.status(), Some(403), "{server}\n{}", product.log());
+        }
+    }
+    product.signal(Signal::TERM).unwrap();
+    assert_eq!(product.wait(LIMIT).unwrap().code(), Some(0));
 }

@@ -195,12 +195,23 @@ fn pin_of(folder: &Path, port: u16) -> PathBuf {
 
 fn unpin(path: &Path) -> Result<(), KernelError> {
     match fs::remove_file(path) {
-        Err(source) if !is_absent(&source) => Err(KernelError::Pin {
+        Err(source) if !is_absent(&source) && !is_hidden(path) => Err(KernelError::Pin {
             path: path.to_owned(),
             source,
         }),
         _ => Ok(()),
     }
+}
+
+/// Whether this process may not even see what is there: it has kept nothing there itself. The usual folder of BPF file
+/// systems is root's alone.
+fn is_hidden(path: &Path) -> bool {
+    let seen = fs::symlink_metadata(path);
+    let hidden = seen.is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied);
+    if hidden {
+        tracing::debug!(path = %path.display(), "no permission to look for what was kept");
+    }
+    hidden
 }
 
 fn is_absent(error: &io::Error) -> bool {
