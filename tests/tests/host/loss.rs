@@ -1,13 +1,21 @@
 //! Uploads and downloads over paths that lose and reorder: bodies come through whole.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::{Path as FilePath, PathBuf},
+    thread,
+    time::Duration,
+};
 
+use serde_json::{Value, json};
 use tokenblock_tests::{
-    bodies::{Body, Framing},
+    bodies::{ALL, Body, Framing},
     certificate::Certificate,
     client::{Answer, Client},
     fixtures::binary,
     gate,
+    netns::SERVER_V4,
+    program::{Program, script},
     relay::{Path, Relay},
 };
 
@@ -16,6 +24,8 @@ use crate::lab::{Bench, Lab, Tier};
 /// How long one exchange may take on such a path.
 const PATIENCE: Duration = Duration::from_mins(1);
 const BODY: usize = 256 * 1024;
+/// Where the origin of the long connections listens.
+const STREAMS_PORT: u16 = 8090;
 
 const PATHS: [Path; 3] = [path(1, 0), path(5, 0), path(0, 25)];
 
@@ -44,12 +54,17 @@ fn upload(lab: &Lab, client: &mut Client, name: &str, body: &[u8]) {
 fn check(lab: &Lab, path: Path) {
     let [server, _] = lab.servers();
     let mut client = Client::connect(&lab.bench.pair.client, server).unwrap();
-    for body in [Body::Binary, Body::Text, Body::Json] {
+    for body in ALL {
+        // In one that looks like requests nothing is passed ahead of a gap.
+        let len = match body {
+            Body::Binary | Body::Text | Body::Json | Body::Line => BODY,
+            Body::Settings | Body::Log | Body::Headers => BODY / 4,
+        };
         upload(
             lab,
             &mut client,
             &format!("{path:?}, {body:?}"),
-            &body.bytes(BODY),
+            &body.bytes(len),
         );
     }
     let get = format!(
@@ -59,7 +74,12 @@ fn check(lab: &Lab, path: Path) {
     let answer = client.exchange(get.as_bytes(), PATIENCE).unwrap();
     let whole = matches!(&answer, Answer::Response { body, .. } if *body == binary(BODY));
     assert!(whole, "{path:?}: download");
-    for counter in ["blocked", "gap_conflict"] {
+    assert_unharmed(lab, path);
+}
+
+/// Nothing was blocked or reset.
+fn assert_unharmed(lab: &Lab, path: Path) {
+    for counter in ["blocked", "reset", "gap_conflict", "ambiguous_framing"] {
         assert_eq!(
             lab.product.kernel_counter(counter).unwrap(),
             0,
@@ -77,7 +97,57 @@ fn bodies_come_through_loss_and_reordering() {
     let Some(binary) = gate::product("loss::bodies_come_through_loss_and_reordering") else {
         return;
     };
-    for path in PATHS {
-        check(&lab(binary.clone(), Relay::new(path).unwrap()), path);
+    thread::scope(|scope| {
+        for path in PATHS {
+            let binary = binary.clone();
+            scope.spawn(move || check(&lab(binary, Relay::new(path).unwrap()), path));
+        }
+    });
+}
+
+/// A `WebSocket`, server-sent events and a connection with hundreds of requests, by a library at both ends.
+#[test]
+fn long_connections_live_through_loss_and_reordering() {
+    let test = "loss::long_connections_live_through_loss_and_reordering";
+    let (Some(binary), Some(python)) = (gate::product(test), gate::python(test)) else {
+        return;
+    };
+    thread::scope(|scope| {
+        for path in PATHS {
+            let (binary, python) = (binary.clone(), &python);
+            scope.spawn(move || check_long(binary, python, path));
+        }
+    });
+}
+
+fn check_long(binary: PathBuf, python: &FilePath, path: Path) {
+    let bench = Bench::between(Relay::new(path).unwrap(), binary);
+    let mut command = script(&bench.pair.server, python, "streams_origin.py");
+    let address = SocketAddr::new(SERVER_V4, STREAMS_PORT);
+    let _origin = Program::serve(
+        command.arg(STREAMS_PORT.to_string()),
+        bench.folder.path(),
+        &bench.pair.server,
+        address,
+    )
+    .unwrap();
+    let port = STREAMS_PORT.to_string();
+    let lab = bench.start(Tier::Kernel, &["--port", &port]);
+    for server in lab.bench.pair.server_addresses(STREAMS_PORT) {
+        let ip = match server {
+            SocketAddr::V4(address) => address.ip().to_string(),
+            SocketAddr::V6(address) => format!("[{}]", address.ip()),
+        };
+        let output = script(&lab.bench.pair.client, python, "streams_client.py")
+            .args([&ip, &port])
+            .output()
+            .unwrap();
+        let said: Value = serde_json::from_slice(&output.stdout)
+            .unwrap_or_else(|error| panic!("{error}: {output:?}\n{}", lab.product.log()));
+        let expected = json!({ "web_socket": 106, "events": 300, "requests": [300, 1] });
+        assert_eq!(said, expected, "{path:?}, {server}");
     }
+    assert_unharmed(&lab, path);
+    let scanned = lab.product.kernel_counter("scanned_bytes").unwrap();
+    assert!(scanned >= 1_000_000, "{path:?}: {scanned}");
 }
