@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeSet,
-    env,
+    env, fs,
     io::{BufReader, Write as _},
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::support::{Host, fed, outcome, tokens};
+use crate::support::{Host, IN_FILE, fed, outcome, tokens};
 
 /// How many times it is killed; otherwise by `TOKENBLOCK_TEST_KILLS`.
 const KILLS: u64 = 30;
@@ -138,7 +138,7 @@ fn assert_whole(host: &Host, bulk: usize, acknowledged: &mut usize) {
         "{added}"
     );
     running.stop();
-    std::fs::remove_file(host.path("state/denylist.redb")).unwrap();
+    fs::remove_file(host.path("state/denylist.redb")).unwrap();
     *acknowledged = 0;
 }
 
@@ -156,7 +156,19 @@ fn no_acknowledged_addition_is_lost_to_kills() {
                 .map(|_| scope.spawn(|| storm(&socket, &next)))
                 .collect();
             // Any instant will do; this spreads them.
-            thread::sleep(Duration::from_millis(5 + round * 37 % 120));
+            let until = Instant::now() + Duration::from_millis(5 + round * 37 % 120);
+            let process = rustix::process::Pid::from_child(&running.child);
+            for version in 0.. {
+                // Files and settings are read again meanwhile.
+                let list = format!("{IN_FILE}\n{}", tokens(&format!("file-{version}"), 100));
+                fs::write(host.path("next"), list).unwrap();
+                fs::rename(host.path("next"), host.path("list")).unwrap();
+                rustix::process::kill_process(process, rustix::process::Signal::HUP).unwrap();
+                if Instant::now() >= until {
+                    break;
+                }
+                thread::sleep(Duration::from_millis(2));
+            }
             running.kill();
             let added = storms.into_iter().flat_map(|storm| storm.join().unwrap());
             added.collect::<Vec<_>>()
@@ -175,7 +187,7 @@ fn no_acknowledged_addition_is_lost_to_kills() {
     assert_eq!(code, 0, "{error}");
     assert_eq!(out.lines().count(), acknowledged.len());
     let last = acknowledged.last().unwrap();
-    assert!(running.blocks(last));
+    assert!(running.blocks(last) && running.blocks(IN_FILE));
     // Besides, at most those whose answers were on their way.
     let added = host.added().len() as u64;
     assert!(

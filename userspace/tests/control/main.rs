@@ -13,6 +13,7 @@ mod commands;
 mod crashes;
 mod disk;
 mod hashes;
+mod lists;
 mod peers;
 mod receivers;
 mod remote;

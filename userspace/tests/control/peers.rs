@@ -13,9 +13,11 @@ use crate::support::{Host, is_root, outcome};
 fn the_socket_has_its_mode_and_is_gone_afterwards() {
     let host = Host::new();
     let mut running = host.start(&[]);
-    let mode = |name| fs::metadata(host.path(name)).unwrap().mode() & 0o777;
-    assert_eq!(mode("state/control.sock"), 0o600);
-    assert_eq!(mode("state/denylist.redb"), 0o600);
+    let mode = |name: &str| fs::metadata(host.path(name)).unwrap().mode() & 0o777;
+    assert_eq!(mode("state"), 0o700);
+    for file in ["control.sock", "denylist.redb", "key", "hits.redb", "lock"] {
+        assert_eq!(mode(&format!("state/{file}")), 0o600, "{file}");
+    }
     // One that nobody listens at is replaced.
     running.kill();
     assert_eq!(mode("state/control.sock"), 0o600);

@@ -11,7 +11,7 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde_json::{Value, json};
 
 use crate::{
-    remote::{Remote, Serving, secret},
+    remote::{Remote, Serving, secret, until},
     support::Host,
 };
 
@@ -148,6 +148,60 @@ fn what_github_signs_is_in_force_when_it_is_answered() {
         status == 400 && !answer.to_string().contains("secret"),
         "{answer}"
     );
+}
+
+#[test]
+fn a_key_that_github_has_replaced_signs_nothing_more() {
+    let host = Host::new();
+    let before = Senders::new(&host);
+    let running = Remote::start(&host, &Senders::FLAGS);
+    let body = |token: &str| {
+        json!([{ "token": token, "type": "shop_token", "url": "", "source": "commit" }]).to_string()
+    };
+    assert_eq!(before.push(&running, &host, &body(TOKENS[0])).0, 200);
+    let after = Senders::new(&host);
+    until(
+        || after.push(&running, &host, &body(TOKENS[0])).0 == 200,
+        "the new key is known",
+    );
+    assert_eq!(before.push(&running, &host, &body(TOKENS[1])).0, 401);
+    // Keys that can't be read leave those in force that were.
+    fs::write(host.path("github.json"), "{").unwrap();
+    until(
+        || running.log().contains("github.json"),
+        "the file is refused",
+    );
+    assert_eq!(before.push(&running, &host, &body(TOKENS[1])).0, 401);
+    assert_eq!(after.push(&running, &host, &body(TOKENS[0])).0, 200);
+    assert!(running.blocks(TOKENS[0]) && !running.blocks(TOKENS[1]));
+}
+
+#[test]
+fn of_a_batch_of_gitlab_s_what_can_be_listed_is() {
+    let host = Host::new();
+    Senders::new(&host);
+    let running = Remote::start(&host, &Senders::FLAGS);
+    let one = |token: &str| json!({ "type": GITLAB_TYPE, "token": token, "location": "" });
+    let batch = [TOKENS[0], "shop-your-token-here", TOKENS[1], TOKENS[0]].map(one);
+    let sent = json!(batch).to_string();
+    assert_eq!(revoked(&running, &host, &sent), (204, Value::Null));
+    assert!(TOKENS.iter().all(|token| running.blocks(token)));
+    assert!(!running.blocks("shop-your-token-here"));
+    assert_eq!(host.added().len(), 2);
+    assert_eq!(counted(&host)("control_received_unfit_total"), 1);
+    // None is no error; what is no batch is one, and lists nothing.
+    assert_eq!(revoked(&running, &host, "[]"), (204, Value::Null));
+    for body in [
+        "{}",
+        "[[]]",
+        r#"[{"token":"shop-other-0001"}]"#,
+        "",
+        "[{\"type\":1}]",
+    ] {
+        let (status, answer) = revoked(&running, &host, body);
+        assert!(status == 400, "{body}: {status} {answer}");
+    }
+    assert_eq!(host.added().len(), 2);
 }
 
 #[test]

@@ -81,7 +81,7 @@ pub(crate) fn secret(path: &Path, text: &str) {
     fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
 }
 
-fn until(mut done: impl FnMut() -> bool, what: &str) {
+pub(crate) fn until(mut done: impl FnMut() -> bool, what: &str) {
     let start = Instant::now();
     while !done() {
         assert!(start.elapsed() < Duration::from_secs(20), "{what}");
