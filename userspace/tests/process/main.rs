@@ -19,6 +19,7 @@ use std::{
     },
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
     thread,
     time::Duration,
 };
@@ -361,6 +362,69 @@ fn own_copy(bench: &Bench) -> PathBuf {
     copy
 }
 
+/// `tokenblock run`, given a socket as systemd gives it.
+fn with_socket(bench: &Bench, listener: &TcpListener, flags: &[&str]) -> Command {
+    rustix::io::fcntl_setfd(listener, rustix::io::FdFlags::empty()).unwrap();
+    let mut command = Command::new("bash");
+    let script = r#"exec 3<&"$1"; shift; LISTEN_PID=$$ LISTEN_FDS=1 exec "$@""#;
+    command
+        .args(["-c", script, "bash", &listener.as_raw_fd().to_string()])
+        .args([env!("CARGO_BIN_EXE_tokenblock"), "run"])
+        .args(flags)
+        .current_dir(bench.folder.path())
+        .stdin(Stdio::null());
+    command
+}
+
+/// Restarts by a service manager that holds the socket, one process after the other, while clients come all the time.
+#[test]
+fn nobody_notices_a_restart_behind_a_socket_that_stays() {
+    let bench = Bench::new();
+    let origin = reload::origin('a');
+    let upstream = format!("--upstream=http://{origin}");
+    let flags = [
+        "--denylist=list",
+        "--proxy-listen=systemd",
+        &upstream,
+        "--state-dir=state",
+        "--log-format=json",
+    ];
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let start = || {
+        let running = Running::start(with_socket(&bench, &listener, &flags));
+        running.line("in force");
+        running
+    };
+    let mut running = start();
+    let blocked = format!("/ HTTP/1.1\r\nAuthorization: {TOKEN}");
+    let (done, asked) = (AtomicBool::new(false), AtomicUsize::new(0));
+    thread::scope(|scope| {
+        let clients: Vec<_> = (0..4)
+            .map(|_| {
+                scope.spawn(|| {
+                    while !done.load(Ordering::Relaxed) {
+                        assert_eq!(status(&address, "/ HTTP/1.1"), "200");
+                        assert_eq!(status(&address, &blocked), "403");
+                        asked.fetch_add(1, Ordering::Relaxed);
+                    }
+                })
+            })
+            .collect();
+        for _ in 0..3 {
+            let before = asked.load(Ordering::Relaxed);
+            while asked.load(Ordering::Relaxed) < before + 20 && !clients[0].is_finished() {
+                thread::sleep(Duration::from_millis(5));
+            }
+            running.signal(Signal::TERM);
+            assert_eq!(running.exit_code().0, 0);
+            running = start();
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+    assert!(asked.into_inner() >= 60);
+}
+
 #[test]
 fn the_socket_of_a_service_manager_is_taken() {
     let bench = Bench::new();
@@ -378,18 +442,7 @@ fn the_socket_of_a_service_manager_is_taken() {
     );
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
-    rustix::io::fcntl_setfd(&listener, rustix::io::FdFlags::empty()).unwrap();
-    let start = || {
-        let mut command = Command::new("bash");
-        let script = r#"exec 3<&"$1"; shift; LISTEN_PID=$$ LISTEN_FDS=1 exec "$@""#;
-        command
-            .args(["-c", script, "bash", &listener.as_raw_fd().to_string()])
-            .args([env!("CARGO_BIN_EXE_tokenblock"), "run"])
-            .args(flags)
-            .current_dir(bench.folder.path())
-            .stdin(Stdio::null());
-        Running::start(command)
-    };
+    let start = || Running::start(with_socket(&bench, &listener, &flags));
     let mut running = start();
     assert_eq!(running.line("in force")["proxy"], *address);
     let blocked = format!("/ HTTP/1.1\r\nAuthorization: {TOKEN}");

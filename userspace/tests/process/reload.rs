@@ -17,7 +17,7 @@ use serde_json::Value;
 use crate::support::{Bench, PATIENCE, Running, TOKEN, status};
 
 /// Answers every request with this letter.
-fn origin(name: char) -> SocketAddr {
+pub(crate) fn origin(name: char) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     thread::spawn(move || {

@@ -261,7 +261,7 @@ fn responses_without_a_body_keep_their_fields() {
             let head = upstream.until("\r\n\r\n");
             let path = head.split(' ').nth(1).unwrap_or_default().to_owned();
             upstream.send(match &*path {
-                "/204" => "HTTP/1.1 204 No Content\r\nX-A: b\r\n\r\n",
+                "/204" => "HTTP/1.1 204 No Content\r\nX-A: b\r\nContent-Length: 0\r\n\r\n",
                 "/304" => "HTTP/1.1 304 Not Modified\r\nETag: \"x\"\r\nContent-Length: 7\r\n\r\n",
                 _ => "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n",
             });
@@ -276,6 +276,8 @@ fn responses_without_a_body_keep_their_fields() {
     for _ in 0..2 {
         let reply = ask("GET /204");
         assert!(reply.starts_with("http/1.1 204 ") && reply.contains("x-a: b"));
+        // RFC 9110 section 8.6.
+        assert!(!reply.contains("content-length"), "{reply}");
         let reply = ask("GET /304");
         assert!(reply.starts_with("http/1.1 304 ") && reply.contains("etag: \"x\""));
         let reply = ask("HEAD /");
