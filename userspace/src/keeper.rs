@@ -8,7 +8,7 @@ use std::{
     mem,
     path::PathBuf,
     pin::pin,
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use indicatif::ProgressBar;
@@ -76,6 +76,8 @@ pub struct Keeper<K> {
     clock: Clock,
     /// ... and the latest that it was when something may have left.
     latest: SystemTime,
+    /// When what a tier did not take was last tried.
+    tried: Instant,
 }
 
 type Clock = Box<dyn Fn() -> SystemTime + Send>;
@@ -245,6 +247,7 @@ impl<K: Tier + 'static> Keeper<K> {
             refused: None,
             clock: Box::new(SystemTime::now),
             latest: loaded.now,
+            tried: Instant::now(),
         };
         keeper.read_claims();
         Ok(keeper)
@@ -300,7 +303,7 @@ impl<K: Tier + 'static> Keeper<K> {
                         Some(request) = requests.recv() => {
                             self = self.aside(move |keeper| keeper.serve(request)).await?;
                         }
-                        () = sleep(self.next_tick()) => self = self.aside(Self::tick).await?,
+                        () = sleep(self.next_tick()) => self = self.aside(Self::look_at_clock).await?,
                     }
                 }
             };
@@ -329,18 +332,26 @@ impl<K: Tier + 'static> Keeper<K> {
             self.denylist.next_expiry(),
             self.additions.memory.next_expiry(),
         ];
-        let behind = self.missed.is_some() || self.hashed_owed || !self.owed.is_empty();
-        let retry = behind.then_some(RETRY);
-        expiries
-            .into_iter()
-            .map(|expiry| expiry.map(until))
-            .chain([retry])
-            .flatten()
-            .fold(CLOCK, Duration::min)
+        let expiries = expiries.into_iter().flatten();
+        expiries.map(until).fold(CLOCK, Duration::min)
+    }
+
+    /// Does what is due at this time, and tries again what a tier did not take, if that was a while ago.
+    fn look_at_clock(&mut self) {
+        if self.tried.elapsed() < RETRY {
+            self.pass_time(false);
+        } else {
+            self.tick();
+        }
     }
 
     /// Does what is due at this time; [`Keeper::keep`] does so by itself.
     pub fn tick(&mut self) {
+        self.tried = Instant::now();
+        self.pass_time(true);
+    }
+
+    fn pass_time(&mut self, retry: bool) {
         let now = (self.clock)();
         if seconds(now) < seconds(self.latest) {
             self.set_back(now);
@@ -351,10 +362,12 @@ impl<K: Tier + 'static> Keeper<K> {
             hashed,
         } = self.additions.expire(now);
         let of_additions = changed.len() + hashed;
-        changed.extend(self.owed.drain());
+        if retry {
+            changed.extend(self.owed.drain());
+        }
         // An error is told where it happens, and what is owed then is owed again.
         let _told = self.settle(changed);
-        if hashed > 0 || self.hashed_owed {
+        if hashed > 0 || retry && self.hashed_owed {
             let _told = self.settle_hashed(None);
         }
         match self.denylist.expire(now) {
@@ -364,7 +377,7 @@ impl<K: Tier + 'static> Keeper<K> {
             }
             Err(error) => tracing::error!(%error, "expired entries could not be removed"),
         }
-        if let Some(change) = self.missed {
+        if let Some(change) = self.missed.filter(|_| retry) {
             self.reload(change);
         }
         self.additions.look();
@@ -462,7 +475,6 @@ mod tests {
         fs::{self, File, OpenOptions},
         io::Write as _,
         path::{Path, PathBuf},
-        time::Instant,
     };
 
     use tempfile::TempDir;
@@ -716,11 +728,15 @@ mod tests {
         kernel.fail(true);
         fs::write(&path, "token-two\ntoken-three\n").unwrap();
         keeper.reload(Change::Settled);
-        assert_eq!(keeper.next_tick(), RETRY.min(CLOCK));
+        assert!(keeper.missed.is_some());
         // The proxy has what it is to have; nothing was released.
         assert_eq!(keeper.denylist.records().len(), 3);
 
         kernel.fail(false);
+        // Not each second: that would be much for a long list.
+        keeper.tried = Instant::now();
+        keeper.look_at_clock();
+        assert_eq!(keeper.denylist.records().len(), 3);
         keeper.tick();
         let in_force = keeper.denylist.records();
         assert_eq!(in_force.len(), 2);
