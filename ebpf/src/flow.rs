@@ -259,6 +259,9 @@ pub struct Flow {
     /// Where the first segment begins that changed the framing and is not settled, and the last one.
     framed_from: u32,
     framed_again: u32,
+    /// Where they end: what is said inside of them was not kept.
+    framed_to: u32,
+    again_to: u32,
     /// One of [`OPEN`], [`FINISHED`], [`RESET`].
     over: u32,
     /// Bytes passed since the last sign of a header.
@@ -519,6 +522,8 @@ impl Flow {
             high_left: Left::Closed,
             framed_from: 0,
             framed_again: 0,
+            framed_to: 0,
+            again_to: 0,
             kept_body: 0,
             again_framing: Framing::NONE,
             again_body: 0,
@@ -758,7 +763,7 @@ impl Flow {
         if knows_settled && before(self.gave_up_at, self.settled) {
             self.flags &= !GAVE_UP;
         }
-        if knows_settled && before(self.framed_last(), self.settled) {
+        if knows_settled && !before(self.settled, self.framed_last()) {
             self.flags &= !(FRAMED | AGAIN | MORE);
         }
         forget_registers();
@@ -1091,6 +1096,8 @@ impl Flow {
     fn recorded_at(&self, at: u32) -> Option<(Framing, u64)> {
         let (framing, body, from) = if self.flags & FRAMED != 0 && !before(self.framed_from, at) {
             (self.kept_framing, self.kept_body, self.framed_from)
+        } else if self.is_inside(at) {
+            return None;
         } else if self.flags & AGAIN != 0 && !before(self.framed_again, at) {
             if self.flags & MORE != 0 {
                 return None;
@@ -1111,23 +1118,32 @@ impl Flow {
         Some((framing, body + distance))
     }
 
-    /// Where the last segment begins that changed the framing.
+    /// Whether `at` lies inside a segment that changed the framing.
+    #[inline(always)]
+    fn is_inside(&self, at: u32) -> bool {
+        let first = self.flags & FRAMED != 0 && before(at, self.framed_to);
+        let again = before(self.framed_again, at) && before(at, self.again_to);
+        first || self.flags & AGAIN != 0 && again
+    }
+
+    /// Where the last segment ends that changed the framing.
     #[inline(always)]
     fn framed_last(&self) -> u32 {
         if self.flags & AGAIN == 0 {
-            self.framed_from
+            self.framed_to
         } else {
-            self.framed_again
+            self.again_to
         }
     }
 
-    /// The segment at `at` changes the framing.
+    /// The segment `at..end` changes the framing.
     #[inline(always)]
-    fn reframe(&mut self, at: u32, framing: Framing, body: u64) {
-        if self.knows_settled != 0 && before(self.framed_from, self.settled) {
+    fn reframe(&mut self, at: u32, end: u32, framing: Framing, body: u64) {
+        if self.knows_settled != 0 && !before(self.settled, self.framed_to) {
             // Nothing goes back behind it.
             if self.flags & (AGAIN | MORE) == AGAIN {
                 self.framed_from = self.framed_again;
+                self.framed_to = self.again_to;
                 self.kept_framing = self.again_framing;
                 self.kept_body = self.again_body;
                 self.flags &= !AGAIN;
@@ -1138,6 +1154,7 @@ impl Flow {
         if self.flags & FRAMED == 0 {
             self.flags |= FRAMED;
             self.framed_from = at;
+            self.framed_to = end;
             self.kept_framing = framing;
             self.kept_body = body;
             return;
@@ -1147,6 +1164,7 @@ impl Flow {
         }
         self.flags |= AGAIN;
         self.framed_again = at;
+        self.again_to = end;
         self.again_framing = framing;
         self.again_body = body;
     }
@@ -1517,7 +1535,7 @@ impl Flow {
         if known || !ended || self.next_body <= passed {
             return Err(Conflict::Gap);
         }
-        self.reframe(start, Framing::NONE, 0);
+        self.reframe(start, end, Framing::NONE, 0);
         self.body = self.next_body - passed;
         self.flags |= DECLARED | DOUBTED;
         self.flags &= !NOISY;
@@ -1552,7 +1570,7 @@ impl Flow {
         let len = u64::from(len);
         if place as u32 == Place::Ahead as u32 {
             if body != 0 && body <= len {
-                self.reframe(at, framing, body);
+                self.reframe(at, end, framing, body);
             }
             self.body = body.saturating_sub(len);
             return;
@@ -1561,7 +1579,7 @@ impl Flow {
         let counted =
             self.next_framing.is_as(framing) && self.next_body == body.saturating_sub(len);
         if !counted || ended_body {
-            self.reframe(at, framing, body);
+            self.reframe(at, end, framing, body);
         }
         forget_registers();
         self.body = self.next_body;

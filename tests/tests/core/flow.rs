@@ -216,6 +216,42 @@ fn send(stream: &[u8], sizes: &[usize], seed: u64, behind: u64) -> (Vec<u8>, Vec
     (receiver.stream, fates)
 }
 
+/// What is acknowledged ends inside a segment that says where a message ends: it was passed, and did not come through.
+#[test]
+fn a_length_is_not_read_on_top_of_another() {
+    let send = |from, len, variant| Act::Send {
+        from,
+        len,
+        variant,
+        decoy: true,
+    };
+    let next = |len| Act::Continue {
+        len,
+        variant: 0,
+        decoy: false,
+    };
+    let wait = |milliseconds| Act::Wait { milliseconds };
+    // To the first digit, or in front of it.
+    for first in [43, 44, 45] {
+        for end in 44..52 {
+            let acts = [
+                next(first),
+                wait(172),
+                wait(125),
+                send(0, end, 0),
+                wait(309),
+                next(59),
+                next(48),
+                next(48),
+                next(48),
+            ];
+            for body in 0..60 {
+                check(&Streams::by_framing(body), &acts, 7).unwrap();
+            }
+        }
+    }
+}
+
 /// Passed ahead of a gap: the rest of a header line that begins in the gap. That a later word of it is no header's name
 /// says nothing of its first.
 #[test]
