@@ -17,8 +17,6 @@ const CODED: u64 = 1 << 61;
 const DIGITS: u64 = 1 << 60;
 /// White space was read behind the digits.
 const ENDED: u64 = 1 << 59;
-/// A line of the block ended by a CR alone, which some servers take for the end of one, some for a part of it.
-const BARE: u64 = 1 << 58;
 /// Bytes of a length that are read at once.
 const WORD: u32 = 8;
 
@@ -65,13 +63,6 @@ impl Framing {
         Self(self.0 | CODED)
     }
 
-    /// After a line that ended by a CR alone, where `bare` is 1; as before where it is 0.
-    #[inline(always)]
-    #[must_use]
-    pub const fn end_bare(self, bare: u32) -> Self {
-        Self(self.0 | (bare as u64 & self.0 >> 63) << BARE.trailing_zeros())
-    }
-
     /// Whether a request line was read, and no empty line since.
     #[inline(always)]
     #[must_use]
@@ -90,9 +81,8 @@ impl Framing {
     #[inline(always)]
     #[must_use]
     pub const fn is_ambiguous(self) -> bool {
-        const BOTH: u64 = DECLARED | CODED;
-        let either = self.0 & BOTH != 0 && self.0 & BARE != 0;
-        self.0 & BEGUN != 0 && (self.0 & BOTH == BOTH || either)
+        const BOTH: u64 = BEGUN | DECLARED | CODED;
+        self.0 & BOTH == BOTH
     }
 
     /// Whether the block declares another length than `earlier`.

@@ -591,22 +591,15 @@ impl Scan {
         u32::from(self.framing.is_begun()) * AMBIGUOUS
     }
 
-    /// A line has ended by a CR alone.
-    #[inline(always)]
-    fn note_bare_cr(&mut self) {
-        self.framing = self.framing.end_bare(swar::is_zero(self.body_end ^ NO_END));
-        if self.framing.is_ambiguous() {
-            self.headers |= AMBIGUOUS;
-        }
-    }
-
     /// A line begins with this name, which servers may take for a header's though no colon is behind it.
     #[inline(always)]
-    fn doubt_name(&mut self, location: LocationId) {
+    fn doubt_name(&mut self, location: LocationId, byte: u8) {
         let length = swar::is_zero(u32::from(location ^ CONTENT_LENGTH));
         let coding = swar::is_zero(u32::from(location ^ TRANSFER_ENCODING));
         let outside = swar::is_zero(self.body_end ^ NO_END);
-        let ambiguous = self.ambiguous_in_block() * outside;
+        // Where a line ends, no server sees a field.
+        let white = u32::from(byte != b'\r' && byte != b'\n');
+        let ambiguous = self.ambiguous_in_block() * outside * white;
         self.headers |= (length | coding) * (DOUBT | ambiguous);
     }
 
@@ -905,7 +898,7 @@ impl Scan {
             self.headers |= WORD | version | (swar::is_zero(words[0] as u32 ^ PRI) * HTTP2);
             if FRAMING_NAMES.contains(&n) {
                 let hash = NameHash::of_words(rules.name_seed, words, whole, stop);
-                self.doubt_name(rules.find(hash));
+                self.doubt_name(rules.find(hash), byte);
             }
             swar::forget_registers();
             self.end_method(byte, n == 0);
@@ -947,7 +940,7 @@ impl Scan {
                 self.headers |= WORD;
                 let method = rules.find(self.name.finish());
                 self.headers |= swar::is_zero(u32::from(method ^ HTTP2_METHOD)) * HTTP2;
-                self.doubt_name(method);
+                self.doubt_name(method, byte);
                 self.end_method(byte, self.name.is_empty());
             }
         }
@@ -990,11 +983,10 @@ impl Scan {
     /// Looks at the first byte of a line and takes it if it is a line end; true where a name begins.
     #[inline(always)]
     fn begin_line(&mut self, rules: &Rules, byte: u8) -> bool {
-        if self.after_cr != 0 && byte != b'\n' {
-            self.note_bare_cr();
-        }
         match byte {
             b'\n' if self.after_cr != 0 => self.after_cr = 0,
+            // Several CR before an LF are one line end; no server takes them for an empty line.
+            b'\r' if self.after_cr != 0 => self.fold = Mode::Skip,
             b'\n' | b'\r' => {
                 self.after_cr = u32::from(byte == b'\r');
                 // After `restart_anywhere` it is the end of a line that began before.
