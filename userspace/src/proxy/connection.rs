@@ -20,7 +20,6 @@ use hyper::{
 use hyper_util::rt::TokioIo;
 use tokio::{
     net::TcpStream,
-    sync::Notify,
     time::{Duration, sleep_until, timeout},
 };
 
@@ -66,8 +65,6 @@ pub(super) struct Client {
     ends: Ends,
     /// Requests so far.
     requests: Cell<u64>,
-    /// Told when the connection has had its share of them.
-    retire: Notify,
     /// Where the settings for the next request are.
     seat: Rc<Seat>,
 }
@@ -117,11 +114,9 @@ impl Peer {
         self.worker.counters.add(Counter::Requests);
         let requests = self.client.requests.get() + 1;
         self.client.requests.set(requests);
-        let last = Some(requests) == self.worker.settings.limits.requests_per_connection;
-        if last {
-            self.client.retire.notify_one();
-        }
-        last
+        // Other settings may allow fewer than there were.
+        let limit = self.worker.settings.limits.requests_per_connection;
+        limit.is_some_and(|limit| requests >= limit)
     }
 
     /// What judges the body of a request with these fields, if anything does.
@@ -238,7 +233,6 @@ pub(super) async fn run(seat: Rc<Seat>, mut stream: TcpStream, client: SocketAdd
             destination: canonical(local),
         },
         requests: Cell::new(0),
-        retire: Notify::new(),
         seat,
     });
     let peer = Rc::new(Peer::new(worker, other_end));
@@ -376,7 +370,14 @@ async fn serve_http1(peer: &Rc<Peer>, client: ClientStream) -> Result<(), Closed
     let worker = &peer.worker;
     let limits = &worker.settings.limits;
     let newest = RefCell::new(Rc::clone(peer));
-    let service = service_fn(|request| respond(Peer::renew(&newest), request));
+    let ending = Cell::new(false);
+    let service = service_fn(|request| {
+        let peer = Peer::renew(&newest);
+        if peer.on_request() {
+            ending.set(true);
+        }
+        respond(peer, request)
+    });
     let mut http = http1::Builder::new();
     http.max_buf_size(limits.header_bytes.max(8192))
         .max_headers(limits.header_fields)
@@ -384,15 +385,19 @@ async fn serve_http1(peer: &Rc<Peer>, client: ClientStream) -> Result<(), Closed
         .header_read_timeout(None);
     let connection = http.serve_connection(TokioIo::new(client), service);
     let mut connection = pin!(connection.with_upgrades());
-    let ending = Cell::new(false);
     let mut is_told = false;
     let serving = std::future::poll_fn(|cx| {
-        if ending.get() && !is_told {
-            is_told = true;
-            connection.as_mut().graceful_shutdown();
+        loop {
+            if ending.get() && !is_told {
+                is_told = true;
+                connection.as_mut().graceful_shutdown();
+            }
+            let ended = connection.as_mut().poll(cx);
+            // The last request may have come just now.
+            if ended.is_ready() || is_told || !ending.get() {
+                return ended.map_err(|error| broken(peer, &error));
+            }
         }
-        let ended = connection.as_mut().poll(cx);
-        ended.map_err(|error| broken(peer, &error))
     });
     until_over(peer, &ending, pin!(serving)).await
 }
@@ -441,7 +446,6 @@ async fn respond(
     request: Request<Incoming>,
 ) -> Result<Response<ResponseBody>, Infallible> {
     let answering = Answering::begin(&peer.client.activity);
-    peer.on_request();
     let response = match judge(&peer, request.map(ClientBody::Http1)).await {
         Ok(response) => response,
         Err(reason) => {

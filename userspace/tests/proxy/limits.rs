@@ -80,6 +80,15 @@ fn requests_of_one_connection() {
         "{reply}"
     );
     assert!(reply.ends_with("tokenblock\n\n"), "{reply}");
+    // Of whichever kind they are, and whatever becomes of them.
+    let post = "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\n\r\nx";
+    let refused = post.replace("Content", &format!("X-API-Key: {LISTED}\r\nContent"));
+    for (first, last) in [(post, post), (REQUEST, post), (post, &*refused)] {
+        let mut client = tier.connect();
+        client.send(first).until("tokenblock\n");
+        let reply = client.send(last).rest();
+        assert!(reply.starts_with("HTTP/1.1 "), "{first}{last}: {reply}");
+    }
 }
 
 #[test]
