@@ -184,7 +184,7 @@ pub struct RunArgs {
 
     /// Bytes of a body with a `Content-Length` that a server must take, without a word in answer, before the rest of it
     /// passes unread, or `never`. It has to be far more than the server and what is between may hold back unread
-    /// [default: twice the largest receive buffer of this host, at least 16MiB]
+    /// [default: 8MiB more than the largest receive buffer of this host, at least 16MiB]
     #[arg(long, value_name = "SIZE|never", env = "TOKENBLOCK_TRUST_BODY_AFTER")]
     #[arg(help_heading = "Kernel tier (cleartext HTTP)")]
     pub trust_body_after: Option<Trust>,

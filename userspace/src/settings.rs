@@ -293,7 +293,7 @@ mod tests {
             let settings = Settings::check(args(&[&KERNEL, flags].concat()), &surroundings);
             settings.unwrap().kernel.unwrap().trust_after
         };
-        assert_eq!(after(Some(12 << 20), &[]), 24 << 20);
+        assert_eq!(after(Some(12 << 20), &[]), 20 << 20);
         assert_eq!(after(Some(1 << 20), &[]), 16 << 20);
         assert_eq!(after(Some(1 << 40), &[]), 1 << 30);
         assert_eq!(after(None, &[]), 0);

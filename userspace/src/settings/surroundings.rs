@@ -64,13 +64,13 @@ fn receive_buffer() -> Option<u64> {
 }
 
 impl Surroundings {
-    /// When a declared body is trusted where nothing is said: when the server's application has read as much as its
-    /// socket can hold besides.
+    /// When a declared body is trusted where nothing is said: when the server's application has read some megabytes besides what
+    /// its socket can hold. That counts bookkeeping along with payload, so what waits there is never more.
     pub(super) fn trust(&self) -> Trust {
-        const TIMES: u64 = 2;
+        const READ: u64 = 8 << 20;
         const LEAST: u64 = 16 << 20;
         self.receive_buffer.map_or(Trust::NEVER, |buffer| {
-            Trust::after(buffer.saturating_mul(TIMES).max(LEAST))
+            Trust::after(buffer.saturating_add(READ).max(LEAST))
         })
     }
 }
