@@ -3,10 +3,12 @@
 //!
 //! No more than that is read of responses. What can't be told is taken for a response that goes on.
 
-use crate::swar::{before, equal, first, fold, is_zero, keep, least, opaque};
+use crate::swar::{before, first, first_equal, is_zero, keep, least, opaque, splat};
 
 /// Most bytes of a head that are read.
 pub const HEAD: u32 = 1024;
+/// Bytes that are read first: what most heads end in.
+pub const USUAL_HEAD: u32 = 256;
 /// Bytes that a unit may read behind its place.
 const BEHIND: usize = 32;
 /// Units of sixteen bytes, and one for each line.
@@ -92,25 +94,24 @@ extern "C" fn tokenblock_response_head(head: *mut Head, len: u32) -> u64 {
         if at >= len {
             break;
         }
-        let (word, next) = (equal(head.word(at), b'\n'), equal(head.word(at + 8), b'\n'));
+        let (word, next) = head.pair(at);
+        let (word, next) = (first_equal(word, b'\n'), first_equal(next, b'\n'));
         if word | next == 0 {
             set(&mut head.at, at + 16);
             continue;
         }
         at += before(first(word), first(next)) + 1;
         set(&mut head.at, at);
-        let (name, more) = (head.word(at), head.word(at + 8));
-        let (folded, on) = (fold(name), fold(more));
-        let is_length = same(folded, LENGTH[0]) & same(keep(on, 6), LENGTH[1]);
-        let length_at = pick(is_length, at + 14, get(&head.length_at));
-        set(&mut head.length_at, length_at);
-        let is_coding = same(folded, CODING[0]) & same(on, CODING[1]);
-        let chunks = get(&head.chunks) | u64::from(is_coding);
-        set(&mut head.chunks, chunks);
+        let (name, more) = head.pair(at);
         let (byte, pair) = (keep(name, 1), keep(name, 2));
-        if same(byte, LF) | same(pair, CR_LF) != 0 {
+        if byte == LF || pair == CR_LF {
             end = at + 2 - same(byte, LF);
             break;
+        }
+        if name | LETTERS == LENGTH[0] && keep(more | LETTERS, 6) == LENGTH[1] {
+            set(&mut head.length_at, at + 14);
+        } else if name | LETTERS == CODING[0] && more | LETTERS == CODING[1] {
+            set(&mut head.chunks, 1);
         }
     }
     if end == 0 || end > len {
@@ -132,6 +133,8 @@ extern "C" fn tokenblock_response_head(head: *mut Head, len: u32) -> u64 {
     }
 }
 
+/// Makes small letters of capital ones, and leaves small ones and `-` as they are.
+const LETTERS: u64 = splat(0x20);
 const LENGTH: [u64; 2] = [
     u64::from_le_bytes(*b"content-"),
     u64::from_le_bytes(*b"length\0\0"),
@@ -165,12 +168,6 @@ fn same(a: u64, b: u64) -> u32 {
     is_zero(opaque((differ | differ >> 32) as u32))
 }
 
-/// `a` where `which` is 1, `b` where it is 0.
-#[inline(always)]
-fn pick(which: u32, a: u32, b: u32) -> u32 {
-    b ^ ((a ^ b) & opaque(0_u32.wrapping_sub(which)))
-}
-
 impl Head {
     /// Eight bytes from `at` on; others where so many are not there.
     #[inline(always)]
@@ -178,6 +175,21 @@ impl Head {
         let at = (opaque(at) & (HEAD - 1)) as usize;
         // SAFETY: HEAD + BEHIND bytes are there, all initialised.
         unsafe { self.bytes.as_ptr().add(at).cast::<u64>().read_unaligned() }
+    }
+
+    /// Those and the eight behind them.
+    #[inline(always)]
+    fn pair(&self, at: u32) -> (u64, u64) {
+        let at = (opaque(at) & (HEAD - 1)) as usize;
+        // SAFETY: as in `word`.
+        let word = |n: usize| unsafe {
+            self.bytes
+                .as_ptr()
+                .add(at + n)
+                .cast::<u64>()
+                .read_unaligned()
+        };
+        (word(0), word(8))
     }
 
     #[inline(always)]
@@ -192,15 +204,15 @@ impl Head {
         for _ in 0..2 {
             at += same(self.byte(at), u64::from(b' ')) | same(self.byte(at), u64::from(b'\t'));
         }
-        let (mut number, mut digits, mut goes_on) = (0_u64, 0, 1);
+        let (mut number, mut digits) = (0_u64, 0);
         for _ in 0..DIGITS {
-            let digit = self.byte(at).wrapping_sub(u64::from(b'0')) & 0xff;
-            // The sign of what is below ten.
-            let is_digit = u64::from(opaque((digit.wrapping_sub(10) >> 32) as u32) >> 31);
-            goes_on &= is_digit;
-            number += (number * 9 + digit) & 0_u64.wrapping_sub(goes_on);
-            digits += goes_on;
-            at += goes_on as u32;
+            let digit = self.byte(at).wrapping_sub(u64::from(b'0'));
+            if digit >= 10 {
+                break;
+            }
+            number = number * 10 + digit;
+            digits += 1;
+            at += 1;
         }
         let end = self.byte(at);
         let ends = same(end, u64::from(b'\r')) | same(end, LF) | same(end, u64::from(b' '));

@@ -10,8 +10,8 @@ use tokenblock_ebpf::{
     flow::{Flow, FlowKey},
     packet::Segment,
     reply::{ACK, FIN, RST, SYN},
-    response::{HEAD, Said},
-    swar,
+    response::{HEAD, Head as ResponseHead, Said, USUAL_HEAD},
+    swar::{self, least},
     verdict::Counter,
 };
 
@@ -206,20 +206,35 @@ fn hear_response(skb: *mut __sk_buff, segment: &Segment, hook: Direction, flow: 
         let Some(head) = maps::response_head(hook as u32) else {
             return;
         };
-        // SAFETY: this CPU's and this hook's own, with room for HEAD bytes and more.
-        let said = unsafe {
-            let bytes = (&raw mut (*head).bytes).cast();
-            let (at, len) = (segment.payload_at, segment.payload_len);
-            let read = skb::load::<HEAD>(skb, at, bytes, len);
-            let said = Said::by(&mut *head, len);
-            // It may hold what nobody else is to read.
-            skb::clear::<HEAD>(skb, bytes, len);
-            if read { said } else { Said::Unknown }
-        };
+        // SAFETY: this CPU's and this hook's own.
+        let head = unsafe { &mut *head };
+        let mut said = read_head::<USUAL_HEAD>(skb, segment, head);
+        if said == Said::Unknown && segment.payload_len > USUAL_HEAD {
+            said = read_head::<HEAD>(skb, segment, head);
+        }
         flow.begin_response(segment.sequence, said);
     }
     if flow.responds_in_chunks() && ends_in_last_chunk(skb, segment) {
         flow.end_chunks();
+    }
+}
+
+/// What the first bytes of the packet say, `N` at most.
+#[inline(always)]
+fn read_head<const N: u32>(
+    skb: *mut __sk_buff,
+    segment: &Segment,
+    head: &mut ResponseHead,
+) -> Said {
+    let bytes = (&raw mut head.bytes).cast();
+    let (at, len) = (segment.payload_at, least(segment.payload_len, N));
+    // SAFETY: there is room for HEAD bytes and more.
+    unsafe {
+        let read = skb::load::<N>(skb, at, bytes, len);
+        let said = Said::by(head, len);
+        // It may hold what nobody else is to read.
+        skb::clear::<N>(skb, bytes, len);
+        if read { said } else { Said::Unknown }
     }
 }
 
