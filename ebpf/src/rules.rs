@@ -12,6 +12,8 @@ pub const MAX_LOCATIONS: usize = 64;
 pub const MAX_NAME: usize = 64;
 
 const SLOTS: usize = 256;
+/// First bytes of names that are told apart.
+const FIRSTS: usize = 32;
 /// Blocks of 64 bits; at most [`MAX_LOCATIONS`] times [`MAX_NAME`] beginnings set two bits each.
 const BEGINNINGS: usize = 1024;
 /// In a slot's `location`: the `Transfer-Encoding` header.
@@ -48,6 +50,8 @@ pub struct Rules {
     pub name_seed: u64,
     /// Chosen so that no two names share a slot.
     spread: u64,
+    /// For each first byte of a header's name, but for its upper bits: a bit for each length of such a name.
+    lengths: [u64; FIRSTS],
     names: [Slot; SLOTS],
     /// Bits of the hashes of all beginnings of header names.
     beginnings: [u64; BEGINNINGS],
@@ -105,6 +109,7 @@ impl Rules {
             min_len,
             name_seed: 0,
             spread: 1,
+            lengths: [0; FIRSTS],
             names: [Slot {
                 hash: 0,
                 location: 0,
@@ -118,13 +123,13 @@ impl Rules {
                 location: 0,
             }; SLOTS];
             if rules.fill(locations, &id) {
-                rules.note_beginnings(b"cookie");
-                rules.note_beginnings(b"content-length");
-                rules.note_beginnings(b"transfer-encoding");
-                rules.note_beginnings(b"pri");
+                rules.note_header(b"cookie");
+                rules.note_header(b"content-length");
+                rules.note_header(b"transfer-encoding");
+                rules.note_header(b"pri");
                 for (kind, name) in locations {
                     if *kind == LocationKind::Header {
-                        rules.note_beginnings(name);
+                        rules.note_header(name);
                     }
                 }
                 return Ok(rules);
@@ -162,6 +167,23 @@ impl Rules {
         true
     }
 
+    /// Notes what is looked for of a header's name.
+    fn note_header(&mut self, name: &[u8]) {
+        self.note_length(name);
+        self.note_beginnings(name);
+    }
+
+    fn note_length(&mut self, name: &[u8]) {
+        let bit = 1 << (name.len() & 63);
+        let first = name.first().copied().unwrap_or(0);
+        if first.is_ascii_alphanumeric() {
+            self.lengths[usize::from(first) & (FIRSTS - 1)] |= bit;
+        } else {
+            // Many bytes stand for it.
+            self.lengths.iter_mut().for_each(|lengths| *lengths |= bit);
+        }
+    }
+
     fn note_beginnings(&mut self, name: &[u8]) {
         for end in 1..=name.len() {
             let hash = NameHash::of(LocationKind::Header, self.name_seed, &name[..end]);
@@ -176,6 +198,14 @@ impl Rules {
     pub fn may_begin(&self, hash: u64) -> bool {
         let (block, bits) = beginning(hash);
         self.beginnings[block] & bits == bits
+    }
+
+    /// False only if a header whose name has `len` bytes of ASCII, the first of them `first`, is no location and
+    /// says nothing of the framing.
+    #[inline(always)]
+    #[must_use]
+    pub fn may_know(&self, first: u8, len: u32) -> bool {
+        self.lengths[usize::from(first) & (FIRSTS - 1)] >> (len & 63) & 1 != 0
     }
 
     /// The location with this name hash, [`COOKIE_HEADER`], or [`NO_LOCATION`].

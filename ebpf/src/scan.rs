@@ -32,12 +32,18 @@ pub trait Source {
 
     /// Position behind the last byte.
     fn end(&self) -> u32;
+
+    /// Does [`Scan::usual_line`] on this source until it is false.
+    fn usual_lines(&self, scan: &mut Scan, rules: &Rules);
 }
 
 /// [`WIDEST`] bytes of a source.
 pub trait Chunk {
     /// The eight bytes from `index * 8` on, the first in the lowest place; `index` below `WIDEST / 8`.
     fn word(&self, index: u32) -> u64;
+
+    /// The two words from `index` on, a multiple of two.
+    fn pair(&self, index: u32) -> (u64, u64);
 
     /// The four words from `index` on, a multiple of four.
     fn words(&self, index: u32) -> Words;
@@ -116,6 +122,8 @@ const AMBIGUOUS: u32 = 64;
 const DOUBT: u32 = 128;
 /// As [`DOUBT`], if it was not in a body.
 const ODD: u32 = 256;
+/// The line that was begun last began with the name of a header.
+const FIELD: u32 = 512;
 /// No end of a body is known.
 const NO_END: u32 = u32::MAX;
 /// Furthest position of an end of a body: further than any segment reaches.
@@ -153,7 +161,7 @@ pub struct Scan {
     dots: u32,
     /// Bytes of the next group that are looked at already.
     passed: u32,
-    /// Bits from [`SIGN`] to [`ODD`].
+    /// Bits from [`SIGN`] to [`FIELD`].
     headers: u32,
     /// What the header block says that is being read.
     pub framing: Framing,
@@ -649,15 +657,18 @@ impl Scan {
     #[inline(always)]
     #[must_use]
     pub fn signature(&self) -> u64 {
+        // What was noted of a name counts no more.
+        let rests = self.is_closed() || self.is_plain_line() || self.is_plain_cr();
+        let name_ended = u32::from(!rests) & self.name_ended;
         let modes = u64::from(self.mode as u32) << 48
             | u64::from(self.fold as u32) << 40
             | u64::from(self.after_cr) << 32
-            | u64::from(self.name_ended) << 31
+            | u64::from(name_ended) << 31
             | u64::from(self.escape) << 24
             | u64::from(self.escape_high) << 16
             | u64::from(self.array);
         let mut hash = mix(modes, 0);
-        if self.mode as u32 != Mode::Line as u32 && self.mode as u32 != Mode::Target as u32 {
+        if !matches!(self.mode, Mode::Line | Mode::Target | Mode::Skip) {
             hash = mix(hash, self.name.signature());
         }
         if self.mode as u32 == Mode::Value as u32 || self.fold as u32 == Mode::Value as u32 {
@@ -671,6 +682,12 @@ impl Scan {
     #[must_use]
     pub fn reads_at(&self) -> u32 {
         self.pos + self.glanced
+    }
+
+    /// Whether a line begins here behind one that began with the name of a header, so that more of them are likely.
+    #[inline(always)]
+    fn ended_field(&self) -> bool {
+        self.headers & FIELD != 0 && self.is_plain_line() && !self.value.has_pending()
     }
 
     /// Whether nothing is left to be done before the source has more than `end` bytes.
@@ -715,7 +732,7 @@ impl Scan {
         }
         match self.mode {
             Mode::Line => self.line_unit(rules, source),
-            Mode::BeforeTarget | Mode::Target | Mode::Skip => {}
+            Mode::BeforeTarget | Mode::Target | Mode::Skip | Mode::Value => {}
             _ => {
                 self.part_unit(rules, source, filter);
                 swar::forget_registers();
@@ -725,6 +742,13 @@ impl Scan {
                     self.part_skip_unit(rules, source);
                 }
             }
+        }
+        swar::forget_registers();
+        // What begins behind a name, and the end of what was glanced at, is taken in the same unit.
+        if self.mode as u32 == Mode::Value as u32 && self.pos < self.end(source) {
+            self.value_unit(rules, source, filter.is_on());
+            swar::forget_registers();
+            self.begin_next_glance(rules, source, filter.is_on());
         }
         // What follows most units is done in the same one: a unit costs some ten nanoseconds, whatever it does.
         swar::forget_registers();
@@ -741,6 +765,10 @@ impl Scan {
             && self.pos < self.end(source)
         {
             self.end_of_crlf(source);
+        }
+        swar::forget_registers();
+        if self.ended_field() && self.pos < self.end(source) {
+            source.usual_lines(self, rules);
         }
         Step::More
     }
@@ -762,11 +790,6 @@ impl Scan {
             | Mode::Skip
             | Mode::QuerySkip
             | Mode::CookieSkip => {}
-        }
-        swar::forget_registers();
-        // The end of what was glanced at is taken in the same unit.
-        if self.mode as u32 == Mode::Value as u32 && self.pos < self.end(source) {
-            self.value_unit(rules, source, filter.is_on());
         }
     }
 
@@ -848,6 +871,70 @@ impl Scan {
         }
     }
 
+    /// Takes a line that begins with the name of a header which is no location and says nothing of the framing, as most
+    /// do, as far as [`WIDEST`] bytes hold it; true where another line begins behind it. For a scanner where
+    /// [`Scan::is_plain_line`]. What the units do with such a line is the same, at three times the cost.
+    #[inline(always)]
+    pub fn usual_line<S: Source + ?Sized>(&mut self, rules: &Rules, source: &S) -> bool {
+        let left = self.end(source).wrapping_sub(self.pos);
+        let chunk = source.chunk(self.pos);
+        let (mut whole, mut word) = (0, chunk.word(0));
+        let first = word as u8;
+        let mut mark = usual_name_end(word);
+        if mark == 0 {
+            (whole, word) = (8, chunk.word(1));
+            mark = usual_name_end(word);
+        }
+        if mark == 0 {
+            (whole, word) = (16, chunk.word(2));
+            mark = usual_name_end(word);
+        }
+        let stop = swar::first(mark);
+        let len = whole + stop;
+        let colon = word.wrapping_shr(stop * 8) as u8 == b':';
+        if mark == 0 || !colon || len >= left || rules.may_know(first, len) {
+            return false;
+        }
+        self.note_name();
+        let mut at = 0;
+        while at < WIDEST_WORDS {
+            let (a, b) = chunk.pair(at);
+            if swar::not_plain(a) | swar::not_plain(b) != 0 {
+                let (a, b) = (first_line_end(a), first_line_end(b));
+                if a | b != 0 {
+                    let stop = swar::before(swar::first(a), swar::first(b));
+                    return self.end_usual_line(source, left, at * 8 + stop);
+                }
+            }
+            // Not unrolled.
+            at = swar::opaque(at + 2);
+        }
+        self.mode = Mode::Skip;
+        self.pos += swar::least(left, WIDEST);
+        false
+    }
+
+    /// Takes the line end that stands `at` bytes behind the position, and the LF behind a CR; true where it was both.
+    #[inline(always)]
+    fn end_usual_line<S: Source + ?Sized>(&mut self, source: &S, left: u32, at: u32) -> bool {
+        if at >= left {
+            self.mode = Mode::Skip;
+            self.pos += left;
+            return false;
+        }
+        self.pos += at;
+        // Where the line ends is one place to the verifier.
+        swar::forget_registers();
+        let end = source.chunk(self.pos).word(0) as u16;
+        if end == u16::from_le_bytes(*b"\r\n") && at + 1 < left {
+            self.pos += 2;
+            return true;
+        }
+        self.mode = Mode::Skip;
+        self.end_line(end as u8);
+        false
+    }
+
     /// Reads from the first byte of a line: takes a whole name of up to 23 bytes at once.
     #[inline(always)]
     fn line_unit<S: Source + ?Sized>(&mut self, rules: &Rules, source: &S) {
@@ -909,7 +996,7 @@ impl Scan {
     #[inline(always)]
     fn note_name(&mut self) {
         let first = swar::is_zero(self.headers & WORD);
-        self.headers |= WORD | (first * NAMED);
+        self.headers |= FIELD | WORD | (first * NAMED);
     }
 
     #[inline(always)]
@@ -1032,6 +1119,7 @@ impl Scan {
     /// Takes the byte, white space or a line end, that ended what may be a method.
     #[inline(always)]
     fn end_method(&mut self, byte: u8, empty: bool) {
+        self.headers &= !FIELD;
         if byte == b'\r' || byte == b'\n' {
             self.end_line(byte);
             return;
@@ -1147,12 +1235,7 @@ impl Scan {
         let words = self.value.takes_words();
         let stop = swar::first(specials(word, u64::from(parted).wrapping_neg()));
         if stop >= bytes && glance && self.value.may_glance() {
-            self.mode = Mode::Glance;
-            self.glanced = 0;
-            self.dots = 0;
-            self.passed = 0;
-            self.fingerprint = rules.fingerprint.start();
-            return;
+            return self.begin_glance(rules);
         }
         let n = swar::least(swar::least(stop, bytes), left);
         // One byte at a time where there is a second reading.
@@ -1162,6 +1245,29 @@ impl Scan {
         if n < swar::least(bytes, left) {
             swar::forget_registers();
             self.value_byte(rules, word.wrapping_shr(n * 8) as u8);
+        }
+    }
+
+    #[inline(always)]
+    fn begin_glance(&mut self, rules: &Rules) {
+        self.mode = Mode::Glance;
+        self.glanced = 0;
+        self.dots = 0;
+        self.passed = 0;
+        self.fingerprint = rules.fingerprint.start();
+    }
+
+    /// Sees whether a candidate begins behind what a unit took of a value, so that the next unit glances at it.
+    #[inline(always)]
+    fn begin_next_glance<S: Source + ?Sized>(&mut self, rules: &Rules, source: &S, glance: bool) {
+        let free = !self.value.has_pending() && self.value.may_glance();
+        if !glance || !free || self.mode as u32 != Mode::Value as u32 {
+            return;
+        }
+        let word = source.chunk(self.pos).word(0);
+        let cookie = u64::from(self.value.is_cookie()).wrapping_neg();
+        if specials(word, cookie) == 0 && self.pos + 8 <= self.end(source) {
+            self.begin_glance(rules);
         }
     }
 
@@ -1627,6 +1733,18 @@ fn name_end(word: u64) -> u64 {
     swar::equal(word, b':') | swar::below(word, b'!')
 }
 
+/// As [`name_end`], and bytes beyond ASCII; marks behind the first one may be wrong.
+#[inline(always)]
+fn usual_name_end(word: u64) -> u64 {
+    swar::first_equal(word, b':') | swar::first_odd(word, b'!')
+}
+
+/// As [`swar::line_end`]; marks behind the first one may be wrong.
+#[inline(always)]
+fn first_line_end(word: u64) -> u64 {
+    swar::first_equal(word, b'\n') | swar::first_equal(word, b'\r')
+}
+
 impl Source for [u8] {
     type Chunk<'a> = &'a [u8];
 
@@ -1637,6 +1755,10 @@ impl Source for [u8] {
     fn end(&self) -> u32 {
         u32::try_from(self.len()).unwrap_or(u32::MAX)
     }
+
+    fn usual_lines(&self, scan: &mut Scan, rules: &Rules) {
+        while scan.usual_line(rules, self) {}
+    }
 }
 
 impl Chunk for &[u8; WIDEST as usize] {
@@ -1645,6 +1767,15 @@ impl Chunk for &[u8; WIDEST as usize] {
         let at = (index & (WIDEST_WORDS - 1)) as usize * 8;
         // SAFETY: in bounds by the mask; eight bytes are eight bytes.
         u64::from_le_bytes(unsafe { self.as_ptr().add(at).cast::<[u8; 8]>().read() })
+    }
+
+    #[inline(always)]
+    fn pair(&self, index: u32) -> (u64, u64) {
+        // One check for both.
+        let at = (index & (WIDEST_WORDS - 2)) as usize * 8;
+        // SAFETY: as in `word`.
+        let word = |n: usize| unsafe { self.as_ptr().add(at + n * 8).cast::<[u8; 8]>().read() };
+        (u64::from_le_bytes(word(0)), u64::from_le_bytes(word(1)))
     }
 
     #[inline(always)]
@@ -1672,6 +1803,10 @@ impl Chunk for &[u8] {
                 .rev()
                 .fold(0, |word, byte| word << 8 | u64::from(*byte)),
         }
+    }
+
+    fn pair(&self, index: u32) -> (u64, u64) {
+        (self.word(index), self.word(index + 1))
     }
 
     fn words(&self, index: u32) -> Words {

@@ -1,9 +1,12 @@
 //! The part of a payload that is being scanned, copied from the packet piece by piece.
 
-use aya_ebpf::bindings::__sk_buff;
+use core::ffi::c_void;
+
+use aya_ebpf::{bindings::__sk_buff, helpers::generated::bpf_loop};
 use tokenblock_ebpf::{
     behind::{BEHIND, Behind},
-    scan::{Source, WIDEST},
+    rules::Rules,
+    scan::{Scan, Source, WIDEST},
     swar::{least, opaque, opaque_long},
 };
 
@@ -129,4 +132,53 @@ impl Source for Window {
     fn end(&self) -> u32 {
         self.len
     }
+
+    #[inline(always)]
+    fn usual_lines(&self, scan: &mut Scan, rules: &Rules) {
+        tokenblock_usual_lines(scan, self, rules);
+    }
+}
+
+/// Most usual lines that a window can hold, and more.
+const LINES: u32 = CAPACITY;
+
+/// What usual lines share.
+struct Lines<'a> {
+    scan: &'a mut Scan,
+    window: &'a Window,
+    rules: &'a Rules,
+}
+
+/// [`Source::usual_lines`], under a name that other objects could call, since such a function the verifier walks through
+/// once. Gives 0, for the verifier wants a value.
+#[inline(never)]
+// SAFETY: nothing else is called so.
+#[unsafe(no_mangle)]
+extern "C" fn tokenblock_usual_lines(
+    scan: *mut Scan,
+    window: *const Window,
+    rules: *const Rules,
+) -> u64 {
+    // SAFETY: the caller passes references; the verifier sees to the rest.
+    let (Some(scan), Some(window), Some(rules)) =
+        (unsafe { (scan.as_mut(), window.as_ref(), rules.as_ref()) })
+    else {
+        return 0;
+    };
+    let mut lines = Lines {
+        scan,
+        window,
+        rules,
+    };
+    let context: *mut Lines<'_> = &raw mut lines;
+    // SAFETY: the callback gets the context back, and it outlives the call.
+    unsafe { bpf_loop(LINES, usual_line as *mut c_void, context.cast(), 0) };
+    0
+}
+
+/// One line under `bpf_loop`.
+extern "C" fn usual_line(_index: u64, context: *mut Lines<'_>) -> i64 {
+    // SAFETY: `tokenblock_usual_lines` passes its own.
+    let lines = unsafe { &mut *context };
+    i64::from(!lines.scan.usual_line(lines.rules, lines.window))
 }

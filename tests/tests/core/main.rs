@@ -14,3 +14,4 @@ mod parity;
 mod reasons;
 mod replay;
 mod trust;
+mod usual;

@@ -1,0 +1,131 @@
+//! Usual lines are taken at once, and mean what they mean to the units.
+
+use proptest::prelude::*;
+use tokenblock_ebpf::{
+    digest::TokenDigest,
+    filter::NoFilter,
+    location::LocationId,
+    rules::Rules,
+    scan::{Scan, Source, Step},
+};
+use tokenblock_tests::scanned::rules;
+
+use crate::generate::{many_cases, sizes, stream};
+
+/// Bytes of which each line is read by units.
+struct ByUnits<'a>(&'a [u8]);
+
+impl Source for ByUnits<'_> {
+    type Chunk<'a>
+        = &'a [u8]
+    where
+        Self: 'a;
+
+    fn chunk(&self, at: u32) -> &[u8] {
+        self.0.chunk(at)
+    }
+
+    fn end(&self) -> u32 {
+        self.0.end()
+    }
+
+    fn usual_lines(&self, _scan: &mut Scan, _rules: &Rules) {}
+}
+
+/// What a piece of a stream leaves behind: all that the flow engine asks for.
+#[derive(Debug, PartialEq)]
+struct Left {
+    looked_up: Vec<(LocationId, TokenDigest)>,
+    signature: u64,
+    signs: [bool; 8],
+    forks: (u32, u32),
+    body: u64,
+    framing: u64,
+}
+
+fn read<S: Source + ?Sized>(scan: &mut Scan, rules: &Rules, piece: &S) -> Left {
+    let mut looked_up = Vec::new();
+    loop {
+        match scan.step(rules, piece, &NoFilter) {
+            Step::More => {}
+            Step::Lookup(digest) => looked_up.push((scan.location(), digest)),
+            Step::End => break,
+        }
+    }
+    let left = Left {
+        looked_up,
+        signature: scan.signature(),
+        signs: [
+            scan.saw_header(),
+            scan.saw_blank(),
+            scan.saw_word(),
+            scan.saw_http2(),
+            scan.began_plain(),
+            scan.ended_headers(),
+            scan.is_doubtful() || scan.is_odd(),
+            scan.is_ambiguous(),
+        ],
+        forks: scan.forks(),
+        body: scan.body_left(),
+        framing: scan.framing.bytes(),
+    };
+    scan.rebase();
+    left
+}
+
+/// Header lines, of which many are usual, with what the generator makes between them.
+fn lines() -> impl Strategy<Value = Vec<u8>> {
+    const LINES: &[&str] = &[
+        "Host: api.example.org\r\n",
+        "Accept: */*\r\n",
+        "X: \t \r\n",
+        "Accept-Encoding: gzip,\r\n\tdeflate\r\n",
+        "Accept-Language:en\n",
+        "User-Agent: a\rb: c\r\n",
+        "Content-Length: 70\r\n",
+        "Content-Length: 7\r\n",
+        "Transfer-Encoding: chunked\r\n",
+        "content_length: 9\r\n",
+        "Upgrade-Insecure-Requests: 1\r\n",
+        "X-Name-\u{e9}: 1\r\n",
+        "Cookie: a=b\r\n",
+        "GET /?a=b HTTP/1.1\r\n",
+        "PRI * HTTP/2.0\r\n",
+        "\r\n",
+        "\r\r\n",
+        ": x\r\n",
+        "a b: c\r\n",
+    ];
+    let line = proptest::sample::select(LINES).prop_map(|line| line.as_bytes().to_vec());
+    let long = (1_usize..1200).prop_map(|len| format!("Via: {}\r\n", "x".repeat(len)).into_bytes());
+    let any = prop_oneof![8 => line, 1 => long, 1 => any::<Vec<u8>>()];
+    prop::collection::vec(any, 0..24).prop_map(|lines| lines.concat())
+}
+
+proptest! {
+    #![proptest_config(many_cases())]
+
+    #[test]
+    fn they_leave_what_units_leave(
+        (config, bytes) in stream(),
+        lines in lines(),
+        sizes in sizes(),
+    ) {
+        let rules = rules(&config).unwrap();
+        let bytes = [&lines[..], &bytes].concat();
+        let (mut usual, mut units) = (Scan::new(&rules), Scan::new(&rules));
+        let mut rest = &bytes[..];
+        for size in sizes.iter().cycle() {
+            let (piece, behind) = rest.split_at(rest.len().min(*size));
+            prop_assert_eq!(
+                read(&mut usual, &rules, piece),
+                read(&mut units, &rules, &ByUnits(piece)),
+                "{:?} in pieces of {:?}", String::from_utf8_lossy(&bytes), sizes
+            );
+            rest = behind;
+            if rest.is_empty() {
+                break;
+            }
+        }
+    }
+}
