@@ -31,7 +31,15 @@ fn bytes(request: Option<(Body, Framing, usize)>) -> Vec<u8> {
             b"GET /a?b=c HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer something-else\r\n\r\n"
                 .to_vec()
         },
-        |(body, framing, len)| framing.request(&body.bytes(len)),
+        |(body, framing, len)| {
+            let mut content = body.bytes(len);
+            if body == Body::Headers {
+                // A length that ends in the CR of one line and the next chunk's is ambiguous, whatever it is in.
+                let lines = content.iter().rposition(|byte| *byte == b'\n');
+                content.truncate(lines.map_or(0, |at| at + 1));
+            }
+            framing.request(&content)
+        },
     )
 }
 
