@@ -15,7 +15,7 @@ pub mod digest;
     not(feature = "sha256"),
     expect(clippy::duplicate_mod, reason = "the point of this module")
 )]
-#[path = "flow.rs"]
+#[path = "flow/mod.rs"]
 pub mod flow;
 #[cfg_attr(
     not(feature = "sha256"),

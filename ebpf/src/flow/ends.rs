@@ -1,0 +1,76 @@
+//! From which states the last segments were read on.
+
+use super::{super::swar::is_zero, Flow, Left};
+
+/// Ends of segments that are remembered; a power of two.
+pub(super) const ENDS: usize = 32;
+
+/// Where a segment ended.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub(super) struct Boundary {
+    pub(super) at: u32,
+    /// From which state what was passed behind it was read: a [`Left`], [`AHEAD`], or of [`OPEN_STATE`].
+    pub(super) from: u32,
+}
+
+/// As the start of a line and as a target, which is from all light states.
+pub(super) const AHEAD: u32 = u32::MAX;
+/// From an open state, of which the rest is a part of its signature; not [`AHEAD`].
+const OPEN_STATE: u32 = 1 << 31;
+/// From none of them.
+const UNKNOWN: u32 = OPEN_STATE - 1;
+
+impl Flow {
+    /// How the segment under judgement leaves the scanner, in a word.
+    #[inline(always)]
+    pub(super) fn next_from(&self) -> u32 {
+        let left = self.next_left;
+        if left.is_light() {
+            left as u32
+        } else {
+            (self.signature_of_next() as u32 | OPEN_STATE) & !1
+        }
+    }
+
+    /// A segment ended at `at`; what is behind it is read from there.
+    pub(super) fn note_end(&mut self, at: u32, from: u32) {
+        if let Some(end) = self.ended.get_mut(self.ends as usize & (ENDS - 1)) {
+            *end = Boundary { at, from };
+            self.ends += 1;
+            if self.ends as usize == 2 * ENDS {
+                self.ends = ENDS as u32;
+            }
+        }
+    }
+
+    /// Whether what was passed behind `at` was read as it is where the state there is `left`. From `Closed` nothing of it
+    /// belongs to what is in front.
+    pub(super) fn is_read_from(&self, at: u32, left: Left) -> bool {
+        if left as u32 == Left::Closed as u32 {
+            return true;
+        }
+        let read_from = self.noted_at(at);
+        read_from == self.next_from() || read_from == AHEAD && left.is_light()
+    }
+
+    /// From which state what was passed behind `at` was read; [`UNKNOWN`] where that is not remembered.
+    pub(super) fn noted_at(&self, at: u32) -> u32 {
+        let mut read_from = UNKNOWN;
+        let mut back = ENDS as u32;
+        // What was noted last of a place counts. Without branches: the verifier walks each way through each round.
+        while back > 0 {
+            let n = self.ends.wrapping_sub(back) as usize & (ENDS - 1);
+            let end = self
+                .ended
+                .get(n)
+                .copied()
+                .unwrap_or(Boundary { at: 0, from: 0 });
+            let noted = (back.wrapping_sub(self.ends).wrapping_sub(1) as i32 >> 31) as u32;
+            let mask = is_zero(end.at ^ at).wrapping_neg() & noted;
+            read_from = read_from & !mask | end.from & mask;
+            back -= 1;
+        }
+        read_from
+    }
+}

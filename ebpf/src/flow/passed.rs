@@ -1,0 +1,211 @@
+//! Whether a scanned segment may be passed, and what it changes.
+
+use super::{
+    Flow, Gap, Left, Place, before,
+    ends::AHEAD,
+    record::{
+        AGAIN, DOUBTED, FRAMED, GAPS, GAVE_UP, KNOWS_TIP, MORE, PROVES, RECOVERING, STARTS, TRUSTS,
+        UNREAD,
+    },
+    scans::{ENDS_BODY, LEFT_BEHIND, PLAIN, STILL_UNREAD},
+};
+
+/// Why a segment can't be passed after it was scanned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Conflict {
+    /// It ends inside a candidate, and what follows was passed already.
+    Gap = 0,
+    /// It can be read in two ways, and both end inside a candidate.
+    Ambiguous = 1,
+}
+
+/// What [`tokenblock_flow_pass`] gives: one of these, or [`NOTE`] and a gap's left end.
+pub(super) const PASSED: u64 = 0;
+const GAP: u64 = 1;
+pub(super) const AMBIGUOUS: u64 = 2;
+const NOTE: u64 = 1 << 32;
+
+impl Flow {
+    /// Whether the segment `start..end` may be passed, now that it is scanned; if so it counts as passed.
+    /// `gap` is what is noted under `start`; what is to be noted instead takes its place, and its left end is given back.
+    ///
+    /// # Errors
+    /// [`Conflict::Gap`] where it ends inside a candidate that goes on in what was passed before; [`Conflict::Ambiguous`]
+    /// where its end can't be kept beside another's: it is dropped, and comes again.
+    #[inline(always)]
+    pub fn pass(
+        &mut self,
+        place: Place,
+        start: u32,
+        end: u32,
+        now: u64,
+        gap: &mut Gap,
+    ) -> Result<Option<u32>, Conflict> {
+        self.next_place = place;
+        match tokenblock_flow_pass(self, gap, start, end, now) {
+            PASSED => Ok(None),
+            GAP => Err(Conflict::Gap),
+            AMBIGUOUS => Err(Conflict::Ambiguous),
+            at => Ok(Some(at as u32)),
+        }
+    }
+
+    fn pass_here(
+        &mut self,
+        start: u32,
+        end: u32,
+        now: u64,
+        gap: &mut Gap,
+    ) -> Result<Option<u32>, Conflict> {
+        let left = self.next_left;
+        let place = self.next_place;
+        let mut note = None;
+        let at = self.reads_from(place, start);
+        match place {
+            Place::Filler => {
+                note = self.fill(start, end, gap)?;
+                self.passed_at = now;
+                return Ok(note);
+            }
+            Place::Ahead => {
+                note = Some(self.tip);
+                gap.right = start;
+                gap.left = self.left;
+                gap.plain = u32::from(self.next_signs & PLAIN != 0);
+                if !self.left.is_light() && !self.holds(self.tip) {
+                    self.give_up_held();
+                }
+                self.leave_tip();
+                self.flags |= GAPS;
+            }
+            _ if self.knows_framing == 0 => return Err(Conflict::Gap),
+            Place::Recovery => self.recover(end)?,
+            _ => self.leave_tip(),
+        }
+        if self.flags & RECOVERING != 0 {
+            if before(end, self.high) {
+                // What was passed behind it must have been read as it is to be read now.
+                if !self.is_read_from(end, left) || !self.is_framed_so(end) {
+                    return Err(Conflict::Gap);
+                }
+                self.note_end(end, self.next_from());
+                self.commit(end, left, now);
+                return Ok(None);
+            }
+            self.flags &= !RECOVERING;
+            if self.flags & FRAMED != 0 && !before(self.framed_from, at) {
+                self.flags &= !(FRAMED | AGAIN | MORE);
+            } else if self.flags & AGAIN != 0 && !before(self.framed_again, at) {
+                self.flags &= !(AGAIN | MORE);
+            }
+        }
+        if self.knows_settled != 0 && self.settled == self.tip {
+            self.ends = 0;
+        }
+        if place as u32 == Place::Ahead as u32 {
+            self.note_end(start, AHEAD);
+        }
+        if left as u32 != Left::Closed as u32 || self.flags & GAVE_UP != 0 {
+            self.note_end(end, self.next_from());
+        }
+        self.count_body(place, at, end, left);
+        self.commit(end, left, now);
+        Ok(note)
+    }
+
+    /// The segment fills `gap` up to `end`; what is left of it takes its place, and its left end is given back.
+    fn fill(&mut self, start: u32, end: u32, gap: &mut Gap) -> Result<Option<u32>, Conflict> {
+        let left = self.next_left;
+        let closes = gap.right == end;
+        if !closes {
+            self.hold(start, end, left)?;
+        }
+        if self.declares_end() {
+            self.declare(start, end)?;
+        }
+        if !closes {
+            gap.left = left;
+            self.note_end(end, self.next_from());
+            return Ok(Some(end));
+        }
+        // The rest of a name that has no colon behind it was read as what it is.
+        let name = gap.plain != 0 && self.next.is_name();
+        if left.is_light() {
+            return Ok(None);
+        }
+        // With white space behind it, it may be a header's at some servers.
+        self.flags |= DOUBTED;
+        if name || self.next_signs & LEFT_BEHIND != 0 {
+            Ok(None)
+        } else {
+            Err(Conflict::Gap)
+        }
+    }
+
+    /// What was passed from what is settled on was lost behind the hook, or is held by the receiver: the tip goes
+    /// back.
+    #[inline(always)]
+    fn recover(&mut self, end: u32) -> Result<(), Conflict> {
+        if self.gave_up(self.settled) && self.noted_at(self.settled) >= Left::Open as u32 {
+            return Err(Conflict::Gap);
+        }
+        self.epoch = self.epoch.wrapping_add(1);
+        // The word from which on the server's silence counts may be among what it never got.
+        self.flags &= !(PROVES | TRUSTS);
+        if self.flags & RECOVERING == 0 || before(self.high, self.tip) {
+            self.high = self.tip;
+            self.high_left = self.left;
+            self.flags |= RECOVERING;
+            if before(end, self.high) {
+                self.leave_tip();
+            }
+        }
+        if before(end, self.high) && !self.high_left.is_light() && !self.holds(self.high) {
+            return Err(Conflict::Gap);
+        }
+        self.tip = end;
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn commit(&mut self, end: u32, left: Left, now: u64) {
+        self.tip = end;
+        self.flags |= KNOWS_TIP;
+        if self.flags & RECOVERING == 0 && self.next_signs & STILL_UNREAD == 0 {
+            self.flags &= !UNREAD;
+        }
+        if self.next_signs & ENDS_BODY == 0 {
+            self.flags &= !STARTS;
+        } else {
+            self.flags |= STARTS;
+        }
+        self.left = left;
+        self.passed_at = now;
+        if !left.is_light() {
+            self.state.copy(&self.next);
+        }
+    }
+}
+
+/// [`Flow::pass`], under a name that other objects could call: such a function the verifier walks through once, and not
+/// behind each way through a scan.
+#[cfg_attr(target_arch = "bpf", inline(never), unsafe(no_mangle))]
+pub(super) extern "C" fn tokenblock_flow_pass(
+    flow: *mut Flow,
+    gap: *mut Gap,
+    start: u32,
+    end: u32,
+    now: u64,
+) -> u64 {
+    // SAFETY: `Flow::pass` passes references; the verifier sees to the rest.
+    let (Some(flow), Some(gap)) = (unsafe { flow.as_mut() }, unsafe { gap.as_mut() }) else {
+        return GAP;
+    };
+    match flow.pass_here(start, end, now, gap) {
+        Ok(None) => PASSED,
+        Ok(Some(at)) => NOTE | u64::from(at),
+        Err(Conflict::Gap) => GAP,
+        Err(Conflict::Ambiguous) => AMBIGUOUS,
+    }
+}

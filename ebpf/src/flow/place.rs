@@ -1,0 +1,172 @@
+//! What a segment is to its flow.
+
+use super::{
+    super::swar::forget_registers,
+    Flow, Gap, before,
+    record::{
+        ACCEPTED, AGAIN, DECLARED, FRAMED, GAPS, GAVE_UP, HELD_STARTS, KNOWS_TIP, MORE, NOISY,
+        OPEN, PROVES, RECOVERING, TRUSTS, UNREAD,
+    },
+};
+
+/// Bytes without a sign of a header after which data ahead of a gap is passed: it belongs to a body.
+const BULK: u32 = 16 * 1024;
+/// Furthest from what is settled that a receiver's window can reach (RFC 7323 section 2.2).
+pub(super) const WINDOW: u32 = 1 << 30;
+/// Nanoseconds after which the receiver has acknowledged all that it took: the longest delayed
+/// acknowledgment of Linux (`TCP_DELACK_MAX`, 200 ms) and what its timers may be late, so that what is not settled was
+/// lost behind the hook.
+const RECOVERY: i64 = 220_000_000;
+
+/// What a segment is to its flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Place {
+    /// The receiver has all of it: passed unread.
+    Settled = 0,
+    /// It begins where the last one ended.
+    Next = 1,
+    /// The first one that was seen of its flow; the scan does not know whether a line begins there.
+    First = 2,
+    /// Ahead of a gap inside a body: passed, and the gap noted.
+    Ahead = 3,
+    /// It lies inside a gap, at its left end.
+    Filler = 4,
+    /// The receiver lost what was passed before; it begins where the receiver stands.
+    Recovery = 5,
+    /// Ahead of a gap while a header block may be open: dropped, TCP sends it again in order.
+    TooEarly = 6,
+    /// A second copy of bytes that were passed and are not settled: dropped.
+    Duplicate = 7,
+    /// Further away than any window, or of another connection: dropped, as the receiver would.
+    OutOfWindow = 8,
+}
+
+impl Flow {
+    /// Whether a gap may be noted for the flow. Where the receiver has all that was passed there is none any more.
+    #[inline(always)]
+    #[must_use]
+    pub fn has_gaps(&mut self) -> bool {
+        if self.flags & GAPS == 0 {
+            return false;
+        }
+        let closed = self.knows_settled != 0 && self.settled == self.tip;
+        if closed {
+            self.flags &= !GAPS;
+            self.epoch = self.epoch.wrapping_add(1);
+        }
+        !closed
+    }
+
+    /// Places the segment of the bytes `start..end` (sequence numbers). `gap` is what is noted under `start`.
+    #[inline(always)]
+    pub fn place(&mut self, start: u32, end: u32, now: u64, gap: Option<&Gap>) -> Place {
+        if self.salt == 0 {
+            self.salt = now | 1;
+        }
+        let knows_settled = self.knows_settled != 0;
+        if self.knows_settled == ACCEPTED || self.over != OPEN {
+            // No data is settled yet, or no more is: what stands before is of another connection.
+            let behind = knows_settled && before(start, self.settled);
+            if behind || !self.may_go_on(start) {
+                return Place::OutOfWindow;
+            }
+        }
+        if knows_settled && !before(self.settled, end) {
+            return Place::Settled;
+        }
+        if knows_settled && self.flags & KNOWS_TIP != 0 && before(self.tip, self.settled) {
+            self.catch_up();
+        }
+        if self.flags & KNOWS_TIP == 0 {
+            return Place::First;
+        }
+        if knows_settled && before(self.gave_up_at, self.settled) {
+            self.flags &= !GAVE_UP;
+        }
+        if knows_settled && !before(self.settled, self.framed_last()) {
+            self.flags &= !(FRAMED | AGAIN | MORE);
+        }
+        forget_registers();
+        let knows_settled = self.knows_settled != 0;
+        let lost = now.wrapping_sub(self.passed_at) as i64 >= RECOVERY;
+        if knows_settled && before(self.tip, self.settled) {
+            // Another hole in what was passed before a recovery.
+            return if lost && start == self.settled {
+                Place::Recovery
+            } else {
+                Place::Duplicate
+            };
+        }
+        if start == self.tip {
+            return Place::Next;
+        }
+        let distance = start.wrapping_sub(if knows_settled {
+            self.settled
+        } else {
+            self.tip
+        }) as i32;
+        if !(-(WINDOW as i32)..WINDOW as i32).contains(&distance) {
+            return Place::OutOfWindow;
+        }
+        if before(self.tip, start) {
+            return if self.in_body(end) && self.keeps_tip() {
+                Place::Ahead
+            } else {
+                Place::TooEarly
+            };
+        }
+        if knows_settled && self.settled == self.tip {
+            // Its first bytes are settled; the receiver reads on from the tip.
+            return Place::Next;
+        }
+        if let Some(gap) = gap
+            && !before(gap.right, end)
+            && (gap.left.is_light() || self.holds(start))
+        {
+            return Place::Filler;
+        }
+        if knows_settled && lost && !before(self.settled, start) {
+            return Place::Recovery;
+        }
+        Place::Duplicate
+    }
+
+    /// The receiver has taken more than was passed since a recovery: it held what was passed before. Or it took
+    /// what was not seen here, and its stream is read from where it stands.
+    #[inline(always)]
+    fn catch_up(&mut self) {
+        if self.flags & RECOVERING == 0 || before(self.high, self.settled) {
+            self.flags &= !(KNOWS_TIP | RECOVERING | PROVES | TRUSTS);
+        } else if self.settled == self.high {
+            self.flags &= !RECOVERING;
+            self.tip = self.high;
+            self.left = self.high_left;
+            if !self.left.is_light() {
+                self.state.copy(&self.held);
+                self.set_starts(self.flags & HELD_STARTS != 0);
+            }
+        }
+    }
+
+    /// Whether the state at the tip is known still when a gap that begins there is filled. Only one open state is kept,
+    /// and that for the first gap: another's would keep the first from being filled piece by piece.
+    #[inline(always)]
+    fn keeps_tip(&self) -> bool {
+        self.left.is_light() || self.flags & GAPS == 0
+    }
+
+    /// Whether all up to `end` belongs to a body. A length that was declared is believed; without one (chunks,
+    /// a protocol upgrade) much that showed no sign of a header is taken for a body. A lie gains a reset.
+    #[inline(always)]
+    fn in_body(&self, end: u32) -> bool {
+        let ahead = u64::from(end.wrapping_sub(self.tip));
+        self.flags & (RECOVERING | UNREAD) == 0 && self.over == OPEN && self.is_body(ahead)
+    }
+
+    #[inline(always)]
+    fn is_body(&self, ahead: u64) -> bool {
+        ahead <= self.body && (self.flags & NOISY == 0 || self.quiet >= BULK)
+            || self.flags & DECLARED == 0 && self.quiet >= BULK && self.left.is_light()
+    }
+}

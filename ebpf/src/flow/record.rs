@@ -1,0 +1,252 @@
+//! What is known of a flow.
+
+use super::{
+    super::{framing::Framing, rules::Rules, scan::Scan},
+    Left, Place, before,
+    ends::{Boundary, ENDS},
+};
+
+/// What is known of a flow. All zero is a flow of which nothing is known.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Flow {
+    /// Held by the program that judges a segment; the programs' own affair.
+    pub lock: u32,
+    pub(super) flags: u32,
+    pub(super) knows_settled: u32,
+    pub(super) knows_sent: u32,
+    /// Behind the last byte that the server sent.
+    pub(super) sent: u32,
+    /// Segments with payload that the server sent.
+    pub(super) answers: u32,
+    /// How the response ends that the server began last: one of [`OVER`], [`AT`], [`IN_CHUNKS`], [`UNTOLD`], [`AWAITED`].
+    pub(super) response: u32,
+    /// Behind its last byte.
+    pub(super) response_end: u32,
+    /// Whether a whole header block was passed, and `answers` at that time.
+    pub(super) asked: u32,
+    pub(super) asked_at: u32,
+    /// All before this sequence number is taken by the receiver.
+    pub(super) settled: u32,
+    /// Behind the last byte that was passed.
+    pub(super) tip: u32,
+    /// Behind the furthest byte that was passed before a recovery; the receiver may hold such bytes.
+    pub(super) high: u32,
+    /// How the state was left at `high`.
+    pub(super) high_left: Left,
+    /// Where the first segment begins that changed the framing and is not settled, and the last one.
+    pub(super) framed_from: u32,
+    pub(super) framed_again: u32,
+    /// Where they end: what is said inside of them was not kept.
+    pub(super) framed_to: u32,
+    pub(super) again_to: u32,
+    /// One of [`OPEN`], [`FINISHED`], [`RESET`].
+    pub(super) over: u32,
+    /// Bytes passed since the last sign of a header.
+    pub(super) quiet: u32,
+    /// Bytes of a declared body that are still to come behind `tip`, at least.
+    pub(super) body: u64,
+    /// What the header block says which is being read.
+    pub(super) framing: Framing,
+    /// `body` and `framing` at `framed_from`.
+    pub(super) kept_body: u64,
+    /// The same at `framed_again`.
+    pub(super) again_framing: Framing,
+    pub(super) again_body: u64,
+    pub(super) kept_framing: Framing,
+    /// `body` and `framing` where the segment under judgement is read from, and whether they are known there.
+    pub(super) at_body: u64,
+    pub(super) at_framing: Framing,
+    pub(super) knows_framing: u32,
+    /// What the segment under judgement is, and how the state was left at the gap that it fills.
+    pub(super) next_place: Place,
+    pub(super) next_gap: Left,
+    /// Whether it closes that gap, behind which something is kept.
+    pub(super) closes: u32,
+    /// Behind the first bytes of messages in it that are to be read as well; 0 where none is.
+    pub(super) next_fork: u32,
+    pub(super) next_fork_again: u32,
+    pub(super) reserved: u32,
+    /// How the server's silence is counted while it reads a declared body: the sequence number of the first byte that
+    /// counts, and `sent` at that time.
+    pub(super) proof_from: u32,
+    pub(super) proof_sent: u32,
+    /// What was passed unread: from the first of these sequence numbers up to the second.
+    pub(super) unread_from: u32,
+    pub(super) unread_to: u32,
+    /// `body` and `framing` behind the segment under judgement.
+    pub(super) next_body: u64,
+    pub(super) next_framing: Framing,
+    /// When a segment was last passed, in nanoseconds of the monotonic clock.
+    pub passed_at: u64,
+    /// How the state was left at `tip`.
+    pub(super) left: Left,
+    /// How the segment under judgement leaves it.
+    pub(super) next_left: Left,
+    /// The sequence number to which `held` belongs.
+    pub(super) held_at: u32,
+    /// The sequence numbers of the first and of the last open state that was given up.
+    pub(super) gave_up_from: u32,
+    pub(super) gave_up_at: u32,
+    /// Signs of the segment under judgement: see [`super::scans`].
+    pub(super) next_signs: u32,
+    /// Part of the key of the flow's gaps.
+    pub epoch: u32,
+    /// Where segments ended that are not settled, the last ones; `ends` counts them.
+    pub(super) ended: [Boundary; ENDS],
+    pub(super) ends: u32,
+    /// Sets the flow's states apart from another's; see [`Scan::seal`].
+    pub(super) salt: u64,
+    /// The signature of `next` as it was before it was sealed.
+    pub(super) next_signature: u64,
+    /// The state at `tip`, where it was left open.
+    pub(super) state: Scan,
+    /// The state at the end of the segment under judgement, where it is left open.
+    pub(super) next: Scan,
+    /// The last open state that is not settled yet.
+    pub(super) held: Scan,
+}
+
+pub(super) const KNOWS_TIP: u32 = 1;
+/// A gap was noted.
+pub(super) const GAPS: u32 = 2;
+/// `high` is set.
+pub(super) const RECOVERING: u32 = 4;
+/// `held` is set.
+pub(super) const HOLDS: u32 = 8;
+/// The last header block declared a length.
+pub(super) const DECLARED: u32 = 32;
+/// An open state was given up for another.
+pub(super) const GAVE_UP: u32 = 16;
+/// What was passed came on a SYN; the server has not said yet whether it took it.
+pub(super) const ON_SYN: u32 = 64;
+/// `framed_from` is set.
+pub(super) const FRAMED: u32 = 128;
+/// A message may begin at `tip`, though the state there is open.
+pub(super) const STARTS: u32 = 512;
+/// The same for `held_at`.
+pub(super) const HELD_STARTS: u32 = 1024;
+/// The declared body has lines that look like headers.
+pub(super) const NOISY: u32 = 2048;
+/// `framed_again` is set.
+pub(super) const AGAIN: u32 = 256;
+/// Others changed the framing between `framed_from` and `framed_again`.
+pub(super) const MORE: u32 = 1 << 20;
+/// `proof_from` is set: what the server acknowledges from there on without a word is counted.
+pub(super) const PROVES: u32 = 4096;
+/// What was passed unread is known.
+pub(super) const TRUSTS: u32 = 8192;
+/// What is before `tip` was passed unread, and is trusted no more: it may be the start of a line, or of a request line.
+pub(super) const UNREAD: u32 = 16384;
+/// Something was read in this connection by which its server may end messages elsewhere.
+pub(super) const DOUBTED: u32 = 32768;
+/// `knows_settled`: from the SYN-ACK alone, which the server may send for several connections of the same ends and
+/// keep none of (SYN cookies).
+pub(super) const ACCEPTED: u32 = 1;
+/// `knows_settled`: the server has acknowledged data.
+pub(super) const ACKNOWLEDGED: u32 = 2;
+/// `over`: as far as it is known, the connection goes on.
+pub(super) const OPEN: u32 = 0;
+/// `over`: the server sends no more.
+pub(super) const FINISHED: u32 = 1;
+/// `over`: one end has reset it.
+pub(super) const RESET: u32 = 2;
+/// `response`: nothing of one is to come.
+pub(super) const OVER: u32 = 0;
+/// `response`: it ends at `response_end`.
+pub(super) const AT: u32 = 1;
+/// `response`: it ends with the last chunk.
+pub(super) const IN_CHUNKS: u32 = 2;
+/// `response`: it may go on.
+pub(super) const UNTOLD: u32 = 3;
+/// `response`: interim ones came, and it is still to begin.
+pub(super) const AWAITED: u32 = 4;
+
+impl Flow {
+    /// A flow of which nothing is known.
+    #[must_use]
+    pub fn new(rules: &Rules) -> Self {
+        let scan = Scan::new(rules);
+        Self {
+            lock: 0,
+            flags: 0,
+            knows_settled: 0,
+            knows_sent: 0,
+            sent: 0,
+            answers: 0,
+            response: OVER,
+            response_end: 0,
+            asked: 0,
+            asked_at: 0,
+            settled: 0,
+            tip: 0,
+            high: 0,
+            high_left: Left::Closed,
+            framed_from: 0,
+            framed_again: 0,
+            framed_to: 0,
+            again_to: 0,
+            kept_body: 0,
+            again_framing: Framing::NONE,
+            again_body: 0,
+            kept_framing: Framing::NONE,
+            at_body: 0,
+            at_framing: Framing::NONE,
+            knows_framing: 0,
+            proof_from: 0,
+            proof_sent: 0,
+            unread_from: 0,
+            unread_to: 0,
+            over: OPEN,
+            quiet: 0,
+            body: 0,
+            framing: Framing::NONE,
+            next_body: 0,
+            next_framing: Framing::NONE,
+            passed_at: 0,
+            left: Left::Closed,
+            next_left: Left::Closed,
+            held_at: 0,
+            gave_up_from: 0,
+            gave_up_at: 0,
+            next_signs: 0,
+            epoch: 0,
+            next_place: Place::Settled,
+            next_gap: Left::Closed,
+            closes: 0,
+            next_fork: 0,
+            next_fork_again: 0,
+            reserved: 0,
+            ended: [Boundary { at: 0, from: 0 }; ENDS],
+            ends: 0,
+            salt: 0,
+            next_signature: 0,
+            state: scan,
+            next: scan,
+            held: scan,
+        }
+    }
+
+    /// Forgets all.
+    #[inline(always)]
+    pub fn forget(&mut self) {
+        self.flags = 0;
+        self.knows_settled = 0;
+        self.knows_sent = 0;
+        self.response = OVER;
+        self.asked = 0;
+        self.over = OPEN;
+        self.body = 0;
+        self.framing = Framing::NONE;
+        self.quiet = 0;
+        self.ends = 0;
+    }
+
+    /// Whether nothing is lost if the flow is forgotten: all that was passed is settled, and the flow does not
+    /// stand inside a candidate.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        let settled = self.knows_settled != 0 && !before(self.settled, self.tip);
+        settled && self.flags & KNOWS_TIP != 0 && self.left != Left::Open
+    }
+}
