@@ -1,9 +1,10 @@
 //! Where messages end: bodies that the server reads as such, servers that read none, header blocks that say two things.
 
 use std::{
+    fs,
     io::{Read as _, Write as _},
     net::{Ipv6Addr, TcpListener},
-    path::PathBuf,
+    path::{Path, PathBuf},
     thread,
 };
 
@@ -12,7 +13,8 @@ use tokenblock_tests::{
     certificate::Certificate,
     client::{Answer, Client},
     fixtures::{OPAQUE, Token, binary},
-    gate,
+    gate, poll,
+    program::Program,
 };
 
 use crate::lab::{Bench, LIMIT, Lab, Tier};
@@ -24,6 +26,7 @@ const BODY: usize = 8 << 20;
 const BUFFER: usize = 32 * 1024;
 /// Where a server listens that reads no bodies.
 const HASTY_PORT: u16 = 8081;
+const NGINX_PORT: u16 = 8082;
 
 fn head(lines: &str) -> Vec<u8> {
     format!(
@@ -178,4 +181,69 @@ fn a_request_that_says_twice_where_it_ends_is_reset() {
             assert_eq!(count, u64::from(is_ambiguous), "{lines:?}");
         }
     }
+}
+
+/// A request that begins within a line, where nginx ends the body in front of it. With another token it is served.
+#[test]
+fn a_query_behind_a_body_that_nginx_ends_is_read() {
+    let test = "framing::a_query_behind_a_body_that_nginx_ends_is_read";
+    let (Some(product), Some(nginx)) = (gate::product(test), gate::program(test, "nginx")) else {
+        return;
+    };
+    let lab = lab(product, &[&format!("--port={NGINX_PORT}")]);
+    let folder = lab.bench.folder.path();
+    let log = folder.join("requests");
+    let [server, _] = lab.bench.pair.server_addresses(NGINX_PORT);
+    let config = folder.join("nginx.conf");
+    fs::write(&config, nginx_config(folder)).unwrap();
+    let mut command = lab.bench.pair.server.command(nginx);
+    command.arg("-c").arg(config).arg("-p").arg(folder);
+    let netns = &lab.bench.pair.server;
+    let _nginx = Program::serve(&mut command, folder, netns, server).unwrap();
+    let requests = || fs::read_to_string(&log).unwrap_or_default();
+    let clean = "of-no-harm-at-all";
+    for (n, line) in [
+        "Content-Length: 5\r\n",
+        "Content-Length:005\n",
+        "Content-Length: 5\r\r\n",
+        "Content_Length: 6\r\nContent-Length: 5\r\n",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        for token in [clean, OPAQUE] {
+            let mut stream = head(line);
+            let behind = format!(
+                "aaaa:GET /{n}?access_token={token} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+            );
+            stream.extend_from_slice(behind.as_bytes());
+            let mut client = Client::connect(&lab.bench.pair.client, server).unwrap();
+            client.send(&stream).unwrap();
+            let address = client.address().unwrap();
+            if token == clean {
+                let wanted = format!("/{n}?access_token={clean}");
+                let came = poll::until(LIMIT, || requests().contains(&wanted).then_some(()));
+                assert!(came.is_some(), "{line:?}\n{}", requests());
+            } else {
+                assert_eq!(
+                    lab.product.wait_for_events(address, LIMIT).len(),
+                    1,
+                    "{line:?}"
+                );
+            }
+        }
+    }
+    assert!(!requests().contains(OPAQUE), "{}", requests());
+}
+
+fn nginx_config(folder: &Path) -> String {
+    let dir = folder.display();
+    format!(
+        "daemon off; master_process off; pid {dir}/nginx.pid; error_log {dir}/nginx.error;\n\
+         events {{}}\n\
+         http {{ log_format line '$status $request'; access_log {dir}/requests line;\n\
+         client_body_temp_path {dir}/t1; proxy_temp_path {dir}/t2; fastcgi_temp_path {dir}/t3;\n\
+         uwsgi_temp_path {dir}/t4; scgi_temp_path {dir}/t5;\n\
+         server {{ listen {NGINX_PORT}; location / {{ return 200 read; }} }} }}\n"
+    )
 }

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use tokenblock_tests::{
     certificate::Certificate,
-    fixtures::{Expected, Fixture, Form, LOCATIONS, Token, all},
+    fixtures::{Expected, Fixture, Form, LOCATIONS, OPAQUE, Token, all},
     gate,
     origin::{PythonServer, Request},
     poll,
@@ -302,4 +302,31 @@ fn kernel_before_python() {
         answered, 1,
         "{blocked} requests were blocked, but it served:\n{log}"
     );
+}
+
+/// Request lines that few servers take, this one among them: with another value they are served.
+#[test]
+fn odd_request_lines_before_python() {
+    let Some(binary) = gate::product("verdicts::odd_request_lines_before_python") else {
+        return;
+    };
+    let lab = Bench::new(binary).start(Tier::Kernel, &["--port", "8000"]);
+    let python =
+        PythonServer::start(&lab.bench.pair.server, lab.bench.folder.path(), 8000).unwrap();
+    let [server, _] = lab.bench.pair.server_addresses(8000);
+    let lines = [
+        " GET /server.crt?access_token=TOKEN HTTP/1.1",
+        "\t \u{b}GET /server.crt?access_token=TOKEN HTTP/1.1",
+        "GET\u{b}/server.crt?access_token=TOKEN\u{b}HTTP/1.1",
+        "GET \t/server.crt?a=\u{1}&access_token=TOKEN HTTP/1.1",
+        "GET /server.crt?access_token=a\u{1}&access_token=TOKEN HTTP/1.1",
+    ];
+    for line in lines {
+        for (token, status) in [("of-no-harm-at-all", 200), (OPAQUE, 403)] {
+            let request = format!("{line}\r\nHost: a\r\n\r\n").replace("TOKEN", token);
+            let answer = lab.exchange(server, request.as_bytes(), LIMIT).answer;
+            assert_eq!(answer.status(), Some(status), "{request:?}: {answer:?}");
+        }
+    }
+    assert!(!python.log().contains(OPAQUE), "{}", python.log());
 }
