@@ -43,6 +43,8 @@ use super::{
     upstream::Routes,
 };
 
+/// The smallest limit that the library knows for the bytes of a head.
+const LEAST_HEAD: usize = 8192;
 /// The type of a form's body.
 const FORM: &[u8] = b"application/x-www-form-urlencoded";
 
@@ -176,14 +178,28 @@ impl Peer {
             settings,
             ..
         } = &*self.worker;
-        if headers.len() > settings.limits.header_fields {
+        let limits = &settings.limits;
+        if headers.len() > limits.header_fields {
             return Err(Reason::HeaderFields);
+        }
+        if limits.header_bytes < LEAST_HEAD && size(uri, headers) > limits.header_bytes {
+            return Err(Reason::HeaderBytes);
         }
         match inspector.head(self.scene(), uri, headers) {
             Verdict::Pass => Ok(()),
             Verdict::Block => Err(Reason::ListedToken),
         }
     }
+}
+
+/// The bytes of a head, as good as: without its method, its version, and blanks.
+fn size(uri: &Uri, headers: &HeaderMap) -> usize {
+    let fields = headers.iter();
+    let fields = fields.map(|(name, value)| name.as_str().len() + value.len() + 4);
+    let target = uri
+        .path_and_query()
+        .map_or(0, |target| target.as_str().len());
+    target + fields.sum::<usize>()
 }
 
 /// Which protocol the handshake has settled.
@@ -379,7 +395,7 @@ async fn serve_http1(peer: &Rc<Peer>, client: ClientStream) -> Result<(), Closed
         respond(peer, request)
     });
     let mut http = http1::Builder::new();
-    http.max_buf_size(limits.header_bytes.max(8192))
+    http.max_buf_size(limits.header_bytes.max(LEAST_HEAD))
         .max_headers(limits.header_fields)
         // `Activity` holds the connection to its limits.
         .header_read_timeout(None);

@@ -35,6 +35,8 @@ pub(super) enum Reason {
     ContentCoding,
     /// More fields than allowed (RFC 6585 section 5).
     HeaderFields,
+    /// A larger head than allowed, where that is little.
+    HeaderBytes,
     /// Its body comes too slowly (RFC 9110 section 15.5.9).
     SlowBody,
     /// No upstream is for it, or all that are were left out.
@@ -58,7 +60,7 @@ impl Reason {
             Self::Target | Self::Host => StatusCode::BAD_REQUEST,
             Self::TransferCoding => StatusCode::NOT_IMPLEMENTED,
             Self::ContentCoding => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            Self::HeaderFields => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::HeaderFields | Self::HeaderBytes => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::SlowBody => StatusCode::REQUEST_TIMEOUT,
             Self::NoUpstream => StatusCode::SERVICE_UNAVAILABLE,
             Self::UpstreamConnect | Self::UpstreamFailed => StatusCode::BAD_GATEWAY,

@@ -112,6 +112,30 @@ fn heads_that_are_too_large() {
 }
 
 #[test]
+fn heads_that_are_larger_than_a_small_limit() {
+    let origin = Origin::echo();
+    let tier = tier(&origin, |s| s.limits.header_bytes = 3000);
+    let (small, large) = (
+        format!("X: {}", "a".repeat(2000)),
+        format!("X: {}", "a".repeat(4000)),
+    );
+    for version in ["--http1.1", "--http2-prior-knowledge"] {
+        for body in [&[][..], &["-d", "x"]] {
+            let status = |field: &str| {
+                tier.curl("/", &[&[version, "-H", field], body].concat())
+                    .status
+            };
+            assert_eq!(
+                (status(&small), status(&large)),
+                (200, 431),
+                "{version} {body:?}"
+            );
+        }
+    }
+    assert_eq!(origin.seen().len(), 4);
+}
+
+#[test]
 fn a_slow_handshake() {
     let origin = Origin::echo();
     let tier = Tier::tls(origin.address, |s| s.timeouts.handshake = SOON);

@@ -309,7 +309,9 @@ fn a_body_that_breaks_off_resets_its_stream_alone() {
         let mut sender = client.0.clone().ready().await.unwrap();
         let (response, mut stream) = sender.send_request(upload, false).unwrap();
         stream.send_data("body".into(), true).unwrap();
-        drop(response.await);
+        if let Ok(response) = response.await {
+            assert!(Client::read(response).await.broken.is_some());
+        }
     });
     tier.wait_for("proxy_responses_broken_total", 4);
 }
