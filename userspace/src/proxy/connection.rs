@@ -333,17 +333,10 @@ async fn until_over<T>(
     mut serving: Pin<&mut impl Future<Output = Result<T, Closed>>>,
 ) -> Result<T, Closed> {
     let timeouts = &peer.worker.settings.timeouts;
-    let draining = async {
-        draining(peer).await;
-        ending.set(true);
-        // What serves is to see it.
-        once_more().await;
-        std::future::pending::<Infallible>().await
-    };
     let waiting = pin!(async {
         tokio::select! {
             why = peer.client.activity.overdue(timeouts, &peer.client.stalls) => why,
-            never = draining => match never {},
+            never = draining(peer, ending) => match never {},
         }
     });
     tokio::select! {
@@ -418,15 +411,21 @@ async fn serve_http1(peer: &Rc<Peer>, client: ClientStream) -> Result<(), Closed
     until_over(peer, &ending, pin!(serving)).await
 }
 
-/// Runs until the connection is to end because the worker stops. The first request of one that was just made is
+/// Sets `ending` once the connection is to end because the worker stops. The first request of one that was just made is
 /// on its way, and is waited for.
-async fn draining(peer: &Peer) {
-    let mut drain = peer.worker.drain.clone();
-    // An error says that nobody is left to give the order.
-    let _ordered = drain.wait_for(|draining| *draining).await.is_ok();
+async fn draining(peer: &Peer, ending: &Cell<bool>) -> Infallible {
+    {
+        let mut drain = peer.worker.drain.clone();
+        // An error says that nobody is left to give the order.
+        let _ordered = drain.wait_for(|draining| *draining).await.is_ok();
+    }
     if peer.client.requests.get() == 0 {
         sleep_until(peer.client.activity.start() + FIRST_REQUEST).await;
     }
+    ending.set(true);
+    // What serves is to see it.
+    once_more().await;
+    std::future::pending().await
 }
 
 /// Why a connection broke.
