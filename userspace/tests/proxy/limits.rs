@@ -119,20 +119,15 @@ fn heads_that_are_larger_than_a_small_limit() {
         format!("X: {}", "a".repeat(2000)),
         format!("X: {}", "a".repeat(4000)),
     );
-    for version in ["--http1.1", "--http2-prior-knowledge"] {
-        for body in [&[][..], &["-d", "x"]] {
-            let status = |field: &str| {
-                tier.curl("/", &[&[version, "-H", field], body].concat())
-                    .status
-            };
-            assert_eq!(
-                (status(&small), status(&large)),
-                (200, 431),
-                "{version} {body:?}"
-            );
-        }
+    for args in [
+        &["--http1.1"][..],
+        &["--http1.1", "-d", "x"],
+        &["--http2-prior-knowledge"],
+    ] {
+        let status = |field: &str| tier.curl("/", &[args, &["-H", field]].concat()).status;
+        assert_eq!((status(&small), status(&large)), (200, 431), "{args:?}");
     }
-    assert_eq!(origin.seen().len(), 4);
+    assert_eq!(origin.seen().len(), 3);
 }
 
 #[test]
