@@ -122,7 +122,7 @@ const AMBIGUOUS: u32 = 64;
 const DOUBT: u32 = 128;
 /// As [`DOUBT`], if it was not in a body.
 const ODD: u32 = 256;
-/// The line that was begun last began with the name of a header.
+/// The line that was begun last began with the name of a header, or as a request line does.
 const FIELD: u32 = 512;
 /// No end of a body is known.
 const NO_END: u32 = u32::MAX;
@@ -684,7 +684,7 @@ impl Scan {
         self.pos + self.glanced
     }
 
-    /// Whether a line begins here behind one that began with the name of a header, so that more of them are likely.
+    /// Whether a line begins here behind one of a header block, so that usual ones are likely.
     #[inline(always)]
     fn ended_field(&self) -> bool {
         self.headers & FIELD != 0 && self.is_plain_line() && !self.value.has_pending()
@@ -1436,7 +1436,7 @@ impl Scan {
             // `*`, or `http://` in either case.
             let other = swar::is_zero(first ^ u32::from(b'*'))
                 | swar::is_zero((first | 0x20) ^ u32::from(b'h'));
-            self.headers |= path * SIGN;
+            self.headers |= path * (SIGN | FIELD);
             if (path | other) != 0 && !self.in_body() {
                 self.framing = self.framing.begin();
             }
