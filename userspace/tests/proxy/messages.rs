@@ -443,9 +443,11 @@ fn an_upstream_that_says_nothing_gives_504() {
     let tier = Tier::plain(raw_origin(|_, mut upstream| drop(upstream.rest())), |s| {
         s.timeouts.upstream_response = Duration::from_millis(100);
     });
-    let reply = tier.curl("/", &[]);
-    assert_eq!(reply.status, 504);
-    assert_eq!(reply.body, "{\"error\":\"upstream_timeout\"}\n");
+    for args in [&[][..], &["-m", "3", "-d", "body"]] {
+        let reply = tier.curl("/", args);
+        assert_eq!(reply.status, 504);
+        assert_eq!(reply.body, "{\"error\":\"upstream_timeout\"}\n");
+    }
 }
 
 #[test]

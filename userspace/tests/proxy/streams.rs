@@ -20,7 +20,7 @@ use tokio::runtime;
 
 use crate::{
     messages::hinting,
-    support::{LISTED, Origin, Raw, Tier, one_worker, raw_origin, scripted},
+    support::{LISTED, Origin, Raw, Tier, full, one_worker, raw_origin, scripted},
 };
 
 /// One connection to a cleartext proxy.
@@ -389,7 +389,7 @@ fn many_streams_at_a_time_are_not_mixed_up() {
         let path = request.uri().path().to_owned();
         let number: u64 = path[1..].parse().unwrap();
         tokio::time::sleep(Duration::from_millis(number * 7919 % 40)).await;
-        Response::new(crate::support::full(path.repeat(1000)))
+        Response::new(full(path.repeat(1000)))
     });
     let tier = one_worker(origin.address);
     connected(&tier, async |client| {
@@ -571,4 +571,20 @@ fn targets_of_every_form() {
         assert_eq!(client.ask(get("/after")).await.status(), 200);
     });
     assert_eq!(tier.count("proxy_refused_connect"), 1);
+}
+
+/// Of a request with a body as of one without (RFC 9113 section 8.2.3).
+#[test]
+fn crumbs_of_a_cookie_are_one_field_behind_the_proxy() {
+    let origin = Origin::echo();
+    let tier = Tier::plain(origin.address, |_| {});
+    for body in ["", "body"] {
+        let request = Request::post("http://h/")
+            .header("cookie", "a=b")
+            .header("cookie", "c=d");
+        let reply = tier.http2(request.body(full(body)).unwrap());
+        let (head, _) = reply.into_body();
+        let head = String::from_utf8(head.to_vec()).unwrap();
+        assert!(head.contains("\ncookie: a=b; c=d\n"), "{head}");
+    }
 }
