@@ -411,3 +411,35 @@ fn bulk_arrives_and_what_follows_is_judged() {
         lab.bench.origin.forget();
     }
 }
+
+/// With no room for a connection's flow what is cut within a candidate does not pass, and what ends between two lines does.
+#[test]
+fn a_full_table_lets_no_cut_token_through() {
+    let Some(binary) = gate::product("evasions::a_full_table_lets_no_cut_token_through") else {
+        return;
+    };
+    let lab = Bench::new(binary).start(Tier::Kernel, &["--on-hit=reset", "--max-flows=16"]);
+    let [server, _] = lab.servers();
+    let connect = || Client::connect(&lab.bench.pair.client, server).unwrap();
+    let full = || lab.product.kernel_counter("flow_table_full").unwrap();
+    // Each stands inside a candidate, so that its flow is kept.
+    let mut held = Vec::new();
+    while full() == 0 && held.len() < 2000 {
+        let mut client = connect();
+        client.send(b"GET / HTTP/1.1\r\nAuthorization: B").unwrap();
+        held.push(client);
+    }
+    assert!(full() > 0, "{} flows", held.len());
+    let listed = request(OPAQUE);
+    let mut client = connect();
+    client.send(&listed[..listed.len() - 20]).unwrap();
+    thread::sleep(PAUSE);
+    drop(client.send(&listed[listed.len() - 20..]));
+    thread::sleep(RETRANSMISSIONS);
+    assert!(!lab.bench.origin.saw(OPAQUE.as_bytes()));
+    client.abort().unwrap();
+    let answer = connect().exchange(&request(CLEAN), LIMIT).unwrap();
+    assert_eq!(answer.status(), Some(200), "{}", lab.product.log());
+    let answer = connect().exchange(&listed, LIMIT).unwrap();
+    assert_eq!(answer, Answer::Reset, "{}", lab.product.log());
+}
