@@ -86,12 +86,22 @@ impl Flow {
         scan: &mut Scan,
         rules: &Rules,
     ) -> Option<Start> {
+        if step > 0 && self.is_read(scan) {
+            return None;
+        }
         let begun = tokenblock_flow_start(self, scan, rules, step, start);
         (begun != NOTHING).then_some(Start {
             offset: begun as u32,
             first_line_only: begun & ONE_LINE != 0,
             behind: begun & READ_BEHIND != 0,
         })
+    }
+
+    /// Whether the scans so far are all that the segment needs, as nearly always; where not, [`Flow::start_here`] knows.
+    #[inline(always)]
+    fn is_read(&self, scan: &Scan) -> bool {
+        let next = self.next_place as u32 == Place::Next as u32 && self.flags & UNREAD == 0;
+        next && self.closes == 0 && self.next_fork == 0 && !scan.has_forked()
     }
 
     fn start_here(
