@@ -300,6 +300,24 @@ pub fn play(inspector: &mut impl Inspector, streams: &Streams, acts: &[Act], fir
     }
 }
 
+/// The acts with what is sent from other places.
+fn moved(acts: Vec<Act>, place: impl Fn(usize) -> usize) -> impl Iterator<Item = Act> {
+    acts.into_iter().map(move |act| match act {
+        Act::Send {
+            from,
+            len,
+            variant,
+            decoy,
+        } => Act::Send {
+            from: place(from),
+            len,
+            variant,
+            decoy,
+        },
+        other @ (Act::Continue { .. } | Act::Ack | Act::Wait { .. }) => other,
+    })
+}
+
 /// The acts where a long body ends, after all before was sent.
 #[must_use]
 pub fn behind_body(streams: &Streams, acts: Vec<Act>, from: usize) -> Vec<Act> {
@@ -309,20 +327,7 @@ pub fn behind_body(streams: &Streams, acts: Vec<Act>, from: usize) -> Vec<Act> {
         .map_or(0, Vec::len)
         .saturating_sub(900)
         + from % 400;
-    let shifted = acts.into_iter().map(|act| match act {
-        Act::Send {
-            from,
-            len,
-            variant,
-            decoy,
-        } => Act::Send {
-            from: skip + from,
-            len,
-            variant,
-            decoy,
-        },
-        other @ (Act::Continue { .. } | Act::Ack | Act::Wait { .. }) => other,
-    });
+    let shifted = moved(acts, move |from| skip + from);
     let all = Act::Continue {
         len: skip,
         variant: 0,
@@ -343,20 +348,7 @@ pub fn trusted_body(streams: &Streams, begin: Vec<Act>, end: Vec<Act>, from: usi
         [send, Act::Ack]
     };
     let earned = (0..10).flat_map(|_| part(150));
-    let begin = begin.into_iter().map(|act| match act {
-        Act::Send {
-            from,
-            len,
-            variant,
-            decoy,
-        } => Act::Send {
-            from: 1200 + from * 4,
-            len,
-            variant,
-            decoy,
-        },
-        other @ (Act::Continue { .. } | Act::Ack | Act::Wait { .. }) => other,
-    });
+    let begin = moved(begin, |from| 1200 + from * 4);
     earned
         .chain(begin)
         .chain(behind_body(streams, end, from))

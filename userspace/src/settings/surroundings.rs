@@ -50,6 +50,16 @@ impl Surroundings {
         };
         Some(state.join("tokenblock"))
     }
+
+    /// When a declared body is trusted where nothing is said: when the server's application has read some megabytes besides what
+    /// its socket can hold. That counts bookkeeping along with payload, so what waits there is never more.
+    pub(super) fn trust(&self) -> Trust {
+        const READ: u64 = 8 << 20;
+        const LEAST: u64 = 16 << 20;
+        self.receive_buffer.map_or(Trust::NEVER, |buffer| {
+            Trust::after(buffer.saturating_add(READ).max(LEAST))
+        })
+    }
 }
 
 /// The largest receive buffer that TCP makes by itself, or an application may ask for (tcp(7), socket(7)).
@@ -61,16 +71,4 @@ fn receive_buffer() -> Option<u64> {
     // What is asked for is doubled.
     let asked = last_of("core/rmem_max")?.saturating_mul(2);
     last_of("ipv4/tcp_rmem").map(|own| own.max(asked))
-}
-
-impl Surroundings {
-    /// When a declared body is trusted where nothing is said: when the server's application has read some megabytes besides what
-    /// its socket can hold. That counts bookkeeping along with payload, so what waits there is never more.
-    pub(super) fn trust(&self) -> Trust {
-        const READ: u64 = 8 << 20;
-        const LEAST: u64 = 16 << 20;
-        self.receive_buffer.map_or(Trust::NEVER, |buffer| {
-            Trust::after(buffer.saturating_add(READ).max(LEAST))
-        })
-    }
 }
