@@ -173,22 +173,27 @@ impl Peer {
     /// # Errors
     /// Why it is refused.
     pub(super) fn judge(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), Reason> {
-        let Worker {
-            inspector,
-            settings,
-            ..
-        } = &*self.worker;
-        let limits = &settings.limits;
+        self.within_limits(uri, headers)?;
+        let inspector = &self.worker.inspector;
+        match inspector.head(self.scene(), uri, headers) {
+            Verdict::Pass => Ok(()),
+            Verdict::Block => Err(Reason::ListedToken),
+        }
+    }
+
+    /// Sees that a head is no larger than allowed.
+    ///
+    /// # Errors
+    /// Why the request is refused.
+    pub(super) fn within_limits(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), Reason> {
+        let limits = &self.worker.settings.limits;
         if headers.len() > limits.header_fields {
             return Err(Reason::HeaderFields);
         }
         if limits.header_bytes < LEAST_HEAD && size(uri, headers) > limits.header_bytes {
             return Err(Reason::HeaderBytes);
         }
-        match inspector.head(self.scene(), uri, headers) {
-            Verdict::Pass => Ok(()),
-            Verdict::Block => Err(Reason::ListedToken),
-        }
+        Ok(())
     }
 }
 

@@ -8,7 +8,7 @@ use std::{
 use http::HeaderValue;
 
 /// `Sun, 06 Nov 1994 08:49:37 GMT`.
-type Date = [u8; 29];
+pub(super) type Date = [u8; 29];
 
 thread_local! {
     /// The second that was written last.

@@ -4,24 +4,19 @@
 
 use tokio::time::{Duration, Instant};
 
-use super::{counters::Closed, settings::Limits};
+use super::{
+    counters::Closed,
+    http2::frame::{
+        CONTINUATION, DATA, END_STREAM, HEADERS, Head, PING, PRIORITY, RST_STREAM, SETTINGS,
+        UNKNOWN, WINDOW_UPDATE, Walk,
+    },
+    settings::Limits,
+};
 
 /// Over which time frames are counted.
 const WINDOW: Duration = Duration::from_secs(10);
 /// The first bytes of a client that speaks HTTP/2 (RFC 9113 section 3.4).
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-const HEAD: usize = 9;
-
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const PRIORITY: u8 = 2;
-const RST_STREAM: u8 = 3;
-const SETTINGS: u8 = 4;
-const PING: u8 = 6;
-const WINDOW_UPDATE: u8 = 8;
-const CONTINUATION: u8 = 9;
-const UNKNOWN: u8 = 10;
-const END_STREAM: u8 = 1;
 
 /// Bytes sent for each frame that a client may answer them with: two for a DATA frame, even one of a few bytes.
 const BYTES_A_FRAME: u64 = 16;
@@ -41,11 +36,7 @@ enum Speech {
 #[derive(Debug)]
 pub(super) struct Frames {
     speech: Speech,
-    /// Bytes to pass over until the next frame's head.
-    skip: usize,
-    head: [u8; HEAD],
-    /// Bytes of `head` that have come.
-    have: usize,
+    walk: Walk,
     window: Instant,
     control: u32,
     resets: u32,
@@ -62,9 +53,7 @@ impl Frames {
     pub(super) fn new(limits: &Limits) -> Self {
         Self {
             speech: Speech::Preface(0),
-            skip: 0,
-            head: [0; HEAD],
-            have: 0,
+            walk: Walk::default(),
             window: Instant::now(),
             control: 0,
             resets: 0,
@@ -110,24 +99,8 @@ impl Frames {
     }
 
     fn frames(&mut self, mut bytes: &[u8]) -> Result<(), Closed> {
-        while !bytes.is_empty() {
-            if self.skip > 0 {
-                let n = self.skip.min(bytes.len());
-                self.skip -= n;
-                bytes = bytes.get(n..).unwrap_or_default();
-                continue;
-            }
-            let missing = (HEAD - self.have).min(bytes.len());
-            let (next, rest) = bytes.split_at(missing);
-            if let Some(place) = self.head.get_mut(self.have..self.have + missing) {
-                place.copy_from_slice(next);
-            }
-            self.have += missing;
-            bytes = rest;
-            if self.have == HEAD {
-                self.have = 0;
-                self.frame()?;
-            }
+        while let Some(head) = self.walk.next(&mut bytes) {
+            self.frame(head)?;
         }
         Ok(())
     }
@@ -138,10 +111,10 @@ impl Frames {
         *now = now.saturating_add(bytes as u64);
     }
 
-    fn frame(&mut self) -> Result<(), Closed> {
-        let [a, b, c, kind, flags, ..] = self.head;
-        let len = u32::from_be_bytes([0, a, b, c]);
-        self.skip = usize::try_from(len).unwrap_or(usize::MAX);
+    fn frame(&mut self, head: Head) -> Result<(), Closed> {
+        let Head {
+            len, kind, flags, ..
+        } = head;
         match kind {
             RST_STREAM => self.resets += 1,
             PRIORITY | SETTINGS | PING | CONTINUATION => self.control += 1,
@@ -176,6 +149,7 @@ impl Frames {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::proxy::http2::frame::HEAD;
 
     fn frame(kind: u8, flags: u8, payload: &[u8]) -> Vec<u8> {
         let len = u32::try_from(payload.len()).unwrap().to_be_bytes();

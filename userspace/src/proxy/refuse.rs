@@ -69,9 +69,8 @@ impl Reason {
     }
 }
 
-/// Writes the answer to a refused HTTP/1.1 request, as [`response`] has it.
-pub(super) fn write(reason: Reason, listed: &Refusal, closes: bool, out: &mut Vec<u8>) {
-    let response = response(reason, listed);
+/// Writes the answer to a refused HTTP/1.1 request; to `HEAD` it ends with its fields (RFC 9110 section 9.3.2).
+pub(super) fn write(response: &Response<Bytes>, is_head: bool, closes: bool, out: &mut Vec<u8>) {
     let status = response.status();
     out.extend_from_slice(b"HTTP/1.1 ");
     out.extend_from_slice(status.as_str().as_bytes());
@@ -89,7 +88,9 @@ pub(super) fn write(reason: Reason, listed: &Refusal, closes: bool, out: &mut Ve
     let length = body.len().to_string();
     hop::write_field(out, "content-length", length.as_bytes());
     out.extend_from_slice(b"\r\n");
-    out.extend_from_slice(body);
+    if !is_head {
+        out.extend_from_slice(body);
+    }
 }
 
 /// The answer to a refused request: a small JSON body that names the reason, or what the settings say.

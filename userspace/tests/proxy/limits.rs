@@ -538,7 +538,7 @@ fn all_at_once_beside_a_client_that_is_served() {
 }
 
 /// Reads until what came holds these bytes.
-fn read_until(stream: &mut TcpStream, wanted: &[u8]) {
+pub(crate) fn read_until(stream: &mut TcpStream, wanted: &[u8]) {
     let mut got = Vec::new();
     let mut buffer = [0; 4096];
     while !got.windows(wanted.len()).any(|window| window == wanted) {
@@ -549,7 +549,7 @@ fn read_until(stream: &mut TcpStream, wanted: &[u8]) {
 }
 
 /// Reads until the proxy has closed the connection.
-fn closes(stream: &mut TcpStream) {
+pub(crate) fn closes(stream: &mut TcpStream) {
     let mut rest = Vec::new();
     match stream.read_to_end(&mut rest) {
         Ok(_) => {}
@@ -737,28 +737,28 @@ fn a_client_that_goes_on_after_the_end_was_announced() {
     assert_eq!(tier.curl("/", &[]).status, 200);
 }
 
-const DATA: u8 = 0;
-const GOAWAY: u8 = 7;
-const WINDOW_UPDATE: u8 = 8;
+pub(crate) const DATA: u8 = 0;
+pub(crate) const GOAWAY: u8 = 7;
+pub(crate) const WINDOW_UPDATE: u8 = 8;
 const PADDED: u8 = 8;
 const ACK: u8 = 1;
-const HEADERS: u8 = 1;
-const PRIORITY: u8 = 2;
-const RST_STREAM: u8 = 3;
-const SETTINGS: u8 = 4;
+pub(crate) const HEADERS: u8 = 1;
+pub(crate) const PRIORITY: u8 = 2;
+pub(crate) const RST_STREAM: u8 = 3;
+pub(crate) const SETTINGS: u8 = 4;
 const PING: u8 = 6;
-const CONTINUATION: u8 = 9;
-const END_STREAM: u8 = 1;
-const END_HEADERS: u8 = 4;
+pub(crate) const CONTINUATION: u8 = 9;
+pub(crate) const END_STREAM: u8 = 1;
+pub(crate) const END_HEADERS: u8 = 4;
 /// `GET http://h/`, as HPACK (RFC 7541).
-const GET: &[u8] = b"\x82\x86\x84\x41\x01h";
+pub(crate) const GET: &[u8] = b"\x82\x86\x84\x41\x01h";
 /// `POST http://h/`.
 const POST: &[u8] = b"\x83\x86\x84\x41\x01h";
 /// `GET http://h/endless`.
 const GET_ENDLESS: &[u8] = b"\x82\x86\x04\x08/endless\x41\x01h";
 
 /// A connection that has sent its preface.
-fn http2(tier: &Tier) -> TcpStream {
+pub(crate) fn http2(tier: &Tier) -> TcpStream {
     let mut stream = tier.connect().0;
     stream
         .write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
@@ -766,7 +766,7 @@ fn http2(tier: &Tier) -> TcpStream {
     stream
 }
 
-fn frame(stream: &mut TcpStream, kind: u8, flags: u8, id: u32, payload: &[u8]) {
+pub(crate) fn frame(stream: &mut TcpStream, kind: u8, flags: u8, id: u32, payload: &[u8]) {
     try_frame(stream, kind, flags, id, payload).unwrap();
 }
 
@@ -780,7 +780,7 @@ fn try_frame(
     stream.write_all(&framed(kind, flags, id, payload))
 }
 
-fn framed(kind: u8, flags: u8, id: u32, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn framed(kind: u8, flags: u8, id: u32, payload: &[u8]) -> Vec<u8> {
     let len = u32::try_from(payload.len()).unwrap().to_be_bytes();
     [&len[1..], &[kind, flags], &id.to_be_bytes(), payload].concat()
 }

@@ -14,6 +14,7 @@ mod limits;
 mod messages;
 mod plain;
 mod preamble;
+mod refusals;
 mod routes;
 mod smuggling;
 mod streams;

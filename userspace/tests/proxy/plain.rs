@@ -207,3 +207,24 @@ fn what_proxies_in_front_say_is_kept_where_they_are_trusted() {
         assert_eq!(reply.matches("x-forwarded-for").count(), 1, "{reply}");
     }
 }
+
+/// What follows on the connection is the next response, and no body.
+#[test]
+fn a_refusal_of_head_has_no_body() {
+    let origin = Origin::echo();
+    let tier = one_worker(origin.address);
+    let mut client = tier.connect();
+    for _ in 0..3 {
+        client.send(&format!(
+            "HEAD / HTTP/1.1\r\nhost: h\r\nx-api-key: {LISTED}\r\n\r\n"
+        ));
+        let head = client.until("\r\n\r\n");
+        assert!(
+            head.starts_with("HTTP/1.1 403") && head.contains("content-length: 25\r\n"),
+            "{head}"
+        );
+        client.send("GET / HTTP/1.1\r\nhost: h\r\n\r\n");
+        let clean = client.until("host: h");
+        assert!(clean.starts_with("HTTP/1.1 200"), "{head}{clean}");
+    }
+}

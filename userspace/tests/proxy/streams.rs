@@ -25,17 +25,17 @@ use crate::{
 
 /// One connection to a cleartext proxy.
 #[derive(Clone)]
-struct Client(SendRequest<Bytes>);
+pub(crate) struct Client(pub(crate) SendRequest<Bytes>);
 
 /// What came of a request: its head, its body and why that broke off.
-struct Answer {
+pub(crate) struct Answer {
     head: Response<()>,
     body: Vec<u8>,
     broken: Option<h2::Error>,
 }
 
 /// Runs `with` over one connection.
-fn connected<F: Future<Output = ()>>(tier: &Tier, with: impl FnOnce(Client) -> F) {
+pub(crate) fn connected<F: Future<Output = ()>>(tier: &Tier, with: impl FnOnce(Client) -> F) {
     adjusted(tier, &client::Builder::new(), with);
 }
 
@@ -58,7 +58,7 @@ fn adjusted<F: Future<Output = ()>>(
     });
 }
 
-fn get(path: &str) -> Request<()> {
+pub(crate) fn get(path: &str) -> Request<()> {
     Request::get(format!("http://h{path}")).body(()).unwrap()
 }
 
@@ -78,11 +78,11 @@ impl Client {
         error.reason()
     }
 
-    async fn ask(&self, request: Request<()>) -> Answer {
+    pub(crate) async fn ask(&self, request: Request<()>) -> Answer {
         Self::read(self.send(request).await.unwrap()).await
     }
 
-    async fn read(response: Response<RecvStream>) -> Answer {
+    pub(crate) async fn read(response: Response<RecvStream>) -> Answer {
         let (head, mut stream) = response.into_parts();
         let (mut body, mut broken) = (Vec::new(), None);
         while let Some(data) = stream.data().await {
@@ -106,15 +106,15 @@ impl Client {
 }
 
 impl Answer {
-    fn status(&self) -> u16 {
+    pub(crate) fn status(&self) -> u16 {
         self.head.status().as_u16()
     }
 
-    fn field(&self, name: &str) -> Option<&str> {
+    pub(crate) fn field(&self, name: &str) -> Option<&str> {
         self.head.headers().get(name).map(|v| v.to_str().unwrap())
     }
 
-    fn text(&self) -> &str {
+    pub(crate) fn text(&self) -> &str {
         assert!(self.broken.is_none(), "{:?}", self.broken);
         std::str::from_utf8(&self.body).unwrap()
     }

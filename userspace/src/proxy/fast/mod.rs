@@ -162,20 +162,20 @@ impl Lane<'_> {
         if self.peer.on_request() {
             self.ending.set(true);
         }
-        let reason = match request {
-            Plain::Refused(reason) => reason,
-            Plain::Forward(forward) => {
-                match (Answered { lane: self, alarm }).exchange(forward).await {
-                    Ok(()) => return Ok(()),
-                    Err(Broken::Upstream(reason)) => reason,
-                    Err(Broken::Client(closed)) => return Err(closed),
-                }
-            }
+        let Plain { is_head, judged } = request;
+        let reason = match judged {
+            Err(reason) => reason,
+            Ok(forward) => match (Answered { lane: self, alarm }).exchange(forward).await {
+                Ok(()) => return Ok(()),
+                Err(Broken::Upstream(reason)) => reason,
+                Err(Broken::Client(closed)) => return Err(closed),
+            },
         };
         self.peer.worker.counters.refuse(reason);
         let mut out = Buffer::empty(&self.peer.worker.buffers);
-        let refusal = &self.peer.worker.settings.refusal;
-        refuse::write(reason, refusal, self.ending.get(), out.filling());
+        let response = refuse::response(reason, &self.peer.worker.settings.refusal);
+        let closes = self.ending.get();
+        refuse::write(&response, is_head, closes, out.filling());
         self.write(&out).await
     }
 

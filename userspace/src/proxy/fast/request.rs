@@ -23,9 +23,11 @@ pub(super) enum Reading {
 }
 
 /// A plain request, judged.
-pub(super) enum Plain {
-    Refused(Reason),
-    Forward(Forward),
+pub(super) struct Plain {
+    /// Whether its answer has no body, whatever its fields say.
+    pub(super) is_head: bool,
+    /// What is sent to an upstream, or why nothing is.
+    pub(super) judged: Result<Forward, Reason>,
 }
 
 /// A clean request on its way to an upstream.
@@ -74,24 +76,25 @@ pub(super) fn read(peer: &Peer, input: &[u8]) -> Reading {
         Some((path, query)) => (path, Some(query)),
         None => (target, None),
     };
+    let is_head = method == "HEAD";
+    let done = |judged| Reading::Plain(Plain { is_head, judged }, len);
     let judged = fields.iter().map(|field| (field.name, field.value));
     if peer.inspect_plain(query, judged) == Verdict::Block {
-        return Reading::Plain(Plain::Refused(Reason::ListedToken), len);
+        return done(Err(Reason::ListedToken));
     }
     let Some(group) = peer.routes().find_for(peer.port(), host, path) else {
-        return Reading::Plain(Plain::Refused(Reason::NoUpstream), len);
+        return done(Err(Reason::NoUpstream));
     };
     let mut head = Buffer::empty(&peer.worker.buffers);
     let out = head.filling();
     write_line(out, method, target);
     write_fields(out, peer, fields, host);
-    let forward = Forward {
+    done(Ok(Forward {
         head,
         group: Rc::clone(group),
-        is_head: method == "HEAD",
+        is_head,
         is_repeatable: is_repeatable(method),
-    };
-    Reading::Plain(Plain::Forward(forward), len)
+    }))
 }
 
 /// `None` where a field says more than plain requests do.

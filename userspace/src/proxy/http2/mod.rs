@@ -1,18 +1,23 @@
 //! Connections of HTTP/2: `frames -> streams -> inspect -> forward | refuse`.
 //!
-//! The library reads and writes frames; here is what drives it. All streams of a connection are answered in the
+//! The library reads and writes frames; here is what drives it, and what lies between it and the client ([`gather`]). All streams of a connection are answered in the
 //! connection's one task, so that what becomes ready at a time leaves in one TLS record. What is refused is answered
 //! where it is read. A request without a body takes the upstream leg of plain requests ([`plain`]); whatever else there
 //! is goes through hyper's client.
 
+mod credit;
 mod deadlines;
+mod desk;
+pub(super) mod frame;
 mod gather;
+mod hpack;
+mod intake;
 mod piece;
 mod plain;
 mod reply;
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::Cell,
     error::Error,
     pin::Pin,
     rc::Rc,
@@ -25,7 +30,7 @@ use h2::{
     Reason as Code, RecvStream,
     server::{self, SendResponse},
 };
-use http::Request;
+use http::{Method, Request};
 use tokio::time::{Sleep, sleep};
 
 use self::{
@@ -53,7 +58,7 @@ const CONNECTION_WINDOW: u32 = 1024 * 1024;
 /// Bytes of a response that are held for one stream.
 const SEND_BUFFER: usize = 64 * 1024;
 
-type Connection = server::Connection<Gather, Piece>;
+type Connection<'a> = server::Connection<Gather<'a>, Piece>;
 /// How a connection broke: a matter of frames or of bytes.
 type Broken = Box<dyn Error + Send + Sync>;
 
@@ -66,9 +71,8 @@ pub(super) async fn serve(
     client: ClientStream,
     ending: &Cell<bool>,
 ) -> Result<(), Broken> {
-    let gather = Gather::new(client, &peer.worker.buffers);
+    let gather = Gather::new(client, peer, ending);
     let mut connection = handshake(&peer.worker.settings, &gather).await?;
-    let newest = RefCell::new(Rc::clone(peer));
     let mut deadlines = Deadlines::new();
     let mut streams = FuturesUnordered::new();
     let mut farewell = Farewell::new(peer.worker.settings.timeouts.header);
@@ -82,7 +86,7 @@ pub(super) async fn serve(
                     respond.send_reset(Code::REFUSED_STREAM);
                 }
                 Poll::Ready(Some(Ok((request, respond)))) => {
-                    let work = take(Peer::renew(&newest), request, respond, &deadlines, ending);
+                    let work = take(&gather, request, respond, &deadlines, ending);
                     streams.extend(work.map(Work::run));
                 }
                 Poll::Ready(Some(Err(error))) => break Poll::Ready(Err(error.into())),
@@ -124,7 +128,7 @@ impl Farewell {
     }
 
     /// Says it, once; later on ends the connection of a client that has not answered, when it is `idle`.
-    fn say(&mut self, connection: &mut Connection, idle: bool, cx: &mut Context<'_>) {
+    fn say(&mut self, connection: &mut Connection<'_>, idle: bool, cx: &mut Context<'_>) {
         let until = self.until.get_or_insert_with(|| {
             connection.graceful_shutdown();
             Box::pin(sleep(self.patience))
@@ -137,7 +141,10 @@ impl Farewell {
     }
 }
 
-async fn handshake(settings: &ProxySettings, gather: &Gather) -> Result<Connection, Broken> {
+async fn handshake<'a>(
+    settings: &ProxySettings,
+    gather: &Gather<'a>,
+) -> Result<Connection<'a>, Broken> {
     let limits = &settings.limits;
     let mut builder = server::Builder::new();
     builder
@@ -165,6 +172,8 @@ struct Work {
     peer: Rc<Peer>,
     answering: Answering,
     kind: Kind,
+    /// Whether the answer has no body.
+    is_head: bool,
 }
 
 enum Kind {
@@ -178,18 +187,28 @@ enum Kind {
 
 /// Judges a request, and answers it where it is refused.
 fn take(
-    peer: Rc<Peer>,
+    gather: &Gather<'_>,
     request: Request<RecvStream>,
     respond: SendResponse<Piece>,
     deadlines: &Deadlines,
     ending: &Cell<bool>,
 ) -> Option<Work> {
+    let peer = gather.peer();
     let answering = Answering::begin(&peer.client.activity);
     if peer.on_request() {
         ending.set(true);
     }
+    let (uri, headers) = (request.uri(), request.headers());
+    let judged = if gather.was_judged(respond.stream_id().as_u32()) {
+        peer.within_limits(uri, headers)
+    } else {
+        peer.judge(uri, headers)
+    };
+    let is_head = *request.method() == Method::HEAD;
     let mut reply = Reply::new(respond);
-    let judged = peer.judge(request.uri(), request.headers());
+    if judged == Err(Reason::ListedToken) {
+        gather.on_refused();
+    }
     let plain = match judged {
         Ok(()) if request.body().is_end_stream() => plain::forward(&peer, &request).transpose(),
         Ok(()) => Ok(None),
@@ -205,7 +224,7 @@ fn take(
             if !request.body().is_end_stream() {
                 refuse::linger(&peer.worker, received(request).into_body());
             }
-            let (flow, rest) = refuse(&peer, &mut reply, reason).ok()??;
+            let (flow, rest) = refuse(&peer, &mut reply, reason, is_head).ok()??;
             Kind::Own(flow, rest)
         }
     };
@@ -213,6 +232,7 @@ fn take(
         peer,
         answering,
         kind,
+        is_head,
     })
 }
 
@@ -227,9 +247,11 @@ fn refuse(
     peer: &Peer,
     reply: &mut Reply,
     reason: Reason,
+    is_head: bool,
 ) -> Result<Option<(Flow, bytes::Bytes)>, Gone> {
     peer.worker.counters.refuse(reason);
-    reply.own(refuse::response(reason, &peer.worker.settings.refusal))
+    let response = refuse::response(reason, &peer.worker.settings.refusal);
+    reply.own(response, is_head)
 }
 
 impl Work {
@@ -238,7 +260,7 @@ impl Work {
         let rest = match self.kind {
             Kind::Plain(exchange, forward) => match exchange.run(forward).await {
                 Ok(()) => return,
-                Err((mut reply, reason)) => refuse(&self.peer, &mut reply, reason),
+                Err((mut reply, reason)) => refuse(&self.peer, &mut reply, reason, self.is_head),
             },
             Kind::Other(other) => return Box::pin(any(self.peer, *other, self.answering)).await,
             Kind::Own(flow, rest) => Ok(Some((flow, rest))),
@@ -257,6 +279,7 @@ async fn any(
     (request, mut reply): (Request<ClientBody>, Reply),
     answering: Answering,
 ) {
+    let is_head = *request.method() == Method::HEAD;
     let mut forwarding = std::pin::pin!(forward::forward(&peer, request));
     let response = std::future::poll_fn(|cx| match forwarding.as_mut().poll(cx) {
         Poll::Ready(response) => Poll::Ready(Some(response)),
@@ -273,7 +296,7 @@ async fn any(
     let stall = Some(Stall::begin(&peer));
     let response = response.map(|body| body.answering(answering, stall));
     // The client has been told what can be told.
-    let _passed_or_gone = reply.pass(response).await;
+    let _passed_or_gone = reply.pass(response, is_head).await;
 }
 
 #[cfg(test)]
@@ -289,6 +312,6 @@ mod tests {
     fn the_state_of_a_stream_fits_the_cache_of_the_allocator() {
         // glibc keeps pieces of up to 1,032 bytes for the thread; the set of streams adds its own to each.
         let state = size(Work::run);
-        assert!(state <= 950, "{state}");
+        assert!(state <= 960, "{state}");
     }
 }

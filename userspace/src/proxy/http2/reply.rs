@@ -8,7 +8,7 @@ use std::{
 
 use bytes::Bytes;
 use h2::{Reason as Code, SendStream, server::SendResponse};
-use http::{HeaderMap, HeaderValue, Response, header};
+use http::{HeaderMap, HeaderValue, Response, header, response};
 use hyper::body::Body as _;
 
 use super::piece::Piece;
@@ -51,12 +51,17 @@ impl Reply {
         })
     }
 
-    /// Sends our own words; gives them back where the client doesn't take all of them now.
-    pub(super) fn own(&mut self, response: Response<Bytes>) -> Result<Option<(Flow, Bytes)>, Gone> {
-        let (mut head, words) = response.into_parts();
-        complete(&mut head.headers, Some(words.len() as u64));
-        let mut flow = self.head(Response::from_parts(head, ()), words.is_empty())?;
-        if words.is_empty() {
+    /// Sends our own words, or, to `HEAD`, what they would be (RFC 9110 section 9.3.2); gives them back where the client
+    /// doesn't take all of them now.
+    pub(super) fn own(
+        &mut self,
+        response: Response<Bytes>,
+        is_head: bool,
+    ) -> Result<Option<(Flow, Bytes)>, Gone> {
+        let (head, words) = own(response);
+        let is_all = is_head || words.is_empty();
+        let mut flow = self.head(Response::from_parts(head, ()), is_all)?;
+        if is_all {
             return Ok(None);
         }
         flow.0.reserve_capacity(words.len());
@@ -67,14 +72,19 @@ impl Reply {
         Ok(None)
     }
 
-    /// Sends a response, as its body comes.
-    pub(super) async fn pass(&mut self, response: Response<ResponseBody>) -> Result<(), Gone> {
+    /// Sends a response, as its body comes; to `HEAD`, without one.
+    pub(super) async fn pass(
+        &mut self,
+        response: Response<ResponseBody>,
+        is_head: bool,
+    ) -> Result<(), Gone> {
         let (mut head, body) = response.into_parts();
-        let empty = body.is_end_stream();
-        let length = body.size_hint().exact().filter(|_| !empty);
+        let is_empty = body.is_end_stream();
+        let length = body.size_hint().exact().filter(|_| !is_empty);
+        let is_all = is_head || is_empty;
         complete(&mut head.headers, length);
-        let mut flow = self.head(Response::from_parts(head, ()), empty)?;
-        if !empty {
+        let mut flow = self.head(Response::from_parts(head, ()), is_all)?;
+        if !is_all {
             flow.pass(body).await?;
         }
         Ok(())
@@ -153,6 +163,13 @@ impl Flow {
             }
         }
     }
+}
+
+/// Head and body of our own words, as they are sent.
+pub(super) fn own(response: Response<Bytes>) -> (response::Parts, Bytes) {
+    let (mut head, words) = response.into_parts();
+    complete(&mut head.headers, Some(words.len() as u64));
+    (head, words)
 }
 
 /// Adds what every head has: the time, and the length of what follows where it is known.
