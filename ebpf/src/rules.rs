@@ -200,8 +200,8 @@ impl Rules {
         self.beginnings[block] & bits == bits
     }
 
-    /// False only if a header whose name has `len` bytes of ASCII, the first of them `first`, is no location and
-    /// says nothing of the framing.
+    /// False only if a header whose name has `len` bytes, the first of them `first`, is no location and says nothing of the
+    /// framing, nor is the name the method of HTTP/2.
     #[inline(always)]
     #[must_use]
     pub fn may_know(&self, first: u8, len: u32) -> bool {

@@ -33,8 +33,8 @@ pub trait Source {
     /// Position behind the last byte.
     fn end(&self) -> u32;
 
-    /// Does [`Scan::usual_line`] on this source until it is false.
-    fn usual_lines(&self, scan: &mut Scan, rules: &Rules);
+    /// Does [`Scan::whole_line`] on this source until it is false.
+    fn whole_lines(&self, scan: &mut Scan, rules: &Rules);
 }
 
 /// [`WIDEST`] bytes of a source.
@@ -122,7 +122,8 @@ const AMBIGUOUS: u32 = 64;
 const DOUBT: u32 = 128;
 /// As [`DOUBT`], if it was not in a body.
 const ODD: u32 = 256;
-/// The line that was begun last began with the name of a header, or as a request line does.
+/// The line that was begun last began with the name of a header, or as a request line does: so does the next, most
+/// likely.
 const FIELD: u32 = 512;
 /// No end of a body is known.
 const NO_END: u32 = u32::MAX;
@@ -132,6 +133,8 @@ const FAR: u64 = 1 << 31;
 const NO_LENGTH: u64 = u64::MAX;
 /// Lengths of the names `Content-Length` and `Transfer-Encoding`.
 const FRAMING_NAMES: [u32; 2] = [14, 17];
+/// No line ends in what was read; further than any line does.
+const NO_LINE: u32 = 1 << 30;
 /// Words of a request target that a unit reads.
 const TARGET_WORDS: u32 = 4;
 
@@ -684,10 +687,10 @@ impl Scan {
         self.pos + self.glanced
     }
 
-    /// Whether a line begins here behind one of a header block, so that usual ones are likely.
+    /// Whether a line begins here that may be taken as a whole.
     #[inline(always)]
-    fn ended_field(&self) -> bool {
-        self.headers & FIELD != 0 && self.is_plain_line() && !self.value.has_pending()
+    fn ended_line(&self) -> bool {
+        self.is_plain_line() && !self.value.has_pending()
     }
 
     /// Whether nothing is left to be done before the source has more than `end` bytes.
@@ -767,8 +770,8 @@ impl Scan {
             self.end_of_crlf(source);
         }
         swar::forget_registers();
-        if self.ended_field() && self.pos < self.end(source) {
-            source.usual_lines(self, rules);
+        if self.ended_line() && self.pos < self.end(source) {
+            source.whole_lines(self, rules);
         }
         Step::More
     }
@@ -871,12 +874,24 @@ impl Scan {
         }
     }
 
-    /// Takes a line that begins with the name of a header which is no location and says nothing of the framing, as most
-    /// do, as far as [`WIDEST`] bytes hold it; true where another line begins behind it. For a scanner where
-    /// [`Scan::is_plain_line`]. What the units do with such a line is the same, at three times the cost.
+    /// Takes a line at once that means nothing to the rules, as most do, as far as [`WIDEST`] bytes hold it; true where
+    /// another one begins behind it. For a scanner where [`Scan::is_plain_line`], or a CR that no LF follows ended the
+    /// line before. What the units do with such a line is the same, at three times the cost.
     #[inline(always)]
-    pub fn usual_line<S: Source + ?Sized>(&mut self, rules: &Rules, source: &S) -> bool {
+    pub fn whole_line<S: Source + ?Sized>(&mut self, rules: &Rules, source: &S) -> bool {
         let left = self.end(source).wrapping_sub(self.pos);
+        let taken = if self.headers & FIELD == 0 {
+            self.take_text(rules, source, left)
+        } else {
+            self.take_field(rules, source, left)
+        };
+        swar::forget_registers();
+        taken && self.end_whole_line(source)
+    }
+
+    /// Takes the name of a header; false where it may be known to the rules.
+    #[inline(always)]
+    fn take_field<S: Source + ?Sized>(&mut self, rules: &Rules, source: &S, left: u32) -> bool {
         let chunk = source.chunk(self.pos);
         let (mut whole, mut word) = (0, chunk.word(0));
         let first = word as u8;
@@ -893,46 +908,136 @@ impl Scan {
         let len = whole + stop;
         let colon = word.wrapping_shr(stop * 8) as u8 == b':';
         if mark == 0 || !colon || len >= left || rules.may_know(first, len) {
+            // If it is text, the lines behind it are.
+            self.headers &= !FIELD;
             return false;
         }
         self.note_name();
-        let mut at = 0;
+        true
+    }
+
+    /// Takes the first word of a line of text and, unless a colon ends it, the second one, if they are no name that is known
+    /// to the rules and no target; else false.
+    #[inline(always)]
+    fn take_text<S: Source + ?Sized>(&mut self, rules: &Rules, source: &S, left: u32) -> bool {
+        let word = source.chunk(self.pos).word(0);
+        let indent = if word as u8 > b' ' { 0 } else { indent(word) };
+        if indent == 8 {
+            return false;
+        }
+        let chunk = source.chunk(self.pos + indent);
+        let (mut whole, mut word, mut bits) = (0, chunk.word(0), 0);
+        let begin = word as u32;
+        let mut mark = first_name_end(word);
+        if mark == 0 {
+            bits = word;
+            (whole, word) = (8, chunk.word(1));
+            mark = first_name_end(word);
+        }
+        if mark == 0 {
+            bits |= word;
+            (whole, word) = (16, chunk.word(2));
+            mark = first_name_end(word);
+        }
+        let stop = swar::first(mark);
+        let (len, end) = (whole + stop, indent + whole + stop);
+        let known = begin == VERSION || rules.may_know(begin as u8, len);
+        if mark == 0 || end >= left || known {
+            return false;
+        }
+        let byte = word.wrapping_shr(stop * 8) as u8;
+        let next = if byte == b':' || byte == b'\r' || byte == b'\n' {
+            Some(0)
+        } else {
+            self.next_word(source, left, end + 1)
+        };
+        let Some(next) = next else {
+            return false;
+        };
+        if !self.in_body() {
+            let odd = swar::not_ascii(bits | swar::keep(word, stop)) | u64::from(indent);
+            self.headers |= u32::from(odd != 0) * ODD;
+            if matches!(next, b'*' | b'h' | b'H') {
+                self.framing = self.framing.begin();
+            }
+        }
+        let named = byte == b':' && indent == 0 && self.headers & WORD == 0;
+        self.headers |= WORD | (u32::from(named) * NAMED);
+        true
+    }
+
+    /// Looks at the second word of a line, `at` bytes behind the position: its first byte; `None` where it may be a target.
+    #[inline(always)]
+    fn next_word<S: Source + ?Sized>(&self, source: &S, left: u32, at: u32) -> Option<u8> {
+        let chunk = source.chunk(self.pos + at);
+        let (mut whole, mut word) = (0, chunk.word(0));
+        let begin = word as u32;
+        let mut mark = target_end(word);
+        if mark == 0 {
+            (whole, word) = (8, chunk.word(1));
+            mark = target_end(word);
+        }
+        if mark == 0 {
+            (whole, word) = (16, chunk.word(2));
+            mark = target_end(word);
+        }
+        let stop = swar::first(mark);
+        let end = at + whole + stop;
+        let query = word.wrapping_shr(stop * 8) as u8 == b'?';
+        let version = source.chunk(self.pos + end + 1).word(0) as u32 == VERSION;
+        let first = begin as u8;
+        let target = first == b'/' || begin | ABSOLUTE_CASE == ABSOLUTE || query || version;
+        let blank = first == b' ' || first == b'\t' || self.in_query != 0;
+        if mark == 0 || target || blank || end >= left {
+            return None;
+        }
+        Some(first)
+    }
+
+    /// Takes a line to its end, as far as it goes; true where another one begins behind it that continues none.
+    #[inline(always)]
+    fn end_whole_line<S: Source + ?Sized>(&mut self, source: &S) -> bool {
+        let left = self.end(source).wrapping_sub(self.pos);
+        let chunk = source.chunk(self.pos);
+        let (mut at, mut end) = (0, NO_LINE);
         while at < WIDEST_WORDS {
             let (a, b) = chunk.pair(at);
             if swar::not_plain(a) | swar::not_plain(b) != 0 {
                 let (a, b) = (first_line_end(a), first_line_end(b));
                 if a | b != 0 {
-                    let stop = swar::before(swar::first(a), swar::first(b));
-                    return self.end_usual_line(source, left, at * 8 + stop);
+                    end = at * 8 + swar::before(swar::first(a), swar::first(b));
+                    break;
                 }
             }
             // Not unrolled.
             at = swar::opaque(at + 2);
         }
+        if end + 1 < left {
+            return self.end_line_at(source, end);
+        }
         self.mode = Mode::Skip;
-        self.pos += swar::least(left, WIDEST);
+        self.pos += swar::least(swar::least(end, left), WIDEST);
         false
     }
 
-    /// Takes the line end that stands `at` bytes behind the position, and the LF behind a CR; true where it was both.
+    /// Takes the line end that stands `at` bytes behind the position and is not the last byte, and the LF behind a CR; true
+    /// where another line begins behind it.
     #[inline(always)]
-    fn end_usual_line<S: Source + ?Sized>(&mut self, source: &S, left: u32, at: u32) -> bool {
-        if at >= left {
-            self.mode = Mode::Skip;
-            self.pos += left;
-            return false;
-        }
+    fn end_line_at<S: Source + ?Sized>(&mut self, source: &S, at: u32) -> bool {
         self.pos += at;
         // Where the line ends is one place to the verifier.
         swar::forget_registers();
         let end = source.chunk(self.pos).word(0) as u16;
-        if end == u16::from_le_bytes(*b"\r\n") && at + 1 < left {
+        let (byte, next) = (end as u8, (end >> 8) as u8);
+        let lf = u32::from(byte == b'\n');
+        if end == u16::from_le_bytes(*b"\r\n") {
             self.pos += 2;
+            self.after_cr = 0;
             return true;
         }
-        self.mode = Mode::Skip;
-        self.end_line(end as u8);
-        false
+        self.pos += 1;
+        self.after_cr = 1 ^ lf;
+        lf != 0 || next != b'\r'
     }
 
     /// Reads from the first byte of a line: takes a whole name of up to 23 bytes at once.
@@ -1733,10 +1838,33 @@ fn name_end(word: u64) -> u64 {
     swar::equal(word, b':') | swar::below(word, b'!')
 }
 
+/// As [`name_end`]; marks behind the first one may be wrong.
+#[inline(always)]
+fn first_name_end(word: u64) -> u64 {
+    swar::first_equal(word, b':') | swar::first_below(word, b'!')
+}
+
+/// What ends a request target, or begins its query; marks behind the first one may be wrong.
+#[inline(always)]
+fn target_end(word: u64) -> u64 {
+    swar::first_equal(word, b'?') | swar::first_below(word, b'!')
+}
+
 /// As [`name_end`], and bytes beyond ASCII; marks behind the first one may be wrong.
 #[inline(always)]
 fn usual_name_end(word: u64) -> u64 {
     swar::first_equal(word, b':') | swar::first_odd(word, b'!')
+}
+
+/// How many white space and control characters the word begins with; 8 also where a line end is among them.
+#[inline(always)]
+fn indent(word: u64) -> u32 {
+    let indent = swar::first(swar::below(word, b'!') ^ swar::splat(0x80));
+    if swar::keep(swar::line_end(word), indent) == 0 {
+        indent
+    } else {
+        8
+    }
 }
 
 /// As [`swar::line_end`]; marks behind the first one may be wrong.
@@ -1756,8 +1884,8 @@ impl Source for [u8] {
         u32::try_from(self.len()).unwrap_or(u32::MAX)
     }
 
-    fn usual_lines(&self, scan: &mut Scan, rules: &Rules) {
-        while scan.usual_line(rules, self) {}
+    fn whole_lines(&self, scan: &mut Scan, rules: &Rules) {
+        while scan.whole_line(rules, self) {}
     }
 }
 

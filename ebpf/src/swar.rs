@@ -128,6 +128,13 @@ pub const fn first_equal(word: u64, b: u8) -> u64 {
     x.wrapping_sub(LOW) & !x & HIGH
 }
 
+/// As [`below`], at half the cost; marks behind the first one may be wrong.
+#[inline(always)]
+#[must_use]
+pub const fn first_below(word: u64, limit: u8) -> u64 {
+    word.wrapping_sub(splat(limit)) & !word & HIGH
+}
+
 /// Bytes below `limit`, for `limit` in `1..=0x80`, or from 0x80 on; marks behind the first one may be wrong.
 #[inline(always)]
 #[must_use]
@@ -245,6 +252,7 @@ mod tests {
             prop_assert_eq!(marks(equal(word, b)), bytes.map(|x| x == b));
             prop_assert_eq!(marks(below(word, limit)), bytes.map(|x| x < limit));
             prop_assert_eq!(first(first_equal(word, b)), first(equal(word, b)));
+            prop_assert_eq!(first(first_below(word, limit)), first(below(word, limit)));
             prop_assert_eq!(first(first_odd(word, limit)), first(below(word, limit) | not_ascii(word)));
             let end = bytes.iter().position(|x| *x == b'\n' || *x == b'\r').unwrap_or(8);
             prop_assert_eq!(first(line_end(word)) as usize, end);

@@ -134,27 +134,27 @@ impl Source for Window {
     }
 
     #[inline(always)]
-    fn usual_lines(&self, scan: &mut Scan, rules: &Rules) {
-        tokenblock_usual_lines(scan, self, rules);
+    fn whole_lines(&self, scan: &mut Scan, rules: &Rules) {
+        tokenblock_whole_lines(scan, self, rules);
     }
 }
 
-/// Most usual lines that a window can hold, and more.
+/// Most whole lines that a window can hold, and more.
 const LINES: u32 = CAPACITY;
 
-/// What usual lines share.
+/// What whole lines share.
 struct Lines<'a> {
     scan: &'a mut Scan,
     window: &'a Window,
     rules: &'a Rules,
 }
 
-/// [`Source::usual_lines`], under a name that other objects could call, since such a function the verifier walks through
+/// [`Source::whole_lines`], under a name that other objects could call, since such a function the verifier walks through
 /// once. Gives 0, for the verifier wants a value.
 #[inline(never)]
 // SAFETY: nothing else is called so.
 #[unsafe(no_mangle)]
-extern "C" fn tokenblock_usual_lines(
+extern "C" fn tokenblock_whole_lines(
     scan: *mut Scan,
     window: *const Window,
     rules: *const Rules,
@@ -172,13 +172,13 @@ extern "C" fn tokenblock_usual_lines(
     };
     let context: *mut Lines<'_> = &raw mut lines;
     // SAFETY: the callback gets the context back, and it outlives the call.
-    unsafe { bpf_loop(LINES, usual_line as *mut c_void, context.cast(), 0) };
+    unsafe { bpf_loop(LINES, whole_line as *mut c_void, context.cast(), 0) };
     0
 }
 
 /// One line under `bpf_loop`.
-extern "C" fn usual_line(_index: u64, context: *mut Lines<'_>) -> i64 {
-    // SAFETY: `tokenblock_usual_lines` passes its own.
+extern "C" fn whole_line(_index: u64, context: *mut Lines<'_>) -> i64 {
+    // SAFETY: `tokenblock_whole_lines` passes its own.
     let lines = unsafe { &mut *context };
-    i64::from(!lines.scan.usual_line(lines.rules, lines.window))
+    i64::from(!lines.scan.whole_line(lines.rules, lines.window))
 }

@@ -1,4 +1,4 @@
-//! Usual lines are taken at once, and mean what they mean to the units.
+//! Lines that say nothing are taken at once, and mean what they mean to the units.
 
 use proptest::prelude::*;
 use tokenblock_ebpf::{
@@ -29,7 +29,7 @@ impl Source for ByUnits<'_> {
         self.0.end()
     }
 
-    fn usual_lines(&self, _scan: &mut Scan, _rules: &Rules) {}
+    fn whole_lines(&self, _scan: &mut Scan, _rules: &Rules) {}
 }
 
 /// What a piece of a stream leaves behind: all that the flow engine asks for.
@@ -37,7 +37,7 @@ impl Source for ByUnits<'_> {
 struct Left {
     looked_up: Vec<(LocationId, TokenDigest)>,
     signature: u64,
-    signs: [bool; 8],
+    signs: [bool; 9],
     forks: (u32, u32),
     body: u64,
     framing: u64,
@@ -62,7 +62,8 @@ fn read<S: Source + ?Sized>(scan: &mut Scan, rules: &Rules, piece: &S) -> Left {
             scan.saw_http2(),
             scan.began_plain(),
             scan.ended_headers(),
-            scan.is_doubtful() || scan.is_odd(),
+            scan.is_doubtful(),
+            scan.is_odd(),
             scan.is_ambiguous(),
         ],
         forks: scan.forks(),
@@ -73,7 +74,7 @@ fn read<S: Source + ?Sized>(scan: &mut Scan, rules: &Rules, piece: &S) -> Left {
     left
 }
 
-/// Header lines, of which many are usual, with what the generator makes between them.
+/// Lines of headers and of text, of which many are usual, with what the generator makes between them.
 fn lines() -> impl Strategy<Value = Vec<u8>> {
     const LINES: &[&str] = &[
         "Host: api.example.org\r\n",
@@ -95,6 +96,31 @@ fn lines() -> impl Strategy<Value = Vec<u8>> {
         "\r\r\n",
         ": x\r\n",
         "a b: c\r\n",
+        "a line of text\r\n",
+        "another, longer one with a question?\n",
+        "which ends\rin a bare CR\r",
+        "word\n",
+        "  indented: x\n",
+        "\t\x01 indented\r",
+        "        far indented\n",
+        "held here\n",
+        "a * b\n",
+        "say HTTP/1.1 GET\n",
+        "GET HTTP/1.1\n",
+        "a b HTTP/1.1\r\n",
+        "a /b c\n",
+        "a http://b c\n",
+        "a ?session=b c\n",
+        "a b?session=c\n",
+        "a  b c\n",
+        " PRI x\n",
+        "pri: x\n",
+        "HTTP/1.1 200 OK\r\n",
+        "content\u{ad}length: 9\n",
+        "content-length 9\n",
+        "transfer-encoding\n",
+        "a\u{e9} b\n",
+        "a b\u{e9}\n",
     ];
     let line = proptest::sample::select(LINES).prop_map(|line| line.as_bytes().to_vec());
     let long = (1_usize..1200).prop_map(|len| format!("Via: {}\r\n", "x".repeat(len)).into_bytes());
