@@ -26,7 +26,7 @@ pub fn flow_of(segment: &Segment) -> FlowKey {
         server: segment.destination,
         client_port: segment.source_port,
         server_port: segment.destination_port,
-        reserved: 0,
+        passes: 0,
     }
 }
 

@@ -308,8 +308,8 @@ pub struct Settings {
     /// Bytes of a declared body that a server must take without a word before the rest is passed unread; 0: never, at
     /// most [`LATEST_TRUST`].
     pub trust_after: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// Most flows on record of which no server has said anything.
+    pub newcomers: u32,
     /// When a source is banned.
     pub ban: BanRule,
     /// What becomes of packets that are not judged, or not passed for another reason than a listed token.

@@ -7,15 +7,16 @@ use std::{collections::BTreeMap, mem, time::Duration};
 
 use anyhow::{Context as _, Result, bail};
 use aya::{
-    Ebpf,
-    maps::{HashMap, MapData, PerCpuArray, RingBuf},
+    Ebpf, Pod,
+    maps::{HashMap, Map, MapData, PerCpuArray, RingBuf},
     programs::{TestRun as _, TestRunOptions},
 };
 use rustix::time::{ClockId, clock_gettime};
 use tokenblock::{
     denylist::{Listed, ProxySet, Tier as _, TokenDigest},
     kernel::{
-        Counts, KernelMap, LiveSettings, flows,
+        Counts, KernelMap, LiveSettings,
+        flows::{self, Sweep, Swept},
         load::{Load, classifier, load},
         map::HashedMap,
         object::Variant,
@@ -73,6 +74,9 @@ pub struct Setup {
     /// Flows that are kept on record; with none, each frame is judged as the first of its flow, however often it
     /// is repeated.
     pub flows: u32,
+    /// How many of them may be of senders who have not heard the server: all where it is not said, and nobody stands in
+    /// then where there is no room.
+    pub newcomers: Option<u32>,
     /// Bytes of a declared body after which it is trusted; 0: never.
     pub trust_after: u32,
 }
@@ -89,6 +93,7 @@ impl Default for Setup {
             policies: Policies::default(),
             variant: Variant::Keyed,
             flows: 64,
+            newcomers: None,
             trust_after: 0,
         }
     }
@@ -122,6 +127,10 @@ pub struct Programs {
     denylist: Entries,
     set: ProxySet,
     variant: Variant,
+    /// Id of the map of flows.
+    flows: u32,
+    /// Who forgets them, where that is not left to the tests.
+    sweeper: Option<Box<dyn Sweep>>,
     events: RingBuf<MapData>,
     counts: Counts,
 }
@@ -138,6 +147,7 @@ impl Programs {
             on_hit: setup.on_hit as u32,
             judged: JUDGE_INGRESS | JUDGE_EGRESS,
             trust_after: setup.trust_after,
+            newcomers: setup.newcomers.unwrap_or(u32::MAX),
             policies: setup.policies,
             ..Settings::default()
         };
@@ -149,9 +159,12 @@ impl Programs {
             flows: setup.flows,
             exempt: &[],
         })?;
-        if setup.flows == 0 {
-            flows::take(&mut ebpf, &rules, setup.variant)?;
-        }
+        let flows = id_of(&ebpf, "FLOWS")?;
+        let sweeper = if setup.flows == 0 || setup.newcomers.is_some() {
+            Some(flows::take(&mut ebpf, &rules, setup.variant, setup.flows)?)
+        } else {
+            None
+        };
         let denylist = match setup.variant {
             Variant::Keyed => {
                 let settings = LiveSettings::take(&mut ebpf, settings)?;
@@ -166,6 +179,8 @@ impl Programs {
             denylist,
             set: ProxySet::default(),
             variant: setup.variant,
+            flows,
+            sweeper,
             events,
             counts: Counts::new(counts),
         })
@@ -260,7 +275,7 @@ impl Programs {
         const KEY: usize = size_of::<FlowKey>();
         clear::<KEY, { size_of::<Blocked>() }>(&mut self.ebpf, "BLOCKED")?;
         self.sweep_flows()?;
-        clear::<KEY, { size_of::<u32>() }>(&mut self.ebpf, "HANDSHAKES")?;
+        clear::<KEY, { size_of::<[u32; 2]>() }>(&mut self.ebpf, "HANDSHAKES")?;
         clear::<{ size_of::<GapKey>() }, { size_of::<Gap>() }>(&mut self.ebpf, "GAPS")
     }
 
@@ -269,13 +284,35 @@ impl Programs {
     /// # Errors
     /// Where the map can't be emptied.
     pub fn sweep_flows(&mut self) -> Result<()> {
-        const KEY: usize = size_of::<FlowKey>();
         match self.variant {
-            Variant::Keyed => clear::<KEY, { size_of::<Flow>() }>(&mut self.ebpf, "FLOWS"),
-            Variant::Sha256 => {
-                clear::<KEY, { size_of::<sha256::flow::Flow>() }>(&mut self.ebpf, "FLOWS")
-            }
+            Variant::Keyed => remove_all(self.flows::<FlowKey, Flow>()?),
+            Variant::Sha256 => remove_all(self.flows::<FlowKey, sha256::flow::Flow>()?),
         }
+    }
+
+    /// Forgets the flows that may go, as the product does, whose interfaces are there.
+    ///
+    /// # Errors
+    /// Where the map can't be read or written, or [`Setup::newcomers`] is not set.
+    pub fn sweep(&mut self, is_there: bool) -> Result<Swept> {
+        let sweeper = self.sweeper.as_mut().context("nobody sweeps")?;
+        Ok(sweeper.sweep(&|_| is_there)?)
+    }
+
+    /// How many flows are on record.
+    ///
+    /// # Errors
+    /// Where the map can't be read.
+    pub fn count_flows(&self) -> Result<usize> {
+        let flows = self.flows::<FlowKey, Flow>()?;
+        let keys = flows.keys().collect::<Result<Vec<_>, _>>()?;
+        Ok(keys.iter().filter(|key| key.server_port != 0).count())
+    }
+
+    /// The map of flows, whoever holds it.
+    fn flows<K: Pod, V: Pod>(&self) -> Result<HashMap<MapData, K, V>> {
+        let map = Map::HashMap(MapData::from_id(self.flows)?);
+        Ok(HashMap::try_from(map)?)
     }
 
     /// Makes it so that all flows passed their last segment `ago` nanoseconds before now.
@@ -286,8 +323,7 @@ impl Programs {
         // The programs' clock.
         let clock = clock_gettime(ClockId::MonotonicCoarse);
         let now = u64::try_from(clock.tv_sec)? * 1_000_000_000 + u64::try_from(clock.tv_nsec)?;
-        let map = self.ebpf.map_mut("FLOWS").context("no FLOWS")?;
-        let mut flows: HashMap<&mut MapData, FlowKey, Flow> = HashMap::try_from(map)?;
+        let mut flows = self.flows::<FlowKey, Flow>()?;
         let keys = flows.keys().collect::<Result<Vec<_>, _>>()?;
         for key in keys {
             let mut flow = flows.get(&key, 0)?;
@@ -431,10 +467,24 @@ impl Programs {
     }
 }
 
-/// Empties a hash map whose keys and values have so many bytes.
+/// The id of a hash map of the programs.
+fn id_of(ebpf: &Ebpf, name: &str) -> Result<u32> {
+    match ebpf.map(name) {
+        Some(Map::HashMap(map)) => Ok(map.info()?.id()),
+        _ => bail!("no hash map {name}"),
+    }
+}
+
+/// Empties a hash map of the programs whose keys and values have so many bytes.
 fn clear<const KEY: usize, const VALUE: usize>(ebpf: &mut Ebpf, name: &str) -> Result<()> {
     let map = ebpf.map_mut(name).with_context(|| format!("no {name}"))?;
-    let mut map: HashMap<&mut MapData, [u8; KEY], [u8; VALUE]> = HashMap::try_from(map)?;
+    remove_all(HashMap::<_, [u8; KEY], [u8; VALUE]>::try_from(map)?)
+}
+
+fn remove_all<M, K: Pod, V: Pod>(mut map: HashMap<M, K, V>) -> Result<()>
+where
+    M: std::borrow::BorrowMut<MapData>,
+{
     let keys = map.keys().collect::<Result<Vec<_>, _>>()?;
     for key in keys {
         map.remove(&key)?;

@@ -66,7 +66,7 @@ const KEY: FlowKey = FlowKey {
     server: Address::UNSPECIFIED,
     client_port: 1,
     server_port: 80,
-    reserved: 0,
+    passes: 0,
 };
 
 impl<'a> Engine<'a> {

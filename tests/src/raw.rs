@@ -60,6 +60,18 @@ impl<'a> RawHost<'a> {
         })
     }
 
+    /// Tells the server's namespace that clients of these networks are behind the phantom addresses.
+    ///
+    /// # Errors
+    /// Where `ip` refuses.
+    pub fn lead_to(&self, networks: [&str; 2]) -> Result<()> {
+        for (network, by) in networks.into_iter().zip([PHANTOM_V4, PHANTOM_V6]) {
+            let server = &self.pair.server;
+            server.ip(&format!("route add {network} via {by} dev {INTERFACE}"))?;
+        }
+        Ok(())
+    }
+
     /// A client at `port` of the phantom address of the server's family.
     ///
     /// # Errors
@@ -153,6 +165,12 @@ impl RawClient {
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.client
+    }
+
+    /// Becomes another client, of whom nobody has heard.
+    pub fn become_another(&mut self, client: SocketAddr) {
+        (self.client, self.next, self.end) = (client, 0, None);
+        self.received.clear();
     }
 
     /// Connects, so that the first byte has sequence number `first`.

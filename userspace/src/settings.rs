@@ -327,13 +327,20 @@ mod tests {
             let error = kernel(&[&format!("--ban={text}")]).unwrap_err();
             assert_eq!(error, SettingsError::Ban(text.to_owned()));
         }
-        let error = kernel(&["--ban=1/1/1", "--ban-exempt=10.0.0.0/33"]).unwrap_err();
-        assert!(
-            error
-                .to_string()
-                .starts_with("--ban-exempt \"10.0.0.0/33\": a network"),
-            "{error}"
-        );
+        for wrong in [
+            "10.0.0.0/33",
+            "::/129",
+            "10.0.0/8",
+            "fd00::g/16",
+            "example.com",
+            "/8",
+            "",
+        ] {
+            let flag = format!("--ban-exempt={wrong}");
+            let error = kernel(&["--ban=1/1/1", &flag]).unwrap_err().to_string();
+            let want = format!("--ban-exempt {wrong:?}: a network reads");
+            assert!(error.starts_with(&want), "{error}");
+        }
         let needed = SettingsError::Needed {
             needed: "--ban",
             by: "--ban-exempt",

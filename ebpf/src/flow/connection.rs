@@ -4,8 +4,8 @@ use super::{
     super::{framing::Framing, response::Said},
     Flow, Left, Place, before,
     record::{
-        ACCEPTED, ACKNOWLEDGED, AT, AWAITED, FINISHED, IN_CHUNKS, KNOWS_TIP, ON_SYN, OPEN, OVER,
-        RESET, UNTOLD,
+        ACCEPTED, ACKNOWLEDGED, AT, AWAITED, FINISHED, IN_CHUNKS, KNOWS_TIP, LEFT, ON_SYN, OPEN,
+        OVER, RESET, UNTOLD,
     },
 };
 
@@ -18,6 +18,13 @@ impl Flow {
             self.settled = ack;
             self.knows_settled = ACKNOWLEDGED;
         }
+    }
+
+    /// Whether the server has acknowledged data.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_acknowledged(&self) -> bool {
+        self.knows_settled == ACKNOWLEDGED
     }
 
     /// The server ends the connection, by RST or by FIN: what comes from its client afterwards may be of another.
@@ -36,7 +43,20 @@ impl Flow {
     #[inline(always)]
     pub fn end_by_client(&mut self, sequence: u32) {
         let known = self.knows_settled != 0 && self.flags & KNOWS_TIP != 0;
-        if known && !before(sequence, self.settled) && !before(self.tip, sequence) {
+        if known
+            && !before(sequence, self.settled)
+            && !before(self.tip, sequence)
+            && self.over != RESET
+        {
+            self.over = LEFT;
+        }
+    }
+
+    /// The program has the server get RST with this sequence number, which ends the connection if the server awaits it. As
+    /// [`Flow::settle`].
+    #[inline(always)]
+    pub fn end_by_program(&mut self, sequence: u32) {
+        if self.knows_settled != 0 && sequence == self.settled {
             self.over = RESET;
         }
     }

@@ -17,11 +17,17 @@ pub struct FlowKey {
     pub client_port: u16,
     /// The protected port.
     pub server_port: u16,
-    /// Zero.
-    pub reserved: u32,
+    /// The index of the interface and, in bit 0, the hook that requests pass.
+    pub passes: u32,
 }
 
 impl FlowKey {
+    /// The index of the interface that requests pass.
+    #[must_use]
+    pub fn interface(&self) -> u32 {
+        self.passes >> 1
+    }
+
     /// The key of the flow that stands in on a CPU for those for which there is no room; `hook` is 0 or 1.
     #[inline(always)]
     #[must_use]
@@ -31,7 +37,7 @@ impl FlowKey {
             server: Address::UNSPECIFIED,
             client_port: 0,
             server_port: 0,
-            reserved: cpu << 1 | hook,
+            passes: cpu << 1 | hook,
         }
     }
 }

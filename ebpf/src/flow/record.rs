@@ -1,5 +1,7 @@
 //! What is known of a flow.
 
+use core::time::Duration;
+
 use super::{
     super::{framing::Framing, rules::Rules, scan::Scan},
     Left, Place, before,
@@ -40,7 +42,7 @@ pub struct Flow {
     /// Where they end: what is said inside of them was not kept.
     pub(super) framed_to: u32,
     pub(super) again_to: u32,
-    /// One of [`OPEN`], [`FINISHED`], [`RESET`].
+    /// One of [`OPEN`], [`FINISHED`], [`RESET`], [`LEFT`].
     pub(super) over: u32,
     /// Bytes passed since the last sign of a header.
     pub(super) quiet: u32,
@@ -66,7 +68,9 @@ pub struct Flow {
     /// Behind the first bytes of messages in it that are to be read as well; 0 where none is.
     pub(super) next_fork: u32,
     pub(super) next_fork_again: u32,
-    pub(super) reserved: u32,
+    /// 1 while nobody but a sender who may be anybody has said that there is such a connection; the programs' own affair,
+    /// as `lock`.
+    pub newcomer: u32,
     /// How the server's silence is counted while it reads a declared body: the sequence number of the first byte that
     /// counts, and `sent` at that time.
     pub(super) proof_from: u32,
@@ -145,12 +149,23 @@ pub(super) const DOUBTED: u32 = 32768;
 pub(super) const ACCEPTED: u32 = 1;
 /// `knows_settled`: the server has acknowledged data.
 pub(super) const ACKNOWLEDGED: u32 = 2;
+/// What is quiet for less may be under judgement.
+const OVER_FOR: Duration = Duration::from_secs(1);
+/// Longer than most clients wait between two requests.
+const IDLE: Duration = Duration::from_secs(30);
+/// No server waits longer for the rest of a line.
+const FORSAKEN: Duration = Duration::from_hours(1);
+/// When a connection that is over, or of which the server never took anything, is gone for certain: data on a SYN may wait
+/// for the rest of the handshake for two minutes and seven seconds (`tcp_synack_retries`, and one more).
+const DEAD: Duration = Duration::from_mins(3);
 /// `over`: as far as it is known, the connection goes on.
 pub(super) const OPEN: u32 = 0;
 /// `over`: the server sends no more.
 pub(super) const FINISHED: u32 = 1;
-/// `over`: one end has reset it.
+/// `over`: the server has reset it.
 pub(super) const RESET: u32 = 2;
+/// `over`: the client has reset it, if the server has heard that.
+pub(super) const LEFT: u32 = 3;
 /// `response`: nothing of one is to come.
 pub(super) const OVER: u32 = 0;
 /// `response`: it ends at `response_end`.
@@ -216,7 +231,7 @@ impl Flow {
             closes: 0,
             next_fork: 0,
             next_fork_again: 0,
-            reserved: 0,
+            newcomer: 0,
             ended: [Boundary { at: 0, from: 0 }; ENDS],
             ends: 0,
             salt: 0,
@@ -242,10 +257,27 @@ impl Flow {
         self.ends = 0;
     }
 
-    /// Whether nothing is lost if the flow is forgotten: all that was passed is settled, and the flow does not
-    /// stand inside a candidate.
+    /// Whether the flow may be forgotten, of which no segment was passed for `quiet`; `crowded`: others need its place.
+    ///
+    /// What comes next can't be judged without one that stands inside a candidate, or whose server holds what is behind
+    /// a gap: it stays until its server has ended it or would hardly wait any longer. The client's word is none: the server
+    /// may not have heard it.
     #[must_use]
-    pub fn is_idle(&self) -> bool {
+    pub fn may_go(&self, quiet: Duration, crowded: bool) -> bool {
+        if self.is_settled() {
+            return quiet > OVER_FOR && self.over != OPEN || crowded && quiet > IDLE;
+        }
+        // No server has said a word of such a connection but that there is none.
+        let none = self.over == RESET && self.knows_settled == 0;
+        if none && quiet > OVER_FOR {
+            return true;
+        }
+        let ended = self.over == FINISHED || self.over == RESET;
+        quiet > DEAD && (ended || self.knows_settled != ACKNOWLEDGED) || crowded && quiet > FORSAKEN
+    }
+
+    /// Whether the server has all that was passed, and the flow does not stand inside a candidate.
+    fn is_settled(&self) -> bool {
         let settled = self.knows_settled != 0 && !before(self.settled, self.tip);
         settled && self.flags & KNOWS_TIP != 0 && self.left != Left::Open
     }

@@ -68,7 +68,8 @@ pub fn classify(ctx: &TcContext, link: Link, direction: Direction) -> i32 {
     };
     let on_hit = match reason {
         Counter::Blocked => {
-            if standing.plausible {
+            // Nobody is banned for what others send in his name.
+            if standing.plausible && work.heard != 0 {
                 accuse(packet, work, settings, counts);
             }
             OnHit::of(settings.on_hit)

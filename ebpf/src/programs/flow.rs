@@ -15,7 +15,11 @@ use tokenblock_ebpf::{
     verdict::Counter,
 };
 
-use super::{classify::Direction, maps, skb};
+use super::{
+    classify::Direction,
+    maps::{self, Handshake},
+    skb,
+};
 
 /// The flow of a request that passes this hook of this interface. Another hook or interface that the same
 /// segment passes keeps its own books.
@@ -25,7 +29,7 @@ fn key_of_request(segment: &Segment, interface: u32, hook: Direction, key: &mut 
     key.server = segment.destination;
     key.client_port = segment.source_port;
     key.server_port = segment.destination_port;
-    key.reserved = interface << 1 | hook as u32;
+    key.passes = interface << 1 | hook as u32;
 }
 
 /// The flow of the requests that this packet of a server answers, which pass the other hook.
@@ -35,7 +39,7 @@ fn key_of_answer(segment: &Segment, interface: u32, hook: Direction, key: &mut F
     key.server = segment.source;
     key.client_port = segment.destination_port;
     key.server_port = segment.source_port;
-    key.reserved = interface << 1 | (hook as u32 ^ 1);
+    key.passes = interface << 1 | (hook as u32 ^ 1);
 }
 
 /// The flow of a request segment, and whether it could be kept on record. One that could not is judged in a
@@ -49,8 +53,7 @@ pub fn of_request(
     key: &mut FlowKey,
 ) -> Option<(&'static mut Flow, bool)> {
     key_of_request(segment, interface, hook, key);
-    let known = maps::flow(key);
-    let found = known.or_else(|| maps::new_flow(key));
+    let found = maps::flow(key).or_else(|| begin(segment, key));
     let kept = found.is_some();
     let flow = if kept {
         found
@@ -64,12 +67,35 @@ pub fn of_request(
     let flow = unsafe { &mut *flow? };
     if !kept {
         flow.forget();
-    } else if known.is_none()
-        && let Some(ack) = maps::take_handshake(key)
-    {
-        flow.accept(ack);
     }
     Some((flow, kept))
+}
+
+/// A flow that begins with this segment; none where there is no room for it. Who has not heard the server's SYN may be
+/// anybody, who need not even be where he says: such newcomers have a share of the table, which they can fill, and no more.
+#[inline(always)]
+fn begin(segment: &Segment, key: &FlowKey) -> Option<*mut Flow> {
+    let handshake = maps::handshake(key);
+    let heard = handshake.is_some_and(|handshake| handshake.is_heard(segment.acknowledgment));
+    if !heard && !maps::takes_newcomers() {
+        return None;
+    }
+    let added = maps::add_flow(key);
+    let begun = maps::flow(key)?;
+    if !added {
+        return Some(begun);
+    }
+    // SAFETY: as in `of_request`.
+    let flow = unsafe { &mut *begun };
+    if !heard {
+        flow.newcomer = 1;
+        maps::add_newcomer();
+    }
+    if let Some(handshake) = handshake {
+        maps::drop_handshake(key);
+        flow.accept(handshake.acknowledgment);
+    }
+    Some(begun)
 }
 
 /// Tries for a flow that another CPU has: some 40 us, more than a segment of 64 KiB takes.
@@ -172,7 +198,12 @@ pub fn hear_answer(
     let accepts = segment.flags & SYN != 0;
     let Some(flow) = maps::flow(key) else {
         if accepts {
-            maps::keep_handshake(key, segment.acknowledgment);
+            let handshake = Handshake {
+                acknowledgment: segment.acknowledgment,
+                // The SYN takes a sequence number of its own.
+                next: segment.sequence.wrapping_add(1),
+            };
+            maps::keep_handshake(key, &handshake);
         }
         return Ok(());
     };
@@ -186,6 +217,10 @@ pub fn hear_answer(
     }
     if !accepts {
         flow.settle(segment.acknowledgment);
+        if flow.newcomer != 0 && segment.flags & RST == 0 && flow.is_acknowledged() {
+            flow.newcomer = 0;
+            maps::drop_newcomer();
+        }
         if segment.payload_len != 0 {
             hear_response(skb, segment, hook, flow);
         }
@@ -248,6 +283,15 @@ fn ends_in_last_chunk(skb: *mut __sk_buff, segment: &Segment) -> bool {
     // SAFETY: a word holds as many bytes.
     let read = unsafe { skb::read::<{ LAST.len() as u32 }>(skb, at, (&raw mut end).cast()) };
     read && end == u64::from_le_bytes([LAST[0], LAST[1], LAST[2], LAST[3], LAST[4], 0, 0, 0])
+}
+
+/// Tells the flow of an RST that goes to the server with this sequence number, by the programs' own hand.
+#[inline(always)]
+pub fn hear_own_reset(key: &FlowKey, sequence: u32) {
+    if let Some(flow) = maps::flow(key) {
+        // SAFETY: as in `of_request`.
+        unsafe { &mut *flow }.end_by_program(sequence);
+    }
 }
 
 /// Tells the flow of a client's RST.

@@ -41,6 +41,7 @@ pub fn judge(
         return Err(Counter::FlowTableFull);
     };
     work.tracked = u32::from(tracked);
+    work.heard = u32::from(tracked && flow.newcomer == 0);
     if !lock(flow) {
         return Err(Counter::FlowBusy);
     }

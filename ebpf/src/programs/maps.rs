@@ -45,6 +45,9 @@ pub struct Work {
     /// Whether the flow is on record; whether its server owes the client nothing.
     pub tracked: u32,
     pub may_forbid: u32,
+    /// Whether its client has heard the server, and so is where it says; the rest of a word.
+    pub heard: u32,
+    reserved: u32,
     /// Which scan of the segment is under way, and where it began.
     pub step: u32,
     pub begun: Start,
@@ -54,6 +57,27 @@ pub struct Work {
     pub has_gap: u64,
     pub gap: Gap,
     pub window: Window,
+}
+
+/// What a server said with its SYN.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Handshake {
+    /// All before this sequence number of the client's is taken.
+    pub acknowledgment: u32,
+    /// The server's next sequence number.
+    pub next: u32,
+}
+
+impl Handshake {
+    /// Most bytes that a server has sent before its client sends the first.
+    const GREETING: u32 = 1 << 20;
+
+    /// Whether who sends this acknowledgment number has heard the server's SYN, or guessed one of four thousand.
+    #[inline(always)]
+    pub fn is_heard(self, acknowledgment: u32) -> bool {
+        acknowledgment.wrapping_sub(self.next) <= Self::GREETING
+    }
 }
 
 /// The replies to both ends.
@@ -105,7 +129,7 @@ static ANY_BLOCKED: Array<u32> = Array::with_max_entries(1, 0);
 /// Sources of blocked requests; filled only where sources are banned.
 #[map]
 static OFFENDERS: LruHashMap<Address, Offender> = LruHashMap::with_max_entries(65_536, 0);
-/// Networks that are never banned; sized by the loader.
+/// Networks that are never banned, and 0 for those within them that are; sized by the loader.
 #[map]
 static EXEMPT: LpmTrie<[u32; 4], u32> = LpmTrie::with_max_entries(1, 0);
 /// Flows with requests; sized by the loader. What is idle is swept by userspace, and nothing is evicted: a flow
@@ -119,9 +143,12 @@ static NEW_FLOW: Array<Flow> = Array::with_max_entries(1, 0);
 /// Gaps inside bodies; one that is forgotten costs its flow the connection, no more.
 #[map]
 static GAPS: LruHashMap<GapKey, Gap> = LruHashMap::with_max_entries(65_536, 0);
-/// What servers acknowledged with their SYN, until the client sends data.
+/// What servers said with their SYN, until the client sends data.
 #[map]
-static HANDSHAKES: LruHashMap<FlowKey, u32> = LruHashMap::with_max_entries(65_536, 0);
+static HANDSHAKES: LruHashMap<FlowKey, Handshake> = LruHashMap::with_max_entries(65_536, 0);
+/// How many flows there are of which nobody knows but their sender; set right by userspace as it sweeps.
+#[map]
+static NEWCOMERS: Array<i32> = Array::with_max_entries(1, 0);
 /// One slot a hook, as [`WORK`].
 #[map]
 static REPLIES: PerCpuArray<Replies> = PerCpuArray::with_max_entries(2, 0);
@@ -234,29 +261,76 @@ pub fn flow(key: &FlowKey) -> Option<*mut Flow> {
     FLOWS.get_ptr_mut(key)
 }
 
-/// What is known of a flow, from now on; `None` where there is no room for it.
+/// Puts a flow on record, of which nothing is known. False where there is no room for it, or another CPU was faster.
 #[inline(always)]
-pub fn new_flow(key: &FlowKey) -> Option<*mut Flow> {
-    // Where another CPU is faster, its flow is taken.
-    let _exists = FLOWS.insert(key, NEW_FLOW.get(0)?, u64::from(BPF_NOEXIST));
-    FLOWS.get_ptr_mut(key)
+pub fn add_flow(key: &FlowKey) -> bool {
+    NEW_FLOW
+        .get(0)
+        .is_some_and(|new| FLOWS.insert(key, new, u64::from(BPF_NOEXIST)).is_ok())
 }
 
-/// Takes what the server acknowledged with its SYN: it is true of the connection's first segment, and no more once
-/// the flow was swept.
+/// What the server said with its SYN.
 #[inline(always)]
-pub fn take_handshake(key: &FlowKey) -> Option<u32> {
+pub fn handshake(key: &FlowKey) -> Option<Handshake> {
     // SAFETY: an entry that is reused meanwhile is another connection's of the same hash at worst, and what is
     // read of it is checked against the segment's place.
-    let ack = unsafe { HANDSHAKES.get(key) }.copied()?;
-    let _gone = HANDSHAKES.remove(key);
-    Some(ack)
+    unsafe { HANDSHAKES.get(key) }.copied()
 }
 
-/// Keeps what the server acknowledged with its SYN.
+/// Forgets it: it is true of the connection's first segment, and no more once the flow was swept.
 #[inline(always)]
-pub fn keep_handshake(key: &FlowKey, ack: u32) {
-    let _full = HANDSHAKES.insert(key, ack, 0);
+pub fn drop_handshake(key: &FlowKey) {
+    let _gone = HANDSHAKES.remove(key);
+}
+
+/// Keeps what the server said with its SYN.
+#[inline(always)]
+pub fn keep_handshake(key: &FlowKey, handshake: &Handshake) {
+    let _full = HANDSHAKES.insert(key, handshake, 0);
+}
+
+/// Whether there is room for another newcomer among the flows.
+#[inline(always)]
+pub fn takes_newcomers() -> bool {
+    let (Some(newcomers), Some(settings)) = (NEWCOMERS.get_ptr(0), settings()) else {
+        return false;
+    };
+    // SAFETY: another CPU may write it at any moment; it is one word.
+    let newcomers = unsafe { newcomers.read_volatile() };
+    // Less than none for an instant, where it was set right meanwhile.
+    newcomers < 0 || newcomers.cast_unsigned() < settings.newcomers
+}
+
+/// There is one newcomer more.
+#[inline(always)]
+pub fn add_newcomer() {
+    tokenblock_count_newcomers(1);
+}
+
+/// A newcomer was acknowledged by its server.
+#[inline(always)]
+pub fn drop_newcomer() {
+    tokenblock_count_newcomers(-1);
+}
+
+/// Counts newcomers, under a name that other objects could call, since such a function the verifier walks through once.
+/// Gives 0, for it wants a value.
+#[inline(never)]
+// SAFETY: nothing else is called so.
+#[unsafe(no_mangle)]
+extern "C" fn tokenblock_count_newcomers(more: i32) -> u64 {
+    if let Some(newcomers) = NEWCOMERS.get_ptr_mut(0) {
+        // `core` has no such function for this target.
+        // SAFETY: the word is aligned, and lives as long as the map.
+        unsafe {
+            core::arch::asm!(
+                "lock *(u32 *)(r1 + 0) += w2",
+                in("r1") newcomers,
+                in("r2") i64::from(more),
+            );
+        }
+    }
+    0
 }
 
 /// What is noted of a gap.
@@ -343,7 +417,7 @@ pub fn offend(work: &mut Work, settings: &Settings) -> bool {
         return false;
     }
     work.exempt = Key::new(128, work.segment.source.words());
-    if EXEMPT.get(&work.exempt).is_some() {
+    if EXEMPT.get(&work.exempt).is_some_and(|exempt| *exempt != 0) {
         return false;
     }
     let source = work.segment.source;

@@ -20,6 +20,7 @@ use tokenblock_ebpf::{
 
 use super::{
     classify::Direction,
+    flow,
     maps::{self, Counts, Replies, Work},
     report::report_ban,
     skb,
@@ -84,6 +85,9 @@ pub fn respond(
         OnHit::Forbid => Counter::Forbidden,
     };
     let verdict = answer(packet, segment, on_hit);
+    if work.tracked != 0 && verdict == Some(TC_ACT_UNSPEC) {
+        flow::hear_own_reset(&work.gap_key.flow, segment.sequence);
+    }
     counts.count(if verdict.is_some() {
         counter
     } else {

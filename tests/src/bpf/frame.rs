@@ -122,6 +122,13 @@ impl Frame {
         self
     }
 
+    /// With this acknowledgment number.
+    #[must_use]
+    pub fn acknowledges(mut self, acknowledgment: u32) -> Self {
+        self.tcp.acknowledgment_number = acknowledgment;
+        self
+    }
+
     /// From the server to the client, with this acknowledgment number.
     #[must_use]
     pub fn answer(mut self, acknowledgment: u32) -> Self {
@@ -136,6 +143,27 @@ impl Frame {
     #[must_use]
     pub fn syn(mut self) -> Self {
         self.tcp.syn = true;
+        self
+    }
+
+    /// With RST.
+    #[must_use]
+    pub fn reset(mut self) -> Self {
+        self.tcp.rst = true;
+        self
+    }
+
+    /// With FIN.
+    #[must_use]
+    pub fn finish(mut self) -> Self {
+        self.tcp.fin = true;
+        self
+    }
+
+    /// Without ACK.
+    #[must_use]
+    pub fn no_ack(mut self) -> Self {
+        self.tcp.ack = false;
         self
     }
 

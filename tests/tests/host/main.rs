@@ -13,6 +13,7 @@ mod clients;
 mod clock;
 mod control;
 mod evasions;
+mod flood;
 mod framing;
 mod harness;
 mod hashed;

@@ -4,6 +4,7 @@
 mod agreement;
 mod answers;
 mod budget;
+mod flood;
 mod flows;
 mod growth;
 mod life;

@@ -177,6 +177,12 @@ impl Attachments {
         }
     }
 
+    /// Whether the interface with this index is protected.
+    #[must_use]
+    pub fn has(&self, index: u32) -> bool {
+        self.links.contains_key(&index)
+    }
+
     /// Detaches from all interfaces.
     pub fn clear(&mut self) {
         self.links.clear();

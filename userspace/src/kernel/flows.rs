@@ -1,10 +1,10 @@
-//! The programs' table of flows: its stand-ins, and the sweeping of what is idle.
+//! The programs' table of flows: its stand-ins, and the sweeping of what may go.
 
 use std::time::Duration;
 
 use aya::{
     Ebpf,
-    maps::{HashMap, MapData, MapError},
+    maps::{Array, HashMap, MapData, MapError},
     util::nr_cpus,
 };
 use rustix::time::{ClockId, clock_gettime};
@@ -12,8 +12,6 @@ use tokenblock_ebpf::{flow, rules::Rules, sha256};
 
 use super::{error::KernelError, object::Variant};
 
-/// A flow is forgotten once it was idle for so long.
-const IDLE: Duration = Duration::from_secs(30);
 /// Hooks that keep flows: incoming and outgoing.
 const HOOKS: u32 = 2;
 
@@ -28,8 +26,12 @@ pub trait Followed: aya::Pod {
     fn new(rules: &Rules) -> Self;
     /// Whether the flow of this key stands in.
     fn is_stand_in(key: &Self::Key) -> bool;
-    /// Whether nothing is lost if it is forgotten.
-    fn is_idle(&self) -> bool;
+    /// The index of the interface that the flow passes.
+    fn interface(key: &Self::Key) -> u32;
+    /// Whether it may be forgotten; see [`flow::Flow::may_go`].
+    fn may_go(&self, quiet: Duration, crowded: bool) -> bool;
+    /// Whether nobody but its sender knows of it.
+    fn is_newcomer(&self) -> bool;
     /// Since the system started.
     fn passed_at(&self) -> Duration;
 }
@@ -51,8 +53,16 @@ macro_rules! followed {
                 key.server_port == 0
             }
 
-            fn is_idle(&self) -> bool {
-                <$flow>::is_idle(self)
+            fn interface(key: &Self::Key) -> u32 {
+                key.interface()
+            }
+
+            fn may_go(&self, quiet: Duration, crowded: bool) -> bool {
+                <$flow>::may_go(self, quiet, crowded)
+            }
+
+            fn is_newcomer(&self) -> bool {
+                self.newcomer != 0
             }
 
             fn passed_at(&self) -> Duration {
@@ -67,16 +77,48 @@ followed!(sha256::flow::Flow, sha256::flow::FlowKey);
 
 /// A table of flows that is swept.
 pub trait Sweep: Send {
-    /// Forgets the flows that are idle: whose data is all acknowledged, which stand inside no candidate, and
-    /// which were quiet for a while. Says how many flows are left.
+    /// Forgets the flows that may go: those of interfaces of which `is_there` knows no more, and those of which
+    /// [`flow::Flow::may_go`] says so. Says how many are left.
     ///
     /// # Errors
     /// [`KernelError::Map`] where the table can't be read or written.
-    fn sweep(&mut self) -> Result<usize, KernelError>;
+    fn sweep(&mut self, is_there: &dyn Fn(u32) -> bool) -> Result<Swept, KernelError>;
+}
+
+/// What a sweep left, and what all sweeps took.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Swept {
+    /// Flows on record.
+    pub flows: u32,
+    /// Those among them of which nobody but their senders knows.
+    pub newcomers: u32,
+    /// Flows that were forgotten since the programs were loaded.
+    pub forgotten: u64,
+    /// Whether those that are no newcomers need the place of others.
+    pub crowded: bool,
+}
+
+impl Swept {
+    /// With names.
+    pub fn counted(&self) -> impl Iterator<Item = (String, u64)> {
+        [
+            ("flows", self.flows.into()),
+            ("newcomers", self.newcomers.into()),
+            ("flows_forgotten", self.forgotten),
+        ]
+        .into_iter()
+        .map(|(name, count)| (name.to_owned(), count))
+    }
 }
 
 /// The table of flows of one variant of the programs.
-pub struct Flows<F: Followed>(HashMap<MapData, F::Key, F>);
+pub struct Flows<F: Followed> {
+    table: HashMap<MapData, F::Key, F>,
+    newcomers: Array<MapData, i32>,
+    /// Flows beyond which the table is crowded.
+    many: u32,
+    swept: Swept,
+}
 
 /// Takes the table out of the loaded object; see `Flows::take`.
 ///
@@ -86,28 +128,41 @@ pub fn take(
     ebpf: &mut Ebpf,
     rules: &Rules,
     variant: Variant,
+    most: u32,
 ) -> Result<Box<dyn Sweep>, KernelError> {
     Ok(match variant {
-        Variant::Keyed => Box::new(Flows::<flow::Flow>::take(ebpf, rules)?),
-        Variant::Sha256 => Box::new(Flows::<sha256::flow::Flow>::take(ebpf, rules)?),
+        Variant::Keyed => Box::new(Flows::<flow::Flow>::take(ebpf, rules, most)?),
+        Variant::Sha256 => Box::new(Flows::<sha256::flow::Flow>::take(ebpf, rules, most)?),
     })
 }
 
+/// Of `most` flows, how many may be newcomers; and how many others crowd the table.
+#[must_use]
+pub fn share(most: u32) -> u32 {
+    most / 2
+}
+
 impl<F: Followed> Flows<F> {
-    /// Takes the table out of the loaded object, and puts in it the flows that stand in where there is no room.
+    /// Takes the table, which is for `most` flows, out of the loaded object, and puts in it the flows that stand in where
+    /// there is no room.
     ///
     /// # Errors
     /// [`KernelError`] where there is none, or it can't be written.
-    fn take(ebpf: &mut Ebpf, rules: &Rules) -> Result<Self, KernelError> {
-        let what = "FLOWS";
-        let map = ebpf.take_map(what).ok_or(KernelError::BadObject { what })?;
-        let mut flows = HashMap::try_from(map)?;
+    fn take(ebpf: &mut Ebpf, rules: &Rules, most: u32) -> Result<Self, KernelError> {
+        let mut map = |what| ebpf.take_map(what).ok_or(KernelError::BadObject { what });
+        let mut table = HashMap::try_from(map("FLOWS")?)?;
+        let newcomers = Array::try_from(map("NEWCOMERS")?)?;
         for cpu in 0..cpus()? {
             for hook in 0..HOOKS {
-                flows.insert(F::stand_in(cpu, hook), F::new(rules), 0)?;
+                table.insert(F::stand_in(cpu, hook), F::new(rules), 0)?;
             }
         }
-        Ok(Self(flows))
+        Ok(Self {
+            table,
+            newcomers,
+            many: share(most),
+            swept: Swept::default(),
+        })
     }
 }
 
@@ -115,29 +170,41 @@ impl<F: Followed + Send> Sweep for Flows<F>
 where
     F::Key: Send,
 {
-    fn sweep(&mut self) -> Result<usize, KernelError> {
+    fn sweep(&mut self, is_there: &dyn Fn(u32) -> bool) -> Result<Swept, KernelError> {
+        let crowded = self.swept.crowded;
+        let before = self.newcomers.get(&0, 0)?;
         let now = clock_gettime(ClockId::Monotonic);
         let now = Duration::new(
             u64::try_from(now.tv_sec).unwrap_or_default(),
             u32::try_from(now.tv_nsec).unwrap_or_default(),
         );
-        let keys: Vec<F::Key> = self.0.keys().filter_map(Result::ok).collect();
-        let mut left = keys.len();
+        let keys: Vec<F::Key> = self.table.keys().filter_map(Result::ok).collect();
+        let (mut flows, mut newcomers) = (0, 0);
         for key in keys {
             if F::is_stand_in(&key) {
                 continue;
             }
-            let flow = match self.0.get(&key, 0) {
+            let flow = match self.table.get(&key, 0) {
                 Ok(flow) => flow,
                 Err(MapError::KeyNotFound) => continue,
                 Err(error) => return Err(error.into()),
             };
             let quiet = now.saturating_sub(flow.passed_at());
-            if flow.is_idle() && quiet > IDLE && self.0.remove(&key).is_ok() {
-                left -= 1;
+            let goes = !is_there(F::interface(&key)) || flow.may_go(quiet, crowded);
+            if goes && self.table.remove(&key).is_ok() {
+                self.swept.forgotten += 1;
+            } else {
+                flows += 1;
+                newcomers += u32::from(flow.is_newcomer());
             }
         }
-        Ok(left)
+        // Those that came meanwhile count on.
+        let came = self.newcomers.get(&0, 0)?.wrapping_sub(before);
+        let count = newcomers.cast_signed().wrapping_add(came);
+        self.newcomers.set(0, count, 0)?;
+        (self.swept.flows, self.swept.newcomers) = (flows, newcomers);
+        self.swept.crowded = flows - newcomers > self.many;
+        Ok(self.swept)
     }
 }
 

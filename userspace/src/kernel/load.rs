@@ -1,7 +1,7 @@
 //! Loading the programs and giving them what they need.
 
 use std::{
-    net::IpAddr,
+    net::{IpAddr, Ipv4Addr},
     panic::resume_unwind,
     thread::{self, ScopedJoinHandle},
 };
@@ -139,23 +139,33 @@ pub fn classifier<'a>(
     }
 }
 
-/// Room for that many entries; a map has one at least.
+/// Bits of an address that say that IPv4 is mapped into IPv6 (RFC 4291 section 2.5.5.2).
+const MAPPED_BITS: u32 = 96;
+
+/// Room for that many networks, and for all of IPv4.
 fn len_of(networks: &[IpNet]) -> u32 {
-    u32::try_from(networks.len()).unwrap_or(u32::MAX).max(1)
+    u32::try_from(networks.len())
+        .unwrap_or(u32::MAX)
+        .saturating_add(1)
 }
 
-/// Exempts networks from bans; IPv4 ones are mapped into IPv6, as addresses in packets are.
+/// Exempts networks from bans; IPv4 ones are mapped into IPv6, as addresses in packets are. IPv6 networks that would hold
+/// all of IPv4 so (`::/0`) do not.
 fn exempt(ebpf: &mut Ebpf, networks: &[IpNet]) -> Result<(), KernelError> {
     let what = "EXEMPT";
     let map = ebpf.map_mut(what).ok_or(KernelError::BadObject { what })?;
     let mut trie: LpmTrie<&mut MapData, [u8; 16], u32> = LpmTrie::try_from(map)?;
+    let mapped = |address: Ipv4Addr, bits: u32| {
+        Key::new(MAPPED_BITS + bits, address.to_ipv6_mapped().octets())
+    };
+    trie.insert(&mapped(Ipv4Addr::UNSPECIFIED, 0), 0, 0)?;
     for network in networks {
-        let (address, mapped_bits) = match network.network() {
-            IpAddr::V4(address) => (address.to_ipv6_mapped(), 96),
-            IpAddr::V6(address) => (address, 0),
+        let bits = network.prefix_len().into();
+        let key = match network.network() {
+            IpAddr::V4(address) => mapped(address, bits),
+            IpAddr::V6(address) => Key::new(bits, address.octets()),
         };
-        let bits = mapped_bits + u32::from(network.prefix_len());
-        trie.insert(&Key::new(bits, address.octets()), 1, 0)?;
+        trie.insert(&key, 1, 0)?;
     }
     Ok(())
 }

@@ -1,6 +1,9 @@
 //! One set of programs: loaded, attached, read, dropped.
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use aya::{
     Ebpf,
@@ -18,7 +21,7 @@ use super::{
     debug::ProgramLog,
     error::KernelError,
     events::Events,
-    flows::{self, Sweep},
+    flows::{self, Sweep, Swept},
     interfaces::Interface,
     live::LiveSettings,
     load::{Load, NewRules, load},
@@ -27,6 +30,12 @@ use super::{
     xdp,
 };
 use crate::{cli, counters::Counted, event::EventSink, settings::KernelSettings};
+
+/// Between two sweeps of the flows; where there are many of them.
+const PAUSE: Duration = Duration::from_secs(5);
+const HURRY: Duration = Duration::from_secs(1);
+/// Parts of the time of which sweeps take one at most.
+const SHARE: u32 = 20;
 
 /// What any set of programs is loaded and attached with.
 pub(super) struct Plan {
@@ -47,6 +56,8 @@ pub(super) struct Programs {
     pub(super) settings: LiveSettings,
     counts: Counts,
     flows: Box<dyn Sweep>,
+    swept: Swept,
+    sweep_at: Instant,
 }
 
 impl Programs {
@@ -65,7 +76,7 @@ impl Programs {
             ports: &plan.ports,
             flows: plan.settings.flows,
         })?;
-        let flows = flows::take(&mut ebpf, &plan.rules, variant)?;
+        let flows = flows::take(&mut ebpf, &plan.rules, variant, plan.settings.flows)?;
         let settings = LiveSettings::take(&mut ebpf, settings)?;
         let log = ProgramLog::take(&mut ebpf);
         let mut take = |what| ebpf.take_map(what).ok_or(KernelError::BadObject { what });
@@ -90,6 +101,8 @@ impl Programs {
             settings,
             counts,
             flows,
+            swept: Swept::default(),
+            sweep_at: Instant::now(),
         })
     }
 
@@ -127,25 +140,36 @@ impl Programs {
         self.attachments.look(&mut self.ebpf, present);
     }
 
-    /// Forgets idle flows.
+    /// Forgets flows that may go, where it is time for that: sooner where there are many, and never so often that it takes
+    /// a core much of its time.
     pub(super) fn sweep(&mut self) {
-        if let Err(error) = self.flows.sweep() {
-            warn!(
-                error = &error as &dyn std::error::Error,
-                "idle flows can't be forgotten"
-            );
+        let now = Instant::now();
+        if now < self.sweep_at {
+            return;
         }
+        let attachments = &self.attachments;
+        match self.flows.sweep(&|index| attachments.has(index)) {
+            Ok(swept) => self.swept = swept,
+            Err(error) => warn!(
+                error = &error as &dyn std::error::Error,
+                "flows can't be forgotten"
+            ),
+        }
+        let pause = if self.swept.crowded { HURRY } else { PAUSE };
+        self.sweep_at = now + pause.max(now.elapsed() * SHARE);
     }
 
-    /// The counters.
+    /// The counters, and what the last sweep of the flows found.
     pub(super) fn counters(&self) -> Counted {
-        self.counts.read().unwrap_or_else(|error| {
+        let mut counted = self.counts.read().unwrap_or_else(|error| {
             warn!(
                 error = &error as &dyn std::error::Error,
                 "the kernel tier's counters can't be read"
             );
             Counted::new()
-        })
+        });
+        counted.extend(self.swept.counted());
+        counted
     }
 
     /// Detaches, and reports the events that are still in the buffer.

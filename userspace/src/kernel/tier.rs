@@ -16,6 +16,7 @@ use tracing::{info, warn};
 use super::{
     debug::ProgramLog,
     error::KernelError,
+    flows,
     hashed::{HashedTier, Request},
     interfaces::{Change, Interfaces},
     load::NewRules,
@@ -35,6 +36,9 @@ use crate::{
 
 /// How often all interfaces are looked at again, should a change have been missed.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
+
+/// How often it is looked whether flows are to be forgotten.
+const SWEEP: Duration = Duration::from_secs(1);
 
 /// How long a blocked flow is remembered.
 const FLOW_MEMORY: Duration = Duration::from_nanos(MEMORY_NS);
@@ -157,6 +161,8 @@ impl KernelTier {
         let mut again = interval(LOOK_AGAIN);
         again.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut flush = interval(FLUSH_LOG);
+        let mut sweep = interval(SWEEP);
+        sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 done = self.keyed.events.forward() => match done {
@@ -178,6 +184,8 @@ impl KernelTier {
                 _ = again.tick() => {
                     self.look_again().await;
                     self.unjudged.look(&self.keyed.counters());
+                }
+                _ = sweep.tick() => {
                     each(&mut self.keyed, &mut self.hashed).for_each(Programs::sweep);
                 }
                 _ = flush.tick(), if self.keyed.log.is_some() => {
@@ -280,7 +288,7 @@ fn program_settings(settings: &KernelSettings) -> Settings {
         on_hit: on_hit(settings.on_hit) as u32,
         judged: judged(settings.direction),
         trust_after: settings.trust_after,
-        reserved: 0,
+        newcomers: flows::share(settings.flows),
         ban: settings.ban.as_ref().map(ban_rule).unwrap_or_default(),
         policies: settings.policies,
     }
