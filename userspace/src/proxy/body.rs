@@ -6,22 +6,23 @@ use std::{
     rc::Rc,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
-    task::{Context, Poll, Wake, Waker},
+    task::{Context, Poll, Wake, Waker, ready},
     time::Duration,
 };
 
 use bytes::Bytes;
 use futures_util::task::AtomicWaker;
-use hyper::body::{Body, Frame, Incoming, SizeHint};
+use hyper::body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, Sleep, sleep};
 
 use super::{
     activity::Activity,
-    client_body::ClientBody,
     connection::Peer,
+    incoming::IncomingBody,
     inspect::{Form, Verdict},
+    interim::Interim,
     refuse::{self, Reason},
     stalls::Stall,
     upstream::Lease,
@@ -44,12 +45,22 @@ pub(super) enum BodyError {
     TooSlow,
 }
 
+impl BodyError {
+    /// Whether this is the reset by which a stream of HTTP/2 ends in order before its upload does.
+    fn wants_no_more(&self) -> bool {
+        let Self::Stream(error) = self else {
+            return false;
+        };
+        error.is_reset() && error.is_remote() && error.reason() == Some(h2::Reason::NO_ERROR)
+    }
+}
+
 /// The body of a request, on its way to an upstream.
 pub(super) struct RequestBody(Option<Box<Upload>>);
 
 struct Upload {
     /// Until this is dropped.
-    incoming: Option<ClientBody>,
+    incoming: Option<IncomingBody>,
     /// Whether what is left of it is read when nobody wants it any more.
     lingers: bool,
     peer: Rc<Peer>,
@@ -68,25 +79,34 @@ struct Upload {
 ///
 /// Reading it would make the client send it, though the upstream may be about to refuse the request.
 pub(super) struct Hold {
-    /// Set when the upstream's `100 Continue` has come.
-    asked: Arc<AtomicBool>,
+    /// Where the upstream asks for it.
+    interim: Interim,
     /// Upstreams that know nothing of that never ask.
     patience: Pin<Box<Sleep>>,
+    /// Whether the client is to be told: the library of HTTP/1.1 does so itself.
+    tells: bool,
 }
 
 impl Hold {
-    /// Until [`Hold::release`]'s function is called, or for `patience`.
-    pub(super) fn new(patience: Duration) -> Self {
+    /// Until the upstream asks by way of `interim`, or for `patience`; then the client is asked in turn, where `tells`
+    /// says so.
+    pub(super) fn new(interim: &Interim, patience: Duration, tells: bool) -> Self {
         Self {
-            asked: Arc::default(),
+            interim: interim.clone(),
             patience: Box::pin(sleep(patience)),
+            tells,
         }
     }
 
-    /// Lets the body go when called. Who calls it polls the body afterwards.
-    pub(super) fn release(&self) -> impl Fn() + Send + Sync + 'static {
-        let asked = Arc::clone(&self.asked);
-        move || asked.store(true, Ordering::Relaxed)
+    /// Ready when the body may go.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.interim.poll_wants_body(cx).is_pending() {
+            ready!(self.patience.as_mut().poll(cx));
+        }
+        if self.tells {
+            self.interim.ask_for_body();
+        }
+        Poll::Ready(())
     }
 }
 
@@ -131,7 +151,7 @@ impl RequestBody {
     /// What `incoming` brings, noted in `progress`, and not before `hold` is over. On an HTTP/2 stream the rest of it
     /// `lingers`.
     pub(super) fn new(
-        (incoming, lingers): (ClientBody, bool),
+        (incoming, lingers): (IncomingBody, bool),
         peer: &Rc<Peer>,
         progress: &Rc<Progress>,
         hold: Option<Hold>,
@@ -161,13 +181,6 @@ impl RequestBody {
         })))
     }
 
-    /// Lets it go, whether or not the upstream has asked for it.
-    pub(super) fn release(&mut self) {
-        if let Some(upload) = &mut self.0 {
-            upload.hold = None;
-        }
-    }
-
     /// Whether there is none, so that the request can be sent again.
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_none()
@@ -180,9 +193,7 @@ impl Upload {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         if let Some(hold) = &mut self.hold {
-            if !hold.asked.load(Ordering::Relaxed) && hold.patience.as_mut().poll(cx).is_pending() {
-                return Poll::Pending;
-            }
+            ready!(hold.poll(cx));
             self.hold = None;
         }
         let Some(incoming) = &mut self.incoming else {
@@ -378,13 +389,13 @@ enum Source {
 
 /// What comes from an upstream, with the connection that it comes from.
 struct Download {
-    incoming: Incoming,
+    incoming: IncomingBody,
     lease: Option<Lease>,
 }
 
 impl ResponseBody {
     /// Passes on what an upstream sends; gives the connection back when all of it has come.
-    pub(super) fn upstream(incoming: Incoming, lease: Option<Lease>) -> Self {
+    pub(super) fn upstream(incoming: IncomingBody, lease: Option<Lease>) -> Self {
         Self {
             source: Source::Upstream(Download { incoming, lease }),
             answering: None,
@@ -458,6 +469,11 @@ impl Download {
         };
         match &polled {
             Poll::Ready(None) => self.end(),
+            // The upstream wants no more of the request, and has said all (RFC 9113 section 8.1).
+            Poll::Ready(Some(Err(error))) if error.wants_no_more() && self.has_come_whole() => {
+                self.end();
+                return Poll::Ready(None);
+            }
             Poll::Ready(Some(Err(_broken))) => {
                 if let Some(lease) = self.lease.take() {
                     lease.on_broken();
@@ -465,16 +481,16 @@ impl Download {
             }
             Poll::Ready(Some(Ok(_))) | Poll::Pending => {}
         }
-        polled.map(|frame| frame.map(|frame| frame.map_err(BodyError::from)))
+        polled
     }
 
     /// What an HTTP/1.1 connection brings comes out of driving it or not at all, so that nobody needs to be
     /// woken for it by the body's channel: its own stream does that.
     fn poll_leased(
-        incoming: &mut Incoming,
+        incoming: &mut IncomingBody,
         lease: &mut Lease,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let mut quiet = Context::from_waker(Waker::noop());
         let polled = Pin::new(&mut *incoming).poll_frame(&mut quiet);
         if polled.is_ready() {
@@ -485,6 +501,11 @@ impl Download {
         } else {
             Pin::new(incoming).poll_frame(cx)
         }
+    }
+
+    /// Whether nothing is missing of what was said to come.
+    fn has_come_whole(&self) -> bool {
+        self.incoming.size_hint().lower() == 0
     }
 
     /// All has come: the connection can serve the next request.

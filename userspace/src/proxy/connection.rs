@@ -8,12 +8,12 @@ use std::{
     pin::{Pin, pin},
     rc::Rc,
     sync::Arc,
+    task::Poll,
 };
 
-use http::{HeaderMap, Request, Response, Uri, header};
+use http::{HeaderMap, Request, Response, Uri, Version, header};
 use hyper::{
     body::{Body as _, Incoming},
-    rt::Executor,
     server::conn::http1,
     service::service_fn,
 };
@@ -28,13 +28,14 @@ use super::{
     activity::Activity,
     admission::Place,
     body::{Answering, ResponseBody},
-    client_body::ClientBody,
     counters::{Closed, Counter},
     fast::{self, Outcome},
     forward,
     hop::Provenance,
     http2,
+    incoming::IncomingBody,
     inspect::{Ends, Form, Scene, Verdict},
+    interim::{Interim, Outbox},
     preamble,
     refuse::{self, Reason},
     seldom::{Seldom, once_more},
@@ -380,9 +381,11 @@ async fn serve_http2(peer: &Rc<Peer>, client: ClientStream) -> Result<(), Closed
 }
 
 /// Serves all kinds of requests of HTTP/1.
-async fn serve_http1(peer: &Rc<Peer>, client: ClientStream) -> Result<(), Closed> {
+async fn serve_http1(peer: &Rc<Peer>, mut client: ClientStream) -> Result<(), Closed> {
     let worker = &peer.worker;
     let limits = &worker.settings.limits;
+    let outbox = Arc::<Outbox>::default();
+    client.set_outbox(Arc::clone(&outbox));
     let newest = RefCell::new(Rc::clone(peer));
     let ending = Cell::new(false);
     let service = service_fn(|request| {
@@ -390,7 +393,7 @@ async fn serve_http1(peer: &Rc<Peer>, client: ClientStream) -> Result<(), Closed
         if peer.on_request() {
             ending.set(true);
         }
-        respond(peer, request)
+        respond(peer, request, Arc::clone(&outbox))
     });
     let mut http = http1::Builder::new();
     http.max_buf_size(limits.header_bytes.max(LEAST_HEAD))
@@ -448,25 +451,31 @@ fn broken(peer: &Peer, error: &(dyn Error + 'static)) -> Closed {
     }
 }
 
-/// Runs the futures of an HTTP/2 connection to an upstream where they were made.
-#[derive(Clone, Copy)]
-pub(super) struct OnThisThread;
-
-impl<F: Future + 'static> Executor<F> for OnThisThread {
-    fn execute(&self, future: F) {
-        tokio::task::spawn_local(async move {
-            future.await;
-        });
-    }
-}
-
 /// Answers one request of HTTP/1.
 async fn respond(
     peer: Rc<Peer>,
     request: Request<Incoming>,
+    outbox: Arc<Outbox>,
 ) -> Result<Response<ResponseBody>, Infallible> {
     let answering = Answering::begin(&peer.client.activity);
-    let response = match judge(&peer, request.map(ClientBody::Http1)).await {
+    // Who speaks HTTP/1.0 knows nothing of interim responses.
+    let outbox = (request.version() == Version::HTTP_11).then_some(outbox);
+    let interim = Interim::default();
+    let mut judging = pin!(judge(&peer, request.map(IncomingBody::Http1), &interim));
+    let response = std::future::poll_fn(|cx| {
+        let response = judging.as_mut().poll(cx);
+        while let Poll::Ready(said) = interim.poll(cx) {
+            if let Some(outbox) = &outbox {
+                outbox.put(&said);
+            }
+        }
+        response
+    });
+    let response = response.await;
+    if let Some(outbox) = &outbox {
+        std::future::poll_fn(|cx| outbox.poll_empty(cx)).await;
+    }
+    let response = match response {
         Ok(response) => response,
         Err(reason) => {
             peer.worker.counters.refuse(reason);
@@ -479,7 +488,8 @@ async fn respond(
 
 async fn judge(
     peer: &Rc<Peer>,
-    request: Request<ClientBody>,
+    request: Request<IncomingBody>,
+    interim: &Interim,
 ) -> Result<Response<ResponseBody>, Reason> {
     let settings = &peer.worker.settings;
     if !request.body().is_end_stream() {
@@ -494,5 +504,5 @@ async fn judge(
         return Err(Reason::ListedToken);
     }
     judged?;
-    forward::forward(peer, request).await
+    forward::forward(peer, request, interim).await
 }

@@ -3,32 +3,30 @@
 use std::{pin::pin, rc::Rc};
 
 use http::{HeaderValue, Request, Response, StatusCode, Version, header, request::Parts};
-use hyper::{
-    body::{Body as _, Incoming},
-    client::conn::TrySendError,
-    upgrade::OnUpgrade,
-};
+use hyper::{body::Body as _, upgrade::OnUpgrade};
 use tokio::time::{Instant, sleep_until};
 
 use super::{
     body::{Hold, Progress, RequestBody, ResponseBody},
-    client_body::ClientBody,
     connection::Peer,
     counters::Counter,
     fast, hop,
+    incoming::IncomingBody,
+    interim::Interim,
     refuse::Reason,
     settings::Timeouts,
     target, tunnel,
-    upstream::{Group, Lease, Pool},
+    upstream::{Group, Lease, Pool, Unanswered},
 };
 
-/// Forwards `request`; gives the response when its head has come.
+/// Forwards `request`; gives the response when its head has come, and passes what is said before to `interim`.
 ///
 /// # Errors
 /// Why there is no response.
 pub(super) async fn forward(
     peer: &Rc<Peer>,
-    mut request: Request<ClientBody>,
+    mut request: Request<IncomingBody>,
+    interim: &Interim,
 ) -> Result<Response<ResponseBody>, Reason> {
     let upgrade = hop::upgrade(request.version(), request.headers());
     let upgrade = upgrade.map(|protocols| (protocols, hyper::upgrade::on(&mut request)));
@@ -40,11 +38,11 @@ pub(super) async fn forward(
         upgrade.as_ref().map(|(protocols, _)| protocols),
     )?;
     let progress = Rc::new(Progress::new());
+    let patience = peer.worker.settings.timeouts.upstream_continue;
     let hold = parts
         .headers
         .contains_key(header::EXPECT)
-        .then(|| Hold::new(peer.worker.settings.timeouts.upstream_continue));
-    let asked = hold.as_ref().map(Hold::release);
+        .then(|| Hold::new(interim, patience, http2));
     let form = peer.form(&parts.headers);
     if form.is_some() && !body.is_end_stream() && hop::is_coded(&parts.headers) {
         return Err(Reason::ContentCoding);
@@ -55,14 +53,12 @@ pub(super) async fn forward(
         // Unasked, the library leaves the body of a GET away.
         hop::set_chunked(request.headers_mut());
     }
-    if let Some(release) = asked {
-        hyper::ext::on_informational(&mut request, move |interim| {
-            if interim.status() == StatusCode::CONTINUE {
-                release();
-            }
-        });
-    }
-    let (response, lease) = exchange(peer, request, &progress, upgrade.is_some()).await?;
+    let way = Way {
+        progress: &progress,
+        interim,
+        upgrade: upgrade.is_some(),
+    };
+    let (response, lease) = exchange(peer, request, way).await?;
     answer(peer, response, lease, upgrade.map(|(_, client)| client))
 }
 
@@ -91,21 +87,29 @@ fn rewrite(peer: &Peer, parts: &mut Parts, upgrade: Option<&HeaderValue>) -> Res
     Ok(())
 }
 
+/// What goes with a request.
+#[derive(Clone, Copy)]
+struct Way<'a> {
+    progress: &'a Progress,
+    interim: &'a Interim,
+    /// Whether it asks for another protocol.
+    upgrade: bool,
+}
+
 /// Sends the request, once more where that is safe.
 async fn exchange(
     peer: &Peer,
     request: Request<RequestBody>,
-    progress: &Progress,
-    upgrade: bool,
-) -> Result<(Response<Incoming>, Lease), Reason> {
+    way: Way<'_>,
+) -> Result<(Response<IncomingBody>, Lease), Reason> {
     let counters = &peer.worker.counters;
     counters.add(Counter::Forwarded);
     let group = peer
         .routes()
         .find(peer.port(), request.uri(), request.headers());
-    let (pool, mut lease) = lease(group.ok_or(Reason::NoUpstream)?, upgrade).await?;
+    let (pool, mut lease) = lease(group.ok_or(Reason::NoUpstream)?, way.upgrade).await?;
     let copy = (lease.is_reused() && is_repeatable(&request)).then(|| copy(&request));
-    let failure = match attempt(peer, &pool, &mut lease, request, progress).await {
+    let failure = match attempt(peer, &pool, &mut lease, request, way).await {
         Ok(response) => return Ok((response, lease)),
         Err(failure) => failure,
     };
@@ -115,10 +119,10 @@ async fn exchange(
     };
     counters.add(Counter::UpstreamRetries);
     let mut lease = pool
-        .connect(upgrade)
+        .connect(way.upgrade)
         .await
         .inspect_err(|_| pool.on_failure())?;
-    match attempt(peer, &pool, &mut lease, request, progress).await {
+    match attempt(peer, &pool, &mut lease, request, way).await {
         Ok(response) => Ok((response, lease)),
         Err(failure) => Err(failure.reason),
     }
@@ -156,11 +160,12 @@ async fn attempt(
     pool: &Pool,
     lease: &mut Lease,
     request: Request<RequestBody>,
-    progress: &Progress,
-) -> Result<Response<Incoming>, Failure> {
+    way: Way<'_>,
+) -> Result<Response<IncomingBody>, Failure> {
     let timeouts = &peer.worker.settings.timeouts;
+    let progress = way.progress;
     progress.at.set(Instant::now());
-    let failure = match within(timeouts, progress, lease.send(request)).await {
+    let failure = match within(timeouts, progress, lease.send(request, way.interim)).await {
         Some(Ok(response)) => {
             progress.answered.set(true);
             pool.on_success();
@@ -191,13 +196,8 @@ async fn attempt(
     Err(failure)
 }
 
-fn broken(
-    pool: &Pool,
-    mut error: TrySendError<Request<RequestBody>>,
-    progress: &Progress,
-) -> Failure {
-    let unsent = error.take_message();
-    let error = error.into_error();
+fn broken(pool: &Pool, unanswered: Unanswered, progress: &Progress) -> Failure {
+    let Unanswered { unsent, error } = unanswered;
     if let Some(reason) = progress.refused.get() {
         return Failure {
             reason,
@@ -212,8 +212,8 @@ fn broken(
     }
     Failure {
         reason: Reason::UpstreamFailed,
-        may_retry: !error.is_parse() && !error.is_user(),
-        blames_upstream: !error.is_user(),
+        may_retry: !error.is_nonsense() && !error.is_of_the_body(),
+        blames_upstream: !error.is_of_the_body(),
         unsent,
     }
 }
@@ -266,7 +266,7 @@ fn copy(request: &Request<RequestBody>) -> Request<RequestBody> {
 /// Makes the head of a response ours, and sees to what follows it.
 fn answer(
     peer: &Peer,
-    mut response: Response<Incoming>,
+    mut response: Response<IncomingBody>,
     lease: Lease,
     client: Option<OnUpgrade>,
 ) -> Result<Response<ResponseBody>, Reason> {

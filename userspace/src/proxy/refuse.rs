@@ -10,8 +10,8 @@ use tokio::time::timeout;
 
 use super::{
     accept::Worker,
-    client_body::ClientBody,
     date, hop,
+    incoming::IncomingBody,
     settings::{ProxySettings, Refusal},
 };
 
@@ -122,7 +122,7 @@ fn answer(status: StatusCode, content_type: HeaderValue, body: Bytes) -> Respons
 /// A body that is longer than the settings allow, or comes too slowly, is left alone: the connection ends after the
 /// response. So is the body of a client that waits for `100 Continue`; polling it would invite the client to send it.
 /// Says whether the body was read to its end.
-pub(super) async fn discard(settings: &ProxySettings, body: ClientBody) -> bool {
+pub(super) async fn discard(settings: &ProxySettings, body: IncomingBody) -> bool {
     let reading = read_out(body, settings.limits.discard_bytes);
     timeout(settings.timeouts.body, reading)
         .await
@@ -132,7 +132,7 @@ pub(super) async fn discard(settings: &ProxySettings, body: ClientBody) -> bool 
 /// The same beside the response, which goes first, on an HTTP/2 stream. Ending it in order takes the client's own end:
 /// a stream that is reset under the rest of its body, be it an empty frame, is an error to some clients, which then
 /// never show the response.
-pub(super) fn linger(worker: &Rc<Worker>, body: ClientBody) {
+pub(super) fn linger(worker: &Rc<Worker>, body: IncomingBody) {
     if body.is_end_stream() || *worker.drain.borrow() {
         return;
     }
@@ -142,7 +142,7 @@ pub(super) fn linger(worker: &Rc<Worker>, body: ClientBody) {
     });
 }
 
-async fn read_out(mut body: ClientBody, limit: u64) -> bool {
+async fn read_out(mut body: IncomingBody, limit: u64) -> bool {
     let mut left = limit;
     if body.size_hint().lower() > limit {
         return false;

@@ -14,7 +14,9 @@ use tokio::{
 };
 use tokio_rustls::TlsStream;
 
-use super::{activity::Activity, counters::Closed, flood::Frames, settings::Limits};
+use super::{
+    activity::Activity, counters::Closed, flood::Frames, interim::Outbox, settings::Limits,
+};
 
 /// A connection, to a client or to an upstream.
 pub(super) enum Transport {
@@ -67,6 +69,8 @@ pub(super) struct ClientStream {
     /// Read already, and to be read again.
     unread: Vec<u8>,
     rest: Option<Box<Rest>>,
+    /// What is written between the responses of who writes here.
+    outbox: Option<Arc<Outbox>>,
 }
 
 /// What a client goes on sending behind the last response of an HTTP/1 connection.
@@ -91,7 +95,25 @@ impl ClientStream {
             frames: Frames::new(limits),
             unread: Vec::new(),
             rest: None,
+            outbox: None,
         }
+    }
+
+    /// Writes what is put there whenever nothing else is left to be written.
+    pub(super) fn set_outbox(&mut self, outbox: Arc<Outbox>) {
+        self.outbox = Some(outbox);
+    }
+
+    /// Writes what waits in the outbox; where something else is to be written, the rest of what was begun alone.
+    fn poll_outbox(&mut self, only_begun: bool, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Some(outbox) = &self.outbox else {
+            return Poll::Ready(Ok(()));
+        };
+        let written = outbox.poll_write(&mut self.transport, only_begun, cx);
+        if written.is_pending() {
+            self.activity.on_write_blocked();
+        }
+        written
     }
 
     /// Gives back what was read, to be read again.
@@ -252,6 +274,7 @@ impl AsyncWrite for ClientStream {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
+        ready!(self.poll_outbox(true, cx))?;
         let written = Pin::new(&mut self.transport).poll_write(cx, buf);
         self.note(written)
     }
@@ -261,6 +284,7 @@ impl AsyncWrite for ClientStream {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        ready!(self.poll_outbox(true, cx))?;
         let written = Pin::new(&mut self.transport).poll_write_vectored(cx, bufs);
         self.note(written)
     }
@@ -270,6 +294,7 @@ impl AsyncWrite for ClientStream {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_outbox(false, cx))?;
         Pin::new(&mut self.transport).poll_flush(cx)
     }
 

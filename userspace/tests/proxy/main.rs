@@ -9,6 +9,7 @@
 
 mod checks;
 mod inspection;
+mod interim;
 mod lifecycle;
 mod limits;
 mod messages;

@@ -66,17 +66,19 @@ fn upstream_connections_are_kept() {
 #[test]
 fn large_bodies_stream_both_ways() {
     let origin = Origin::echo();
-    let tier = Tier::tls(origin.address, |_| {});
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("body");
     let bytes: String = "0123456789abcdef".repeat(1 << 18);
     std::fs::write(&file, &bytes).unwrap();
     let file = format!("@{}", file.display());
-    for version in ["--http1.1", "--http2"] {
-        let reply = tier.curl("/", &[version, "--data-binary", &file]);
-        assert_eq!(reply.status, 200, "{}", reply.error);
-        let body = reply.body.split_once("\n\n").unwrap().1;
-        assert!(body == bytes, "{} bytes of {}", body.len(), bytes.len());
+    for http in [UpstreamHttp::Http1, UpstreamHttp::Http2] {
+        let tier = Tier::tls(origin.address, |s| s.upstream_http = http);
+        for version in ["--http1.1", "--http2"] {
+            let reply = tier.curl("/", &[version, "--data-binary", &file]);
+            assert_eq!(reply.status, 200, "{}", reply.error);
+            let body = reply.body.split_once("\n\n").unwrap().1;
+            assert!(body == bytes, "{} bytes of {}", body.len(), bytes.len());
+        }
     }
 }
 
@@ -286,39 +288,6 @@ fn responses_without_a_body_keep_their_fields() {
     assert_eq!(tier.count("proxy_upstream_connects_total"), 1);
 }
 
-/// An upstream that says something before it answers, and waits until that is known.
-pub(crate) fn hinting() -> (SocketAddr, std::sync::mpsc::Sender<()>) {
-    let (go, gone) = std::sync::mpsc::channel::<()>();
-    let gone = Mutex::new(gone);
-    let address = raw_origin(move |_, mut upstream| {
-        upstream.until("\r\n\r\n");
-        upstream.send(
-            "HTTP/1.1 100 Continue\r\n\r\n\
-             HTTP/1.1 103 Early Hints\r\nLink: </a>\r\nConnection: X-Mine\r\nX-Mine: 1\r\n\r\n",
-        );
-        gone.lock().unwrap().recv().unwrap();
-        upstream.send("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok");
-        upstream.rest();
-    });
-    (address, go)
-}
-
-#[test]
-fn what_is_said_before_the_response_is_passed_on_at_once() {
-    let (upstream, go) = hinting();
-    let tier = Tier::plain(upstream, |_| {});
-    let mut client = tier.connect();
-    client.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n");
-    let said = client.until("\r\n\r\n");
-    assert_eq!(said, "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n");
-    go.send(()).unwrap();
-    assert!(client.until("ok").starts_with("HTTP/1.1 200 OK\r\n"));
-    // Clients of HTTP/1.0 know nothing of that.
-    go.send(()).unwrap();
-    let reply = tier.connect().send("GET / HTTP/1.0\r\n\r\n").rest();
-    assert!(reply.starts_with("HTTP/1.0 200 "), "{reply}");
-}
-
 #[test]
 fn trailers_pass_both_ways() {
     let upstream = raw_origin(|_, mut upstream| {
@@ -338,6 +307,30 @@ fn trailers_pass_both_ways() {
     );
     let reply = client.until("0\r\nx-back: 7\r\n\r\n");
     assert!(reply.contains("\r\n\r\n4\r\nbody\r\n0\r\n"), "{reply}");
+}
+
+/// What HTTP/1.1 was not told of is left out, and the rest comes whole.
+#[test]
+fn trailers_that_were_not_named_end_here() {
+    let upstream = raw_origin(|_, mut upstream| {
+        let request = upstream.until("0\r\n\r\n");
+        assert!(
+            request.ends_with("\r\n\r\n3\r\nabc\r\n0\r\n\r\n"),
+            "{request}"
+        );
+        upstream.send(
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nbody\r\n0\r\nX-Back: 7\r\n\r\n",
+        );
+        upstream.rest();
+    });
+    let tier = Tier::plain(upstream, |_| {});
+    let mut client = tier.connect();
+    client.send(
+        "POST / HTTP/1.1\r\nHost: h\r\nTE: trailers\r\nConnection: TE\r\nTransfer-Encoding: chunked\r\n\r\n\
+         3\r\nabc\r\n0\r\nX-Sum: 7\r\n\r\n",
+    );
+    let reply = client.until("0\r\n\r\n");
+    assert!(reply.ends_with("\r\n\r\n4\r\nbody\r\n0\r\n\r\n"), "{reply}");
 }
 
 #[test]

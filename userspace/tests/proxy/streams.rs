@@ -18,10 +18,7 @@ use h2::{
 use http::{HeaderMap, Method, Request, Response};
 use tokio::runtime;
 
-use crate::{
-    messages::hinting,
-    support::{LISTED, Origin, Raw, Tier, full, one_worker, raw_origin, scripted},
-};
+use crate::support::{LISTED, Origin, Raw, Tier, full, one_worker, raw_origin, scripted};
 
 /// One connection to a cleartext proxy.
 #[derive(Clone)]
@@ -508,24 +505,6 @@ fn a_refusal_waits_for_its_client_too() {
         assert_eq!(answer.text(), "{\"error\":\"listed_token\"}\n");
         let answer = client.ask(get("/small-window")).await;
         assert!(answer.text().starts_with("GET /small-window\n"));
-    });
-}
-
-#[test]
-fn what_is_said_before_the_response_is_passed_on_at_once() {
-    let (upstream, go) = hinting();
-    let tier = Tier::plain(upstream, |_| {});
-    connected(&tier, async |client| {
-        let mut sender = client.0.clone().ready().await.unwrap();
-        let (mut response, _stream) = sender.send_request(get("/"), true).unwrap();
-        let said = std::future::poll_fn(|cx| response.poll_informational(cx)).await;
-        let said = said.unwrap().unwrap();
-        assert_eq!(said.status(), 103);
-        assert_eq!(said.headers().len(), 1);
-        assert_eq!(said.headers()["link"], "</a>");
-        go.send(()).unwrap();
-        let answer = Client::read(response.await.unwrap()).await;
-        assert_eq!((answer.status(), answer.text()), (200, "ok"));
     });
 }
 

@@ -36,16 +36,17 @@ use tokio::time::{Sleep, sleep};
 use self::{
     deadlines::Deadlines,
     gather::Gather,
-    piece::Piece,
     plain::Exchange,
-    reply::{Flow, Gone, Reply},
+    reply::{Gone, Reply},
 };
+pub(super) use self::{piece::Piece, reply::Flow};
 use super::{
     body::{Answering, ResponseBody},
-    client_body::{ClientBody, Received},
     connection::Peer,
     fast::Forward,
     forward,
+    incoming::{IncomingBody, Received},
+    interim::Interim,
     refuse::{self, Reason},
     settings::ProxySettings,
     stalls::Stall,
@@ -180,7 +181,7 @@ enum Kind {
     /// It is forwarded, and bears no body.
     Plain(Exchange, Forward),
     /// It is forwarded.
-    Other(Box<(Request<ClientBody>, Reply)>),
+    Other(Box<(Request<IncomingBody>, Reply)>),
     /// The client takes our answer bit by bit.
     Own(Flow, bytes::Bytes),
 }
@@ -236,10 +237,10 @@ fn take(
     })
 }
 
-fn received(request: Request<RecvStream>) -> Request<ClientBody> {
+fn received(request: Request<RecvStream>) -> Request<IncomingBody> {
     let (head, stream) = request.into_parts();
     let received = Received::new(stream, &head.headers);
-    Request::from_parts(head, ClientBody::Http2(received))
+    Request::from_parts(head, IncomingBody::Http2(received))
 }
 
 /// Says why a request is refused; gives back what the client doesn't take yet.
@@ -276,14 +277,23 @@ impl Work {
 /// Forwards a request of any kind, and passes on what is answered.
 async fn any(
     peer: Rc<Peer>,
-    (request, mut reply): (Request<ClientBody>, Reply),
+    (request, mut reply): (Request<IncomingBody>, Reply),
     answering: Answering,
 ) {
     let is_head = *request.method() == Method::HEAD;
-    let mut forwarding = std::pin::pin!(forward::forward(&peer, request));
-    let response = std::future::poll_fn(|cx| match forwarding.as_mut().poll(cx) {
-        Poll::Ready(response) => Poll::Ready(Some(response)),
-        Poll::Pending => reply.poll_gone(cx).map(|()| None),
+    let interim = Interim::default();
+    let mut forwarding = std::pin::pin!(forward::forward(&peer, request, &interim));
+    let response = std::future::poll_fn(|cx| {
+        let response = forwarding.as_mut().poll(cx);
+        while let Poll::Ready(said) = interim.poll(cx) {
+            for head in said {
+                reply.interim(head);
+            }
+        }
+        match response {
+            Poll::Ready(response) => Poll::Ready(Some(response)),
+            Poll::Pending => reply.poll_gone(cx).map(|()| None),
+        }
     });
     let Some(response) = response.await else {
         return;

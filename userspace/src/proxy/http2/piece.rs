@@ -5,7 +5,7 @@ use bytes::{Buf, Bytes};
 use crate::proxy::fast::Buffer;
 
 /// A piece of a body.
-pub(super) enum Piece {
+pub(in crate::proxy) enum Piece {
     /// Of the library that speaks with the upstream, or our own words.
     Bytes(Bytes),
     /// Of a buffer of the worker, which gets it back when the piece is written.
@@ -13,7 +13,7 @@ pub(super) enum Piece {
 }
 
 /// Some bytes of a buffer.
-pub(super) struct Pooled {
+pub(in crate::proxy) struct Pooled {
     buffer: Buffer,
     from: usize,
     to: usize,

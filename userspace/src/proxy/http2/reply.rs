@@ -9,20 +9,23 @@ use std::{
 use bytes::Bytes;
 use h2::{Reason as Code, SendStream, server::SendResponse};
 use http::{HeaderMap, HeaderValue, Response, header, response};
-use hyper::body::Body as _;
+use hyper::body::Body;
 
 use super::piece::Piece;
-use crate::proxy::{body::ResponseBody, date};
+use crate::proxy::{
+    body::{BodyError, ResponseBody},
+    date,
+};
 
 /// Where the answer to one request goes. Dropped before its end, it resets the stream.
 pub(super) struct Reply(SendResponse<Piece>);
 
-/// Where its body goes.
-pub(super) struct Flow(SendStream<Piece>);
+/// Where a body goes: that of an answer to a client, or that of a request to an upstream.
+pub(in crate::proxy) struct Flow(SendStream<Piece>);
 
 /// The stream is over: the client has reset it, or the connection broke.
 #[derive(Debug)]
-pub(super) struct Gone;
+pub(in crate::proxy) struct Gone;
 
 impl Reply {
     /// The answer on this stream.
@@ -92,19 +95,24 @@ impl Reply {
 }
 
 impl Flow {
+    /// The rest of a stream whose head is sent.
+    pub(in crate::proxy) fn new(stream: SendStream<Piece>) -> Self {
+        Self(stream)
+    }
+
     /// Sends the next piece; there must be room, or nothing in it.
     pub(super) fn put(&mut self, piece: Piece, last: bool) -> Result<(), Gone> {
         self.0.send_data(piece, last).map_err(|_over| Gone)
     }
 
-    /// Whether the client takes some bytes now.
+    /// Whether the other end takes some bytes now.
     pub(super) fn has_room(&mut self) -> bool {
         // No more than that: what is asked for is kept from other streams.
         self.0.reserve_capacity(1);
         self.0.capacity() > 0
     }
 
-    /// Ready when the client takes some bytes.
+    /// Ready when the other end takes some bytes.
     pub(super) fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Gone>> {
         while !self.has_room() {
             match ready!(self.0.poll_capacity(cx)) {
@@ -115,7 +123,7 @@ impl Flow {
         Poll::Ready(Ok(()))
     }
 
-    /// Ready when the client wants no more.
+    /// Ready when the other end wants no more.
     pub(super) fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.0.poll_reset(cx).map(drop)
     }
@@ -127,7 +135,10 @@ impl Flow {
     }
 
     /// Sends a body, as it comes.
-    pub(super) async fn pass(&mut self, mut body: ResponseBody) -> Result<(), Gone> {
+    pub(in crate::proxy) async fn pass(
+        &mut self,
+        mut body: impl Body<Data = Bytes, Error = BodyError> + Unpin,
+    ) -> Result<(), Gone> {
         loop {
             let frame = std::future::poll_fn(|cx| {
                 if self.poll_gone(cx).is_ready() {
@@ -139,7 +150,7 @@ impl Flow {
                 return self.put(Piece::Bytes(Bytes::new()), true);
             };
             let frame = frame.map_err(|error| {
-                tracing::debug!(%error, "a response broke off");
+                tracing::debug!(%error, "a body broke off");
                 self.0.send_reset(code(&error));
                 Gone
             })?;
@@ -183,8 +194,11 @@ fn complete(headers: &mut HeaderMap, length: Option<u64>) {
 }
 
 /// What an upstream that speaks HTTP/2 has said of why its response breaks off.
-fn code(error: &(dyn Error + 'static)) -> Code {
-    let mut cause = Some(error);
+fn code(error: &BodyError) -> Code {
+    if let BodyError::Stream(error) = error {
+        return error.reason().unwrap_or(Code::INTERNAL_ERROR);
+    }
+    let mut cause = Some(error as &(dyn Error + 'static));
     while let Some(error) = cause {
         if let Some(error) = error.downcast_ref::<h2::Error>() {
             return error.reason().unwrap_or(Code::INTERNAL_ERROR);

@@ -10,13 +10,13 @@ use std::{
 };
 
 use http::{Request, Response};
-use hyper::{
-    body::Incoming,
-    client::conn::{TrySendError, http1},
-};
+use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 
-use crate::proxy::{body::RequestBody, stream::Transport};
+use super::Unanswered;
+use crate::proxy::{
+    body::RequestBody, incoming::IncomingBody, interim::Interim, stream::Transport,
+};
 
 /// The connection with its end for requests.
 pub(super) struct Link {
@@ -75,15 +75,20 @@ impl Link {
     /// Where no response came; with the request, if nothing of it was sent.
     pub(super) async fn send(
         &mut self,
-        request: Request<RequestBody>,
-    ) -> Result<Response<Incoming>, TrySendError<Request<RequestBody>>> {
+        mut request: Request<RequestBody>,
+        interim: &Interim,
+    ) -> Result<Response<IncomingBody>, Unanswered> {
+        let interim = interim.clone();
+        hyper::ext::on_informational(&mut request, move |said| {
+            interim.say(said.status(), said.headers());
+        });
         let mut reply = pin!(self.sender.try_send_request(request));
-        std::future::poll_fn(|cx| {
+        let response = std::future::poll_fn(|cx| {
             self.drive(cx);
             // The reply comes out of the call above or not at all: nobody needs to be woken for it.
             reply.as_mut().poll(&mut Context::from_waker(Waker::noop()))
-        })
-        .await
+        });
+        Ok(response.await?.map(IncomingBody::Http1))
     }
 
     /// The bare connection of one that nobody uses; `None` where something was read that nobody asked for.

@@ -18,7 +18,7 @@ use std::{
 
 use bytes::Bytes;
 use http::{Request, Response};
-use hyper::{body::Incoming, client::conn::TrySendError};
+use hyper::client::conn::TrySendError;
 use tokio::time::{Instant, timeout};
 
 use self::{
@@ -34,6 +34,8 @@ pub(super) use self::{
 use super::{
     body::RequestBody,
     counters::{Counter, Counters},
+    incoming::IncomingBody,
+    interim::Interim,
     refuse::Reason,
     settings::{ProxySettings, Upstream, UpstreamHttp},
     stream::Transport,
@@ -99,6 +101,24 @@ pub(super) struct Lease {
     connection: Connection,
     share: Share,
     origin: Origin,
+}
+
+/// A request that got no response.
+pub(super) struct Unanswered {
+    /// The request, where none of it was sent.
+    pub(super) unsent: Option<Request<RequestBody>>,
+    pub(super) error: NoResponse,
+}
+
+/// Why a request got no response.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum NoResponse {
+    /// Over HTTP/1.1.
+    #[error(transparent)]
+    Http1(#[from] hyper::Error),
+    /// On a stream of HTTP/2.
+    #[error(transparent)]
+    Http2(#[from] h2::Error),
 }
 
 /// One request's share of an upstream's work.
@@ -423,6 +443,52 @@ impl Origin {
     }
 }
 
+impl NoResponse {
+    /// Whether the body of the request is why: its client broke it off.
+    pub(super) fn is_of_the_body(&self) -> bool {
+        match self {
+            Self::Http1(error) => error.is_user(),
+            Self::Http2(error) => error.is_reset() && !error.is_remote() && !error.is_library(),
+        }
+    }
+
+    /// Whether the upstream has said what can't be understood.
+    pub(super) fn is_nonsense(&self) -> bool {
+        match self {
+            Self::Http1(error) => error.is_parse(),
+            Self::Http2(error) => error.is_library() && !error.is_io(),
+        }
+    }
+}
+
+impl Unanswered {
+    /// The connection broke before the request was sent.
+    fn unsent(request: Request<RequestBody>, error: h2::Error) -> Self {
+        Self {
+            unsent: Some(request),
+            error: error.into(),
+        }
+    }
+}
+
+impl From<TrySendError<Request<RequestBody>>> for Unanswered {
+    fn from(mut error: TrySendError<Request<RequestBody>>) -> Self {
+        Self {
+            unsent: error.take_message(),
+            error: error.into_error().into(),
+        }
+    }
+}
+
+impl From<h2::Error> for Unanswered {
+    fn from(error: h2::Error) -> Self {
+        Self {
+            unsent: None,
+            error: error.into(),
+        }
+    }
+}
+
 impl Standing {
     fn begin(&self) {
         self.active.set(self.active.get() + 1);
@@ -478,17 +544,18 @@ impl Lease {
         self.origin.reused
     }
 
-    /// Sends a request; gives the response as soon as its head has come.
+    /// Sends a request; gives the response as soon as its head has come, and passes what is said before to `interim`.
     ///
     /// # Errors
     /// Where no response came; with the request, if nothing of it was sent.
     pub(super) async fn send(
         &mut self,
         request: Request<RequestBody>,
-    ) -> Result<Response<Incoming>, TrySendError<Request<RequestBody>>> {
+        interim: &Interim,
+    ) -> Result<Response<IncomingBody>, Unanswered> {
         match &mut self.connection {
-            Connection::Http1(link) => link.send(request).await,
-            Connection::Http2(stream) => stream.send(request).await,
+            Connection::Http1(link) => link.send(request, interim).await,
+            Connection::Http2(stream) => stream.send(request, interim).await,
         }
     }
 

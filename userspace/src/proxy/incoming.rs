@@ -1,4 +1,4 @@
-//! The body of a request as its client sends it, over either version of HTTP.
+//! The body of a message as its sender sends it, over either version of HTTP.
 
 use std::{
     pin::Pin,
@@ -12,8 +12,8 @@ use hyper::body::{Body, Frame, Incoming, SizeHint};
 
 use super::body::BodyError;
 
-/// What a client sends behind the head of a request.
-pub(super) enum ClientBody {
+/// What a client sends behind the head of a request, or an upstream behind that of a response.
+pub(super) enum IncomingBody {
     /// Over HTTP/1.
     Http1(Incoming),
     /// On a stream of HTTP/2.
@@ -23,7 +23,7 @@ pub(super) enum ClientBody {
 /// What comes on a stream of HTTP/2.
 pub(super) struct Received {
     stream: RecvStream,
-    /// Bytes that are still to come, where the client has said so; the library holds it to that.
+    /// Bytes that are still to come, where the sender has said so; the library holds it to that.
     left: Option<u64>,
     /// Whether nothing but trailers can come.
     data_done: bool,
@@ -51,7 +51,7 @@ impl Received {
         if !self.data_done {
             match ready!(self.stream.poll_data(cx)).transpose()? {
                 Some(data) => {
-                    // Taken: the client may send as much again. It fails for a stream that is over.
+                    // Taken: the sender may send as much again. It fails for a stream that is over.
                     let _given = self.stream.flow_control().release_capacity(data.len());
                     self.left = self.left.map(|left| left.saturating_sub(data.len() as u64));
                     return Poll::Ready(Some(Ok(Frame::data(data))));
@@ -64,13 +64,13 @@ impl Received {
     }
 }
 
-/// What the client says of how long its body is.
+/// What the sender says of how long its body is.
 fn said_length(headers: &HeaderMap) -> Option<u64> {
     let said = headers.get(header::CONTENT_LENGTH)?;
     said.to_str().ok()?.parse().ok()
 }
 
-impl Body for ClientBody {
+impl Body for IncomingBody {
     type Data = Bytes;
     type Error = BodyError;
 
