@@ -155,7 +155,8 @@ impl Blocked {
     fn is_final(&self, segment: &Segment) -> bool {
         match OnHit::of(self.on_hit) {
             OnHit::Drop => true,
-            OnHit::Reset => self.answers >= MAX_ANSWERS || !self.covers_hit(segment),
+            // What stood in front of the blocked request may not have been acknowledged: its client begins there again.
+            OnHit::Reset => self.answers >= MAX_ANSWERS || !reaches(segment.sequence, self.hit),
             OnHit::Forbid => self.answers > MAX_LINGERING,
         }
     }
@@ -238,6 +239,14 @@ mod tests {
         assert_eq!(flow.again(&retransmission, NOW), Again::Drop);
         assert_eq!(flow.again(&segment(50, 10, ACK), NOW), Again::Drop);
         assert_eq!(flow.again(&segment(50, 0, ACK), NOW), Again::Pass);
+    }
+
+    #[test]
+    fn a_lost_reset_is_sent_again_for_what_stood_in_front() {
+        let mut flow = blocked(OnHit::Reset);
+        let in_front = segment(u32::MAX - 1499, 1400, ACK);
+        assert!(!flow.is_dead(&in_front, NOW));
+        assert_eq!(flow.again(&in_front, NOW), Again::Reset);
     }
 
     #[test]

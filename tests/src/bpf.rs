@@ -17,7 +17,7 @@ use tokenblock::{
     kernel::{
         Counts, KernelMap, LiveSettings,
         flows::{self, Sweep, Swept},
-        load::{Load, classifier, load},
+        load::{Load, classifier, load, xdp},
         map::HashedMap,
         object::Variant,
     },
@@ -49,6 +49,8 @@ pub const REDIRECT: u32 = 7;
 /// `TC_ACT_UNSPEC`.
 pub const UNSPEC: u32 = u32::MAX;
 const SHOT: u32 = 2;
+const XDP_DROP: u32 = 1;
+const XDP_PASS: u32 = 2;
 
 /// What the program wants done with the packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -380,6 +382,20 @@ impl Programs {
             .test_run(options)
             .with_context(|| format!("{program} on {} bytes", frame.len()))?;
         Ok((result.return_value, result.duration))
+    }
+
+    /// Runs the XDP program on a frame: whether it passes.
+    ///
+    /// # Errors
+    /// Where the kernel can't run it.
+    pub fn passes_xdp(&mut self, frame: &[u8]) -> Result<bool> {
+        let mut options = TestRunOptions::new();
+        options.data_in = Some(frame);
+        match xdp(&mut self.ebpf)?.test_run(options)?.return_value {
+            XDP_DROP => Ok(false),
+            XDP_PASS => Ok(true),
+            other => bail!("the XDP program gave the action {other}"),
+        }
     }
 
     /// Runs a program `times` on each of these frames, all at the same time.

@@ -33,3 +33,4 @@ mod segments;
 mod settings;
 mod upstreams;
 mod verdicts;
+mod xdp;

@@ -13,6 +13,7 @@ mod reasons;
 mod secrecy;
 mod traces;
 mod verdicts;
+mod xdp;
 
 use tokenblock::kernel::{load::CLASSIFIERS, object::Variant};
 use tokenblock_tests::{

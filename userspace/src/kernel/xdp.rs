@@ -5,6 +5,7 @@ use aya::{
     Ebpf,
     programs::{ProgramError, XdpMode, xdp::XdpLink},
 };
+use rustix::io::Errno;
 use tokenblock_ebpf::packet::Link;
 use tracing::warn;
 
@@ -98,6 +99,7 @@ impl Hold {
         });
         let error: Box<dyn std::error::Error> = match attached {
             Ok(Ok(link)) => return Some(link),
+            Ok(Err(error)) if is_taken(&error) => Box::new(Taken),
             Ok(Err(error)) => error.into(),
             Err(error) => error.into(),
         };
@@ -109,4 +111,24 @@ impl Hold {
         );
         None
     }
+}
+
+/// An interface has one XDP program, and that in one mode.
+#[derive(Debug, thiserror::Error)]
+#[error("another XDP program is attached to it")]
+struct Taken;
+
+/// Whether the kernel refuses the program for the sake of another.
+fn is_taken(error: &ProgramError) -> bool {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref::<std::io::Error>() {
+            let number = error.raw_os_error();
+            return [Errno::BUSY, Errno::EXIST]
+                .iter()
+                .any(|errno| number == Some(errno.raw_os_error()));
+        }
+        cause = error.source();
+    }
+    false
 }
