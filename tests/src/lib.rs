@@ -22,5 +22,6 @@ pub mod reference;
 pub mod relay;
 pub mod scanned;
 pub mod sender;
+pub mod systemd;
 pub mod trace;
 pub mod wire;

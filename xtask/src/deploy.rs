@@ -15,7 +15,7 @@ const INSTALLED: &str = "/usr/local/bin/tokenblock";
 /// Where a tool finds fault.
 pub(crate) fn check() -> Result<()> {
     if exec::is_on_path("systemd-analyze") {
-        verify_unit()?;
+        verify_units()?;
     } else {
         println!("skipped: the systemd unit: there is no systemd-analyze");
     }
@@ -29,19 +29,26 @@ pub(crate) fn check() -> Result<()> {
 }
 
 /// `systemd-analyze verify` must have nothing to say.
-fn verify_unit() -> Result<()> {
-    let name = "tokenblock.service";
-    let unit = folder("systemd").join(name);
-    let text = fs::read_to_string(&unit).with_context(|| unit.display().to_string())?;
+fn verify_units() -> Result<()> {
     let stand_in = env::current_exe().context("finding this program")?;
     let copies = tempfile::tempdir()?;
-    let copy = copies.path().join(name);
-    fs::write(&copy, text.replace(INSTALLED, &stand_in.to_string_lossy()))?;
     let mut verify = Command::new("systemd-analyze");
-    let output = verify.args(["verify", "--man=no"]).arg(&copy).output()?;
+    verify.args(["verify", "--man=no"]);
+    for name in [
+        "tokenblock.service",
+        "tokenblock.socket",
+        "tokenblock-bpf.service",
+    ] {
+        let unit = folder("systemd").join(name);
+        let text = fs::read_to_string(&unit).with_context(|| unit.display().to_string())?;
+        let copy = copies.path().join(name);
+        fs::write(&copy, text.replace(INSTALLED, &stand_in.to_string_lossy()))?;
+        verify.arg(copy);
+    }
+    let output = verify.output()?;
     if !output.status.success() || !output.stderr.is_empty() {
         let complaints = String::from_utf8_lossy(&output.stderr);
-        bail!("{}: {}", unit.display(), complaints.trim());
+        bail!("the units of systemd: {}", complaints.trim());
     }
     Ok(())
 }

@@ -85,6 +85,12 @@ pub(crate) const HEY: Tool = Tool {
     package: "hey",
 };
 
+/// Starts the units of `deploy/` in the tests.
+pub(crate) const SYSTEMD: Tool = Tool {
+    program: "systemctl",
+    package: "systemd",
+};
+
 /// A browser of the tests: Chromium without a window, a third smaller than the whole.
 pub(crate) const CHROMIUM: Tool = Tool {
     program: "chromium-headless-shell",

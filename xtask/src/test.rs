@@ -9,7 +9,9 @@ use clap::ValueEnum;
 use crate::{
     build::{BINARY_VARIABLE, Built, OBJECT_VARIABLE, Profile},
     exec,
-    packages::{self, CHROMIUM, CURL, FAKETIME, GCORE, HEY, IP, NGINX, NODE, OPENSSL, WGET},
+    packages::{
+        self, CHROMIUM, CURL, FAKETIME, GCORE, HEY, IP, NGINX, NODE, OPENSSL, SYSTEMD, WGET,
+    },
     python, targets, workspace,
 };
 
@@ -124,7 +126,9 @@ impl<'a> Privileged<'a> {
     }
 
     fn host(&self) -> Result<()> {
-        packages::ensure(&[IP, CURL, FAKETIME, GCORE, NGINX, NODE, OPENSSL, WGET, HEY])?;
+        packages::ensure(&[
+            IP, CURL, FAKETIME, GCORE, NGINX, NODE, OPENSSL, SYSTEMD, WGET, HEY,
+        ])?;
         // Ubuntu has no such package.
         packages::offer(CHROMIUM);
         let python = python::ensure()?;

@@ -31,6 +31,7 @@ mod reload;
 mod secrecy;
 mod segments;
 mod settings;
+mod unit;
 mod upstreams;
 mod verdicts;
 mod xdp;
