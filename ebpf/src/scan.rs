@@ -33,6 +33,9 @@ pub trait Source {
     /// Position behind the last byte.
     fn end(&self) -> u32;
 
+    /// Position of the first CR or LF in `from..end`; `end` where there is none.
+    fn line_end(&self, from: u32, end: u32) -> u32;
+
     /// Does [`Scan::whole_line`] on this source until it is false.
     fn whole_lines(&self, scan: &mut Scan, rules: &Rules);
 }
@@ -125,6 +128,8 @@ const ODD: u32 = 256;
 /// The line that was begun last began with the name of a header, or as a request line does: so does the next, most
 /// likely.
 const FIELD: u32 = 512;
+/// The scan is over with its first line.
+const ONE_LINE: u32 = 1 << 16;
 /// No end of a body is known.
 const NO_END: u32 = u32::MAX;
 /// Furthest position of an end of a body: further than any segment reaches.
@@ -133,8 +138,6 @@ const FAR: u64 = 1 << 31;
 const NO_LENGTH: u64 = u64::MAX;
 /// Lengths of the names `Content-Length` and `Transfer-Encoding`.
 const FRAMING_NAMES: [u32; 2] = [14, 17];
-/// No line ends in what was read; further than any line does.
-const NO_LINE: u32 = 1 << 30;
 /// Words of a request target that a unit reads.
 const TARGET_WORDS: u32 = 4;
 
@@ -164,7 +167,7 @@ pub struct Scan {
     dots: u32,
     /// Bytes of the next group that are looked at already.
     passed: u32,
-    /// Bits from [`SIGN`] to [`FIELD`].
+    /// Bits from [`SIGN`] to [`ONE_LINE`].
     headers: u32,
     /// What the header block says that is being read.
     pub framing: Framing,
@@ -261,6 +264,13 @@ impl Scan {
         self.restart();
         self.mode = Mode::BeforeTarget;
         self.in_query = u32::MAX;
+    }
+
+    /// As [`Scan::restart_in_target`], for who reads no more than the line.
+    #[inline(always)]
+    pub fn restart_in_last_target(&mut self) {
+        self.restart_in_target();
+        self.headers = ONE_LINE;
     }
 
     /// Sets the state to the middle of a request target.
@@ -687,10 +697,17 @@ impl Scan {
         self.pos + self.glanced
     }
 
-    /// Whether a line begins here that may be taken as a whole.
+    /// Whether [`Scan::whole_line`] may be done.
     #[inline(always)]
-    fn ended_line(&self) -> bool {
-        self.is_plain_line() && !self.value.has_pending()
+    fn takes_lines(&self) -> bool {
+        let line = self.is_plain_line() && !self.is_one_line();
+        (self.is_closed() || line) && !self.value.has_pending()
+    }
+
+    /// Whether the scan is over with its first line.
+    #[inline(always)]
+    fn is_one_line(&self) -> bool {
+        self.headers & ONE_LINE != 0
     }
 
     /// Whether nothing is left to be done before the source has more than `end` bytes.
@@ -759,10 +776,6 @@ impl Scan {
             self.target_unit(rules, source);
         }
         swar::forget_registers();
-        if self.mode as u32 == Mode::Skip as u32 && self.pos < self.end(source) {
-            self.skip_unit(source);
-        }
-        swar::forget_registers();
         if self.after_cr != 0
             && self.mode as u32 == Mode::Line as u32
             && self.pos < self.end(source)
@@ -770,7 +783,7 @@ impl Scan {
             self.end_of_crlf(source);
         }
         swar::forget_registers();
-        if self.ended_line() && self.pos < self.end(source) {
+        if self.takes_lines() && self.pos < self.end(source) {
             source.whole_lines(self, rules);
         }
         Step::More
@@ -826,67 +839,26 @@ impl Scan {
         self.pos += 1;
     }
 
-    #[inline(always)]
-    fn skip_unit<S: Source + ?Sized>(&mut self, source: &S) {
-        let left = self.end(source) - self.pos;
-        let chunk = source.chunk(self.pos);
-        let mut at = 0;
-        while at < WIDEST_WORDS {
-            let (a, b, c, d) = chunk.words(at);
-            if swar::not_plain(a) | swar::not_plain(b) | swar::not_plain(c) | swar::not_plain(d)
-                != 0
-            {
-                if swar::near_line_end(a) | swar::near_line_end(b) != 0
-                    && swar::line_end(a) | swar::line_end(b) != 0
-                {
-                    return self.skip_in(left, at * 8, a, b);
-                }
-                if swar::near_line_end(c) | swar::near_line_end(d) != 0
-                    && swar::line_end(c) | swar::line_end(d) != 0
-                {
-                    return self.skip_in(left, at * 8 + 16, c, d);
-                }
-            }
-            at += 4;
-        }
-        self.pos += swar::least(left, WIDEST);
-    }
-
-    /// Skips inside the two words that stand `at` bytes behind the position; one of them may end the line.
-    #[inline(always)]
-    fn skip_in(&mut self, left: u32, at: u32, a: u64, b: u64) {
-        swar::forget_registers();
-        let in_a = swar::line_end(a);
-        let (at, word, mask) = if in_a != 0 {
-            (at, a, in_a)
-        } else {
-            (at + 8, b, swar::line_end(b))
-        };
-        let stop = swar::first(mask);
-        let n = at + stop;
-        if n >= left {
-            self.pos += left;
-            return;
-        }
-        self.pos += n;
-        if stop < 8 {
-            self.end_line(word.wrapping_shr(stop * 8) as u8);
-        }
-    }
-
-    /// Takes a line at once that means nothing to the rules, as most do, as far as [`WIDEST`] bytes hold it; true where
-    /// another one begins behind it. For a scanner where [`Scan::is_plain_line`], or a CR that no LF follows ended the
-    /// line before. What the units do with such a line is the same, at three times the cost.
+    /// Takes the rest of a line of which nothing more matters, or a whole one that means nothing to the rules, as most do;
+    /// true where another one begins behind it. For a scanner where [`Scan::is_closed`], where [`Scan::is_plain_line`], or
+    /// where a CR that no LF follows ended the line before. What the units do with a whole line is the same, at three
+    /// times the cost.
     #[inline(always)]
     pub fn whole_line<S: Source + ?Sized>(&mut self, rules: &Rules, source: &S) -> bool {
         let left = self.end(source).wrapping_sub(self.pos);
-        let taken = if self.headers & FIELD == 0 {
-            self.take_text(rules, source, left)
-        } else {
-            self.take_field(rules, source, left)
-        };
+        if !self.is_closed() {
+            let taken = if self.headers & FIELD == 0 {
+                self.take_text(rules, source, left)
+            } else {
+                self.take_field(rules, source, left)
+            };
+            if !taken {
+                return false;
+            }
+            self.mode = Mode::Skip;
+        }
         swar::forget_registers();
-        taken && self.end_whole_line(source)
+        self.end_whole_line(source) && !self.is_one_line()
     }
 
     /// Takes the name of a header; false where it may be known to the rules.
@@ -994,50 +966,30 @@ impl Scan {
         Some(first)
     }
 
-    /// Takes a line to its end, as far as it goes; true where another one begins behind it that continues none.
+    /// Takes a line to its end, as far as it goes; true where another one may begin behind it that continues none.
     #[inline(always)]
     fn end_whole_line<S: Source + ?Sized>(&mut self, source: &S) -> bool {
-        let left = self.end(source).wrapping_sub(self.pos);
-        let chunk = source.chunk(self.pos);
-        let (mut at, mut end) = (0, NO_LINE);
-        while at < WIDEST_WORDS {
-            let (a, b) = chunk.pair(at);
-            if swar::not_plain(a) | swar::not_plain(b) != 0 {
-                let (a, b) = (first_line_end(a), first_line_end(b));
-                if a | b != 0 {
-                    end = at * 8 + swar::before(swar::first(a), swar::first(b));
-                    break;
-                }
-            }
-            // Not unrolled.
-            at = swar::opaque(at + 2);
+        let end = self.end(source);
+        let at = source.line_end(self.pos, end);
+        self.pos = at;
+        if at >= end {
+            return false;
         }
-        if end + 1 < left {
-            return self.end_line_at(source, end);
-        }
-        self.mode = Mode::Skip;
-        self.pos += swar::least(swar::least(end, left), WIDEST);
-        false
-    }
-
-    /// Takes the line end that stands `at` bytes behind the position and is not the last byte, and the LF behind a CR; true
-    /// where another line begins behind it.
-    #[inline(always)]
-    fn end_line_at<S: Source + ?Sized>(&mut self, source: &S, at: u32) -> bool {
-        self.pos += at;
+        let more = at + 1 < end;
         // Where the line ends is one place to the verifier.
         swar::forget_registers();
         let end = source.chunk(self.pos).word(0) as u16;
-        let (byte, next) = (end as u8, (end >> 8) as u8);
-        let lf = u32::from(byte == b'\n');
-        if end == u16::from_le_bytes(*b"\r\n") {
+        self.mode = Mode::Line;
+        self.fold = Mode::Skip;
+        if end == u16::from_le_bytes(*b"\r\n") && more {
             self.pos += 2;
             self.after_cr = 0;
             return true;
         }
+        let lf = u32::from(end as u8 == b'\n');
         self.pos += 1;
         self.after_cr = 1 ^ lf;
-        lf != 0 || next != b'\r'
+        lf != 0 || more && (end >> 8) as u8 != b'\r'
     }
 
     /// Reads from the first byte of a line: takes a whole name of up to 23 bytes at once.
@@ -1867,12 +1819,6 @@ fn indent(word: u64) -> u32 {
     }
 }
 
-/// As [`swar::line_end`]; marks behind the first one may be wrong.
-#[inline(always)]
-fn first_line_end(word: u64) -> u64 {
-    swar::first_equal(word, b'\n') | swar::first_equal(word, b'\r')
-}
-
 impl Source for [u8] {
     type Chunk<'a> = &'a [u8];
 
@@ -1882,6 +1828,12 @@ impl Source for [u8] {
 
     fn end(&self) -> u32 {
         u32::try_from(self.len()).unwrap_or(u32::MAX)
+    }
+
+    fn line_end(&self, from: u32, end: u32) -> u32 {
+        let rest = self.get(from as usize..end as usize).unwrap_or(&[]);
+        let len = rest.iter().position(|b| matches!(b, b'\r' | b'\n'));
+        len.map_or(end, |len| from + len as u32)
     }
 
     fn whole_lines(&self, scan: &mut Scan, rules: &Rules) {

@@ -138,7 +138,7 @@ impl Flow {
         // What is in front is unknown: it may also be a request target.
         if step > 0 && !exact && self.next_signs & READS_TARGET == 0 {
             self.next_signs |= READS_TARGET;
-            scan.restart_in_target();
+            scan.restart_in_last_target();
             scan.continue_message(offset, self.at_framing, self.at_body);
             return Some(Start {
                 offset,

@@ -7,7 +7,10 @@ use tokenblock_ebpf::{
     behind::{BEHIND, Behind},
     rules::Rules,
     scan::{Scan, Source, WIDEST},
-    swar::{least, opaque, opaque_long},
+    swar::{
+        before, first, first_line_end, forget_registers, least, least_long, not_plain, opaque,
+        opaque_long,
+    },
 };
 
 use super::skb;
@@ -131,6 +134,49 @@ impl Source for Window {
     #[inline(always)]
     fn end(&self) -> u32 {
         self.len
+    }
+
+    #[inline(always)]
+    fn line_end(&self, from: u32, end: u32) -> u32 {
+        // In words, as `at` is: the verifier knows of a half no more than of the whole.
+        let mut last = u64::from(end);
+        if last > u64::from(CAPACITY) {
+            last = u64::from(CAPACITY);
+        }
+        let last = opaque_long(last);
+        // SAFETY: `at` is below CAPACITY, behind which there are WIDEST bytes.
+        let word = |at: u64, n: usize| unsafe {
+            let bytes = self.bytes.as_ptr().add(at as usize + 8 * n);
+            bytes.cast::<u64>().read_unaligned()
+        };
+        let mut at = opaque_long(u64::from(from));
+        'found: while at < last {
+            // Most lines are short.
+            for n in [0, 2, 4, 6] {
+                let (a, b) = (word(at, n), word(at, n + 1));
+                if not_plain(a) | not_plain(b) != 0 {
+                    let (a, b) = (first_line_end(a), first_line_end(b));
+                    if a | b != 0 {
+                        at += n as u64 * 8 + u64::from(before(first(a), first(b)));
+                        break 'found;
+                    }
+                }
+            }
+            // Not by pointers, which the verifier does not compare.
+            at = opaque_long(at + 64);
+            while at < last {
+                let mut odd = 0;
+                for n in 0..8 {
+                    odd |= not_plain(word(at, n));
+                }
+                if odd != 0 {
+                    break;
+                }
+                at = opaque_long(at + 64);
+            }
+            forget_registers();
+        }
+        least_long(at, u64::from(end)) as u32
     }
 
     #[inline(always)]

@@ -29,7 +29,15 @@ impl Source for ByUnits<'_> {
         self.0.end()
     }
 
-    fn whole_lines(&self, _scan: &mut Scan, _rules: &Rules) {}
+    fn line_end(&self, from: u32, end: u32) -> u32 {
+        self.0.line_end(from, end)
+    }
+
+    fn whole_lines(&self, scan: &mut Scan, rules: &Rules) {
+        if scan.is_closed() {
+            scan.whole_line(rules, self);
+        }
+    }
 }
 
 /// What a piece of a stream leaves behind: all that the flow engine asks for.

@@ -97,7 +97,7 @@ fn program_and_host_agree() {
             // Of a flow's first segment the program does not know whether it begins inside a request target.
             let is_end = |byte: &u8| matches!(byte, b'\r' | b'\n');
             let line = payload.split_inclusive(is_end).next().unwrap_or_default();
-            scan.restart_in_target();
+            scan.restart_in_last_target();
             inspect::stream(&mut scan, &rules, line, &mut is_listed)
         });
         let want = hit.map(|hit| {
