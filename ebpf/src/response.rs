@@ -33,6 +33,18 @@ pub struct Head {
     chunks: u64,
 }
 
+impl Default for Head {
+    /// Of nothing.
+    fn default() -> Self {
+        Self {
+            bytes: [0; HEAD as usize + BEHIND],
+            at: 0,
+            length_at: 0,
+            chunks: 0,
+        }
+    }
+}
+
 /// What the first bytes of a server's segment are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Said {
@@ -66,6 +78,19 @@ impl Said {
             bytes => Self::Bytes(bytes as u32),
         }
     }
+}
+
+/// Bytes of the last chunk, and the one in front of it.
+pub const LAST_CHUNK: u32 = 6;
+
+/// Whether these are the last bytes of a segment of `len` that ends as a body in chunks does that has no trailers (RFC 9112
+/// section 7.1). The last chunk stands behind a line's end, or its segment begins with it: a length that ends in a zero may
+/// stand in front of an empty line too.
+#[inline(always)]
+#[must_use]
+pub fn is_last_chunk(end: u64, len: u32) -> bool {
+    const LAST: u64 = u64::from_le_bytes(*b"\n0\r\n\r\n\0\0");
+    end == LAST || len == LAST_CHUNK - 1 && end >> 8 == LAST >> 8
 }
 
 /// Under a name that other objects could call: such a function the verifier walks through once, whoever calls it.
@@ -232,13 +257,29 @@ mod tests {
     fn said(text: &str) -> Said {
         let mut head = Head {
             bytes: [b'x'; HEAD as usize + BEHIND],
-            at: 0,
-            length_at: 0,
-            chunks: 0,
+            ..Head::default()
         };
         let len = text.len().min(HEAD as usize);
         head.bytes[..len].copy_from_slice(&text.as_bytes()[..len]);
         Said::by(&mut head, len as u32)
+    }
+
+    #[test]
+    fn the_last_chunk_is_a_line() {
+        for (text, last) in [
+            ("3\r\nabc\r\n0\r\n\r\n", true),
+            ("0\r\n\r\n", true),
+            ("Content-Length: 10\r\n\r\n", false),
+            ("10\r\n\r\n", false),
+            ("c\r\n0\r\n\r", false),
+        ] {
+            // What stands in front of the payload is a header's.
+            let bytes = std::format!("......{text}").into_bytes();
+            let mut end = [0; 8];
+            end[..6].copy_from_slice(&bytes[bytes.len() - 6..]);
+            let found = is_last_chunk(u64::from_le_bytes(end), text.len() as u32);
+            assert_eq!(found, last, "{text:?}");
+        }
     }
 
     #[test]

@@ -8,9 +8,10 @@ use tokenblock_ebpf::{
     filter::NoFilter,
     flow::{Conflict, Flow, FlowKey, Gap, GapKey, Place, STEPS, Start},
     packet::Address,
+    response::{HEAD, Head, LAST_CHUNK, Said, USUAL_HEAD, is_last_chunk},
     rules::Rules,
     scan::{Scan, Step},
-    verdict::Counter,
+    verdict::{Counter, Policy},
 };
 
 /// What becomes of a segment.
@@ -58,6 +59,7 @@ pub struct Engine<'a> {
     flow: Flow,
     gaps: HashMap<GapKey, Gap>,
     trust_after: u32,
+    ambiguous: Policy,
     dead: bool,
 }
 
@@ -78,6 +80,7 @@ impl<'a> Engine<'a> {
             flow: Flow::new(rules),
             gaps: HashMap::new(),
             trust_after: 0,
+            ambiguous: Policy::Reset,
             dead: false,
         }
     }
@@ -87,6 +90,15 @@ impl<'a> Engine<'a> {
     pub fn trusting(self, after: u32) -> Self {
         Self {
             trust_after: after,
+            ..self
+        }
+    }
+
+    /// The same with this policy for [`Counter::AmbiguousFraming`].
+    #[must_use]
+    pub fn framed_in_two_ways(self, policy: Policy) -> Self {
+        Self {
+            ambiguous: policy,
             ..self
         }
     }
@@ -106,6 +118,27 @@ impl<'a> Engine<'a> {
     pub fn answer(&mut self, sequence: u32, len: u32, ack: u32) {
         self.flow.settle(ack);
         self.flow.answer(sequence, len);
+    }
+
+    /// The receiver sends these bytes, at this sequence number of its own, and acknowledges all before `ack`.
+    pub fn respond(&mut self, sequence: u32, bytes: &[u8], ack: u32) {
+        let len = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+        self.flow.settle(ack);
+        if len != 0 {
+            if self.flow.may_begin_response(sequence) {
+                self.flow.begin_response(sequence, said(bytes));
+            }
+            if self.flow.responds_in_chunks() && ends_in_last_chunk(bytes) {
+                self.flow.end_chunks();
+            }
+        }
+        self.flow.answer(sequence, len);
+    }
+
+    /// Whether the receiver owes nothing to a sender who acknowledges this.
+    #[must_use]
+    pub fn owes_nothing(&self, acknowledgment: u32) -> bool {
+        self.flow.owes_nothing(acknowledgment)
     }
 
     /// A segment comes.
@@ -171,7 +204,7 @@ impl<'a> Engine<'a> {
                 Ok(()) => {}
             }
         }
-        if self.flow.is_ambiguous() {
+        if self.flow.is_ambiguous() && self.ambiguous != Policy::Pass {
             return Fate::Ambiguous;
         }
         if place == Place::Ahead {
@@ -208,6 +241,37 @@ impl<'a> Engine<'a> {
             }
         }
     }
+}
+
+/// As the programs look at the end of a segment.
+fn ends_in_last_chunk(bytes: &[u8]) -> bool {
+    let mut end = [0; 8];
+    let from = bytes.iter().rev().take(LAST_CHUNK as usize);
+    for (to, from) in end.iter_mut().take(LAST_CHUNK as usize).rev().zip(from) {
+        *to = *from;
+    }
+    let len = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+    is_last_chunk(u64::from_le_bytes(end), len)
+}
+
+/// What the first bytes of a receiver's segment say: the usual length of a head is read first.
+#[must_use]
+pub fn said(bytes: &[u8]) -> Said {
+    match said_within(bytes, USUAL_HEAD) {
+        Said::Unknown => said_within(bytes, HEAD),
+        said => said,
+    }
+}
+
+/// The same where so many bytes are read at most.
+#[must_use]
+pub fn said_within(bytes: &[u8], most: u32) -> Said {
+    let mut head = Head::default();
+    let len = bytes.len().min(most as usize);
+    for (to, from) in head.bytes.iter_mut().zip(bytes.iter().take(len)) {
+        *to = *from;
+    }
+    u32::try_from(len).map_or(Said::Unknown, |len| Said::by(&mut head, len))
 }
 
 /// What is kept, in the open.

@@ -10,7 +10,7 @@ use tokenblock_ebpf::{
     flow::{Flow, FlowKey},
     packet::Segment,
     reply::{ACK, FIN, RST, SYN},
-    response::{HEAD, Head as ResponseHead, Said, USUAL_HEAD},
+    response::{HEAD, Head as ResponseHead, LAST_CHUNK, Said, USUAL_HEAD, is_last_chunk},
     swar::{self, least},
     verdict::Counter,
 };
@@ -276,13 +276,13 @@ fn read_head<const N: u32>(
 /// Whether the packet ends as a body in chunks does that has no trailers (RFC 9112 section 7.1).
 #[inline(always)]
 fn ends_in_last_chunk(skb: *mut __sk_buff, segment: &Segment) -> bool {
-    const LAST: [u8; 5] = *b"0\r\n\r\n";
     let mut end = swar::zero();
     let behind = segment.payload_at.wrapping_add(segment.payload_len);
-    let at = behind.wrapping_sub(LAST.len() as u32);
+    // The TCP header stands in front of it at least.
+    let at = behind.wrapping_sub(LAST_CHUNK);
     // SAFETY: a word holds as many bytes.
-    let read = unsafe { skb::read::<{ LAST.len() as u32 }>(skb, at, (&raw mut end).cast()) };
-    read && end == u64::from_le_bytes([LAST[0], LAST[1], LAST[2], LAST[3], LAST[4], 0, 0, 0])
+    let read = unsafe { skb::read::<LAST_CHUNK>(skb, at, (&raw mut end).cast()) };
+    read && is_last_chunk(end, segment.payload_len)
 }
 
 /// Tells the flow of an RST that goes to the server with this sequence number, by the programs' own hand.

@@ -13,5 +13,6 @@ mod loss;
 mod parity;
 mod reasons;
 mod replay;
+mod responses;
 mod trust;
 mod usual;
