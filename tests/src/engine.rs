@@ -257,9 +257,11 @@ fn ends_in_last_chunk(bytes: &[u8]) -> bool {
 /// What the first bytes of a receiver's segment say: the usual length of a head is read first.
 #[must_use]
 pub fn said(bytes: &[u8]) -> Said {
-    match said_within(bytes, USUAL_HEAD) {
-        Said::Unknown => said_within(bytes, HEAD),
-        said => said,
+    let said = said_within(bytes, USUAL_HEAD);
+    if said == Said::Unknown {
+        said_within(bytes, HEAD)
+    } else {
+        said
     }
 }
 

@@ -214,7 +214,9 @@ impl From<ClientError> for Failure {
             ClientError::Refused {
                 status: 400..=499, ..
             } => Exit::Data,
-            ClientError::Refused { .. } | ClientError::Broken(_) => Exit::TempFail,
+            ClientError::Refused { .. } | ClientError::Broken(_) | ClientError::Unsettled(_) => {
+                Exit::TempFail
+            }
         };
         Self::new(exit, error)
     }

@@ -56,11 +56,28 @@ pub enum ClientError {
         /// The reason.
         error: String,
     },
-    /// No answer, or one that can't be read.
+    /// No answer to a question, or one that can't be read.
+    #[error("no answer that can be read ({0})")]
+    Broken(String),
+    /// The same, where a change was asked for.
     #[error(
         "no answer that can be read ({0}); what was asked for is done whole or not at all: ask again, that does no harm"
     )]
-    Broken(String),
+    Unsettled(String),
+}
+
+impl ClientError {
+    /// Of a request for a change.
+    fn of_change(self) -> Self {
+        match self {
+            Self::Broken(error) => Self::Unsettled(error),
+            other @ (Self::NobodyThere(_)
+            | Self::Denied(_)
+            | Self::Unreachable { .. }
+            | Self::Refused { .. }
+            | Self::Unsettled(_)) => other,
+        }
+    }
 }
 
 /// Asks a running tokenblock.
@@ -113,8 +130,18 @@ impl Client {
         })
     }
 
-    /// Sends a body, which is wiped afterwards.
+    /// Asks for a change by a body, which is wiped afterwards.
     pub(super) fn send<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<T, ClientError> {
+        self.ask(method, path, body).map_err(ClientError::of_change)
+    }
+
+    /// Asks a question by a body, which is wiped afterwards.
+    pub(super) fn ask<T: DeserializeOwned>(
         &self,
         method: Method,
         path: &str,
@@ -126,7 +153,7 @@ impl Client {
         self.exchange(method, path, Full::new(body), PATIENCE)
     }
 
-    /// Sends text that may be long, which is wiped afterwards; `sent` is told how many bytes went.
+    /// Asks for a change by text that may be long, which is wiped afterwards; `sent` is told how many bytes went.
     pub(super) fn send_text<T: DeserializeOwned>(
         &self,
         path: &str,
@@ -138,6 +165,7 @@ impl Client {
             sent,
         };
         self.exchange(Method::POST, path, body, LONG_PATIENCE)
+            .map_err(ClientError::of_change)
     }
 
     fn exchange<T: DeserializeOwned>(
@@ -236,4 +264,20 @@ fn refused(status: StatusCode, text: &[u8]) -> ClientError {
 
 fn broken(error: impl std::fmt::Display) -> ClientError {
     ClientError::Broken(error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_changes_are_said_to_be_done_or_not() {
+        let question = || broken("it is gone");
+        assert_eq!(
+            question().to_string(),
+            "no answer that can be read (it is gone)"
+        );
+        let change = question().of_change().to_string();
+        assert!(change.ends_with("ask again, that does no harm"), "{change}");
+    }
 }

@@ -170,7 +170,7 @@ fn check(args: &CheckArgs) -> Result<Exit, Failure> {
                 .map(|token| Zeroizing::new((*token).to_owned()))
                 .collect(),
         };
-        let answer: Entries<CheckedAnswer> = client.send(Method::POST, "/v1/check", &request)?;
+        let answer: Entries<CheckedAnswer> = client.ask(Method::POST, "/v1/check", &request)?;
         for checked in &answer.entries {
             listed &= checked.listed;
             out.line(checked, |to| show_checked(to, checked))?;
