@@ -538,7 +538,7 @@ fn all_at_once_beside_a_client_that_is_served() {
 }
 
 /// Reads until what came holds these bytes.
-pub(crate) fn read_until(stream: &mut TcpStream, wanted: &[u8]) {
+pub(crate) fn read_until(stream: &mut TcpStream, wanted: &[u8]) -> Vec<u8> {
     let mut got = Vec::new();
     let mut buffer = [0; 4096];
     while !got.windows(wanted.len()).any(|window| window == wanted) {
@@ -546,6 +546,7 @@ pub(crate) fn read_until(stream: &mut TcpStream, wanted: &[u8]) {
         assert!(n > 0, "closed after {}", got.escape_ascii());
         got.extend_from_slice(&buffer[..n]);
     }
+    got
 }
 
 /// Reads until the proxy has closed the connection.
@@ -680,36 +681,100 @@ fn a_head_that_grows_when_it_is_read() {
 /// More requests at a time than a connection may have: those beyond it wait for nobody.
 #[test]
 fn streams_at_a_time() {
-    let origin = raw_origin(|_, mut upstream| drop(upstream.rest()));
-    let tier = Tier::plain(origin, |s| s.limits.http2_streams = 3);
-    let mut client = http2(&tier);
-    frame(&mut client, SETTINGS, 0, 0, &[]);
-    // SETTINGS_MAX_CONCURRENT_STREAMS, as the proxy says it.
-    read_until(&mut client, &[0, 3, 0, 0, 0, 3]);
-    for id in [1, 3, 5, 7] {
-        frame(&mut client, HEADERS, END_STREAM | END_HEADERS, id, GET);
+    for more in MORE {
+        let origin = raw_origin(|_, mut upstream| drop(upstream.rest()));
+        let tier = Tier::plain(origin, |s| s.limits.http2_streams = 3);
+        let mut client = http2(&tier);
+        frame(&mut client, SETTINGS, 0, 0, &[]);
+        frame(&mut client, WINDOW_UPDATE, 0, 0, &more);
+        // SETTINGS_MAX_CONCURRENT_STREAMS, as the proxy says it.
+        read_until(&mut client, &[0, 3, 0, 0, 0, 3]);
+        for id in [1, 3, 5, 7] {
+            frame(&mut client, HEADERS, END_STREAM | END_HEADERS, id, GET);
+        }
+        // RST_STREAM of the fourth: REFUSED_STREAM.
+        read_until(
+            &mut client,
+            &[0, 0, 4, RST_STREAM, 0, 0, 0, 0, 7, 0, 0, 0, 7],
+        );
+        assert_eq!(tier.count("proxy_requests_total"), 3);
     }
-    // RST_STREAM of the fourth: REFUSED_STREAM.
-    read_until(
-        &mut client,
-        &[0, 0, 4, RST_STREAM, 0, 0, 0, 0, 7, 0, 0, 0, 7],
-    );
-    assert_eq!(tier.count("proxy_requests_total"), 3);
 }
 
 #[test]
 fn requests_of_one_http_2_connection() {
-    let origin = Origin::echo();
-    let tier = tier(&origin, |s| s.limits.requests_per_connection = Some(2));
-    let mut client = http2(&tier);
-    frame(&mut client, SETTINGS, 0, 0, &[]);
-    for id in [1, 3] {
-        frame(&mut client, HEADERS, END_STREAM | END_HEADERS, id, GET);
+    for more in MORE {
+        let origin = Origin::echo();
+        let tier = tier(&origin, |s| s.limits.requests_per_connection = Some(2));
+        let mut client = http2(&tier);
+        frame(&mut client, SETTINGS, 0, 0, &[]);
+        frame(&mut client, WINDOW_UPDATE, 0, 0, &more);
+        for id in [1, 3] {
+            frame(&mut client, HEADERS, END_STREAM | END_HEADERS, id, GET);
+        }
+        // GOAWAY without an error: no more of them, please.
+        let last = [0x7f, 0xff, 0xff, 0xff];
+        let goaway = [&[0, 0, 8, GOAWAY, 0, 0, 0, 0, 0][..], &last, &[0; 4]].concat();
+        read_until(&mut client, &goaway);
     }
-    // GOAWAY without an error: no more of them, please.
-    let last = [0x7f, 0xff, 0xff, 0xff];
-    let goaway = [&[0, 0, 8, GOAWAY, 0, 0, 0, 0, 0][..], &last, &[0; 4]].concat();
-    read_until(&mut client, &goaway);
+}
+
+/// Too many streams at a time, again and again.
+#[test]
+fn streams_beyond_those_at_a_time() {
+    let origin = raw_origin(|_, mut upstream| drop(upstream.rest()));
+    for more in MORE {
+        let tier = Tier::plain(origin, |s| {
+            s.limits.http2_streams = 3;
+            s.limits.http2_stream_errors = 20;
+        });
+        let mut client = http2(&tier);
+        frame(&mut client, SETTINGS, 0, 0, &[]);
+        frame(&mut client, WINDOW_UPDATE, 0, 0, &more);
+        for id in (1..100).step_by(2) {
+            if try_frame(&mut client, HEADERS, END_STREAM | END_HEADERS, id, GET).is_err() {
+                break;
+            }
+        }
+        tier.wait_for("proxy_closed_http2_excess", 1);
+    }
+}
+
+/// A response that is on its way when the proxy stops is among those that are said to be answered, and comes whole.
+#[test]
+fn a_response_on_its_way_when_the_end_is_announced() {
+    for more in MORE {
+        let (tell, told) = std::sync::mpsc::channel();
+        let (go, going) = std::sync::mpsc::channel::<()>();
+        let going = std::sync::Mutex::new(going);
+        let origin = raw_origin(move |_, mut upstream| {
+            upstream.until("\r\n\r\n");
+            tell.send(()).unwrap();
+            going.lock().unwrap().recv().unwrap();
+            upstream.send("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello");
+            upstream.rest();
+        });
+        let mut tier = Tier::plain(origin, |_| {});
+        let mut client = http2(&tier);
+        frame(&mut client, SETTINGS, 0, 0, &[]);
+        frame(&mut client, WINDOW_UPDATE, 0, 0, &more);
+        frame(&mut client, HEADERS, END_STREAM | END_HEADERS, 1, GET);
+        told.recv().unwrap();
+        tier.order_stop();
+        let goaway = |last: [u8; 4]| [&[0, 0, 8, GOAWAY, 0, 0, 0, 0, 0][..], &last].concat();
+        let told = read_until(&mut client, &[0, 0, 8, PING, 0, 0, 0, 0, 0]);
+        assert!(
+            told.windows(13)
+                .any(|at| at == goaway([0x7f, 0xff, 0xff, 0xff]))
+        );
+        // The last frame, which has come with its end.
+        frame(&mut client, PING, ACK, 0, &told[told.len() - 8..]);
+        read_until(&mut client, &goaway([0, 0, 0, 1]));
+        go.send(()).unwrap();
+        read_until(&mut client, b"hello");
+        closes(&mut client);
+        tier.join();
+    }
 }
 
 /// One that does not say that it has heard of the end.
@@ -750,6 +815,8 @@ const PING: u8 = 6;
 pub(crate) const CONTINUATION: u8 = 9;
 pub(crate) const END_STREAM: u8 = 1;
 pub(crate) const END_HEADERS: u8 = 4;
+/// What a client takes more on all streams: so little that the library answers it, and so much that it need not.
+const MORE: [[u8; 4]; 2] = [[0, 0, 0, 1], [0, 0x10, 0, 0]];
 /// `GET http://h/`, as HPACK (RFC 7541).
 pub(crate) const GET: &[u8] = b"\x82\x86\x84\x41\x01h";
 /// `POST http://h/`.

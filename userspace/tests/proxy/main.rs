@@ -10,12 +10,13 @@
 mod checks;
 mod inspection;
 mod interim;
+mod lane;
 mod lifecycle;
 mod limits;
 mod messages;
 mod plain;
 mod preamble;
-mod refusals;
+
 mod routes;
 mod smuggling;
 mod streams;

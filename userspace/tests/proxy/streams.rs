@@ -33,7 +33,19 @@ pub(crate) struct Answer {
 
 /// Runs `with` over one connection.
 pub(crate) fn connected<F: Future<Output = ()>>(tier: &Tier, with: impl FnOnce(Client) -> F) {
-    adjusted(tier, &client::Builder::new(), with);
+    adjusted(tier, &ample(), with);
+}
+
+/// Clients of both kinds: plain requests of the one are answered without the library, of the other by it.
+pub(crate) fn ways() -> [client::Builder; 2] {
+    [ample(), client::Builder::new()]
+}
+
+/// A client that takes so much that its plain requests are answered without the library.
+pub(crate) fn ample() -> client::Builder {
+    let mut builder = client::Builder::new();
+    builder.initial_connection_window_size(4 << 20);
+    builder
 }
 
 fn adjusted<F: Future<Output = ()>>(
@@ -168,86 +180,90 @@ fn heads_are_rewritten_for_http_1_1() {
 
 #[test]
 fn bodies_of_every_framing_come_whole() {
-    let origin = scripted(|path| match path {
-        "/length" => "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nServer: s\r\n\r\nhello",
-        "/chunked" => {
-            "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n\
+    for builder in ways() {
+        let origin = scripted(|path| match path {
+            "/length" => "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nServer: s\r\n\r\nhello",
+            "/chunked" => {
+                "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n\
              HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nConnection: X-Mine\r\nX-Mine: 1\r\n\r\n\
              2;x=y\r\nhe\r\n3\r\nllo\r\n0\r\nX-Trailer: 1\r\n\r\n"
-        }
-        "/none" => "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
-        "/empty" => "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-        "/204" => "HTTP/1.1 204 No Content\r\nX-A: b\r\n\r\n",
-        "/304" => "HTTP/1.1 304 Not Modified\r\nETag: \"x\"\r\nContent-Length: 7\r\n\r\n",
-        "/head" => "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n",
-        _ => "HTTP/1.1 200 OK\r\n\r\nhello",
-    });
-    let tier = one_worker(origin);
-    connected(&tier, async |client| {
-        for _ in 0..2 {
-            let answer = client.ask(get("/length")).await;
-            assert_eq!(answer.text(), "hello");
-            assert_eq!(answer.field("content-length"), Some("5"));
-            assert_eq!(answer.field("server"), Some("s"));
-            let answer = client.ask(get("/chunked")).await;
-            assert_eq!(answer.text(), "hello");
-            for gone in ["transfer-encoding", "connection", "x-mine", "link"] {
-                assert_eq!(answer.field(gone), None);
             }
-            assert_eq!(client.ask(get("/none")).await.text(), "");
-            assert_eq!(client.ask(get("/empty")).await.text(), "");
-            let answer = client.ask(get("/204")).await;
-            assert_eq!((answer.status(), answer.field("x-a")), (204, Some("b")));
-            let answer = client.ask(get("/304")).await;
-            assert_eq!((answer.status(), answer.text()), (304, ""));
-            assert_eq!(answer.field("content-length"), Some("7"));
-            let mut head = get("/head");
-            *head.method_mut() = Method::HEAD;
-            let answer = client.ask(head).await;
-            assert_eq!((answer.status(), answer.text()), (200, ""));
-            assert_eq!(answer.field("content-length"), Some("9"));
-            assert_eq!(client.ask(get("/close")).await.text(), "hello");
-        }
-    });
-    // One more for the one that was closed.
-    assert_eq!(tier.count("proxy_upstream_connects_total"), 2);
-    assert_eq!(tier.count("proxy_upstream_retries_total"), 0);
-    assert_eq!(tier.count("proxy_requests_total"), 16);
+            "/none" => "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+            "/empty" => "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+            "/204" => "HTTP/1.1 204 No Content\r\nX-A: b\r\n\r\n",
+            "/304" => "HTTP/1.1 304 Not Modified\r\nETag: \"x\"\r\nContent-Length: 7\r\n\r\n",
+            "/head" => "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n",
+            _ => "HTTP/1.1 200 OK\r\n\r\nhello",
+        });
+        let tier = one_worker(origin);
+        adjusted(&tier, &builder, async |client| {
+            for _ in 0..2 {
+                let answer = client.ask(get("/length")).await;
+                assert_eq!(answer.text(), "hello");
+                assert_eq!(answer.field("content-length"), Some("5"));
+                assert_eq!(answer.field("server"), Some("s"));
+                let answer = client.ask(get("/chunked")).await;
+                assert_eq!(answer.text(), "hello");
+                for gone in ["transfer-encoding", "connection", "x-mine", "link"] {
+                    assert_eq!(answer.field(gone), None);
+                }
+                assert_eq!(client.ask(get("/none")).await.text(), "");
+                assert_eq!(client.ask(get("/empty")).await.text(), "");
+                let answer = client.ask(get("/204")).await;
+                assert_eq!((answer.status(), answer.field("x-a")), (204, Some("b")));
+                let answer = client.ask(get("/304")).await;
+                assert_eq!((answer.status(), answer.text()), (304, ""));
+                assert_eq!(answer.field("content-length"), Some("7"));
+                let mut head = get("/head");
+                *head.method_mut() = Method::HEAD;
+                let answer = client.ask(head).await;
+                assert_eq!((answer.status(), answer.text()), (200, ""));
+                assert_eq!(answer.field("content-length"), Some("9"));
+                assert_eq!(client.ask(get("/close")).await.text(), "hello");
+            }
+        });
+        // One more for the one that was closed.
+        assert_eq!(tier.count("proxy_upstream_connects_total"), 2);
+        assert_eq!(tier.count("proxy_upstream_retries_total"), 0);
+        assert_eq!(tier.count("proxy_requests_total"), 16);
+    }
 }
 
 #[test]
 fn all_kinds_of_requests_share_connections() {
-    let origin = Origin::echo();
-    let tier = one_worker(origin.address);
-    connected(&tier, async |client| {
-        for _ in 0..3 {
-            let answer = client.ask(get("/plain")).await;
-            assert!(answer.text().starts_with("GET /plain\n"));
-            let mut sender = client.0.clone().ready().await.unwrap();
-            let post = Request::post("http://h/post").body(()).unwrap();
-            let (response, mut body) = sender.send_request(post, false).unwrap();
-            body.send_data("the ".into(), false).unwrap();
-            body.send_data("body".into(), true).unwrap();
-            assert_eq!(response.await.unwrap().status(), 200);
-            let mut request = get("/trailers");
-            request
-                .headers_mut()
-                .insert("te", "trailers".parse().unwrap());
-            assert!(client.ask(request).await.text().contains("te: trailers"));
-            let mut request = get("/listed");
-            request
-                .headers_mut()
-                .insert("x-api-key", LISTED.parse().unwrap());
-            let answer = client.ask(request).await;
-            assert_eq!(answer.status(), 403);
-            assert_eq!(answer.text(), "{\"error\":\"listed_token\"}\n");
-            assert_eq!(answer.field("content-length"), Some("25"));
-        }
-    });
-    assert_eq!(origin.seen().len(), 9);
-    assert_eq!(origin.connections(), 1);
-    assert_eq!(tier.count("proxy_blocked_total"), 3);
-    assert_eq!(tier.count("proxy_requests_total"), 12);
+    for builder in ways() {
+        let origin = Origin::echo();
+        let tier = one_worker(origin.address);
+        adjusted(&tier, &builder, async |client| {
+            for _ in 0..3 {
+                let answer = client.ask(get("/plain")).await;
+                assert!(answer.text().starts_with("GET /plain\n"));
+                let mut sender = client.0.clone().ready().await.unwrap();
+                let post = Request::post("http://h/post").body(()).unwrap();
+                let (response, mut body) = sender.send_request(post, false).unwrap();
+                body.send_data("the ".into(), false).unwrap();
+                body.send_data("body".into(), true).unwrap();
+                assert_eq!(response.await.unwrap().status(), 200);
+                let mut request = get("/trailers");
+                request
+                    .headers_mut()
+                    .insert("te", "trailers".parse().unwrap());
+                assert!(client.ask(request).await.text().contains("te: trailers"));
+                let mut request = get("/listed");
+                request
+                    .headers_mut()
+                    .insert("x-api-key", LISTED.parse().unwrap());
+                let answer = client.ask(request).await;
+                assert_eq!(answer.status(), 403);
+                assert_eq!(answer.text(), "{\"error\":\"listed_token\"}\n");
+                assert_eq!(answer.field("content-length"), Some("25"));
+            }
+        });
+        assert_eq!(origin.seen().len(), 9);
+        assert_eq!(origin.connections(), 1);
+        assert_eq!(tier.count("proxy_blocked_total"), 3);
+        assert_eq!(tier.count("proxy_requests_total"), 12);
+    }
 }
 
 #[test]
@@ -288,29 +304,33 @@ fn what_follows_a_response_unasked_is_nobodys_answer() {
 
 #[test]
 fn a_body_that_breaks_off_resets_its_stream_alone() {
-    let origin = scripted(|path| match path {
-        "/close/length" => "HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\nhello",
-        "/close/chunked" => "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n",
-        "/nonsense" => {
-            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\nnonsense"
-        }
-        _ => "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
-    });
-    let tier = one_worker(origin);
-    connected(&tier, async |client| {
-        for path in ["/close/length", "/close/chunked", "/nonsense"] {
-            assert_eq!(client.broken(get(path)).await, Some(Reason::INTERNAL_ERROR));
-            assert_eq!(client.ask(get("/whole")).await.text(), "ok");
-        }
-        let upload = Request::post("http://h/close/length").body(()).unwrap();
-        let mut sender = client.0.clone().ready().await.unwrap();
-        let (response, mut stream) = sender.send_request(upload, false).unwrap();
-        stream.send_data("body".into(), true).unwrap();
-        if let Ok(response) = response.await {
-            assert!(Client::read(response).await.broken.is_some());
-        }
-    });
-    tier.wait_for("proxy_responses_broken_total", 4);
+    for builder in ways() {
+        let origin = scripted(|path| match path {
+            "/close/length" => "HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\nhello",
+            "/close/chunked" => {
+                "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n"
+            }
+            "/nonsense" => {
+                "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\nnonsense"
+            }
+            _ => "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+        });
+        let tier = one_worker(origin);
+        adjusted(&tier, &builder, async |client| {
+            for path in ["/close/length", "/close/chunked", "/nonsense"] {
+                assert_eq!(client.broken(get(path)).await, Some(Reason::INTERNAL_ERROR));
+                assert_eq!(client.ask(get("/whole")).await.text(), "ok");
+            }
+            let upload = Request::post("http://h/close/length").body(()).unwrap();
+            let mut sender = client.0.clone().ready().await.unwrap();
+            let (response, mut stream) = sender.send_request(upload, false).unwrap();
+            stream.send_data("body".into(), true).unwrap();
+            if let Ok(response) = response.await {
+                assert!(Client::read(response).await.broken.is_some());
+            }
+        });
+        tier.wait_for("proxy_responses_broken_total", 4);
+    }
 }
 
 #[test]
@@ -369,42 +389,46 @@ fn a_kept_connection_that_was_closed_is_no_error_where_that_is_safe() {
 
 #[test]
 fn an_upstream_that_is_not_there_gives_502() {
-    let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let tier = one_worker(gone.local_addr().unwrap());
-    drop(gone);
-    connected(&tier, async |client| {
-        let answer = client.ask(get("/")).await;
-        assert_eq!(answer.status(), 502);
-        assert_eq!(answer.text(), "{\"error\":\"upstream_connect\"}\n");
-    });
+    for builder in ways() {
+        let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let tier = one_worker(gone.local_addr().unwrap());
+        drop(gone);
+        adjusted(&tier, &builder, async |client| {
+            let answer = client.ask(get("/")).await;
+            assert_eq!(answer.status(), 502);
+            assert_eq!(answer.text(), "{\"error\":\"upstream_connect\"}\n");
+        });
+    }
 }
 
 #[test]
 fn many_streams_at_a_time_are_not_mixed_up() {
-    // Answers come in an order of their own.
-    let origin = Origin::serving(|request| async move {
-        let path = request.uri().path().to_owned();
-        let number: u64 = path[1..].parse().unwrap();
-        tokio::time::sleep(Duration::from_millis(number * 7919 % 40)).await;
-        Response::new(full(path.repeat(1000)))
-    });
-    let tier = one_worker(origin.address);
-    connected(&tier, async |client| {
-        for _ in 0..3 {
-            let asked = (0..90).map(|number| {
-                let client = client.clone();
-                tokio::spawn(async move {
-                    let path = format!("/{number}");
-                    let answer = client.ask(get(&path)).await;
-                    assert_eq!(answer.text(), path.repeat(1000));
-                })
-            });
-            for asked in asked.collect::<Vec<_>>() {
-                asked.await.unwrap();
+    for builder in ways() {
+        // Answers come in an order of their own.
+        let origin = Origin::serving(|request| async move {
+            let path = request.uri().path().to_owned();
+            let number: u64 = path[1..].parse().unwrap();
+            tokio::time::sleep(Duration::from_millis(number * 7919 % 40)).await;
+            Response::new(full(path.repeat(1000)))
+        });
+        let tier = one_worker(origin.address);
+        adjusted(&tier, &builder, async |client| {
+            for _ in 0..3 {
+                let asked = (0..90).map(|number| {
+                    let client = client.clone();
+                    tokio::spawn(async move {
+                        let path = format!("/{number}");
+                        let answer = client.ask(get(&path)).await;
+                        assert_eq!(answer.text(), path.repeat(1000));
+                    })
+                });
+                for asked in asked.collect::<Vec<_>>() {
+                    asked.await.unwrap();
+                }
             }
-        }
-    });
-    assert_eq!(tier.count("proxy_forwarded_total"), 270);
+        });
+        assert_eq!(tier.count("proxy_forwarded_total"), 270);
+    }
 }
 
 /// An upstream that sends 64 MiB to whoever asks, and counts what it was rid of.
@@ -432,103 +456,111 @@ const PART: usize = 1 << 14;
 
 #[test]
 fn a_large_body_comes_as_fast_as_the_client_takes_it() {
-    let sent = Arc::new(AtomicU64::new(0));
-    let tier = one_worker(bulky(&sent));
-    connected(&tier, async |client| {
-        let mut stream = client.send(get("/")).await.unwrap().into_body();
-        // What is held on the way is bounded.
-        let mut before = u64::MAX;
-        while sent.load(Ordering::Relaxed) != before {
-            before = sent.load(Ordering::Relaxed);
-            tokio::time::sleep(Duration::from_millis(200)).await;
-        }
-        assert!(before < BULK as u64 / 2, "{before} bytes on their way");
-        let mut got = 0;
-        while let Some(data) = stream.data().await {
-            let data = data.unwrap();
-            for (place, byte) in (got..).zip(&data) {
-                assert_eq!(usize::from(*byte), place / PART % 251, "at {place}");
+    for builder in ways() {
+        let sent = Arc::new(AtomicU64::new(0));
+        let tier = one_worker(bulky(&sent));
+        adjusted(&tier, &builder, async |client| {
+            let mut stream = client.send(get("/")).await.unwrap().into_body();
+            // What is held on the way is bounded.
+            let mut before = u64::MAX;
+            while sent.load(Ordering::Relaxed) != before {
+                before = sent.load(Ordering::Relaxed);
+                tokio::time::sleep(Duration::from_millis(200)).await;
             }
-            got += data.len();
-            stream.flow_control().release_capacity(data.len()).unwrap();
-        }
-        assert_eq!(got, BULK);
-    });
+            assert!(before < BULK as u64 / 2, "{before} bytes on their way");
+            let mut got = 0;
+            while let Some(data) = stream.data().await {
+                let data = data.unwrap();
+                for (place, byte) in (got..).zip(&data) {
+                    assert_eq!(usize::from(*byte), place / PART % 251, "at {place}");
+                }
+                got += data.len();
+                stream.flow_control().release_capacity(data.len()).unwrap();
+            }
+            assert_eq!(got, BULK);
+        });
+    }
 }
 
 #[test]
 fn the_upstream_is_let_go_when_the_client_resets_its_stream() {
-    let (left, has_left) = mpsc::channel();
-    let origin = raw_origin(move |_, mut upstream: Raw| {
-        let head = upstream.until("\r\n\r\n");
-        if head.contains("/body") {
-            upstream.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n");
-        }
-        upstream.rest();
-        left.send(()).unwrap();
-    });
-    let tier = one_worker(origin);
-    connected(&tier, async |client| {
-        let (head, mut stream) = client.send(get("/body")).await.unwrap().into_parts();
-        assert_eq!(head.status, 200);
-        assert_eq!(stream.data().await.unwrap().unwrap(), "hello");
-        drop(stream);
-        let mut sender = client.0.clone().ready().await.unwrap();
-        let (response, mut stream) = sender.send_request(get("/none"), true).unwrap();
-        while tier.count("proxy_upstream_connects_total") < 2 {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-        stream.send_reset(Reason::CANCEL);
-        drop(response);
-        // The connection goes on meanwhile.
-        let gone = tokio::task::spawn_blocking(move || {
-            for _ in 0..2 {
-                has_left.recv_timeout(Duration::from_secs(5)).unwrap();
+    for builder in ways() {
+        let (left, has_left) = mpsc::channel();
+        let origin = raw_origin(move |_, mut upstream: Raw| {
+            let head = upstream.until("\r\n\r\n");
+            if head.contains("/body") {
+                upstream
+                    .send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n");
             }
+            upstream.rest();
+            left.send(()).unwrap();
         });
-        gone.await.unwrap();
-    });
+        let tier = one_worker(origin);
+        adjusted(&tier, &builder, async |client| {
+            let (head, mut stream) = client.send(get("/body")).await.unwrap().into_parts();
+            assert_eq!(head.status, 200);
+            assert_eq!(stream.data().await.unwrap().unwrap(), "hello");
+            drop(stream);
+            let mut sender = client.0.clone().ready().await.unwrap();
+            let (response, mut stream) = sender.send_request(get("/none"), true).unwrap();
+            while tier.count("proxy_upstream_connects_total") < 2 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            stream.send_reset(Reason::CANCEL);
+            drop(response);
+            // The connection goes on meanwhile.
+            let gone = tokio::task::spawn_blocking(move || {
+                for _ in 0..2 {
+                    has_left.recv_timeout(Duration::from_secs(5)).unwrap();
+                }
+            });
+            gone.await.unwrap();
+        });
+    }
 }
 
 #[test]
 fn a_refusal_waits_for_its_client_too() {
     let origin = Origin::echo();
     let tier = one_worker(origin.address);
-    let mut builder = client::Builder::new();
-    builder.initial_window_size(3);
-    adjusted(&tier, &builder, async |client| {
-        let mut request = get("/");
-        *request.headers_mut() =
-            HeaderMap::from_iter([("x-api-key".parse().unwrap(), LISTED.parse().unwrap())]);
-        let answer = client.ask(request).await;
-        assert_eq!(answer.status(), 403);
-        assert_eq!(answer.text(), "{\"error\":\"listed_token\"}\n");
-        let answer = client.ask(get("/small-window")).await;
-        assert!(answer.text().starts_with("GET /small-window\n"));
-    });
+    for mut builder in ways() {
+        builder.initial_window_size(3);
+        adjusted(&tier, &builder, async |client| {
+            let mut request = get("/");
+            *request.headers_mut() =
+                HeaderMap::from_iter([("x-api-key".parse().unwrap(), LISTED.parse().unwrap())]);
+            let answer = client.ask(request).await;
+            assert_eq!(answer.status(), 403);
+            assert_eq!(answer.text(), "{\"error\":\"listed_token\"}\n");
+            let answer = client.ask(get("/small-window")).await;
+            assert!(answer.text().starts_with("GET /small-window\n"));
+        });
+    }
 }
 
 #[test]
 fn server_sent_events_come_one_by_one() {
-    let (go, gone) = mpsc::channel::<()>();
-    let gone = std::sync::Mutex::new(gone);
-    let upstream = raw_origin(move |_, mut upstream| {
-        upstream.until("\r\n\r\n");
-        upstream.send("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: 1\n\n");
-        gone.lock().unwrap().recv().unwrap();
-        upstream.send("data: 2\n\n");
-    });
-    let tier = Tier::plain(upstream, |_| {});
-    connected(&tier, async |client| {
-        let mut body = client.send(get("/")).await.unwrap().into_body();
-        assert_eq!(body.data().await.unwrap().unwrap(), "data: 1\n\n");
-        go.send(()).unwrap();
-        assert_eq!(body.data().await.unwrap().unwrap(), "data: 2\n\n");
-        // The end, with nothing before it or behind an empty frame.
-        while let Some(rest) = body.data().await {
-            assert_eq!(rest.unwrap(), "");
-        }
-    });
+    for builder in ways() {
+        let (go, gone) = mpsc::channel::<()>();
+        let gone = std::sync::Mutex::new(gone);
+        let upstream = raw_origin(move |_, mut upstream| {
+            upstream.until("\r\n\r\n");
+            upstream.send("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: 1\n\n");
+            gone.lock().unwrap().recv().unwrap();
+            upstream.send("data: 2\n\n");
+        });
+        let tier = Tier::plain(upstream, |_| {});
+        adjusted(&tier, &builder, async |client| {
+            let mut body = client.send(get("/")).await.unwrap().into_body();
+            assert_eq!(body.data().await.unwrap().unwrap(), "data: 1\n\n");
+            go.send(()).unwrap();
+            assert_eq!(body.data().await.unwrap().unwrap(), "data: 2\n\n");
+            // The end, with nothing before it or behind an empty frame.
+            while let Some(rest) = body.data().await {
+                assert_eq!(rest.unwrap(), "");
+            }
+        });
+    }
 }
 
 #[test]

@@ -7,6 +7,8 @@
 /// it is not lent all.
 const LENT: u32 = 1 << 20;
 const LOW: u32 = 32 << 10;
+/// What there has to be besides for streams that wait for more of it.
+const AMPLE: u32 = 4 * FIRST;
 /// What a client takes before it says anything (section 6.9.2), all of which is lent.
 const FIRST: u32 = 65_535;
 /// The most that a client can take (section 6.9.1).
@@ -16,6 +18,8 @@ const MOST: u32 = u32::MAX >> 1;
 pub(super) struct Credit {
     lent: u32,
     left: u32,
+    /// Whether the client takes so much that it asks for more before all but the library's part is used up.
+    is_ample: bool,
     /// Whether somebody knows that [`Credit::lend`] would give something.
     is_known: bool,
 }
@@ -25,6 +29,7 @@ impl Credit {
         Self {
             lent: FIRST,
             left: 0,
+            is_ample: false,
             is_known: false,
         }
     }
@@ -32,7 +37,10 @@ impl Credit {
     /// The client takes so many bytes more; `None` where these are too many.
     pub(super) fn add(&mut self, more: u32) -> Option<()> {
         let left = self.left.checked_add(more)?;
-        (left.checked_add(self.lent)? <= MOST).then(|| self.left = left)
+        (left.checked_add(self.lent)? <= MOST).then(|| {
+            self.left = left;
+            self.is_ample |= left >= AMPLE;
+        })
     }
 
     /// The library has sent so many bytes.
@@ -47,14 +55,20 @@ impl Credit {
     }
 
     fn is_due(&self) -> bool {
-        self.lent < LOW && self.left > 0
+        self.lent < LOW && self.left >= 4
     }
 
     /// What the library is to be told that it may send besides.
     pub(super) fn lend(&mut self) -> Option<u32> {
         self.is_due().then(|| {
             self.is_known = false;
-            let more = self.left.min(LENT - self.lent);
+            // Who asks for more when half is used must get to see that half without the library.
+            let share = if self.is_ample {
+                self.left / 4
+            } else {
+                self.left
+            };
+            let more = share.min(LENT - self.lent);
             self.lent += more;
             self.left -= more;
             more
@@ -64,6 +78,16 @@ impl Credit {
     /// Whether so many bytes can be sent without the library.
     pub(super) fn has(&self, bytes: usize) -> bool {
         u32::try_from(bytes).is_ok_and(|bytes| bytes <= self.left)
+    }
+
+    /// What there is for others than the library.
+    pub(super) fn left(&self) -> usize {
+        usize::try_from(self.left).unwrap_or(usize::MAX)
+    }
+
+    /// Whether streams may wait for more of it: what is left is so much that a client that reads it says that it takes more.
+    pub(super) fn is_ample(&self) -> bool {
+        self.is_ample
     }
 
     /// They are sent.

@@ -6,11 +6,14 @@ use std::{
 };
 
 use bytes::Bytes;
+use http::response::Parts;
 
 use super::{
     frame::{self, Head},
     hpack::{self, Fields},
     intake::Intake,
+    lane::Asked,
+    plain::{self, Line},
     reply,
 };
 use crate::proxy::{
@@ -27,16 +30,17 @@ use crate::proxy::{
 pub(super) const LONGEST: usize = 4096;
 
 /// What is to be done with a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Judged {
     /// Its answer can be written.
     Refused {
         /// Whether that has no body, for the request asks for a head alone.
         is_head: bool,
     },
-    /// It goes to the library.
-    Clean,
-    /// The same, and is to be judged there: it is odd, or its answer can't be sent from here.
+    /// It is answered without the library.
+    Clean(Rc<Peer>, Asked),
+    /// It is clean, and goes to the library.
+    CleanThere,
+    /// It goes to the library, and is to be judged there: it is odd, or its answer can't be sent from here.
     NotHere,
 }
 
@@ -86,22 +90,36 @@ impl<'a> Desk<'a> {
             return Judged::NotHere;
         }
         let (peer, fields) = (self.peer(), intake.fields());
-        let Some(plain) = plain(fields).filter(|_| within_limits(&peer, fields)) else {
+        let line = line(fields).filter(|_| within_limits(&peer, fields));
+        let Some(line) = line.filter(|_| self.has_answer(&peer, intake)) else {
             return Judged::NotHere;
         };
-        if !self.has_answer(&peer, intake) {
-            return Judged::NotHere;
+        let said = || {
+            let fields = fields.iter().filter(|field| !field.name.starts_with(b":"));
+            fields.map(|field| {
+                let name = str::from_utf8(field.name).unwrap_or_default();
+                (name, field.value)
+            })
+        };
+        let query = line.target.split_once('?').map(|(_, query)| query);
+        let is_head = line.method == "HEAD";
+        if peer.inspect_plain(query, said()) == Verdict::Block {
+            return Judged::Refused { is_head };
         }
-        let Plain { is_head, query } = plain;
-        let fields = fields.iter().filter(|field| !field.name.starts_with(b":"));
-        let fields = fields.map(|field| {
-            let name = str::from_utf8(field.name).unwrap_or_default();
-            (name, field.value)
-        });
-        match peer.inspect_plain(query, fields) {
-            Verdict::Pass => Judged::Clean,
-            Verdict::Block => Judged::Refused { is_head },
+        if !(intake.may_begin() && peer.worker.settings.has_plain_upstreams()) {
+            return Judged::CleanThere;
         }
+        let judged = plain::ask(&peer, line, said);
+        Judged::Clean(peer, Asked { judged, is_head })
+    }
+
+    /// A request is answered; true where it is the last that the connection may have.
+    pub(super) fn on_request(&self, peer: &Peer) -> bool {
+        let is_last = peer.on_request();
+        if is_last {
+            self.ending.set(true);
+        }
+        is_last
     }
 
     /// Writes the answer to the refused request of a stream.
@@ -109,10 +127,7 @@ impl<'a> Desk<'a> {
         let peer = self.peer();
         let activity = &peer.client.activity;
         activity.on_request();
-        let is_last = peer.on_request();
-        if is_last {
-            self.ending.set(true);
-        }
+        let is_last = self.on_request(&peer);
         peer.worker.counters.refuse(Reason::ListedToken);
         let answer = self.answer.borrow();
         let body = answer.as_ref().map_or(0, |answer| {
@@ -145,11 +160,7 @@ impl Answer {
         let refusal = &worker.settings.refusal;
         let response = refuse::response(Reason::ListedToken, refusal);
         let (head, body) = reply::own(response);
-        let mut block = Vec::new();
-        hpack::write_known(":status", head.status.as_str().as_bytes(), &mut block);
-        for (name, value) in &head.headers {
-            hpack::write_known(name.as_str(), value.as_bytes(), &mut block);
-        }
+        let block = block(&head);
         Self {
             worker: Rc::clone(worker),
             date,
@@ -159,18 +170,11 @@ impl Answer {
     }
 
     fn write(&self, stream: u32, body: &[u8], out: &mut Vec<u8>) {
-        let end = |last| if last { frame::END_STREAM } else { 0 };
-        Head {
-            len: self.block.len(),
-            flags: frame::END_HEADERS | end(body.is_empty()),
-            ..Head::of(frame::HEADERS, stream)
-        }
-        .write(out);
-        out.extend_from_slice(&self.block);
+        frame::write_head(stream, &self.block, body.is_empty(), out);
         if !body.is_empty() {
             Head {
                 len: body.len(),
-                flags: end(true),
+                flags: frame::END_STREAM,
                 ..Head::of(frame::DATA, stream)
             }
             .write(out);
@@ -179,14 +183,19 @@ impl Answer {
     }
 }
 
-/// What is to be known of a request that no two readers read differently.
-struct Plain<'f> {
-    is_head: bool,
-    query: Option<&'f str>,
+/// The head of our own words.
+pub(super) fn block(head: &Parts) -> Vec<u8> {
+    let mut block = Vec::new();
+    hpack::write_status(head.status.as_u16(), &mut block);
+    for (name, value) in &head.headers {
+        hpack::write_response(name.as_str(), value.as_bytes(), &mut block);
+    }
+    block
 }
 
-/// `None` where the library may find an error in it (RFC 9113 section 8), or it asks for more than a response.
-fn plain(fields: &Fields) -> Option<Plain<'_>> {
+/// What a request asks for; `None` where the library may find an error in it (RFC 9113 section 8), or it asks for more than
+/// a response.
+fn line(fields: &Fields) -> Option<Line<'_>> {
     let (mut method, mut scheme, mut path, mut authority) = (None, None, None, None);
     let mut fields = fields.iter().peekable();
     while let Some(field) = fields.next_if(|field| field.name.starts_with(b":")) {
@@ -207,19 +216,27 @@ fn plain(fields: &Fields) -> Option<Plain<'_>> {
             && is_value(field.value)
             && name.is_some_and(|name| matches!(fast::kind(name), Kind::Other))
     };
-    let (method, path) = (method?, str::from_utf8(path?).ok()?);
-    let is_host = |host: &[u8]| !host.is_empty() && target::is_host(host) && !host.contains(&b'@');
+    let text = |bytes| str::from_utf8(bytes).ok();
+    let line = Line {
+        method: text(method?)?,
+        host: text(authority?)?,
+        target: text(path?)?,
+    };
+    let Line {
+        method,
+        host,
+        target,
+    } = line;
     let is_plain = matches!(scheme?, b"http" | b"https")
         && !method.is_empty()
-        && method.iter().all(u8::is_ascii_uppercase)
-        && method != b"CONNECT"
-        && target::is_plain(path)
-        && is_host(authority?)
+        && method.bytes().all(|byte| byte.is_ascii_uppercase())
+        && method != "CONNECT"
+        && target::is_plain(target)
+        && !host.is_empty()
+        && target::is_host(host.as_bytes())
+        && !host.contains('@')
         && fields.all(is_plain);
-    is_plain.then(|| Plain {
-        is_head: method == b"HEAD",
-        query: path.split_once('?').map(|(_, query)| query),
-    })
+    is_plain.then_some(line)
 }
 
 /// Whether it is a name in lower case, of letters, digits and what else names have.

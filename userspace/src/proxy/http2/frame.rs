@@ -12,6 +12,7 @@ pub(in crate::proxy) const RST_STREAM: u8 = 3;
 pub(in crate::proxy) const SETTINGS: u8 = 4;
 pub(super) const PUSH_PROMISE: u8 = 5;
 pub(in crate::proxy) const PING: u8 = 6;
+pub(super) const GOAWAY: u8 = 7;
 pub(in crate::proxy) const WINDOW_UPDATE: u8 = 8;
 pub(in crate::proxy) const CONTINUATION: u8 = 9;
 /// The first kind that nobody knows.
@@ -67,6 +68,33 @@ impl Head {
     pub(super) fn has(self, flag: u8) -> bool {
         self.flags & flag != 0
     }
+}
+
+/// Writes a head, whose block may take several frames.
+pub(super) fn write_head(stream: u32, block: &[u8], last: bool, out: &mut Vec<u8>) {
+    let mut next = Head::of(HEADERS, stream);
+    next.flags = if last { END_STREAM } else { 0 };
+    let mut rest = block;
+    loop {
+        let (part, after) = rest.split_at(rest.len().min(MOST));
+        if after.is_empty() {
+            next.flags |= END_HEADERS;
+        }
+        next.len = part.len();
+        next.write(out);
+        out.extend_from_slice(part);
+        if after.is_empty() {
+            return;
+        }
+        (rest, next) = (after, Head::of(CONTINUATION, stream));
+    }
+}
+
+/// Writes what ends a stream at once.
+pub(super) fn write_reset(stream: u32, code: u32, out: &mut Vec<u8>) {
+    let head = Head::of(RST_STREAM, stream);
+    Head { len: 4, ..head }.write(out);
+    out.extend_from_slice(&code.to_be_bytes());
 }
 
 /// Follows frames, however their bytes are cut.

@@ -1,11 +1,9 @@
 //! Frames on their way between a client and the library.
 //!
-//! What comes in is looked at on its way ([`intake`]), and may be answered here ([`desk`]). The library flushes at each DATA frame of some size, and each flush would be a TLS record and a call of the system.
-//! So nothing is written when it flushes: the connection writes what has come together once all its streams that are
-//! ready have had their turn.
-//!
-//! [`desk`]: super::desk
-//! [`intake`]: super::intake
+//! What comes in is looked at by [`intake`](super::intake), and may be answered without the library
+//! ([`lane`](super::lane)), whose frames come between the library's. It flushes at each DATA frame of some size, and each
+//! flush would be a TLS record and a call of the system. So nothing is written when it flushes: the connection writes what
+//! has come together once all its streams that are ready have had their turn.
 
 use std::{
     cell::{Cell, RefCell},
@@ -15,18 +13,21 @@ use std::{
     task::{Context, Poll, ready},
 };
 
+use h2::Reason as Code;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 
 use super::{
     desk::{self, Desk, Judged},
     frame::{self, Head, Walk},
     intake::{Intake, Step},
+    lane::{Begun, Lane},
 };
-use crate::proxy::{connection::Peer, fast::Buffer, stream::ClientStream};
+use crate::proxy::{
+    body::Answering, connection::Peer, counters::Closed, fast::Buffer, stream::ClientStream,
+};
 
 /// Bytes that are held at most: a TLS record.
 const HELD: usize = 16 * 1024;
-
 /// Requests that are judged at a time; then others have their turn.
 const TURN: usize = 64;
 
@@ -39,6 +40,12 @@ struct Gathered<'a> {
     /// How many of these were written.
     written: usize,
     outgoing: Outgoing,
+    /// Frames of ours that come as soon as the library's frame at hand has ended.
+    next: Vec<u8>,
+    /// Streams that the client has opened beyond those that it may.
+    too_many: u32,
+    /// Whether the library has closed the connection, as far as it goes.
+    is_closing: bool,
     /// Whether something waits here for a turn although nobody will be woken for it.
     waits: bool,
 }
@@ -66,6 +73,9 @@ impl<'a> Gather<'a> {
             held: Buffer::empty(buffers),
             written: 0,
             outgoing: Outgoing::default(),
+            next: Vec::new(),
+            too_many: 0,
+            is_closing: false,
             waits: false,
         })))
     }
@@ -75,9 +85,33 @@ impl<'a> Gather<'a> {
         self.0.borrow().desk.peer()
     }
 
-    /// A request with a listed token was refused: the next ones are looked at before they get to the library.
-    pub(super) fn on_refused(&self) {
-        self.0.borrow_mut().intake.on_refused();
+    /// The next request whose answer is to be begun.
+    pub(super) fn begun(&self) -> Option<Begun> {
+        self.0.borrow_mut().intake.lane.begun()
+    }
+
+    /// Writes frames.
+    pub(super) fn write(&self, frames: impl FnOnce(&mut Vec<u8>)) {
+        frames(self.0.borrow_mut().out());
+    }
+
+    /// Bytes of bodies that can be written now, as far as all streams go.
+    pub(super) fn room(&self) -> usize {
+        let gathered = self.0.borrow();
+        let held = gathered.held.len() + gathered.next.len();
+        HELD.saturating_sub(held).min(gathered.intake.credit())
+    }
+
+    /// So many were.
+    pub(super) fn spend(&self, bytes: usize) {
+        self.0.borrow_mut().intake.spend(bytes);
+    }
+
+    /// Does something to the streams of ours.
+    pub(super) fn with_lane(&self, act: impl FnOnce(&mut Lane)) {
+        let mut gathered = self.0.borrow_mut();
+        act(&mut gathered.intake.lane);
+        gathered.waits |= gathered.is_closing && gathered.intake.lane.len() == 0;
     }
 
     /// Whether the request on this stream was judged on its way; to be asked of each, in their order.
@@ -97,19 +131,30 @@ impl<'a> Gather<'a> {
 }
 
 impl Outgoing {
-    /// Takes the library's next bytes; gives how many of them are announced as bodies.
-    fn note(&mut self, mut bytes: &[u8]) -> usize {
-        let mut bodies = 0;
-        while let Some(head) = self.walk.next(&mut bytes) {
+    /// Takes the library's next bytes; gives how many of them are announced as bodies. Where it says which stream is the
+    /// last that is answered, that is none before `newest`.
+    fn note(&mut self, bytes: &mut [u8], newest: u32) -> usize {
+        let (mut bodies, mut at) = (0, 0);
+        loop {
+            let mut rest = bytes.get(at..).unwrap_or_default();
+            let Some(head) = self.walk.next(&mut rest) else {
+                return bodies;
+            };
+            at = bytes.len() - rest.len();
             match head.kind {
                 frame::DATA => bodies += head.len,
                 frame::HEADERS | frame::PUSH_PROMISE | frame::CONTINUATION => {
                     self.in_head = !head.has(frame::END_HEADERS);
                 }
+                frame::GOAWAY => {
+                    let last = bytes.get_mut(at..).and_then(|rest| rest.first_chunk_mut());
+                    if let Some(last) = last {
+                        *last = u32::from_be_bytes(*last).max(newest).to_be_bytes();
+                    }
+                }
                 _ => {}
             }
         }
-        bodies
     }
 
     /// Whether a frame of another stream may come next.
@@ -134,6 +179,7 @@ impl Gathered<'_> {
         self.written = 0;
         self.held.clear();
         self.held.settle();
+        self.intake.lane.on_room();
         Pin::new(&mut self.client).poll_flush(cx)
     }
 
@@ -148,13 +194,29 @@ impl Gathered<'_> {
         }
         let before = self.held.len();
         for buf in bufs {
-            let room = HELD - self.held.len();
+            let room = HELD.saturating_sub(self.held.len());
             let taken = buf.get(..room).unwrap_or(buf);
-            let bodies = self.outgoing.note(taken);
+            let held = self.held.filling();
+            let start = held.len();
+            held.extend_from_slice(taken);
+            let new = held.get_mut(start..).unwrap_or_default();
+            let bodies = self.outgoing.note(new, self.intake.newest_own());
             self.intake.on_sent(bodies);
-            self.held.filling().extend_from_slice(taken);
         }
-        Poll::Ready(Ok(self.held.len() - before))
+        let taken = self.held.len() - before;
+        if self.outgoing.is_between() && !self.next.is_empty() {
+            self.held.filling().append(&mut self.next);
+        }
+        Poll::Ready(Ok(taken))
+    }
+
+    /// Where frames of ours are written.
+    fn out(&mut self) -> &mut Vec<u8> {
+        if self.outgoing.is_between() {
+            self.held.filling()
+        } else {
+            &mut self.next
+        }
     }
 
     /// Reads what is for the library, and answers what is not.
@@ -173,13 +235,13 @@ impl Gathered<'_> {
             }
             if !may_go_on {
                 // Unless it is the client that has to read first, nobody else wakes the task.
-                self.waits = self.has_room();
+                self.waits |= self.has_room();
                 return Poll::Pending;
             }
             match self.intake.step() {
                 Step::Next => {}
                 Step::Judge(head) => {
-                    self.judge(head);
+                    self.judge(head)?;
                     left -= 1;
                 }
                 Step::Read if given => return Poll::Ready(Ok(())),
@@ -195,36 +257,85 @@ impl Gathered<'_> {
         }
     }
 
-    /// Whether an answer can be written now, where one may come.
+    /// Whether an answer can be written now.
     fn may_answer(&mut self, cx: &mut Context<'_>) -> io::Result<bool> {
-        if !self.intake.reads() {
-            return Ok(true);
-        }
         if !self.has_room()
             && let Poll::Ready(Err(error)) = self.poll_drain(cx)
         {
             return Err(error);
         }
-        Ok(self.has_room() && self.outgoing.is_between())
+        Ok(self.has_room())
     }
 
     fn has_room(&self) -> bool {
-        self.held.len() + desk::LONGEST <= HELD
+        self.held.len() + self.next.len() + desk::LONGEST <= HELD
     }
 
-    fn judge(&mut self, head: Head) {
-        match self.desk.judge(&self.intake) {
+    fn judge(&mut self, head: Head) -> io::Result<()> {
+        let stream = head.stream;
+        let desk = Rc::clone(&self.desk);
+        match desk.judge(&self.intake) {
             Judged::Refused { is_head } => {
-                let out = self.held.filling();
-                let refused = self.desk.refuse(head.stream, is_head, out);
-                self.intake.refused(refused.body);
+                let refused = desk.refuse(stream, is_head, self.out());
+                self.intake.refused(stream, refused.body);
                 // It was the last that the connection may have.
                 self.waits |= refused.is_last;
             }
-            judged @ (Judged::Clean | Judged::NotHere) => {
-                self.intake.hand_on(head, judged == Judged::Clean);
+            Judged::Clean(peer, asked) => {
+                let limits = &peer.worker.settings.limits;
+                if self.intake.lane.len()
+                    >= usize::try_from(limits.http2_streams).unwrap_or(usize::MAX)
+                {
+                    return self.refuse_stream(&peer, stream);
+                }
+                let answering = Answering::begin(&peer.client.activity);
+                self.waits |= desk.on_request(&peer);
+                let stream = self.intake.begin(stream);
+                self.intake.lane.begin(Begun {
+                    stream,
+                    peer,
+                    answering,
+                    asked,
+                });
+            }
+            Judged::CleanThere => {
+                self.intake.hand_on(head, true);
+            }
+            Judged::NotHere => {
+                self.intake.hand_on(head, false);
             }
         }
+        Ok(())
+    }
+
+    /// One more than a client may open; it has been told so.
+    fn refuse_stream(&mut self, peer: &Peer, stream: u32) -> io::Result<()> {
+        self.too_many += 1;
+        if self.too_many > peer.worker.settings.limits.http2_stream_errors {
+            peer.client.activity.on_fault(Closed::Http2Excess);
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "more streams than allowed",
+            ));
+        }
+        self.intake.refused(stream, 0);
+        frame::write_reset(stream, Code::REFUSED_STREAM.into(), self.out());
+        Ok(())
+    }
+
+    /// The library is done with the connection; streams of ours go on.
+    fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.is_closing = true;
+        ready!(self.poll_drain(cx))?;
+        while self.intake.lane.len() > 0 {
+            let mut forgotten = [0; 1024];
+            let mut forgotten = ReadBuf::new(&mut forgotten);
+            ready!(self.poll_read(cx, &mut forgotten))?;
+            if forgotten.filled().is_empty() {
+                break;
+            }
+        }
+        Pin::new(&mut self.client).poll_shutdown(cx)
     }
 }
 
@@ -264,8 +375,6 @@ impl AsyncWrite for Gather<'_> {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let mut gathered = self.0.borrow_mut();
-        ready!(gathered.poll_drain(cx))?;
-        Pin::new(&mut gathered.client).poll_shutdown(cx)
+        self.0.borrow_mut().poll_close(cx)
     }
 }

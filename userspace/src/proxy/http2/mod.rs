@@ -1,9 +1,10 @@
 //! Connections of HTTP/2: `frames -> streams -> inspect -> forward | refuse`.
 //!
-//! The library reads and writes frames; here is what drives it, and what lies between it and the client ([`gather`]). All streams of a connection are answered in the
-//! connection's one task, so that what becomes ready at a time leaves in one TLS record. What is refused is answered
-//! where it is read. A request without a body takes the upstream leg of plain requests ([`plain`]); whatever else there
-//! is goes through hyper's client.
+//! Heads are read, and plain requests judged, on their way to the library ([`intake`], [`desk`]). What is refused is
+//! answered there; what is clean takes the upstream leg of plain requests ([`plain`]) and is answered between the
+//! library's frames ([`lane`]). The library reads and writes all other frames, and whatever else there is goes through
+//! hyper's client. All streams of a connection are answered in the connection's one task, so that what becomes ready
+//! at a time leaves in one TLS record.
 
 mod credit;
 mod deadlines;
@@ -12,6 +13,7 @@ pub(super) mod frame;
 mod gather;
 mod hpack;
 mod intake;
+mod lane;
 mod piece;
 mod plain;
 mod reply;
@@ -25,7 +27,7 @@ use std::{
     time::Duration,
 };
 
-use futures_util::{Stream as _, stream::FuturesUnordered};
+use futures_util::{Stream as _, future::Either, stream::FuturesUnordered};
 use h2::{
     Reason as Code, RecvStream,
     server::{self, SendResponse},
@@ -34,16 +36,17 @@ use http::{Method, Request};
 use tokio::time::{Sleep, sleep};
 
 use self::{
-    deadlines::Deadlines,
+    deadlines::{Deadline, Deadlines},
     gather::Gather,
-    plain::Exchange,
+    lane::{Asked, Begun, OwnReply},
+    plain::{Exchange, Respond as _, SendBody as _},
     reply::{Gone, Reply},
 };
 pub(super) use self::{piece::Piece, reply::Flow};
 use super::{
     body::{Answering, ResponseBody},
     connection::Peer,
-    fast::Forward,
+    fast::{Buffer, Forward},
     forward,
     incoming::{IncomingBody, Received},
     interim::Interim,
@@ -88,13 +91,17 @@ pub(super) async fn serve(
                 }
                 Poll::Ready(Some(Ok((request, respond)))) => {
                     let work = take(&gather, request, respond, &deadlines, ending);
-                    streams.extend(work.map(Work::run));
+                    streams.extend(work.map(|work| Either::Right(Box::pin(work.run()))));
                 }
                 Poll::Ready(Some(Err(error))) => break Poll::Ready(Err(error.into())),
                 Poll::Ready(None) => break Poll::Ready(Ok(())),
                 Poll::Pending => break Poll::Pending,
             }
         };
+        while let Some(begun) = gather.begun() {
+            let answering = answer(gather.clone(), begun, deadlines.one());
+            streams.push(Either::Left(answering));
+        }
         // What they queue has the library wake this task; so it is written when others have had their turn, with what
         // they bring about.
         while let Poll::Ready(Some(())) = Pin::new(&mut streams).poll_next(cx) {}
@@ -179,7 +186,7 @@ struct Work {
 
 enum Kind {
     /// It is forwarded, and bears no body.
-    Plain(Exchange, Forward),
+    Plain(Exchange<Reply>, Forward),
     /// It is forwarded.
     Other(Box<(Request<IncomingBody>, Reply)>),
     /// The client takes our answer bit by bit.
@@ -207,9 +214,6 @@ fn take(
     };
     let is_head = *request.method() == Method::HEAD;
     let mut reply = Reply::new(respond);
-    if judged == Err(Reason::ListedToken) {
-        gather.on_refused();
-    }
     let plain = match judged {
         Ok(()) if request.body().is_end_stream() => plain::forward(&peer, &request).transpose(),
         Ok(()) => Ok(None),
@@ -235,6 +239,31 @@ fn take(
         kind,
         is_head,
     })
+}
+
+/// Answers a request that the library never saw, unless its client has thought better of it.
+async fn answer(gather: Gather<'_>, begun: Begun, deadline: Deadline) {
+    let Begun {
+        stream,
+        peer,
+        answering: _answering,
+        asked: Asked { judged, is_head },
+    } = begun;
+    let is_reset = stream.is_reset();
+    let reply = OwnReply::new(gather, stream);
+    if is_reset {
+        return;
+    }
+    let refused = match judged {
+        Ok(forward) => {
+            let exchange = Exchange::new(Rc::clone(&peer), reply, deadline);
+            exchange.run(forward).await
+        }
+        Err(reason) => Err((reply, reason)),
+    };
+    if let Err((reply, reason)) = refused {
+        Box::pin(say(&peer, reply, reason, is_head)).await;
+    }
 }
 
 fn received(request: Request<RecvStream>) -> Request<IncomingBody> {
@@ -271,6 +300,23 @@ impl Work {
             let body = ResponseBody::from(rest).answering(self.answering, stall);
             let _passed_or_gone = Box::pin(flow.pass(body)).await;
         }
+    }
+}
+
+/// Says why a request is refused that the library never saw.
+async fn say(peer: &Rc<Peer>, mut reply: OwnReply<'_>, reason: Reason, is_head: bool) {
+    peer.worker.counters.refuse(reason);
+    let response = refuse::response(reason, &peer.worker.settings.refusal);
+    let (head, words) = reply::own(response);
+    let mut block = Buffer::empty(&peer.worker.buffers);
+    block.filling().extend_from_slice(&desk::block(&head));
+    let is_all = is_head || words.is_empty();
+    if let Ok(mut way) = reply.head(block, is_all)
+        && !is_all
+    {
+        let (mut words, _stall) = (Piece::Bytes(words), Stall::begin(peer));
+        // Whoever is gone is told nothing.
+        let _said_or_gone = std::future::poll_fn(|cx| way.poll_put(&mut words, true, cx)).await;
     }
 }
 
@@ -314,14 +360,14 @@ mod tests {
     use super::*;
 
     /// Bytes of what runs `make`.
-    fn size<A, F: Future>(_make: impl FnOnce(A) -> F) -> usize {
+    fn size<A, B, C, F: Future>(_make: impl FnOnce(A, B, C) -> F) -> usize {
         size_of::<F>()
     }
 
     #[test]
     fn the_state_of_a_stream_fits_the_cache_of_the_allocator() {
         // glibc keeps pieces of up to 1,032 bytes for the thread; the set of streams adds its own to each.
-        let state = size(Work::run);
+        let state = size(answer);
         assert!(state <= 960, "{state}");
     }
 }

@@ -19,6 +19,13 @@ pub(in crate::proxy) struct Pooled {
     to: usize,
 }
 
+impl Default for Piece {
+    /// Nothing.
+    fn default() -> Self {
+        Self::Bytes(Bytes::new())
+    }
+}
+
 impl Piece {
     /// All of `buffer`.
     pub(super) fn whole(buffer: Buffer) -> Self {

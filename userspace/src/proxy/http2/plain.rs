@@ -3,10 +3,10 @@
 use std::{
     pin::Pin,
     rc::Rc,
-    task::{Context, Poll},
+    task::{Context, Poll, Waker, ready},
 };
 
-use bytes::{Buf as _, Bytes};
+use bytes::Buf as _;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header, uri::Scheme,
 };
@@ -52,48 +52,81 @@ pub(super) fn forward<B>(peer: &Peer, request: &Request<B>) -> Option<Result<For
         && headers
             .keys()
             .all(|name| matches!(fast::kind(name.as_str()), Kind::Other));
-    if !is_plain {
-        return None;
-    }
-    let Some(group) = peer
-        .routes()
-        .find_for(peer.port(), host.as_bytes(), uri.path())
-    else {
-        return Some(Err(Reason::NoUpstream));
-    };
-    let method = request.method().as_str();
-    let mut head = Buffer::empty(&peer.worker.buffers);
-    let out = head.filling();
-    fast::write_line(out, method, target);
-    hop::write_field(out, "host", host.as_bytes());
-    write_fields(out, peer, headers, host);
-    Some(Ok(Forward {
-        head,
-        group: Rc::clone(group),
-        is_head: *request.method() == Method::HEAD,
-        is_repeatable: fast::is_repeatable(method),
-    }))
-}
-
-fn write_fields(out: &mut Vec<u8>, peer: &Peer, headers: &HeaderMap, host: &str) {
-    let provenance = &peer.client.provenance;
     let fields = || {
         let fields = headers.iter();
         fields.map(|(name, value)| (name.as_str(), value.as_bytes()))
     };
+    let line = Line {
+        method: request.method().as_str(),
+        host,
+        target,
+    };
+    is_plain.then(|| ask(peer, line, fields))
+}
+
+/// What a plain request asks for.
+#[derive(Clone, Copy)]
+pub(super) struct Line<'r> {
+    pub(super) method: &'r str,
+    pub(super) host: &'r str,
+    pub(super) target: &'r str,
+}
+
+/// What is sent to an upstream for a plain request.
+///
+/// # Errors
+/// Why nothing is.
+pub(super) fn ask<'f, I: Iterator<Item = (&'f str, &'f [u8])>>(
+    peer: &Peer,
+    line: Line<'_>,
+    fields: impl Fn() -> I,
+) -> Result<Forward, Reason> {
+    let Line {
+        method,
+        host,
+        target,
+    } = line;
+    let path = target.split_once('?').map_or(target, |(path, _)| path);
+    let group = peer
+        .routes()
+        .find_for(peer.port(), host.as_bytes(), path)
+        .ok_or(Reason::NoUpstream)?;
+    let mut head = Buffer::empty(&peer.worker.buffers);
+    let out = head.filling();
+    fast::write_line(out, method, target);
+    hop::write_field(out, "host", host.as_bytes());
+    write_fields(out, peer, fields, host);
+    Ok(Forward {
+        head,
+        group: Rc::clone(group),
+        is_head: method == "HEAD",
+        is_repeatable: fast::is_repeatable(method),
+    })
+}
+
+fn write_fields<'f, I: Iterator<Item = (&'f str, &'f [u8])>>(
+    out: &mut Vec<u8>,
+    peer: &Peer,
+    fields: impl Fn() -> I,
+    host: &str,
+) {
+    let provenance = &peer.client.provenance;
+    let is_crumb = |name: &str| name == header::COOKIE.as_str();
+    let mut has_crumbs = false;
     for (name, value) in fields() {
-        if name != header::COOKIE.as_str() && !provenance.replaces(name) {
+        if is_crumb(name) {
+            has_crumbs = true;
+        } else if !provenance.replaces(name) {
             hop::write_field(out, name, value);
         }
     }
     // The crumbs are one field in HTTP/1.1 (RFC 9113 section 8.2.3).
-    let mut crumbs = headers.get_all(header::COOKIE).iter();
-    if let Some(first) = crumbs.next() {
-        out.extend_from_slice(b"cookie: ");
-        out.extend_from_slice(first.as_bytes());
-        for crumb in crumbs {
-            out.extend_from_slice(b"; ");
-            out.extend_from_slice(crumb.as_bytes());
+    if has_crumbs {
+        let mut between = &b"cookie: "[..];
+        for (_, crumb) in fields().filter(|(name, _)| is_crumb(name)) {
+            out.extend_from_slice(between);
+            out.extend_from_slice(crumb);
+            between = b"; ";
         }
         out.extend_from_slice(b"\r\n");
     }
@@ -101,15 +134,115 @@ fn write_fields(out: &mut Vec<u8>, peer: &Peer, headers: &HeaderMap, host: &str)
     out.extend_from_slice(b"\r\n");
 }
 
+/// Where the answer to a plain request goes.
+pub(super) trait Respond {
+    /// A head as it is sent.
+    type Head;
+    /// Where a body goes.
+    type Body: SendBody;
+
+    /// Makes a head; `None` where HTTP/2 has no way to say it.
+    fn make_head(&self, buffers: &Buffers, parsed: &Parsed<'_>) -> Option<Self::Head>;
+
+    /// Says something in between (1xx); whoever is gone hears nothing.
+    fn interim(&mut self, buffers: &Buffers, parsed: &Parsed<'_>);
+
+    /// Ready when the client wants no answer any more.
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()>;
+
+    /// Sends a head, once; `last` says that no body follows.
+    fn head(&mut self, head: Self::Head, last: bool) -> Result<Self::Body, Gone>;
+}
+
+/// Sends a body.
+pub(super) trait SendBody {
+    /// Whether so many bytes can be sent without waiting.
+    fn takes(&mut self, bytes: usize) -> bool;
+
+    /// Sends a piece as the client takes it; ready when all is sent. `piece` and `last` are the same in all calls
+    /// between.
+    fn poll_put(
+        &mut self,
+        piece: &mut Piece,
+        last: bool,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), Gone>>;
+
+    /// Ready when the client wants no more.
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()>;
+
+    /// The response breaks off.
+    fn break_off(&mut self) -> Gone;
+}
+
+impl Respond for Reply {
+    type Head = Response<()>;
+    type Body = Flow;
+
+    fn make_head(&self, _buffers: &Buffers, parsed: &Parsed<'_>) -> Option<Response<()>> {
+        let mut head = begin(parsed)?;
+        let headers = head.headers_mut();
+        if let Some(length) = parsed.length() {
+            headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+        }
+        if !parsed.has_date() {
+            headers.insert(header::DATE, date::value());
+        }
+        Some(head)
+    }
+
+    fn interim(&mut self, _buffers: &Buffers, parsed: &Parsed<'_>) {
+        if let Some(head) = begin(parsed) {
+            Self::interim(self, head);
+        }
+    }
+
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        Self::poll_gone(self, cx)
+    }
+
+    fn head(&mut self, head: Response<()>, last: bool) -> Result<Flow, Gone> {
+        Self::head(self, head, last)
+    }
+}
+
+impl SendBody for Flow {
+    fn takes(&mut self, _bytes: usize) -> bool {
+        self.has_room()
+    }
+
+    fn poll_put(
+        &mut self,
+        piece: &mut Piece,
+        last: bool,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), Gone>> {
+        if piece.has_remaining() {
+            ready!(self.poll_room(cx))?;
+        } else if !last {
+            return Poll::Ready(Ok(()));
+        }
+        Poll::Ready(self.put(std::mem::take(piece), last))
+    }
+
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        Self::poll_gone(self, cx)
+    }
+
+    fn break_off(&mut self) -> Gone {
+        Self::break_off(self)
+    }
+}
+
 /// A stream whose request is being answered by an upstream.
-pub(super) struct Exchange {
+pub(super) struct Exchange<R> {
     peer: Rc<Peer>,
-    reply: Reply,
+    reply: R,
     deadline: Deadline,
 }
 
-impl Exchange {
-    pub(super) fn new(peer: Rc<Peer>, reply: Reply, deadline: Deadline) -> Self {
+impl<R: Respond> Exchange<R> {
+    pub(super) fn new(peer: Rc<Peer>, reply: R, deadline: Deadline) -> Self {
         Self {
             peer,
             reply,
@@ -118,7 +251,7 @@ impl Exchange {
     }
 
     /// Asks an upstream and passes on what it answers; gives the stream back with the reason where it answers nothing.
-    pub(super) async fn run(mut self, forward: Forward) -> Result<(), (Reply, Reason)> {
+    pub(super) async fn run(mut self, forward: Forward) -> Result<(), (R, Reason)> {
         let worker = Rc::clone(&self.peer.worker);
         let rest = match fast::ask(&worker, &mut self, forward).await {
             Ok(answer) => self.begin(answer),
@@ -134,7 +267,10 @@ impl Exchange {
 
     /// Sends the head and what has come with it; gives what is left to do. Most responses have come whole, and what
     /// long ones need takes no room in them.
-    fn begin(&mut self, answer: Answer<Response<()>>) -> Result<Option<Passing>, Gone> {
+    fn begin<'r>(&mut self, answer: Answer<R::Head>) -> Result<Option<Passing<'r>>, Gone>
+    where
+        R::Body: 'r,
+    {
         let Answer { bare, input, head } = answer;
         let Head {
             made,
@@ -153,30 +289,32 @@ impl Exchange {
             rest.let_go(len < input.len());
             return Ok(None);
         }
-        let piece = rest.next(input, len)?;
-        if rest.framing.is_done() && rest.flow.has_room() {
-            rest.flow.put(piece, true)?;
-            return Ok(None);
+        let mut piece = rest.next(input, len)?;
+        if rest.framing.is_done() && rest.flow.takes(piece.remaining()) {
+            let mut nobody = Context::from_waker(Waker::noop());
+            if let Poll::Ready(put) = rest.flow.poll_put(&mut piece, true, &mut nobody) {
+                return put.map(|()| None);
+            }
         }
         Ok(Some(Box::pin(rest.pass(piece))))
     }
 }
 
 /// Passes a body on, as it comes.
-type Passing = Pin<Box<dyn Future<Output = Result<(), Gone>>>>;
+type Passing<'r> = Pin<Box<dyn Future<Output = Result<(), Gone>> + 'r>>;
 
 /// A response whose body is on its way.
-struct Rest {
+struct Rest<F> {
     peer: Rc<Peer>,
     /// Where it comes from, until all has come.
     bare: Option<Bare>,
     framing: Framing,
     /// Whether the upstream keeps the connection open.
     keeps: bool,
-    flow: Flow,
+    flow: F,
 }
 
-impl Rest {
+impl<F: SendBody> Rest<F> {
     /// The data in `read` from `from` on.
     fn next(&mut self, read: Buffer, from: usize) -> Result<Piece, Gone> {
         let buffers = &self.peer.worker.buffers;
@@ -216,7 +354,7 @@ impl Rest {
             let gone = |cx: &mut Context<'_>| flow.poll_gone(cx).map(|()| Failure::Client);
             match fast::read(bare.stream(), &mut input, gone).await {
                 Ok(0) if matches!(self.framing, Framing::UntilClose) => {
-                    return self.flow.put(Piece::Bytes(Bytes::new()), true);
+                    return self.put(Piece::default(), true).await;
                 }
                 Ok(1..) => {}
                 Err(Failure::Client) => return Err(Gone),
@@ -226,23 +364,18 @@ impl Rest {
         }
     }
 
-    /// Sends a piece once the client takes some of it.
-    async fn put(&mut self, piece: Piece, last: bool) -> Result<(), Gone> {
+    /// Sends a piece as the client takes it.
+    async fn put(&mut self, mut piece: Piece, last: bool) -> Result<(), Gone> {
         let Self { flow, peer, .. } = self;
-        if piece.has_remaining() {
-            let mut stall = None;
-            std::future::poll_fn(|cx| {
-                let room = flow.poll_room(cx);
-                if room.is_pending() {
-                    stall.get_or_insert_with(|| Stall::begin(peer));
-                }
-                room
-            })
-            .await?;
-        } else if !last {
-            return Ok(());
-        }
-        flow.put(piece, last)
+        let mut stall = None;
+        std::future::poll_fn(|cx| {
+            let put = flow.poll_put(&mut piece, last, cx);
+            if put.is_pending() {
+                stall.get_or_insert_with(|| Stall::begin(peer));
+            }
+            put
+        })
+        .await
     }
 }
 
@@ -276,28 +409,18 @@ fn begin(parsed: &Parsed<'_>) -> Option<Response<()>> {
     Some(head)
 }
 
-impl Asker for Exchange {
-    type Head = Response<()>;
+impl<R: Respond> Asker for Exchange<R> {
+    type Head = R::Head;
 
-    fn make_head(&mut self, parsed: &Parsed<'_>) -> Option<Response<()>> {
-        let mut head = begin(parsed)?;
-        let headers = head.headers_mut();
-        if let Some(length) = parsed.length() {
-            headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
-        }
-        if !parsed.has_date() {
-            headers.insert(header::DATE, date::value());
-        }
-        Some(head)
+    fn make_head(&mut self, parsed: &Parsed<'_>) -> Option<R::Head> {
+        self.reply.make_head(&self.peer.worker.buffers, parsed)
     }
 
     /// It is queued at once.
     type Interim = ();
 
     fn make_interim(&mut self, parsed: &Parsed<'_>) {
-        if let Some(head) = begin(parsed) {
-            self.reply.interim(head);
-        }
+        self.reply.interim(&self.peer.worker.buffers, parsed);
     }
 
     async fn pass_interim(&mut self, (): ()) -> Result<(), Closed> {

@@ -5,6 +5,9 @@ mod table;
 
 use self::table::{OVERHEAD, Table};
 
+/// How many times as large as it may be a head is read, since later blocks may be about it.
+const ABUSE: usize = 4;
+
 /// A block that says nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Malformed;
@@ -20,8 +23,11 @@ pub(super) struct Fields {
     list: Vec<Place>,
     /// What they take, as limits count it (RFC 9113 section 6.5.2).
     size: usize,
-    /// Whether there are more, beyond the limit.
+    /// What all take, those beyond the limit too.
+    all: usize,
+    /// Whether there are some, and whether they are so many that nobody reads on.
     is_cut: bool,
+    is_abuse: bool,
 }
 
 /// Where a field lies.
@@ -80,10 +86,10 @@ impl Decoder {
         Self(Table::new())
     }
 
-    /// Reads a block; of its fields as many as take `most` bytes.
+    /// Reads a block; of its fields as many as take `most` bytes, and none behind those that are an abuse.
     ///
     /// # Errors
-    /// Where it is none. Nothing on the connection can be read any more then.
+    /// Where it is none. Nothing on the connection can be read any more then, as behind an abuse.
     pub(super) fn read(
         &mut self,
         block: &[u8],
@@ -91,7 +97,7 @@ impl Decoder {
         most: usize,
     ) -> Result<(), Malformed> {
         fields.clear();
-        self.parts(block, |table, part| {
+        let read = self.parts(block, |table, part| {
             match part {
                 Part::Known(number) => {
                     let (name, value) = table.get(number).ok_or(Malformed)?;
@@ -104,31 +110,9 @@ impl Decoder {
                 } => fields.literal(table, (&name, &value), indexing)?,
                 Part::Resize(limit) => return table.resize(limit).ok_or(Malformed),
             }
-            fields.keep(most);
-            Ok(())
-        })
-    }
-
-    /// Reads only what later blocks may be about; `scratch` is empty afterwards.
-    ///
-    /// # Errors
-    /// As [`Decoder::read`]; what nobody may be about is not looked at.
-    pub(super) fn follow(&mut self, block: &[u8], scratch: &mut Fields) -> Result<(), Malformed> {
-        let read = self.parts(block, |table, part| match part {
-            Part::Literal {
-                name,
-                value,
-                indexing: Indexing::Yes,
-            } => {
-                scratch.literal(table, (&name, &value), Indexing::Yes)?;
-                scratch.keep(0);
-                Ok(())
-            }
-            Part::Literal { .. } | Part::Known(_) => Ok(()),
-            Part::Resize(limit) => table.resize(limit).ok_or(Malformed),
+            fields.keep(most)
         });
-        scratch.clear();
-        read
+        if fields.is_abuse { Ok(()) } else { read }
     }
 
     fn parts(
@@ -176,13 +160,22 @@ impl Fields {
         self.is_cut
     }
 
+    /// How many times as large as it may be the library is to find the head; 0 where that is not too large.
+    pub(super) fn excess(&self) -> usize {
+        if self.is_abuse {
+            ABUSE + 1
+        } else {
+            usize::from(self.is_cut)
+        }
+    }
+
     /// Forgets all, and wipes it: there may be a token.
     pub(super) fn clear(&mut self) {
         self.bytes.fill(0);
         self.bytes.clear();
         self.list.clear();
-        self.size = 0;
-        self.is_cut = false;
+        (self.size, self.all) = (0, 0);
+        (self.is_cut, self.is_abuse) = (false, false);
     }
 
     fn push(&mut self, name: &[u8], value: &[u8]) {
@@ -195,6 +188,7 @@ impl Fields {
     fn add(&mut self, start: usize, value: usize, is_sensitive: bool) {
         let end = self.bytes.len();
         self.size += end - start + OVERHEAD;
+        self.all += end - start + OVERHEAD;
         self.list.push(Place {
             start,
             value,
@@ -227,8 +221,8 @@ impl Fields {
         Ok(())
     }
 
-    /// Forgets the last field where all take more than `most` bytes.
-    fn keep(&mut self, most: usize) {
+    /// Forgets the last field where all take more than `most` bytes; an error where nobody is to read on.
+    fn keep(&mut self, most: usize) -> Result<(), Malformed> {
         if self.size > most
             && let Some(last) = self.list.pop()
         {
@@ -238,6 +232,12 @@ impl Fields {
             }
             self.bytes.truncate(last.start);
             self.size -= last.end - last.start + OVERHEAD;
+        }
+        self.is_abuse = self.all > most.saturating_mul(ABUSE);
+        if self.is_abuse {
+            Err(Malformed)
+        } else {
+            Ok(())
         }
     }
 }
@@ -317,15 +317,28 @@ pub(super) fn write(field: Field<'_>, block: &mut Vec<u8>) {
     write_text(field.value, block);
 }
 
-/// The same, by the number of its name where everybody knows it.
-pub(super) fn write_known(name: &str, value: &[u8], block: &mut Vec<u8>) {
+/// Adds a field of a response; its name may be in any case.
+pub(super) fn write_response(name: &str, value: &[u8], block: &mut Vec<u8>) {
     if let Some(number) = table::number(name) {
         write_integer(number, 4, block);
     } else {
         block.push(0);
-        write_text(name.as_bytes(), block);
+        write_integer(name.len(), 7, block);
+        block.extend(name.bytes().map(|byte| byte.to_ascii_lowercase()));
     }
     write_text(value, block);
+}
+
+/// Adds the status of a response.
+pub(super) fn write_status(status: u16, block: &mut Vec<u8>) {
+    match status {
+        200 => block.push(0x88),
+        204 => block.push(0x89),
+        206 => block.push(0x8a),
+        304 => block.push(0x8b),
+        404 => block.push(0x8d),
+        _ => write_response(":status", status.to_string().as_bytes(), block),
+    }
 }
 
 fn write_text(text: &[u8], block: &mut Vec<u8>) {

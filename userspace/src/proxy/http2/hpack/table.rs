@@ -67,10 +67,35 @@ const STATIC: [(&str, &str); 61] = [
     ("www-authenticate", ""),
 ];
 
-/// The number of a field with this name that everybody knows.
+/// The numbers of the fields that everybody knows, by the lengths of their names; 0 for none.
+static BY_LENGTH: [[u8; 14]; 28] = {
+    let mut all = [[0; 14]; 28];
+    let mut index = STATIC.len();
+    while index > 0 {
+        index -= 1;
+        let same = &mut all[STATIC[index].0.len()];
+        let mut place = same.len() - 1;
+        while place > 0 {
+            same[place] = same[place - 1];
+            place -= 1;
+        }
+        #[expect(clippy::cast_possible_truncation, reason = "there are 61")]
+        let number = index as u8 + 1;
+        same[0] = number;
+    }
+    all
+};
+
+/// The number of a field with this name, in any case, that everybody knows.
 pub(super) fn number(name: &str) -> Option<usize> {
-    let index = STATIC.iter().position(|(known, _)| *known == name)?;
-    Some(index + 1)
+    let numbers = BY_LENGTH
+        .get(name.len())?
+        .iter()
+        .map(|number| usize::from(*number));
+    numbers.take_while(|number| *number > 0).find(|number| {
+        let known = STATIC.get(number - 1);
+        known.is_some_and(|(known, _)| known.eq_ignore_ascii_case(name))
+    })
 }
 
 /// Bytes that the fields of a connection may take: what is true as long as nothing else is announced (RFC 9113 section 6.5.2).

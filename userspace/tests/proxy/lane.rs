@@ -1,5 +1,4 @@
-//! Refusals over HTTP/2: once a request of a connection was refused, the next ones are judged before the HTTP/2 library
-//! sees them.
+//! Requests over HTTP/2 that are judged, and answered, before the HTTP/2 library sees them; and what it sees of the others.
 
 use std::{
     io::{Read as _, Write as _},
@@ -16,7 +15,7 @@ use crate::{
         SETTINGS, WINDOW_UPDATE, closes, frame, framed, http2, read_until,
     },
     streams::{Answer, Client, connected, get},
-    support::{ALERT, LISTED, Origin, Tier, one_worker, raw_origin},
+    support::{ALERT, LISTED, Origin, Tier, one_worker, raw_origin, scripted},
 };
 
 /// What a client reads of a refusal.
@@ -313,4 +312,47 @@ fn a_client_that_reads_no_refusals() {
     }
     tier.wait_for("proxy_closed_write_timeout", 1);
     closes(&mut client);
+}
+
+/// A window that is made smaller while a response is on its way, below nothing, and then larger (RFC 9113 section 6.9.2).
+#[test]
+fn a_window_that_is_made_smaller() {
+    let origin =
+        scripted(|_| "HTTP/1.1 200 OK\r\nContent-Length: 26\r\n\r\nabcdefghijklmnopqrstuvwxyz");
+    let tier = one_worker(origin);
+    let mut client = http2(&tier);
+    let window = |size: u8| framed(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, size]);
+    let data = |bytes: &[u8], flags| framed(DATA, flags, 1, bytes);
+    let first = [
+        window(10),
+        framed(WINDOW_UPDATE, 0, 0, &[0, 0x10, 0, 0]),
+        request(1, GET),
+    ];
+    client.write_all(&first.concat()).unwrap();
+    read_until(&mut client, &data(b"abcdefghij", 0));
+    // Nothing is left then, five less than nothing, and five.
+    client.write_all(&window(5)).unwrap();
+    client
+        .write_all(&framed(WINDOW_UPDATE, 0, 1, &[0, 0, 0, 10]))
+        .unwrap();
+    read_until(&mut client, &data(b"klmno", 0));
+    // The stream ends with its last byte.
+    client.write_all(&window(100)).unwrap();
+    read_until(&mut client, &data(b"pqrstuvwxyz", END_STREAM));
+    // One that can't be so large is over, and the connection goes on.
+    client.write_all(&window(1)).unwrap();
+    client.write_all(&request(3, GET)).unwrap();
+    read_until(&mut client, b"a");
+    client
+        .write_all(&framed(WINDOW_UPDATE, 0, 3, &[0x7f, 0xff, 0xff, 0xff]))
+        .unwrap();
+    client
+        .write_all(&framed(WINDOW_UPDATE, 0, 3, &[0x7f, 0xff, 0xff, 0xff]))
+        .unwrap();
+    client.write_all(&window(26)).unwrap();
+    client.write_all(&request(5, GET)).unwrap();
+    read_until(
+        &mut client,
+        &framed(DATA, END_STREAM, 5, b"abcdefghijklmnopqrstuvwxyz"),
+    );
 }
