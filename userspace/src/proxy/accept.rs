@@ -19,6 +19,7 @@ use super::{
     fast::Buffers,
     hits::Hits,
     inspect::Inspector,
+    refuse::Written,
     settings::ProxySettings,
     tls::ServerTls,
     upstream::{RouteSeeds, Routes},
@@ -60,6 +61,8 @@ pub(super) struct Worker {
     pub(super) counters: Arc<Counters>,
     pub(super) routes: Routes,
     pub(super) default_host: HeaderValue,
+    /// What listed tokens are answered with.
+    pub(super) written: Written,
     pub(super) buffers: Buffers,
     /// True from the order to stop on.
     pub(super) drain: watch::Receiver<bool>,
@@ -99,6 +102,7 @@ impl Worker {
             tls: live.tls.clone(),
             inspector: live.inspector.clone(),
             hits: Rc::clone(hits),
+            written: Written::default(),
             buffers: Buffers::default(),
             admission: Arc::clone(&lasting.admission),
             counters: Arc::clone(&lasting.counters),

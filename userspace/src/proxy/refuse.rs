@@ -1,6 +1,6 @@
 //! What a client gets in place of an answer of the upstream.
 
-use std::{rc::Rc, sync::Arc};
+use std::{cell::RefCell, rc::Rc, sync::Arc};
 
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
@@ -10,7 +10,8 @@ use tokio::time::timeout;
 
 use super::{
     accept::Worker,
-    date, hop,
+    date::{self, Date},
+    hop,
     incoming::IncomingBody,
     settings::{ProxySettings, Refusal},
 };
@@ -90,6 +91,36 @@ pub(super) fn write(response: &Response<Bytes>, is_head: bool, closes: bool, out
     out.extend_from_slice(b"\r\n");
     if !is_head {
         out.extend_from_slice(body);
+    }
+}
+
+/// The answer to listed tokens over HTTP/1.1 on connections that go on, written once a second.
+#[derive(Default)]
+pub(super) struct Written(RefCell<Option<Text>>);
+
+struct Text {
+    date: Date,
+    /// All of it, and how much of it is the head.
+    bytes: Vec<u8>,
+    head: usize,
+}
+
+impl Written {
+    /// Writes it, as [`write()`] does.
+    pub(super) fn write(&self, listed: &Refusal, is_head: bool, out: &mut Vec<u8>) {
+        let mut written = self.0.borrow_mut();
+        let date = date::now();
+        if written.as_ref().is_none_or(|text| text.date != date) {
+            let response = response(Reason::ListedToken, listed);
+            let mut bytes = Vec::new();
+            write(&response, false, false, &mut bytes);
+            let head = bytes.len() - response.body().len();
+            *written = Some(Text { date, bytes, head });
+        }
+        if let Some(Text { bytes, head, .. }) = &*written {
+            let len = if is_head { *head } else { bytes.len() };
+            out.extend_from_slice(bytes.get(..len).unwrap_or_default());
+        }
     }
 }
 

@@ -39,7 +39,14 @@ pub(super) use self::{
     request::{Forward, Kind, is_repeatable, kind, write_line},
     response::{Head, Parsed},
 };
-use super::{body::Answering, connection::Peer, counters::Closed, refuse, stream::ClientStream};
+use super::{
+    body::Answering,
+    connection::Peer,
+    counters::Closed,
+    refuse::{self, Reason},
+    seldom::once_more,
+    stream::ClientStream,
+};
 
 /// Bytes of a head that are read here; one that is longer goes to hyper.
 const HEAD: usize = 16 * 1024;
@@ -171,11 +178,20 @@ impl Lane<'_> {
                 Err(Broken::Client(closed)) => return Err(closed),
             },
         };
-        self.peer.worker.counters.refuse(reason);
-        let mut out = Buffer::empty(&self.peer.worker.buffers);
-        let response = refuse::response(reason, &self.peer.worker.settings.refusal);
+        let worker = &self.peer.worker;
+        worker.counters.refuse(reason);
+        let mut out = Buffer::empty(&worker.buffers);
+        let listed = &worker.settings.refusal;
         let closes = self.ending.get();
-        refuse::write(&response, is_head, closes, out.filling());
+        if reason == Reason::ListedToken && !closes {
+            worker.written.write(listed, is_head, out.filling());
+        } else {
+            let response = refuse::response(reason, listed);
+            refuse::write(&response, is_head, closes, out.filling());
+        }
+        // What others have asked meanwhile is read first: so the answers leave one behind the other, and whoever sits
+        // at the other end of several connections is not woken for each.
+        once_more().await;
         self.write(&out).await
     }
 
