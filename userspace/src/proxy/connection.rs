@@ -173,8 +173,13 @@ impl Peer {
     ///
     /// # Errors
     /// Why it is refused.
-    pub(super) fn judge(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), Reason> {
-        self.within_limits(uri, headers)?;
+    pub(super) fn judge(
+        &self,
+        version: Version,
+        uri: &Uri,
+        headers: &HeaderMap,
+    ) -> Result<(), Reason> {
+        self.within_limits(version, uri, headers)?;
         let inspector = &self.worker.inspector;
         match inspector.head(self.scene(), uri, headers) {
             Verdict::Pass => Ok(()),
@@ -186,22 +191,33 @@ impl Peer {
     ///
     /// # Errors
     /// Why the request is refused.
-    pub(super) fn within_limits(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), Reason> {
+    pub(super) fn within_limits(
+        &self,
+        version: Version,
+        uri: &Uri,
+        headers: &HeaderMap,
+    ) -> Result<(), Reason> {
         let limits = &self.worker.settings.limits;
         if headers.len() > limits.header_fields {
             return Err(Reason::HeaderFields);
         }
-        if limits.header_bytes < LEAST_HEAD && size(uri, headers) > limits.header_bytes {
+        let is_too_large = if version == Version::HTTP_2 {
+            // As RFC 9113 section 6.5.2 counts.
+            size(uri, headers, 32) > limits.header_bytes
+        } else {
+            limits.header_bytes < LEAST_HEAD && size(uri, headers, 4) > limits.header_bytes
+        };
+        if is_too_large {
             return Err(Reason::HeaderBytes);
         }
         Ok(())
     }
 }
 
-/// The bytes of a head, as good as: without its method, its version, and blanks.
-fn size(uri: &Uri, headers: &HeaderMap) -> usize {
+/// The bytes of a head, as good as: without its method, its version, and blanks; with so many `more` a field.
+fn size(uri: &Uri, headers: &HeaderMap, more: usize) -> usize {
     let fields = headers.iter();
-    let fields = fields.map(|(name, value)| name.as_str().len() + value.len() + 4);
+    let fields = fields.map(|(name, value)| name.as_str().len() + value.len() + more);
     let target = uri
         .path_and_query()
         .map_or(0, |target| target.as_str().len());
@@ -496,7 +512,7 @@ async fn judge(
         // Whoever refuses it leaves its body where it is.
         peer.client.activity.on_body_left(settings.timeouts.body);
     }
-    let judged = peer.judge(request.uri(), request.headers());
+    let judged = peer.judge(request.version(), request.uri(), request.headers());
     if judged == Err(Reason::ListedToken) && !request.headers().contains_key(header::EXPECT) {
         if refuse::discard(settings, request.into_body()).await {
             peer.client.activity.on_body_done();

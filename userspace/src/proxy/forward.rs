@@ -73,6 +73,7 @@ fn rewrite(peer: &Peer, parts: &mut Parts, upgrade: Option<&HeaderValue>) -> Res
     hop::strip(headers);
     if parts.version == Version::HTTP_2 {
         hop::join_cookies(headers);
+        hop::say_length_once(headers);
     }
     peer.client.provenance.stamp(headers, parts.version);
     if let Some(protocols) = upgrade {
@@ -206,14 +207,22 @@ fn broken(pool: &Pool, unanswered: Unanswered, progress: &Progress) -> Failure {
             unsent: None,
         };
     }
+    if error.is_of_the_body() {
+        return Failure {
+            reason: Reason::BrokenBody,
+            may_retry: false,
+            blames_upstream: false,
+            unsent: None,
+        };
+    }
     if unsent.is_none() {
         let cause = std::error::Error::source(&error).map(ToString::to_string);
         tracing::warn!(upstream = %pool.upstream(), %error, cause, "no response");
     }
     Failure {
         reason: Reason::UpstreamFailed,
-        may_retry: !error.is_nonsense() && !error.is_of_the_body(),
-        blames_upstream: !error.is_of_the_body(),
+        may_retry: !error.is_nonsense(),
+        blames_upstream: true,
         unsent,
     }
 }

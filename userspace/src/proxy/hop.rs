@@ -274,6 +274,16 @@ pub(super) fn join_cookies(headers: &mut HeaderMap) {
     join(headers, &header::COOKIE, b"; ");
 }
 
+/// Leaves one of several fields that say the same length, which the library has seen to (RFC 9110 section 8.6).
+pub(super) fn say_length_once(headers: &mut HeaderMap) {
+    if let Entry::Occupied(mut length) = headers.entry(header::CONTENT_LENGTH)
+        && length.iter().nth(1).is_some()
+    {
+        let first = length.get().clone();
+        length.insert(first);
+    }
+}
+
 /// Makes one field of all of this name.
 fn join(headers: &mut HeaderMap, name: &HeaderName, separator: &[u8]) {
     let mut values = headers.get_all(name).iter();

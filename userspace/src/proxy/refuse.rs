@@ -40,6 +40,8 @@ pub(super) enum Reason {
     HeaderBytes,
     /// Its body comes too slowly (RFC 9110 section 15.5.9).
     SlowBody,
+    /// Its body is malformed, or broke off.
+    BrokenBody,
     /// No upstream is for it, or all that are were left out.
     NoUpstream,
     /// No upstream could be connected to.
@@ -58,7 +60,7 @@ impl Reason {
         match self {
             Self::ListedToken => StatusCode::FORBIDDEN,
             Self::Connect => StatusCode::METHOD_NOT_ALLOWED,
-            Self::Target | Self::Host => StatusCode::BAD_REQUEST,
+            Self::Target | Self::Host | Self::BrokenBody => StatusCode::BAD_REQUEST,
             Self::TransferCoding => StatusCode::NOT_IMPLEMENTED,
             Self::ContentCoding => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::HeaderFields | Self::HeaderBytes => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,

@@ -28,6 +28,7 @@ pub(super) fn normalise(parts: &mut Parts, default_host: &HeaderValue) -> Result
     match uri.authority {
         Some(authority) => {
             check_scheme(uri.scheme.as_ref())?;
+            check_agrees(parts, &authority)?;
             parts.headers.insert(HOST, host_of(&authority)?);
         }
         None => check_host(parts, default_host)?,
@@ -64,6 +65,16 @@ fn host_of(authority: &Authority) -> Result<HeaderValue, Reason> {
         return Err(Reason::Target);
     }
     HeaderValue::from_str(authority.as_str()).map_err(|_invalid| Reason::Host)
+}
+
+/// Over HTTP/2, `Host` may say again whom the client asks, and no other (RFC 9113 section 8.3.1).
+fn check_agrees(parts: &Parts, authority: &Authority) -> Result<(), Reason> {
+    let is_it = |host: &HeaderValue| {
+        let authority = authority.as_str().as_bytes();
+        host.as_bytes().eq_ignore_ascii_case(authority)
+    };
+    let agrees = parts.version != Version::HTTP_2 || parts.headers.get_all(HOST).iter().all(is_it);
+    agrees.then_some(()).ok_or(Reason::Host)
 }
 
 fn check_host(parts: &mut Parts, default_host: &HeaderValue) -> Result<(), Reason> {
@@ -124,5 +135,11 @@ mod tests {
         assert_eq!(reason(Request::get("/").header(HOST, "a/b")), Reason::Host);
         let twice = Request::get("/").header(HOST, "a").header(HOST, "a");
         assert_eq!(reason(twice), Reason::Host);
+        let http2 = |host| {
+            let request = Request::get("https://x:2/").version(Version::HTTP_2);
+            normalised(request.header(HOST, host))
+        };
+        assert_eq!(http2("x"), Err(Reason::Host));
+        assert_eq!(http2("X:2"), Ok(("/".to_owned(), "x:2".to_owned())));
     }
 }

@@ -107,6 +107,7 @@ fn heads_that_are_too_large() {
         assert_eq!(tier.curl("/", &args).status, 431);
     }
     assert_eq!(tier.count("proxy_closed_header_too_large"), 2);
+    assert_eq!(tier.count("proxy_refused_header_bytes"), 1);
     counted_and_served(&tier, "proxy_refused_header_fields");
     assert_eq!(origin.seen().len(), 1);
 }
@@ -123,11 +124,33 @@ fn heads_that_are_larger_than_a_small_limit() {
         &["--http1.1"][..],
         &["--http1.1", "-d", "x"],
         &["--http2-prior-knowledge"],
+        &["--http2-prior-knowledge", "-d", "x"],
     ] {
         let status = |field: &str| tier.curl("/", &[args, &["-H", field]].concat()).status;
         assert_eq!((status(&small), status(&large)), (200, 431), "{args:?}");
     }
-    assert_eq!(origin.seen().len(), 3);
+    assert_eq!(origin.seen().len(), 4);
+}
+
+/// Their clients are told, though they have megabytes to send.
+#[test]
+fn heads_that_are_too_large_before_a_long_body() {
+    let origin = Origin::echo();
+    let tier = Tier::tls(origin.address, |s| s.limits.header_bytes = 20_000);
+    let large = tier.folder.join("field");
+    std::fs::write(&large, format!("X: {}", "a".repeat(40_000))).unwrap();
+    let large = format!("@{}", large.display());
+    let body = tier.folder.join("body");
+    std::fs::write(&body, vec![b'x'; 8 << 20]).unwrap();
+    let body = format!("@{}", body.display());
+    for version in ["--http1.1", "--http2"] {
+        for expect in ["Expect:", "X-More: 1"] {
+            let args = [version, "-H", expect, "-H", &large, "--data-binary", &body];
+            let reply = tier.curl("/", &args);
+            assert_eq!(reply.status, 431, "{args:?}: {}", reply.error);
+        }
+    }
+    assert_eq!(origin.seen().len(), 0);
 }
 
 #[test]

@@ -380,6 +380,7 @@ fn heads() -> Vec<Vec<Vec<u8>>> {
         added("connection", "x-api-key"),
         added("upgrade", "websocket"),
         added("te", "gzip"),
+        added("host", &format!("other?{LISTED}")),
         vec![frame(
             HEADERS,
             END_HEADERS | END_STREAM,

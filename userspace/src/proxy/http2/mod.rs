@@ -59,6 +59,9 @@ use super::{
 /// Bytes of a request body that a client may send ahead, on one stream and on all of a connection.
 const STREAM_WINDOW: u32 = 256 * 1024;
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// How many times the limit of a head the library reads, so that larger ones are refused here: where it refuses one itself,
+/// it resets the stream as soon as the body comes, which takes the answer from clients that are still sending.
+const HEADS_READ: usize = 4;
 /// Bytes of a response that are held for one stream.
 const SEND_BUFFER: usize = 64 * 1024;
 
@@ -154,6 +157,7 @@ async fn handshake<'a>(
     gather: &Gather<'a>,
 ) -> Result<Connection<'a>, Broken> {
     let limits = &settings.limits;
+    let head = limits.header_bytes.saturating_mul(HEADS_READ);
     let mut builder = server::Builder::new();
     builder
         .max_concurrent_streams(limits.http2_streams)
@@ -163,7 +167,7 @@ async fn handshake<'a>(
         // Those that come with their request count as all others do.
         .max_pending_accept_reset_streams(limits.http2_resets as usize)
         .max_local_error_reset_streams(Some(limits.http2_stream_errors as usize))
-        .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX));
+        .max_header_list_size(u32::try_from(head).unwrap_or(u32::MAX));
     let mut shaking = std::pin::pin!(builder.handshake(gather.clone()));
     std::future::poll_fn(|cx| {
         let done = shaking.as_mut().poll(cx);
@@ -208,9 +212,9 @@ fn take(
     }
     let (uri, headers) = (request.uri(), request.headers());
     let judged = if gather.was_judged(respond.stream_id().as_u32()) {
-        peer.within_limits(uri, headers)
+        peer.within_limits(request.version(), uri, headers)
     } else {
-        peer.judge(uri, headers)
+        peer.judge(request.version(), uri, headers)
     };
     let is_head = *request.method() == Method::HEAD;
     let mut reply = Reply::new(respond);

@@ -38,7 +38,8 @@ impl Certificates {
     }
 
     fn named(&self, name: &str) -> Option<&[Arc<CertifiedKey>]> {
-        // rustls gives names in lower case.
+        // rustls gives names in lower case; some clients leave the root's dot behind one.
+        let name = name.strip_suffix('.').unwrap_or(name);
         let exact = self.by_name.get(name);
         let wildcard = || self.by_name.get(&format!("*.{}", name.split_once('.')?.1));
         exact.or_else(wildcard).map(Vec::as_slice)
