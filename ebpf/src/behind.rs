@@ -66,6 +66,13 @@ impl Behind {
         tokenblock_behind_copy(self, from);
     }
 
+    /// A digest of the bytes under the installation key and a `salt`.
+    #[inline(always)]
+    #[must_use]
+    pub fn digest(&self, rules: &Rules, salt: u64) -> u64 {
+        tokenblock_behind_digest(self, rules, salt)
+    }
+
     /// Seals the bytes under the installation key, or opens them: what is kept under one `salt` and `place` differs.
     #[inline(always)]
     pub fn seal(&mut self, rules: &Rules, salt: u64, place: u32) {
@@ -112,6 +119,30 @@ extern "C" fn tokenblock_behind_seal(
         }
     }
     0
+}
+
+/// [`Behind::digest`], likewise.
+#[cfg_attr(target_arch = "bpf", inline(never), unsafe(no_mangle))]
+extern "C" fn tokenblock_behind_digest(
+    behind: *const Behind,
+    rules: *const Rules,
+    salt: u64,
+) -> u64 {
+    /// Sets it apart from what seals.
+    const DOMAIN: u64 = 1 << 62;
+    // SAFETY: `Behind::digest` passes references; the verifier sees to the rest.
+    let (Some(behind), Some(rules)) = (unsafe { (behind.as_ref(), rules.as_ref()) }) else {
+        return 0;
+    };
+    let mut v = compress(rules.seed.v, salt);
+    v = compress(v, DOMAIN | u64::from(behind.len));
+    let mut i = 0;
+    while i < WORDS {
+        v = compress(v, behind.words[i]);
+        i += 1;
+    }
+    v = compress(v, 0);
+    v[0] ^ v[1] ^ v[2] ^ v[3]
 }
 
 #[cfg(test)]

@@ -84,10 +84,12 @@ pub enum Counter {
     Trusted,
     /// A header block says in two ways where its message ends.
     AmbiguousFraming,
+    /// A segment with an older timestamp than the receiver has taken, which it would refuse; it is dropped.
+    OldTimestamp,
 }
 
 /// The names of all [`Counter`]s, in order.
-pub const COUNTERS: [&str; 39] = [
+pub const COUNTERS: [&str; 40] = [
     "not_ip",
     "not_tcp",
     "other_port",
@@ -127,9 +129,10 @@ pub const COUNTERS: [&str; 39] = [
     "http2",
     "trusted",
     "ambiguous_framing",
+    "old_timestamp",
 ];
 
-const _: () = assert!(COUNTERS.len() == Counter::AmbiguousFraming as usize + 1);
+const _: () = assert!(COUNTERS.len() == Counter::OldTimestamp as usize + 1);
 
 impl Counter {
     /// Its name in logs and settings.
@@ -189,6 +192,7 @@ impl Default for Policies {
             Counter::TooEarly,
             Counter::Duplicate,
             Counter::OutOfWindow,
+            Counter::OldTimestamp,
             Counter::FlowBusy,
             Counter::FlowTableFull,
         ] {

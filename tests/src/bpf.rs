@@ -29,6 +29,7 @@ use tokenblock_ebpf::{
     flow::{Flow, FlowKey, Gap, GapKey},
     location::LocationKind,
     rules::Rules,
+    scan::Scan,
     sha256,
     verdict::{
         COUNTERS, JUDGE_EGRESS, JUDGE_INGRESS, MapEntry, OnHit, Policies, PortSet, Settings,
@@ -275,10 +276,19 @@ impl Programs {
     /// Where a map can't be emptied.
     pub fn forget_flows(&mut self) -> Result<()> {
         const KEY: usize = size_of::<FlowKey>();
+        const PLACE: usize = size_of::<GapKey>();
         clear::<KEY, { size_of::<Blocked>() }>(&mut self.ebpf, "BLOCKED")?;
         self.sweep_flows()?;
         clear::<KEY, { size_of::<[u32; 2]>() }>(&mut self.ebpf, "HANDSHAKES")?;
-        clear::<{ size_of::<GapKey>() }, { size_of::<Gap>() }>(&mut self.ebpf, "GAPS")
+        match self.variant {
+            Variant::Keyed => {
+                clear::<PLACE, { size_of::<Scan>() }>(&mut self.ebpf, "STATES")?;
+            }
+            Variant::Sha256 => {
+                clear::<PLACE, { size_of::<sha256::scan::Scan>() }>(&mut self.ebpf, "STATES")?;
+            }
+        }
+        clear::<PLACE, { size_of::<Gap>() }>(&mut self.ebpf, "GAPS")
     }
 
     /// Forgets flows as the sweeping of idle ones does.

@@ -6,7 +6,7 @@ use tokenblock_ebpf::{
     behind::Behind,
     digest::TokenDigest,
     filter::NoFilter,
-    flow::{Conflict, Flow, FlowKey, Gap, GapKey, Place, STEPS, Start},
+    flow::{Conflict, Flow, FlowKey, Gap, GapKey, Left, Place, STEPS, Start},
     packet::Address,
     response::{HEAD, Head, LAST_CHUNK, Said, USUAL_HEAD, is_last_chunk},
     rules::Rules,
@@ -43,6 +43,7 @@ impl Fate {
             Self::Passed(_) => Counter::Clean,
             Self::Dropped(Place::TooEarly) => Counter::TooEarly,
             Self::Dropped(Place::OutOfWindow) => Counter::OutOfWindow,
+            Self::Dropped(Place::Old) => Counter::OldTimestamp,
             Self::Dropped(_) => Counter::Duplicate,
             Self::Blocked => Counter::Blocked,
             Self::Reset(_) => Counter::GapConflict,
@@ -58,6 +59,7 @@ pub struct Engine<'a> {
     listed: &'a dyn Fn(&TokenDigest) -> bool,
     flow: Flow,
     gaps: HashMap<GapKey, Gap>,
+    states: HashMap<GapKey, Scan>,
     trust_after: u32,
     ambiguous: Policy,
     dead: bool,
@@ -79,6 +81,7 @@ impl<'a> Engine<'a> {
             listed,
             flow: Flow::new(rules),
             gaps: HashMap::new(),
+            states: HashMap::new(),
             trust_after: 0,
             ambiguous: Policy::Reset,
             dead: false,
@@ -141,37 +144,56 @@ impl<'a> Engine<'a> {
         self.flow.owes_nothing(acknowledgment)
     }
 
+    /// The same, with a timestamp that it echoes (RFC 7323 section 3); 0: none.
+    pub fn settle_stamped(&mut self, ack: u32, echo: u32) {
+        self.flow.settle(ack);
+        self.flow.hear_echo(echo);
+    }
+
     /// A segment comes.
     pub fn segment(&mut self, start: u32, bytes: &[u8], now: u64) -> Fate {
+        self.segment_stamped(start, bytes, 0, now)
+    }
+
+    /// The same with a timestamp; 0: none.
+    pub fn segment_stamped(&mut self, start: u32, bytes: &[u8], stamp: u32, now: u64) -> Fate {
         if self.dead {
             return Fate::Dead;
         }
-        let fate = self.judge(start, bytes, now);
+        let fate = self.judge(start, bytes, stamp, now);
         self.dead = matches!(fate, Fate::Blocked | Fate::Reset(_) | Fate::Ambiguous);
         fate
     }
 
-    fn judge(&mut self, start: u32, bytes: &[u8], now: u64) -> Fate {
+    fn judge(&mut self, start: u32, bytes: &[u8], stamp: u32, now: u64) -> Fate {
         let end = start.wrapping_add(u32::try_from(bytes.len()).unwrap_or(u32::MAX));
         if self.flow.pass_trusted(start, end, self.trust_after, now) {
             return Fate::Trusted;
         }
-        let key = |at, epoch| GapKey {
-            flow: KEY,
-            at,
-            epoch,
-        };
         let gap = if self.flow.has_gaps() {
             self.gaps.get(&key(start, self.flow.epoch)).copied()
         } else {
             None
         };
-        let place = self.flow.place(start, end, now, gap.as_ref());
+        if let Some(gap) = &gap
+            && self.flow.wants_state(start, gap)
+            && let Some(state) = self.states.get(&key(start, self.flow.epoch))
+        {
+            self.flow.take_state(start, state, gap);
+        }
+        let place = self.flow.place(start, end, stamp, now, gap.as_ref());
         match place {
             Place::Settled => return Fate::Passed(place),
 
-            Place::TooEarly | Place::Duplicate | Place::OutOfWindow => return Fate::Dropped(place),
-            Place::Next | Place::First | Place::Ahead | Place::Filler | Place::Recovery => {}
+            Place::TooEarly | Place::Duplicate | Place::OutOfWindow | Place::Old => {
+                return Fate::Dropped(place);
+            }
+            Place::Next
+            | Place::First
+            | Place::Ahead
+            | Place::Filler
+            | Place::Recovery
+            | Place::Repeat => {}
         }
         let mut gap = gap.unwrap_or(Gap::NONE);
         self.flow.open(place, start, end, &gap);
@@ -192,6 +214,7 @@ impl<'a> Engine<'a> {
             match self.scan(&mut scan, &rest, begun) {
                 // It comes again in its place, and is one hit then.
                 Scanned::Hit if place == Place::Ahead => return Fate::Dropped(Place::TooEarly),
+                Scanned::Hit if place == Place::Repeat => return Fate::Dropped(Place::Duplicate),
                 Scanned::Hit => return Fate::Blocked,
                 Scanned::Over => continue,
                 Scanned::End => {}
@@ -200,6 +223,9 @@ impl<'a> Engine<'a> {
                 Err(Conflict::Ambiguous) if place == Place::Ahead => {
                     return Fate::Dropped(Place::TooEarly);
                 }
+                Err(Conflict::Ambiguous) if place == Place::Repeat => {
+                    return Fate::Dropped(Place::Duplicate);
+                }
                 Err(conflict) => return Fate::Reset(conflict),
                 Ok(()) => {}
             }
@@ -207,23 +233,44 @@ impl<'a> Engine<'a> {
         if self.flow.is_ambiguous() && self.ambiguous != Policy::Pass {
             return Fate::Ambiguous;
         }
-        if place == Place::Ahead {
+        self.pass(place, start, bytes, now, &mut gap)
+    }
+
+    /// A segment that was scanned is passed, or not; `gap` is what is noted of its place.
+    fn pass(&mut self, place: Place, start: u32, bytes: &[u8], now: u64, gap: &mut Gap) -> Fate {
+        let end = start.wrapping_add(u32::try_from(bytes.len()).unwrap_or(u32::MAX));
+        if matches!(place, Place::Ahead | Place::Repeat) {
+            gap.behind = Behind::NONE;
             let kept = gap.behind.keep(end.wrapping_sub(start)) as usize;
             let bytes = bytes.get(..kept).unwrap_or_default();
             // SAFETY: as many bytes are there at least.
             unsafe { std::slice::from_raw_parts_mut(gap.behind.as_mut_ptr(), kept) }
                 .copy_from_slice(bytes);
+            self.flow.digest_first(gap, self.rules);
         }
-        match self.flow.pass(place, start, end, now, &mut gap) {
+        if let Some(at) = self.flow.keeps_state_at() {
+            let state = *self.flow.state();
+            self.states.insert(key(at, self.flow.epoch), state);
+        }
+        let passed = self.flow.pass(place, start, end, now, gap);
+        if matches!(place, Place::Ahead | Place::Repeat) {
+            self.flow.seal_behind(gap, self.rules);
+        }
+        match passed {
             Ok(note) => {
                 if let Some(at) = note {
-                    if place == Place::Ahead {
-                        self.flow.seal_behind(&mut gap, self.rules);
+                    self.gaps.insert(key(at, self.flow.epoch), *gap);
+                    if place == Place::Filler && gap.left == Left::Open {
+                        let state = *self.flow.next_state();
+                        self.states.insert(key(at, self.flow.epoch), state);
                     }
-                    self.gaps.insert(key(at, self.flow.epoch), gap);
+                }
+                if self.flow.remember(start, end, gap) {
+                    self.gaps.insert(key(start, self.flow.epoch), *gap);
                 }
                 Fate::Passed(place)
             }
+            Err(Conflict::Ambiguous) if place == Place::Repeat => Fate::Dropped(Place::Duplicate),
             Err(Conflict::Ambiguous) => Fate::Dropped(Place::TooEarly),
             Err(conflict) => Fate::Reset(conflict),
         }
@@ -274,6 +321,15 @@ pub fn said_within(bytes: &[u8], most: u32) -> Said {
         *to = *from;
     }
     u32::try_from(len).map_or(Said::Unknown, |len| Said::by(&mut head, len))
+}
+
+/// Under what something is noted.
+const fn key(at: u32, epoch: u32) -> GapKey {
+    GapKey {
+        flow: KEY,
+        at,
+        epoch,
+    }
 }
 
 /// What is kept, in the open.

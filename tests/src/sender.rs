@@ -25,6 +25,12 @@ const REORDERING: usize = 3;
 const EVENTS: usize = 20_000;
 /// Sequence number of the first byte.
 const FIRST: u32 = 5;
+/// How long what passed waits until the receiver's TCP has it.
+const BACKLOG: u64 = 40;
+/// Milliseconds on the sender's timestamp clock when it begins (RFC 7323 section 4).
+const CLOCK: u32 = 1000;
+/// Milliseconds by which a segment may be older than what the receiver has taken (`TCP_PAWS_WINDOW` of Linux).
+const OLDER: u32 = 1;
 
 /// What a path does to frames.
 #[derive(Clone, Copy, Debug)]
@@ -46,14 +52,18 @@ pub struct Sent {
     pub stream: Vec<u8>,
     /// Each segment that came to the inspector, and by which way it left.
     pub ways: Vec<(usize, usize, Counter)>,
+    /// Segments that passed, and were too old for the receiver.
+    pub refused: usize,
     /// Microseconds that it took.
     pub took: u64,
 }
 
 #[derive(Debug)]
 enum Event {
-    /// A segment comes to the inspector.
-    Segment(usize),
+    /// A segment comes to the inspector, with this timestamp.
+    Segment(usize, u32),
+    /// A segment comes to the receiver.
+    Taken(usize, u32),
     /// The receiver's acknowledgment of all before, with those that it holds, comes to the sender.
     Ack(usize, Vec<usize>),
     /// Nothing was acknowledged since this many acknowledgments.
@@ -76,6 +86,10 @@ struct Model<'a> {
     acknowledged: usize,
     acks: usize,
     unanswered: usize,
+    /// What the receiver last acknowledged, and the timestamp that it echoes.
+    answered: usize,
+    echo: u32,
+    refused: usize,
 }
 
 /// Sends messages of a connection, each when the one before is acknowledged, in segments of at most these sizes, over
@@ -113,6 +127,9 @@ pub fn send(
         acknowledged: 0,
         acks: 0,
         unanswered: 0,
+        answered: 0,
+        echo: 0,
+        refused: 0,
     };
     let mut receiver = Receiver::default();
     let mut ways = Vec::new();
@@ -124,22 +141,26 @@ pub fn send(
         };
         model.now = now;
         match event {
-            Event::Segment(n) => {
+            Event::Segment(n, stamp) => {
                 let (start, end, bytes) = model.segments[n];
-                let way =
-                    inspector.segment(sequence(FIRST, start), bytes, START + now * MICROSECOND);
+                let at = sequence(FIRST, start);
+                let way = inspector.segment(at, bytes, stamp, START + now * MICROSECOND);
                 ways.push((start, end, way));
                 if reaches(way) {
                     if model.percent() >= path.lost_behind {
-                        model.take(&mut receiver, inspector, n);
+                        model.after(BACKLOG, Event::Taken(n, stamp));
                     }
                 } else if !matches!(
                     way,
-                    Counter::TooEarly | Counter::Duplicate | Counter::OutOfWindow
+                    Counter::TooEarly
+                        | Counter::Duplicate
+                        | Counter::OutOfWindow
+                        | Counter::OldTimestamp
                 ) {
                     break;
                 }
             }
+            Event::Taken(n, stamp) => model.take(&mut receiver, inspector, n, stamp),
             Event::Delayed(unanswered) if unanswered == model.unanswered && unanswered != 0 => {
                 model.answer(&receiver, inspector);
             }
@@ -163,6 +184,7 @@ pub fn send(
     Sent {
         stream: receiver.stream,
         ways,
+        refused: model.refused,
         took: model.now,
     }
 }
@@ -213,14 +235,33 @@ impl Model<'_> {
                 self.sends += 1;
                 self.sent[n] = self.sends;
                 self.now += 3;
-                self.carry(Event::Segment(n));
+                self.carry(Event::Segment(n, self.clock()));
             }
         }
     }
 
-    /// The receiver takes a segment.
-    fn take(&mut self, receiver: &mut Receiver, inspector: &mut impl Inspector, n: usize) {
-        let (start, _, bytes) = self.segments[n];
+    /// The sender's clock, in milliseconds.
+    fn clock(&self) -> u32 {
+        CLOCK.wrapping_add(u32::try_from(self.now / 1000).unwrap_or(u32::MAX))
+    }
+
+    /// The receiver takes a segment, or refuses it, as one that is older than what it has taken (RFC 7323 section 5.3).
+    fn take(
+        &mut self,
+        receiver: &mut Receiver,
+        inspector: &mut impl Inspector,
+        n: usize,
+        stamp: u32,
+    ) {
+        let (start, end, bytes) = self.segments[n];
+        if stamp + OLDER < self.echo {
+            self.refused += 1;
+            self.answer(receiver, inspector);
+            return;
+        }
+        if start <= self.answered && self.answered <= end {
+            self.echo = self.echo.max(stamp);
+        }
         let next = receiver.next();
         receiver.take(start, bytes);
         self.held.insert(n);
@@ -235,7 +276,8 @@ impl Model<'_> {
 
     fn answer(&mut self, receiver: &Receiver, inspector: &mut impl Inspector) {
         self.unanswered = 0;
-        inspector.settle(sequence(FIRST, receiver.next()));
+        self.answered = receiver.next();
+        inspector.settle(sequence(FIRST, receiver.next()), self.echo);
         let first = self
             .segments
             .partition_point(|(_, end, _)| *end <= receiver.next());

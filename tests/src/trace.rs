@@ -106,11 +106,11 @@ pub trait Inspector {
     /// The receiver accepted the connection, and awaits the byte of this sequence number.
     fn accept(&mut self, ack: u32);
 
-    /// The receiver acknowledges all before `ack`.
-    fn settle(&mut self, ack: u32);
+    /// The receiver acknowledges all before `ack`, and echoes this timestamp (RFC 7323 section 3); 0: none.
+    fn settle(&mut self, ack: u32, echo: u32);
 
-    /// A segment comes at `now`, in nanoseconds: by which way it leaves the programs.
-    fn segment(&mut self, start: u32, bytes: &[u8], now: u64) -> Counter;
+    /// A segment with this timestamp (0: none) comes at `now`, in nanoseconds: by which way it leaves the programs.
+    fn segment(&mut self, start: u32, bytes: &[u8], stamp: u32, now: u64) -> Counter;
 }
 
 impl Inspector for Engine<'_> {
@@ -118,12 +118,12 @@ impl Inspector for Engine<'_> {
         Engine::accept(self, ack);
     }
 
-    fn settle(&mut self, ack: u32) {
-        Engine::settle(self, ack);
+    fn settle(&mut self, ack: u32, echo: u32) {
+        Engine::settle_stamped(self, ack, echo);
     }
 
-    fn segment(&mut self, start: u32, bytes: &[u8], now: u64) -> Counter {
-        Engine::segment(self, start, bytes, now).counter()
+    fn segment(&mut self, start: u32, bytes: &[u8], stamp: u32, now: u64) -> Counter {
+        Engine::segment_stamped(self, start, bytes, stamp, now).counter()
     }
 }
 
@@ -271,13 +271,13 @@ pub fn play(inspector: &mut impl Inspector, streams: &Streams, acts: &[Act], fir
                 decoy,
             } => (receiver.next(), len, variant, decoy),
             Act::Ack => {
-                inspector.settle(sequence(first, receiver.next()));
+                inspector.settle(sequence(first, receiver.next()), 0);
                 continue;
             }
             Act::Wait { milliseconds } => {
                 now += milliseconds * MILLISECOND;
                 if milliseconds >= DELAYED {
-                    inspector.settle(sequence(first, receiver.next()));
+                    inspector.settle(sequence(first, receiver.next()), 0);
                 }
                 continue;
             }
@@ -288,7 +288,7 @@ pub fn play(inspector: &mut impl Inspector, streams: &Streams, acts: &[Act], fir
         if bytes.is_empty() {
             continue;
         }
-        let way = inspector.segment(sequence(first, from), bytes, now);
+        let way = inspector.segment(sequence(first, from), bytes, 0, now);
         ways.push(way);
         if reaches(way) && !decoy {
             receiver.take(from, bytes);

@@ -135,6 +135,7 @@ impl Flow {
         let taken = self.flags & TAKEN == TAKEN && self.tip == ack;
         self.settled = ack;
         self.knows_settled = ACCEPTED;
+        self.echoed = 0;
         self.over = OPEN;
         if taken {
             self.flags &= !ON_SYN;

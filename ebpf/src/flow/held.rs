@@ -1,8 +1,9 @@
 //! Open states that are kept for who comes back to them.
 
 use super::{
-    Conflict, Flow, Left, before,
-    record::{GAVE_UP, HELD_STARTS, HOLDS, STARTS},
+    super::scan::Scan,
+    Flow, Gap, Place, before,
+    record::{GAVE_UP, HELD_STARTS, HOLDS, LOSSY, STARTS},
 };
 
 impl Flow {
@@ -78,20 +79,50 @@ impl Flow {
         self.flags & HOLDS == 0 || self.knows_settled != 0 && before(self.held_at, self.settled)
     }
 
-    /// Keeps the state at `at`, the left end of what is left of a gap that began at `start`: that of the first gap, in the
-    /// place of the one from which it was read.
-    pub(super) fn hold(&mut self, start: u32, at: u32, left: Left) -> Result<(), Conflict> {
-        if left.is_light() {
-            return Ok(());
-        }
-        if self.knows_settled == 0 || self.settled != start {
-            return Err(Conflict::Ambiguous);
-        }
+    /// Where the open state stands that is to be kept by its place before the segment under judgement is passed; `None`
+    /// where none is.
+    #[inline(always)]
+    #[must_use]
+    pub fn keeps_state_at(&self) -> Option<u32> {
+        let place = self.next_place as u32;
+        let leaves =
+            place == Place::Ahead as u32 || place == Place::Next as u32 && self.remembers != 0;
+        let open = !self.left.is_light() && self.flags & LOSSY != 0;
+        (leaves && open).then_some(self.tip)
+    }
+
+    /// The state at the tip.
+    #[inline(always)]
+    #[must_use]
+    pub fn state(&self) -> &Scan {
+        &self.state
+    }
+
+    /// The state behind the segment under judgement.
+    #[inline(always)]
+    #[must_use]
+    pub fn next_state(&self) -> &Scan {
+        &self.next
+    }
+
+    /// Whether the state at `start` that was kept by its place is needed, for what is noted there.
+    #[inline(always)]
+    #[must_use]
+    pub fn wants_state(&self, start: u32, gap: &Gap) -> bool {
+        !gap.left.is_light() && !self.holds(start)
+    }
+
+    /// Takes the state at `start`, which was kept by its place.
+    #[inline(always)]
+    pub fn take_state(&mut self, start: u32, state: &Scan, gap: &Gap) {
         self.give_up_held();
-        self.held.copy(&self.next);
-        self.held_at = at;
+        self.held.copy(state);
+        self.held_at = start;
         self.flags |= HOLDS;
-        self.flags &= !HELD_STARTS;
-        Ok(())
+        if gap.passed.starts == 0 {
+            self.flags &= !HELD_STARTS;
+        } else {
+            self.flags |= HELD_STARTS;
+        }
     }
 }

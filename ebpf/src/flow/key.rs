@@ -2,7 +2,7 @@
 
 use super::{
     super::{behind::Behind, packet::Address},
-    Left,
+    Left, Passed,
 };
 
 /// The half of a connection that carries requests.
@@ -42,19 +42,22 @@ impl FlowKey {
     }
 }
 
-/// A gap between what was passed, noted under its flow and its left end.
+/// What is noted under a flow and a sequence number: a gap between what was passed, under its left end, or a segment that
+/// was passed, under its start.
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub struct Gap {
-    /// Sequence number of the first byte behind it that was passed.
+    /// Sequence number of the first byte behind the gap that was passed.
     pub right: u32,
-    /// How the state was left at its left end.
+    /// How the state was left at its left end, or in front of the segment.
     pub left: Left,
     /// 1 where what is behind it can't be the rest of a header's name.
     pub plain: u32,
     /// Zero.
     pub reserved: u32,
-    /// What stands behind it.
+    /// The segment.
+    pub passed: Passed,
+    /// What stands behind the gap.
     pub behind: Behind,
 }
 
@@ -65,6 +68,7 @@ impl Gap {
         left: Left::Closed,
         plain: 0,
         reserved: 0,
+        passed: Passed::NONE,
         behind: Behind::NONE,
     };
 
@@ -74,6 +78,7 @@ impl Gap {
         self.right = from.right;
         self.left = from.left;
         self.plain = from.plain;
+        self.passed.copy(&from.passed);
         self.behind.copy(&from.behind);
     }
 }

@@ -13,7 +13,9 @@ mod left;
 mod passed;
 mod place;
 mod record;
+mod repeat;
 mod scans;
+mod stamps;
 mod trust;
 
 pub use self::{
@@ -22,6 +24,7 @@ pub use self::{
     passed::Conflict,
     place::Place,
     record::Flow,
+    repeat::Passed,
     scans::{STEPS, Start},
 };
 

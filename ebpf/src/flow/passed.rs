@@ -68,14 +68,20 @@ impl Flow {
                 self.passed_at = now;
                 return Ok(note);
             }
+            Place::Repeat => {
+                if !self.is_same(&gap.passed) {
+                    return Err(Conflict::Ambiguous);
+                }
+                self.passed_at = now;
+                return Ok(None);
+            }
             Place::Ahead => {
                 note = Some(self.tip);
                 gap.right = start;
                 gap.left = self.left;
                 gap.plain = u32::from(self.next_signs & PLAIN != 0);
-                if !self.left.is_light() && !self.holds(self.tip) {
-                    self.give_up_held();
-                }
+                gap.passed.place = Place::Settled;
+                gap.passed.starts = u32::from(self.flags & STARTS != 0);
                 self.leave_tip();
                 self.flags |= GAPS;
             }
@@ -118,14 +124,12 @@ impl Flow {
     fn fill(&mut self, start: u32, end: u32, gap: &mut Gap) -> Result<Option<u32>, Conflict> {
         let left = self.next_left;
         let closes = gap.right == end;
-        if !closes {
-            self.hold(start, end, left)?;
-        }
         if self.declares_end() {
             self.declare(start, end)?;
         }
         if !closes {
             gap.left = left;
+            gap.passed.starts = 0;
             self.note_end(end, self.next_from());
             return Ok(Some(end));
         }
@@ -202,7 +206,11 @@ pub(super) extern "C" fn tokenblock_flow_pass(
     let (Some(flow), Some(gap)) = (unsafe { flow.as_mut() }, unsafe { gap.as_mut() }) else {
         return GAP;
     };
-    match flow.pass_here(start, end, now, gap) {
+    let passed = flow.pass_here(start, end, now, gap);
+    if passed.is_ok() {
+        flow.note_stamp(start, end);
+    }
+    match passed {
         Ok(None) => PASSED,
         Ok(Some(at)) => NOTE | u64::from(at),
         Err(Conflict::Gap) => GAP,

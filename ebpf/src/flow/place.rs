@@ -5,7 +5,7 @@ use super::{
     Flow, Gap, before,
     record::{
         ACCEPTED, AGAIN, DECLARED, FRAMED, GAPS, GAVE_UP, HELD_STARTS, KNOWS_TIP, MORE, NOISY,
-        OPEN, PROVES, RECOVERING, TRUSTS, UNREAD,
+        NOTED, OPEN, PROVES, RECOVERING, TRUSTS, UNREAD,
     },
 };
 
@@ -40,30 +40,62 @@ pub enum Place {
     Duplicate = 7,
     /// Further away than any window, or of another connection: dropped, as the receiver would.
     OutOfWindow = 8,
+    /// Older than what the receiver has taken: dropped, as the receiver would.
+    Old = 9,
+    /// A second copy of a segment that was passed: passed where it leaves the flow as the first did.
+    Repeat = 10,
 }
 
 impl Flow {
-    /// Whether a gap may be noted for the flow. Where the receiver has all that was passed there is none any more.
+    /// Whether anything may be noted for the flow. Where the receiver has all that was passed there is nothing any more.
     #[inline(always)]
     #[must_use]
     pub fn has_gaps(&mut self) -> bool {
-        if self.flags & GAPS == 0 {
+        if self.flags & (GAPS | NOTED) == 0 {
             return false;
         }
         let closed = self.knows_settled != 0 && self.settled == self.tip;
         if closed {
-            self.flags &= !GAPS;
+            self.flags &= !(GAPS | NOTED);
             self.epoch = self.epoch.wrapping_add(1);
         }
         !closed
     }
 
-    /// Places the segment of the bytes `start..end` (sequence numbers). `gap` is what is noted under `start`.
+    /// Places the segment of the bytes `start..end` (sequence numbers) with a timestamp (0: none). `gap` is what is noted
+    /// under `start`.
     #[inline(always)]
-    pub fn place(&mut self, start: u32, end: u32, now: u64, gap: Option<&Gap>) -> Place {
+    pub fn place(
+        &mut self,
+        start: u32,
+        end: u32,
+        stamp: u32,
+        now: u64,
+        gap: Option<&Gap>,
+    ) -> Place {
+        let place = self.place_here(start, end, stamp, now, gap);
+        if matches!(
+            place,
+            Place::TooEarly | Place::Duplicate | Place::Old | Place::Ahead
+        ) {
+            self.expect_losses();
+        }
+        place
+    }
+
+    #[inline(always)]
+    fn place_here(
+        &mut self,
+        start: u32,
+        end: u32,
+        stamp: u32,
+        now: u64,
+        gap: Option<&Gap>,
+    ) -> Place {
         if self.salt == 0 {
             self.salt = now | 1;
         }
+        self.next_stamp = stamp;
         let knows_settled = self.knows_settled != 0;
         if self.knows_settled == ACCEPTED || self.over != OPEN {
             // No data is settled yet, or no more is: what stands before is of another connection.
@@ -78,6 +110,10 @@ impl Flow {
         if knows_settled && self.flags & KNOWS_TIP != 0 && before(self.tip, self.settled) {
             self.catch_up();
         }
+        let lost = now.wrapping_sub(self.passed_at) as i64 >= RECOVERY;
+        if self.is_old(lost) {
+            return Place::Old;
+        }
         if self.flags & KNOWS_TIP == 0 {
             return Place::First;
         }
@@ -89,7 +125,6 @@ impl Flow {
         }
         forget_registers();
         let knows_settled = self.knows_settled != 0;
-        let lost = now.wrapping_sub(self.passed_at) as i64 >= RECOVERY;
         if knows_settled && before(self.tip, self.settled) {
             // Another hole in what was passed before a recovery.
             return if lost && start == self.settled {
@@ -110,7 +145,7 @@ impl Flow {
             return Place::OutOfWindow;
         }
         if before(self.tip, start) {
-            return if self.in_body(end) && self.keeps_tip() {
+            return if self.in_body(end) {
                 Place::Ahead
             } else {
                 Place::TooEarly
@@ -121,10 +156,15 @@ impl Flow {
             return Place::Next;
         }
         if let Some(gap) = gap
-            && !before(gap.right, end)
             && (gap.left.is_light() || self.holds(start))
         {
-            return Place::Filler;
+            if gap.passed.is_known() {
+                if gap.passed.to == end {
+                    return Place::Repeat;
+                }
+            } else if !before(gap.right, end) {
+                return Place::Filler;
+            }
         }
         if knows_settled && lost && !before(self.settled, start) {
             return Place::Recovery;
@@ -147,13 +187,6 @@ impl Flow {
                 self.set_starts(self.flags & HELD_STARTS != 0);
             }
         }
-    }
-
-    /// Whether the state at the tip is known still when a gap that begins there is filled. Only one open state is kept,
-    /// and that for the first gap: another's would keep the first from being filled piece by piece.
-    #[inline(always)]
-    fn keeps_tip(&self) -> bool {
-        self.left.is_light() || self.flags & GAPS == 0
     }
 
     /// Whether all up to `end` belongs to a body. A length that was declared is believed; without one (chunks,

@@ -30,6 +30,18 @@ pub struct Flow {
     pub(super) asked_at: u32,
     /// All before this sequence number is taken by the receiver.
     pub(super) settled: u32,
+    /// The timestamp that the receiver echoed last: of the segment that it took last in order (RFC 7323 section 4.3); 0:
+    /// none.
+    pub(super) echoed: u32,
+    /// That of the last segment that was passed where the receiver stands, and its end.
+    pub(super) stamped: u32,
+    pub(super) stamped_to: u32,
+    /// That of the segment under judgement; 0: none.
+    pub(super) next_stamp: u32,
+    /// As what that is read, whether a message may begin with it, and whether it is to be remembered.
+    pub(super) next_read: Place,
+    pub(super) next_starts: u32,
+    pub(super) remembers: u32,
     /// Behind the last byte that was passed.
     pub(super) tip: u32,
     /// Behind the furthest byte that was passed before a recovery; the receiver may hold such bytes.
@@ -101,6 +113,8 @@ pub struct Flow {
     pub(super) ends: u32,
     /// Sets the flow's states apart from another's; see [`Scan::seal`].
     pub(super) salt: u64,
+    /// A digest of the first bytes of the segment under judgement.
+    pub(super) next_first: u64,
     /// The signature of `next` as it was before it was sealed.
     pub(super) next_signature: u64,
     /// The state at `tip`, where it was left open.
@@ -136,6 +150,10 @@ pub(super) const NOISY: u32 = 2048;
 pub(super) const AGAIN: u32 = 256;
 /// Others changed the framing between `framed_from` and `framed_again`.
 pub(super) const MORE: u32 = 1 << 20;
+/// Something of the flow was lost or late.
+pub(super) const LOSSY: u32 = 1 << 21;
+/// A segment that was passed is noted.
+pub(super) const NOTED: u32 = 1 << 22;
 /// `proof_from` is set: what the server acknowledges from there on without a word is counted.
 pub(super) const PROVES: u32 = 4096;
 /// What was passed unread is known.
@@ -194,6 +212,14 @@ impl Flow {
             asked: 0,
             asked_at: 0,
             settled: 0,
+            echoed: 0,
+            stamped: 0,
+            stamped_to: 0,
+            next_stamp: 0,
+            next_read: Place::Settled,
+            next_starts: 0,
+            remembers: 0,
+            next_first: 0,
             tip: 0,
             high: 0,
             high_left: Left::Closed,
@@ -247,6 +273,7 @@ impl Flow {
     pub fn forget(&mut self) {
         self.flags = 0;
         self.knows_settled = 0;
+        self.echoed = 0;
         self.knows_sent = 0;
         self.response = OVER;
         self.asked = 0;

@@ -6,7 +6,7 @@ use super::{
     },
     Conflict, Flow, Gap, Left, Place,
     passed::{AMBIGUOUS, PASSED},
-    record::{HELD_STARTS, NOISY, STARTS, UNREAD},
+    record::{HELD_STARTS, NOISY, UNREAD},
 };
 
 /// Scans that a segment may need, and one more to say what came of the last.
@@ -54,14 +54,10 @@ const READS_BEHIND: u32 = 512;
 pub(super) const LEFT_BEHIND: u32 = 1024;
 /// The segment is read as a request target as well.
 const READS_TARGET: u32 = 2048;
+/// Signs of what stands behind a gap.
+pub(super) const OF_BEHIND: u32 = READS_BEHIND | LEFT_BEHIND;
 /// Signs of any scan of a segment; the others are those of the last.
-const OF_ANY: u32 = SAW_HTTP2
-    | ENDS_BODY
-    | SAW_AMBIGUOUS
-    | STILL_UNREAD
-    | READS_TARGET
-    | READS_BEHIND
-    | LEFT_BEHIND;
+const OF_ANY: u32 = SAW_HTTP2 | ENDS_BODY | SAW_AMBIGUOUS | STILL_UNREAD | READS_TARGET | OF_BEHIND;
 
 /// What [`tokenblock_flow_start`] gives.
 const NOTHING: u64 = u64::MAX;
@@ -114,14 +110,17 @@ impl Flow {
         let (place, gap) = (self.next_place, self.next_gap);
         let at = self.reads_from(place, start);
         let offset = at.wrapping_sub(start);
-        let left = match place {
-            Place::Next => self.left,
-            Place::Filler => gap,
+        let read = self.next_read;
+        let repeats = place as u32 == Place::Repeat as u32;
+        let left = match read {
+            Place::Next | Place::Filler => gap,
             _ => Left::Closed,
         };
-        let next = place as u32 == Place::Next as u32;
-        let held = self.holds(at) && !next;
-        let exact = next && self.flags & UNREAD == 0 || matches!(place, Place::Filler) || held;
+        let next = read as u32 == Place::Next as u32;
+        let ahead = read as u32 == Place::Ahead as u32;
+        let held = self.holds(at) && (!next || repeats) && !ahead;
+        let whole = next && (repeats || self.flags & UNREAD == 0);
+        let exact = whole || matches!(read, Place::Filler) || held;
         if step == 1 {
             (self.next_fork, self.next_fork_again) = scan.forks();
         }
@@ -150,7 +149,7 @@ impl Flow {
             return self.read_on(scan, rules);
         }
         match left {
-            Left::Open if next => {
+            Left::Open if next && !repeats => {
                 scan.resume(&self.state);
                 scan.seal(rules, self.salt);
             }
@@ -170,7 +169,8 @@ impl Flow {
         }
         forget_registers();
         scan.continue_message(offset, self.at_framing, self.at_body);
-        if next && self.flags & STARTS != 0 || held && self.flags & HELD_STARTS != 0 {
+        let held_starts = held && !repeats && self.flags & HELD_STARTS != 0;
+        if self.next_starts != 0 || held_starts {
             scan.fork_here();
         }
         Some(Start {
@@ -227,6 +227,11 @@ impl Flow {
     #[inline(always)]
     pub fn open(&mut self, place: Place, start: u32, end: u32, gap: &Gap) {
         self.next_place = place;
+        tokenblock_flow_open(self, gap, start, end);
+    }
+
+    fn open_here(&mut self, start: u32, end: u32, gap: &Gap) {
+        let place = self.next_place;
         self.next_gap = gap.left;
         let closes = place as u32 == Place::Filler as u32 && gap.right == end;
         self.closes = u32::from(closes && !gap.behind.is_empty());
@@ -237,6 +242,7 @@ impl Flow {
         let framing = self.framing_at(place, self.reads_from(place, start));
         self.knows_framing = u32::from(framing.is_some());
         (self.at_framing, self.at_body) = framing.unwrap_or((Framing::NONE, 0));
+        self.open_repeat(place, start, gap);
     }
 
     /// Where a segment is read from.
@@ -351,6 +357,16 @@ impl Flow {
             | u32::from(scan.saw_word()) << 6
             | u32::from(scan.is_ambiguous()) << 7;
     }
+}
+
+/// [`Flow::open`], as [`super::passed::tokenblock_flow_pass`]. Gives 0, for it wants a value.
+#[cfg_attr(target_arch = "bpf", inline(never), unsafe(no_mangle))]
+extern "C" fn tokenblock_flow_open(flow: *mut Flow, gap: *const Gap, start: u32, end: u32) -> u64 {
+    // SAFETY: `Flow::open` passes references; the verifier sees to the rest.
+    if let (Some(flow), Some(gap)) = unsafe { (flow.as_mut(), gap.as_ref()) } {
+        flow.open_here(start, end, gap);
+    }
+    0
 }
 
 /// [`Flow::start`], as [`super::passed::tokenblock_flow_pass`]: the offset and perhaps [`ONE_LINE`], or [`NOTHING`].

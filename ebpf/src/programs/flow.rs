@@ -221,6 +221,7 @@ pub fn hear_answer(
             flow.newcomer = 0;
             maps::drop_newcomer();
         }
+        flow.hear_echo(segment.echo);
         if segment.payload_len != 0 {
             hear_response(skb, segment, hook, flow);
         }

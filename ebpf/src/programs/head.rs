@@ -61,15 +61,19 @@ fn fill_usual(skb: *mut __sk_buff, head: &mut Head) -> bool {
         return false;
     }
     let mut at = IP_AT - 8;
-    while at < IP_AT + USUAL_V4 {
+    while at + 8 <= IP_AT + USUAL_V4 {
         head.put(at, word(at));
         at += 8;
     }
-    head.len = at;
+    head.len = IP_AT + USUAL_V4;
     if is_v6 {
-        head.put(at, word(at));
-        head.put(at + 8, word(at + 8));
-        head.len = at + 16;
+        while at < IP_AT + USUAL_V6 {
+            head.put(at, word(at));
+            at += 8;
+        }
+        head.len = at;
+    } else {
+        head.put(head.len - 8, word(IP_AT + USUAL_V4 - 8));
     }
     true
 }

@@ -81,9 +81,15 @@ fn judge_in_flow(
     {
         work.gap.copy(gap);
         work.has_gap = 1;
+        if flow.wants_state(start, &work.gap)
+            && let Some(state) = maps::state(&work.gap_key)
+        {
+            flow.take_state(start, state, &work.gap);
+        }
     }
+    forget_registers();
     let place = if work.segment.flags & SYN == 0 {
-        flow.place(start, end, now, gap_of(work))
+        flow.place(start, end, work.segment.stamp, now, gap_of(work))
     } else {
         flow.place_on_syn(start)
     };
@@ -92,9 +98,10 @@ fn judge_in_flow(
         Place::TooEarly => return Err(Counter::TooEarly),
         Place::Duplicate => return Err(Counter::Duplicate),
         Place::OutOfWindow => return Err(Counter::OutOfWindow),
+        Place::Old => return Err(Counter::OldTimestamp),
         Place::First => note(Counter::MidStream, counts, settings)?,
         Place::Ahead => counts.count(Counter::Ahead),
-        Place::Next | Place::Filler | Place::Recovery => {}
+        Place::Next | Place::Filler | Place::Recovery | Place::Repeat => {}
     }
     counts.add(Counter::ScannedBytes, u64::from(work.segment.payload_len));
     work.place = place;
@@ -110,7 +117,6 @@ fn judge_in_flow(
     if flow.is_ambiguous() {
         note(Counter::AmbiguousFraming, counts, settings)?;
     }
-    let place = work.place;
     if work.tracked == 0 {
         return if matches!(flow.leaves(), Left::Closed | Left::Line) {
             Ok(())
@@ -119,25 +125,56 @@ fn judge_in_flow(
         };
     }
     forget_registers();
-    let (start, now) = (work.start, work.now);
-    let end = start.wrapping_add(work.segment.payload_len);
-    if matches!(place, Place::Ahead) && !keep_behind(skb, work) {
-        return Err(Counter::ReadFailed);
+    let end = work.start.wrapping_add(work.segment.payload_len);
+    pass(skb, work, rules, flow, end)
+}
+
+/// Passes the segment that was scanned, where that may be, and notes what has to be.
+#[inline(always)]
+fn pass(
+    skb: *mut __sk_buff,
+    work: &mut Work,
+    rules: &'static Rules,
+    flow: &mut Flow,
+    end: u32,
+) -> Result<(), Counter> {
+    let (place, start, now) = (work.place, work.start, work.now);
+    if matches!(place, Place::Ahead | Place::Repeat) {
+        if !keep_behind(skb, work) {
+            return Err(Counter::ReadFailed);
+        }
+        flow.digest_first(&work.gap, rules);
     }
-    match flow.pass(place, start, end, now, &mut work.gap) {
-        Ok(None) => Ok(()),
+    forget_registers();
+    if let Some(at) = flow.keeps_state_at() {
+        work.gap_key.at = at;
+        maps::keep_state(&work.gap_key, flow.state());
+    }
+    let passed = flow.pass(place, start, end, now, &mut work.gap);
+    if matches!(place, Place::Ahead | Place::Repeat) {
+        flow.seal_behind(&mut work.gap, rules);
+    }
+    work.gap_key.epoch = flow.epoch;
+    match passed {
+        Ok(None) => {}
         Ok(Some(at)) => {
             work.gap_key.at = at;
-            work.gap_key.epoch = flow.epoch;
-            if matches!(place, Place::Ahead) {
-                flow.seal_behind(&mut work.gap, rules);
-            }
             maps::note_gap(&work.gap_key, &work.gap);
-            Ok(())
+            if matches!(place, Place::Filler) && matches!(work.gap.left, Left::Open) {
+                maps::keep_state(&work.gap_key, flow.next_state());
+            }
         }
-        Err(Conflict::Ambiguous) => Err(Counter::TooEarly),
-        Err(Conflict::Gap) => Err(Counter::GapConflict),
+        Err(Conflict::Ambiguous) if matches!(place, Place::Repeat) => {
+            return Err(Counter::Duplicate);
+        }
+        Err(Conflict::Ambiguous) => return Err(Counter::TooEarly),
+        Err(Conflict::Gap) => return Err(Counter::GapConflict),
     }
+    if flow.remember(start, end, &mut work.gap) {
+        work.gap_key.at = start;
+        maps::note_gap(&work.gap_key, &work.gap);
+    }
+    Ok(())
 }
 
 /// Keeps the first bytes of the segment, which stands behind a gap.
@@ -242,6 +279,7 @@ fn scan(
         Outcome::ReadFailed => Err(Counter::ReadFailed),
         Outcome::Unfinished => Err(Counter::ScanUnfinished),
         Outcome::Ambiguous if matches!(shared.work.place, Place::Ahead) => Err(Counter::TooEarly),
+        Outcome::Ambiguous if matches!(shared.work.place, Place::Repeat) => Err(Counter::Duplicate),
         Outcome::Ambiguous => Err(Counter::GapConflict),
     }
 }
@@ -282,7 +320,7 @@ extern "C" fn unit(_index: u64, context: *mut Shared<'_>) -> i64 {
                 return CONTINUE;
             };
             let blocked = entry.action != ACTION_ALERT && shared.settings.monitor == 0;
-            if blocked && matches!(shared.work.place, Place::Ahead) {
+            if blocked && matches!(shared.work.place, Place::Ahead | Place::Repeat) {
                 // It comes again in its place, and is one hit then.
                 shared.outcome = Outcome::Ambiguous;
                 return STOP;

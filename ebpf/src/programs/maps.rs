@@ -143,6 +143,10 @@ static NEW_FLOW: Array<Flow> = Array::with_max_entries(1, 0);
 /// Gaps inside bodies; one that is forgotten costs its flow the connection, no more.
 #[map]
 static GAPS: LruHashMap<GapKey, Gap> = LruHashMap::with_max_entries(65_536, 0);
+/// Open states of flows that lose segments, by the places at which they stand; one that is forgotten may cost its flow the
+/// connection.
+#[map]
+static STATES: LruHashMap<GapKey, Scan> = LruHashMap::with_max_entries(16_384, 0);
 /// What servers said with their SYN, until the client sends data.
 #[map]
 static HANDSHAKES: LruHashMap<FlowKey, Handshake> = LruHashMap::with_max_entries(65_536, 0);
@@ -344,6 +348,19 @@ pub fn gap(key: &GapKey) -> Option<&'static Gap> {
 #[inline(always)]
 pub fn note_gap(key: &GapKey, gap: &Gap) {
     let _full = GAPS.insert(key, gap, 0);
+}
+
+/// The state that was kept under this place.
+#[inline(always)]
+pub fn state(key: &GapKey) -> Option<&'static Scan> {
+    // SAFETY: as in `take_handshake`.
+    unsafe { STATES.get(key) }
+}
+
+/// Keeps a state.
+#[inline(always)]
+pub fn keep_state(key: &GapKey, state: &Scan) {
+    let _full = STATES.insert(key, state, 0);
 }
 
 /// This CPU's replies for a hook.

@@ -115,6 +115,18 @@ impl Frame {
         Ok(self)
     }
 
+    /// With these timestamps, the sender's own and the one that it echoes (RFC 7323 section 3.2); 0 and 0: without.
+    #[must_use]
+    pub fn stamped(mut self, own: u32, echo: u32) -> Self {
+        if (own, echo) != (0, 0) {
+            let mut options = vec![1, 1, 8, 10];
+            options.extend([own, echo].into_iter().flat_map(u32::to_be_bytes));
+            // Twelve bytes always fit.
+            self.tcp.set_options_raw(&options).unwrap_or_default();
+        }
+        self
+    }
+
     /// With this sequence number.
     #[must_use]
     pub fn at(mut self, sequence: u32) -> Self {

@@ -12,6 +12,7 @@ mod life;
 mod loss;
 mod parity;
 mod reasons;
+mod repeats;
 mod replay;
 mod responses;
 mod trust;

@@ -6,23 +6,26 @@ use arbitrary::{Arbitrary as _, Unstructured};
 use sha2::{Digest as _, Sha256};
 use tokenblock_ebpf::verdict::{COUNTERS, Counter};
 use tokenblock_tests::{
+    bodies::{Body, Framing},
     bpf::{Programs, Setup, frame::Frame},
     engine::Engine,
     gate,
     netns::Netns,
+    sender::{Path, send},
     trace::{Act, Inspector, Listing, START, Streams, play, reaches},
 };
 
 const REQUESTS: &str = "ingress_ethernet";
 const ANSWERS: &str = "egress_ethernet";
 /// The ways by which a segment of a request may leave.
-const WAYS: [Counter; 11] = [
+const WAYS: [Counter; 12] = [
     Counter::Settled,
     Counter::Trusted,
     Counter::Clean,
     Counter::TooEarly,
     Counter::OutOfWindow,
     Counter::Duplicate,
+    Counter::OldTimestamp,
     Counter::Blocked,
     Counter::GapConflict,
     Counter::AmbiguousFraming,
@@ -64,13 +67,15 @@ impl Inspector for Real<'_> {
         self.answer(&Frame::v4("").answer(ack).syn());
     }
 
-    fn settle(&mut self, ack: u32) {
-        self.answer(&Frame::v4("").answer(ack));
+    fn settle(&mut self, ack: u32, echo: u32) {
+        let own = u32::from(echo != 0);
+        self.answer(&Frame::v4("").answer(ack).stamped(own, echo));
     }
 
-    fn segment(&mut self, start: u32, bytes: &[u8], now: u64) -> Counter {
+    fn segment(&mut self, start: u32, bytes: &[u8], stamp: u32, now: u64) -> Counter {
         self.programs.age_flows(now - self.passed_at).unwrap();
-        let frame = Frame::v4(bytes).at(start).ethernet().unwrap();
+        let frame = Frame::v4(bytes).at(start).stamped(stamp, 1);
+        let frame = frame.ethernet().unwrap();
         let way = self.run(&frame).unwrap();
         if reaches(way) && way != Counter::Settled {
             self.passed_at = now;
@@ -146,6 +151,54 @@ fn check(programs: &mut Programs, trust_after: u32, kind: &str, streams: &Stream
         seen.len() >= 6,
         "{kind}: too few kinds of verdicts: {seen:?}"
     );
+}
+
+/// Uploads over paths that lose and reorder, on both.
+fn check_paths(programs: &mut Programs) {
+    let listing = Listing::new().unwrap();
+    let listed = |digest: &_| listing.has(digest);
+    let mut seen = std::collections::BTreeSet::new();
+    for (n, body) in (1..).zip([Body::Text, Body::Json, Body::Binary, Body::Settings]) {
+        for (lost, early) in [(5, 0), (0, 25)] {
+            let path = Path {
+                lost,
+                lost_behind: 0,
+                early,
+                seed: n * 0x9e37_79b9,
+            };
+            let request = [Framing::Declared.request(&body.bytes(100_000))];
+            let mut engine = Engine::new(&listing.rules, &listed);
+            let host = send(&mut engine, &request, &[1448], path);
+            let mut run = || {
+                programs.forget_flows().unwrap();
+                let mut real = Real {
+                    programs,
+                    passed_at: START,
+                };
+                send(&mut real, &request, &[1448], path)
+            };
+            let mut kernel = run();
+            for _ in 0..3 {
+                if kernel.ways != host.ways {
+                    kernel = run();
+                }
+            }
+            assert_eq!(kernel.ways, host.ways, "{body:?}, {path:?}");
+            assert!(kernel.stream == request.concat(), "{body:?}, {path:?}");
+            seen.extend(host.ways.into_iter().map(|(_, _, way)| way as u32));
+        }
+    }
+    assert!(seen.contains(&(Counter::OldTimestamp as u32)), "{seen:?}");
+}
+
+#[test]
+fn the_program_judges_lossy_paths_as_the_engine_on_the_host() {
+    let name = "the_program_judges_lossy_paths_as_the_engine_on_the_host";
+    if !gate::programs(name) {
+        return;
+    }
+    let mut programs = Programs::with_fixtures(&Setup::default()).unwrap();
+    check_paths(&mut programs);
 }
 
 #[test]
