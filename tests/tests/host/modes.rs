@@ -1,6 +1,6 @@
 //! Watching only, and guarding what leaves a host.
 
-use std::ffi::OsString;
+use std::{ffi::OsString, thread, time::Duration};
 
 use rustix::process::Signal;
 use tokenblock_tests::{
@@ -14,6 +14,9 @@ use crate::{
     lab::{Bench, LIMIT, Lab, ORIGIN_PORT, Tier},
     lifecycle::attached,
 };
+
+/// Between two sends, so that they are segments of their own.
+const PAUSE: Duration = Duration::from_millis(3);
 
 #[test]
 fn monitor_reports_and_passes() {
@@ -77,8 +80,31 @@ fn egress_keeps_tokens_on_the_client() {
             .exchange(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", LIMIT)
             .unwrap();
         assert_eq!(answer.status(), Some(200), "{server}: {answer:?}");
+        // What the host sends in packets of 64 KiB, and on the same connection a token in two parts.
+        let body = vec![b'b'; 1 << 20];
+        let head = format!(
+            "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n",
+            body.len()
+        );
+        let answer = client
+            .exchange(&[head.as_bytes(), &body].concat(), LIMIT)
+            .unwrap();
+        assert_eq!(answer.status(), Some(200), "{server}: {answer:?}");
+        let request = Lab::request(Token::Opaque);
+        let (one, two) = request.split_at(request.len() - 20);
+        client.send(one).unwrap();
+        thread::sleep(PAUSE);
+        let answer = client.exchange(two, LIMIT).unwrap();
+        assert_eq!(
+            answer.status(),
+            Some(403),
+            "{server}: {answer:?}\n{}",
+            product.log()
+        );
     }
     assert!(!bench.origin.saw(OPAQUE.as_bytes()));
+    let requests = bench.origin.wait_for_requests(4, LIMIT);
+    assert_eq!(requests.len(), 4, "two of each family");
 }
 
 #[test]
