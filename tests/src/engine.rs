@@ -219,7 +219,7 @@ impl<'a> Engine<'a> {
                 Scanned::Over => continue,
                 Scanned::End => {}
             }
-            match self.flow.end(place, begun, &mut scan, self.rules) {
+            match self.flow.end(begun, &mut scan, self.rules) {
                 Err(Conflict::Ambiguous) if place == Place::Ahead => {
                     return Fate::Dropped(Place::TooEarly);
                 }

@@ -261,14 +261,7 @@ impl Flow {
     /// Where another scan of it ended in a candidate, and differently. A segment ahead of a gap is then dropped:
     /// it comes again when more is known. Of the first segment that was seen of a flow the line is believed.
     #[inline(always)]
-    pub fn end(
-        &mut self,
-        place: Place,
-        begun: Start,
-        scan: &mut Scan,
-        rules: &Rules,
-    ) -> Result<(), Conflict> {
-        self.next_place = place;
+    pub fn end(&mut self, begun: Start, scan: &mut Scan, rules: &Rules) -> Result<(), Conflict> {
         match tokenblock_flow_end(self, scan, rules, u32::from(begun.first_line_only)) {
             PASSED => Ok(()),
             _ => Err(Conflict::Ambiguous),
@@ -379,9 +372,7 @@ extern "C" fn tokenblock_flow_start(
     start: u32,
 ) -> u64 {
     // SAFETY: `Flow::start` passes references; the verifier sees to the rest.
-    let (Some(flow), Some(scan), Some(rules)) =
-        (unsafe { (flow.as_mut(), scan.as_mut(), rules.as_ref()) })
-    else {
+    let Some((flow, scan, rules)) = (unsafe { passed(flow, scan, rules) }) else {
         return NOTHING;
     };
     match flow.start_here(step, start, scan, rules) {
@@ -403,13 +394,25 @@ extern "C" fn tokenblock_flow_end(
     first_line_only: u32,
 ) -> u64 {
     // SAFETY: `Flow::end` passes references; the verifier sees to the rest.
-    let (Some(flow), Some(scan), Some(rules)) =
-        (unsafe { (flow.as_mut(), scan.as_mut(), rules.as_ref()) })
-    else {
+    let Some((flow, scan, rules)) = (unsafe { passed(flow, scan, rules) }) else {
         return AMBIGUOUS;
     };
     match flow.end_here(scan, rules, first_line_only != 0) {
         Ok(()) => PASSED,
         Err(_) => AMBIGUOUS,
     }
+}
+
+/// What such a function is passed, `None` where a pointer is null, as the verifier must think one may be.
+///
+/// # Safety
+/// Pointers that are not null must be references of the caller's.
+#[inline(always)]
+unsafe fn passed<'a>(
+    flow: *mut Flow,
+    scan: *mut Scan,
+    rules: *const Rules,
+) -> Option<(&'a mut Flow, &'a mut Scan, &'a Rules)> {
+    // SAFETY: the caller's promise.
+    unsafe { Some((flow.as_mut()?, scan.as_mut()?, rules.as_ref()?)) }
 }

@@ -146,6 +146,7 @@ fn read(
             &work.segment,
             interface,
             direction,
+            settings,
             &mut work.gap_key.flow,
         )?;
     }

@@ -12,7 +12,7 @@ use tokenblock_ebpf::{
     reply::{ACK, FIN, RST, SYN},
     response::{HEAD, Head as ResponseHead, LAST_CHUNK, Said, USUAL_HEAD, is_last_chunk},
     swar::{self, least},
-    verdict::Counter,
+    verdict::{Counter, OnHit, Settings},
 };
 
 use super::{
@@ -189,6 +189,7 @@ pub fn hear_answer(
     segment: &Segment,
     interface: u32,
     hook: Direction,
+    settings: &Settings,
     key: &mut FlowKey,
 ) -> Result<(), Counter> {
     if segment.flags & (ACK | RST) == 0 {
@@ -223,7 +224,7 @@ pub fn hear_answer(
         }
         flow.hear_echo(segment.echo);
         if segment.payload_len != 0 {
-            hear_response(skb, segment, hook, flow);
+            hear_response(skb, segment, hook, settings, flow);
         }
         flow.answer(segment.sequence, segment.payload_len);
     } else if lock(flow) {
@@ -235,9 +236,22 @@ pub fn hear_answer(
     Ok(())
 }
 
-/// Tells the flow where the response ends that the server's packet begins or goes on with.
+/// Tells the flow where the response ends that the server's packet begins or goes on with. Where no 403 is sent nobody
+/// asks.
 #[inline(always)]
-fn hear_response(skb: *mut __sk_buff, segment: &Segment, hook: Direction, flow: &mut Flow) {
+fn hear_response(
+    skb: *mut __sk_buff,
+    segment: &Segment,
+    hook: Direction,
+    settings: &Settings,
+    flow: &mut Flow,
+) {
+    let forbids = settings.on_hit == OnHit::Forbid as u32 && settings.monitor == 0;
+    if !forbids {
+        // Should it be asked later, with other settings: it may go on.
+        flow.begin_response(segment.sequence, Said::Unknown);
+        return;
+    }
     if flow.may_begin_response(segment.sequence) {
         let Some(head) = maps::response_head(hook as u32) else {
             return;

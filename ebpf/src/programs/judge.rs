@@ -344,12 +344,8 @@ extern "C" fn unit(_index: u64, context: *mut Shared<'_>) -> i64 {
 /// A scan came to the end of the payload.
 #[inline(always)]
 fn end_scan(shared: &mut Shared<'_>) -> i64 {
-    let ended = shared.flow.end(
-        shared.work.place,
-        shared.work.begun,
-        &mut shared.work.scan,
-        shared.rules,
-    );
+    let (begun, scan) = (shared.work.begun, &mut shared.work.scan);
+    let ended = shared.flow.end(begun, scan, shared.rules);
     if let Err(Conflict::Ambiguous | Conflict::Gap) = ended {
         shared.outcome = Outcome::Ambiguous;
         return STOP;

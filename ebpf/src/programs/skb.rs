@@ -6,19 +6,8 @@ use aya_ebpf::{
 };
 use tokenblock_ebpf::{
     reply::{CHECKSUM_AT, URG},
-    swar,
+    swar::{self, opaque},
 };
-
-/// Hides a value's origin from LLVM, which would else drop a check that it can prove and the verifier
-/// ("R4 unbounded memory access", "invalid zero-sized read") cannot.
-#[inline(always)]
-pub fn opaque(n: u32) -> u32 {
-    let mut n = u64::from(n);
-    // A real instruction: an empty one leaves two line records at one offset ("Invalid line_info").
-    // SAFETY: a register is copied to itself.
-    unsafe { core::arch::asm!("{0} = {0}", inout(reg) n, options(pure, nomem, nostack)) };
-    n as u32
-}
 
 /// Copies `n` bytes of the packet from `at` to `to`. `N` is a power of two, `n` in `1..=N`; at and above `N`
 /// it copies `N`. False where the packet is shorter, or `n` is 0; `to` is cleared then.
