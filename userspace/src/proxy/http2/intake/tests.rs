@@ -184,3 +184,42 @@ fn the_clients_window_is_shared() {
     taken(&mut intake, &settings, 1, |_| true);
     assert!(!intake.may_answer(0));
 }
+
+proptest::proptest! {
+    /// Frames of any kind, most of them odd: no end is lost, and it doesn't matter how they are cut.
+    #[test]
+    fn whatever_comes_is_read_however_it_is_cut(
+        frames in proptest::collection::vec(
+            (0..11_u8, proptest::bits::u8::masked(0x2d), 0..9_u32, 0..BLOCKS.len()),
+            0..30,
+        ),
+        cut in 1..100_usize,
+    ) {
+        let frames = frames.into_iter().map(|(kind, flags, stream, block)| {
+            framed(kind, flags, stream, BLOCKS[block])
+        });
+        let stream = [PREFACE_TEXT.to_vec(), frames.flatten().collect()].concat();
+        let refuse = |stream: u32| stream % 4 == 3;
+        let (mut whole, mut parts) = (new(), new());
+        let at_once = taken(&mut whole, &stream, usize::MAX, refuse);
+        let in_parts = taken(&mut parts, &stream, cut, refuse);
+        proptest::prop_assert_eq!(whole.is_broken, parts.is_broken);
+        if !whole.is_broken {
+            proptest::prop_assert_eq!(at_once, in_parts);
+            proptest::prop_assert_eq!(whole.credit(), parts.credit());
+        }
+    }
+}
+
+/// What frames are made of: blocks, parts of some, and what other frames have.
+const BLOCKS: [&[u8]; 9] = [
+    FIRST,
+    AGAIN,
+    WRITTEN,
+    b"",
+    b"\x41\x8c\xf1\xe3\xc2\xe5",
+    b"\xf2\x3a\x6b\xa0\xab\x90\xf4\xff",
+    &[0, 0, 1, 0],
+    &[2, 0, 0, 0, 0, 9, 0x82, 0x84, 0, 0],
+    &[0, 4, 0, 0, 0, 9],
+];
