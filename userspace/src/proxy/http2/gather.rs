@@ -66,9 +66,10 @@ impl<'a> Gather<'a> {
     /// Gathers what is written to `client`; requests are judged on their way in until `ending` is set.
     pub(super) fn new(client: ClientStream, peer: &Rc<Peer>, ending: &'a Cell<bool>) -> Self {
         let buffers = &peer.worker.buffers;
+        let head = super::head_bytes(&peer.worker.settings.limits);
         Self(Rc::new(RefCell::new(Gathered {
             client,
-            intake: Intake::new(peer.worker.settings.limits.header_bytes, buffers),
+            intake: Intake::new(head, buffers),
             desk: Rc::new(Desk::new(peer, ending)),
             held: Buffer::empty(buffers),
             written: 0,

@@ -28,7 +28,11 @@ const REMEMBERED: usize = 1024;
 /// A block of which the library makes an error of the connection.
 const NONSENSE: u8 = 0x80;
 /// A field that everybody knows (`accept-encoding: gzip, deflate`), and its bytes as limits count them.
-const LARGE_FIELD: (u8, usize) = (0x90, 60);
+const KNOWN_FIELD: (u8, usize) = (0x90, 60);
+/// One that later ones can be about, the first of these, and the bytes of each.
+const NEW_FIELD: &[u8] = b"\x40\x01x\x7f\xb9\x16";
+const NEW_VALUE: usize = 3000;
+const SAME_FIELD: (u8, usize) = (0xbe, NEW_VALUE + 33);
 
 /// What to do next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -273,7 +277,13 @@ impl Intake {
             for field in self.fields.iter().filter(pseudo) {
                 hpack::write(field, &mut block);
             }
-            let (field, size) = LARGE_FIELD;
+            let mut repeated = KNOWN_FIELD;
+            if self.most > SAME_FIELD.1 {
+                block.extend_from_slice(NEW_FIELD);
+                block.resize(block.len() + NEW_VALUE, b'x');
+                repeated = SAME_FIELD;
+            }
+            let (field, size) = repeated;
             block.resize(block.len() + excess * self.most / size + 1, field);
         } else {
             for field in self.fields.iter() {

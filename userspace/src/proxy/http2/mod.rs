@@ -51,7 +51,7 @@ use super::{
     incoming::{IncomingBody, Received},
     interim::Interim,
     refuse::{self, Reason},
-    settings::ProxySettings,
+    settings::{Limits, ProxySettings},
     stalls::Stall,
     stream::ClientStream,
 };
@@ -152,12 +152,17 @@ impl Farewell {
     }
 }
 
+/// Bytes of a head that is read.
+fn head_bytes(limits: &Limits) -> usize {
+    limits.header_bytes.saturating_mul(HEADS_READ)
+}
+
 async fn handshake<'a>(
     settings: &ProxySettings,
     gather: &Gather<'a>,
 ) -> Result<Connection<'a>, Broken> {
     let limits = &settings.limits;
-    let head = limits.header_bytes.saturating_mul(HEADS_READ);
+    let head = head_bytes(limits);
     let mut builder = server::Builder::new();
     builder
         .max_concurrent_streams(limits.http2_streams)

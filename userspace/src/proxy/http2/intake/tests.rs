@@ -2,7 +2,9 @@ use super::*;
 
 /// `GET http://h/` with `x-name: value`, which later heads may be about.
 const FIRST: &[u8] = b"\x82\x86\x84\x41\x01h\x40\x06x-name\x05value";
-/// The same.
+/// The same without a name.
+const GET: &[u8] = b"\x82\x86\x84\x41\x01h";
+/// All of it again.
 const AGAIN: &[u8] = b"\x82\x86\x84\xbf\xbe";
 /// The same without a table.
 const WRITTEN: &[u8] =
@@ -143,23 +145,30 @@ fn what_is_malformed_is_nonsense_for_the_library() {
 /// What is too large stays so, without its bytes.
 #[test]
 fn a_large_head_is_large_for_the_library() {
-    let mut intake = new();
-    let first = [PREFACE_TEXT, &head(1, FIRST)].concat();
-    taken(&mut intake, &first, usize::MAX, |_| true);
-    let block = [AGAIN, &[0xbe; 1000]].concat();
-    let made = taken(&mut intake, &head(3, &block), usize::MAX, |_| true);
-    let mut library = Decoder::new();
-    let mut fields = Fields::default();
-    library
-        .read(&made[frame::HEAD..], &mut fields, 1 << 20)
-        .unwrap();
-    assert!(fields.size() > 1 << 14 && made.len() < 1000);
-    assert!(
-        fields
-            .iter()
-            .take(4)
-            .all(|field| field.name.starts_with(b":"))
-    );
+    for most in [1 << 10, 1 << 14, 1 << 18] {
+        for (times, least) in [(1, most), (4, 4 * most)] {
+            let mut intake = Intake::new(most, &Buffers::default());
+            // Its name and value have 3,033 bytes, or as good as.
+            let long = [GET, b"\x40\x01a\x7f\xb9\x16", &[b'v'; 3000]].concat();
+            let block = [&long, &[0xbe].repeat(times * most / 3033 + 1)[..]].concat();
+            let stream = [PREFACE_TEXT, &head(1, &block)].concat();
+            let made = taken(&mut intake, &stream, usize::MAX, |_| true);
+            let made = &made[PREFACE_TEXT.len()..];
+            let (mut library, mut fields) = (Decoder::new(), Fields::default());
+            library
+                .read(&made[frame::HEAD..], &mut fields, 1 << 30)
+                .unwrap();
+            // All of it is in one frame, since the library doesn't add up what lies in several.
+            assert_eq!(block_len(made), made.len() - frame::HEAD);
+            assert!(fields.size() > least, "{} of {least}", fields.size());
+            let pseudo = |field: hpack::Field<'_>| field.name.starts_with(b":");
+            assert!(fields.iter().take(4).all(pseudo));
+        }
+    }
+}
+
+fn block_len(frames: &[u8]) -> usize {
+    Head::parse(*frames.first_chunk().unwrap()).len
 }
 
 #[test]
