@@ -198,9 +198,6 @@ impl Peer {
         headers: &HeaderMap,
     ) -> Result<(), Reason> {
         let limits = &self.worker.settings.limits;
-        if headers.len() > limits.header_fields {
-            return Err(Reason::HeaderFields);
-        }
         let is_too_large = if version == Version::HTTP_2 {
             // As RFC 9113 section 6.5.2 counts.
             size(uri, headers, 32) > limits.header_bytes
@@ -209,6 +206,9 @@ impl Peer {
         };
         if is_too_large {
             return Err(Reason::HeaderBytes);
+        }
+        if headers.len() > limits.header_fields {
+            return Err(Reason::HeaderFields);
         }
         Ok(())
     }

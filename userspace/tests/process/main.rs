@@ -356,6 +356,35 @@ fn nobody_can_run_the_proxy() {
 }
 
 /// The binary where anyone can reach it.
+/// Where the system has no files left for it, it waits, and serves who is connected.
+#[test]
+fn a_proxy_without_files_left_goes_on() {
+    let bench = Bench::new();
+    let proxy = bench.proxy(&["--workers=1"]);
+    let mut command = Command::new("sh");
+    command
+        .args(["-c", "ulimit -n 100 && exec \"$@\"", "sh"])
+        .arg(proxy.get_program())
+        .args(proxy.get_args())
+        .current_dir(bench.folder.path());
+    let running = Running::start(command);
+    let address = running.line("in force")["proxy"].clone();
+    let address = address.as_str().unwrap();
+    let blocked = format!("/ HTTP/1.1\r\nAuthorization: {TOKEN}");
+    let mut clients: Vec<TcpStream> = (0..120)
+        .map(|_| TcpStream::connect(address).unwrap())
+        .collect();
+    running.line("can't take a connection");
+    let first = &mut clients[0];
+    let request = format!("GET {blocked}\r\nHost: a\r\n\r\n");
+    first.write_all(request.as_bytes()).unwrap();
+    let mut answer = [0; 12];
+    first.read_exact(&mut answer).unwrap();
+    assert_eq!(answer, *b"HTTP/1.1 403");
+    drop(clients);
+    assert_eq!(status(address, &blocked), "403");
+}
+
 fn own_copy(bench: &Bench) -> PathBuf {
     let copy = bench.path("tokenblock");
     fs::copy(env!("CARGO_BIN_EXE_tokenblock"), &copy).unwrap();

@@ -350,6 +350,35 @@ fn a_listed_token_in_a_trailer_is_refused() {
     assert_eq!(tier.count("proxy_blocked_total"), 1);
 }
 
+/// What a client does to its body is no fault of the upstream's.
+#[test]
+fn a_body_that_is_malformed_or_breaks_off_is_its_clients_fault() {
+    let origin = Origin::echo();
+    for http in [UpstreamHttp::Http1, UpstreamHttp::Http2] {
+        let tier = Tier::plain(origin.address, |s| {
+            s.upstream_http = http;
+            s.health.failures = 1;
+        });
+        let head = "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n";
+        for body in [
+            "-4\r\nbody\r\n",
+            "4;x\nbody\r\n",
+            "10000000000000004\r\nbody\r\n",
+        ] {
+            let reply = tier.connect().send(head).send(body).until("}\n");
+            assert!(
+                reply.starts_with("HTTP/1.1 400 "),
+                "{http:?} {body:?}: {reply}"
+            );
+        }
+        assert_eq!(tier.count("proxy_refused_broken_body"), 3);
+        tier.connect().send(head).send("4\r\nbo");
+        tier.wait_for("proxy_refused_broken_body", 4);
+        assert_eq!(tier.count("proxy_upstreams_ejected_total"), 0);
+        assert_eq!(tier.curl("/", &[]).status, 200, "{http:?}");
+    }
+}
+
 #[test]
 fn server_sent_events_come_one_by_one() {
     let (go, gone) = std::sync::mpsc::channel::<()>();

@@ -586,6 +586,22 @@ fn targets_of_every_form() {
 
 /// Of a request with a body as of one without (RFC 9113 section 8.2.3).
 #[test]
+fn a_length_that_is_said_twice_goes_on_once() {
+    let origin = Origin::echo();
+    let tier = Tier::plain(origin.address, |_| {});
+    connected(&tier, async |client| {
+        let mut sender = client.0.clone().ready().await.unwrap();
+        let request = Request::post("http://h/").header("content-length", "5");
+        let request = request.header("content-length", "5").body(()).unwrap();
+        let (response, mut stream) = sender.send_request(request, false).unwrap();
+        stream.send_data("hello".into(), true).unwrap();
+        let answer = Client::read(response.await.unwrap()).await;
+        let lengths = answer.text().matches("content-length: 5\n").count();
+        assert_eq!((answer.status(), lengths), (200, 1), "{}", answer.text());
+    });
+}
+
+#[test]
 fn crumbs_of_a_cookie_are_one_field_behind_the_proxy() {
     let origin = Origin::echo();
     let tier = Tier::plain(origin.address, |_| {});

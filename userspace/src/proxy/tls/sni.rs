@@ -61,3 +61,39 @@ impl ResolvesServerCert for Certificates {
 fn can_sign(certificate: &CertifiedKey, schemes: &[SignatureScheme]) -> bool {
     certificate.key.choose_scheme(schemes).is_some()
 }
+
+#[cfg(test)]
+mod tests {
+    use rustls::{crypto::aws_lc_rs::sign::any_supported_type, pki_types::PrivateKeyDer};
+
+    use super::*;
+
+    fn certified(name: &str) -> CertifiedKey {
+        let made = rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
+        let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+        CertifiedKey::new(
+            vec![made.cert.der().clone()],
+            any_supported_type(&key).unwrap(),
+        )
+    }
+
+    #[test]
+    fn the_roots_dot_behind_a_name_is_passed_over() {
+        let names = ["a.example", "b.example", "*.c.example"];
+        let certificates = Certificates::new(names.map(certified).into()).unwrap();
+        for (asked, wanted) in [
+            ("b.example", Some(1)),
+            ("b.example.", Some(1)),
+            ("x.c.example.", Some(2)),
+            ("b.example..", None),
+            (".", None),
+        ] {
+            let found = certificates.named(asked).and_then(<[_]>::first);
+            let found = certificates
+                .all
+                .iter()
+                .position(|one| found.is_some_and(|found| Arc::ptr_eq(one, found)));
+            assert_eq!(found, wanted, "{asked}");
+        }
+    }
+}

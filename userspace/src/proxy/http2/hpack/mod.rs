@@ -4,6 +4,7 @@ mod huffman;
 mod table;
 
 use self::table::{OVERHEAD, Table};
+use super::HEADS_READ;
 
 /// How many times as large as it may be a head is read, since later blocks may be about it.
 const ABUSE: usize = 4;
@@ -160,10 +161,10 @@ impl Fields {
         self.is_cut
     }
 
-    /// How many times as large as it may be the library is to find the head; 0 where that is not too large.
+    /// How many times as large as it may be the library is to get the head; 0 where that is not too large.
     pub(super) fn excess(&self) -> usize {
         if self.is_abuse {
-            ABUSE + 1
+            HEADS_READ * ABUSE + 1
         } else {
             usize::from(self.is_cut)
         }
