@@ -7,11 +7,15 @@ use tokenblock_tests::{
     fixtures::Token,
     gate,
     netns::{CLIENT_V4, CLIENT_V6},
+    origin::Origin,
     poll,
     raw::RawHost,
 };
 
 use crate::lab::{Bench, LIMIT, Lab, Tier};
+
+/// Of a server that is not protected.
+const OTHER_PORT: u16 = 8081;
 
 #[test]
 fn a_source_is_banned_after_so_many_hits_unless_exempt() {
@@ -23,6 +27,7 @@ fn a_source_is_banned_after_so_many_hits_unless_exempt() {
         let exempt = format!("{CLIENT_V6}/64");
         let args = ["--ban", "3/60/2", "--ban-exempt", &exempt, "--xdp", xdp];
         let lab = Bench::new(binary.clone()).start(Tier::Kernel, &args);
+        let _other = Origin::start(&lab.bench.pair.server, OTHER_PORT).unwrap();
         let [v4, v6] = lab.servers();
         let request = Lab::request(Token::Opaque);
         for server in [v4, v6] {
@@ -42,6 +47,13 @@ fn a_source_is_banned_after_so_many_hits_unless_exempt() {
             .0
         };
         assert_eq!(clean(v4, "0.5"), 0, "{xdp}: a banned source is served");
+        // From what is not protected nobody is kept; a second SYN would come when the ban is over.
+        let other = SocketAddr::new(v4.ip(), OTHER_PORT);
+        assert_eq!(
+            clean(other, "0.9"),
+            200,
+            "{xdp}: a port that is not protected"
+        );
         assert_eq!(clean(v6, "3"), 200, "{xdp}: an exempt source is not");
         assert!(lab.product.kernel_counter(counter).unwrap() > 0, "{xdp}");
         assert_eq!(lab.product.kernel_counter("bans").unwrap(), 1, "{xdp}");

@@ -147,11 +147,16 @@ fn check_kept_out(lab: &Lab, cases: &[Case]) {
 
 /// Plays with a clean token, which must arrive; what was urgent as a part of the stream.
 fn check_arrives(lab: &Lab, cases: &[Case]) {
+    let counted = || lab.product.kernel_counter("urgent").unwrap();
+    let before = counted();
     let mut played = play(&lab.bench.pair, cases, CLEAN, 1);
     for played in played.iter_mut().filter(|played| played.urgent) {
         played.expected.insert(middle(CLEAN), b'!');
     }
     assert_arrived(&lab.bench.origin, &played);
+    let urgent = played.iter().filter(|played| played.urgent).count() as u64;
+    let counted = counted() - before;
+    assert!(counted >= urgent, "{counted} of {urgent} urgent");
 }
 
 /// Servers that take data on a SYN of any client (`tcp_fastopen` of the kernel's ip-sysctl).
