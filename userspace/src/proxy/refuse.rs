@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 use http_body_util::BodyExt as _;
 use hyper::body::Body as _;
-use tokio::time::timeout;
+use tokio::time::{Duration, sleep, timeout};
 
 use super::{
     accept::Worker,
@@ -15,6 +15,9 @@ use super::{
     incoming::IncomingBody,
     settings::{ProxySettings, Refusal},
 };
+
+/// How long a client of HTTP/2 has to see the answer before its stream is reset under a long body.
+const GRACE: Duration = Duration::from_secs(1);
 
 /// Why a request was not forwarded, or why its answer could not be had; shown as `proxy_refused_<name>`.
 #[derive(
@@ -156,13 +159,14 @@ fn answer(status: StatusCode, content_type: HeaderValue, body: Bytes) -> Respons
 /// response. So is the body of a client that waits for `100 Continue`; polling it would invite the client to send it.
 /// Says whether the body was read to its end.
 pub(super) async fn discard(settings: &ProxySettings, body: IncomingBody) -> bool {
-    let reading = read_out(body, settings.limits.discard_bytes);
+    let mut body = body;
+    let reading = read_out(&mut body, settings.limits.discard_bytes);
     timeout(settings.timeouts.body, reading)
         .await
         .unwrap_or(false)
 }
 
-/// The same beside the response, which goes first, on an HTTP/2 stream. Ending it in order takes the client's own end:
+/// The same beside the response, which goes first, on an HTTP/2 stream; a longer body is left where it is for a moment. Ending it in order takes the client's own end:
 /// a stream that is reset under the rest of its body, be it an empty frame, is an error to some clients, which then
 /// never show the response.
 pub(super) fn linger(worker: &Rc<Worker>, body: IncomingBody) {
@@ -171,11 +175,15 @@ pub(super) fn linger(worker: &Rc<Worker>, body: IncomingBody) {
     }
     let settings = Arc::clone(&worker.settings);
     tokio::task::spawn_local(async move {
-        let _done_or_late = discard(&settings, body).await;
+        let mut body = body;
+        let reading = read_out(&mut body, settings.limits.discard_bytes);
+        if timeout(settings.timeouts.body, reading).await == Ok(false) {
+            sleep(GRACE).await;
+        }
     });
 }
 
-async fn read_out(mut body: IncomingBody, limit: u64) -> bool {
+async fn read_out(body: &mut IncomingBody, limit: u64) -> bool {
     let mut left = limit;
     if body.size_hint().lower() > limit {
         return false;

@@ -136,14 +136,14 @@ fn heads_that_are_larger_than_a_small_limit() {
 #[test]
 fn heads_that_are_too_large_before_a_long_body() {
     let origin = Origin::echo();
-    let tier = Tier::tls(origin.address, |s| s.limits.header_bytes = 20_000);
+    let tier = tier(&origin, |s| s.limits.header_bytes = 20_000);
     let large = tier.folder.join("field");
     std::fs::write(&large, format!("X: {}", "a".repeat(40_000))).unwrap();
     let large = format!("@{}", large.display());
     let body = tier.folder.join("body");
     std::fs::write(&body, vec![b'x'; 8 << 20]).unwrap();
     let body = format!("@{}", body.display());
-    for version in ["--http1.1", "--http2"] {
+    for version in ["--http1.1", "--http2-prior-knowledge"] {
         for expect in ["Expect:", "X-More: 1"] {
             let args = [version, "-H", expect, "-H", &large, "--data-binary", &body];
             let reply = tier.curl("/", &args);

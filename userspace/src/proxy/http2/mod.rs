@@ -61,7 +61,7 @@ const STREAM_WINDOW: u32 = 256 * 1024;
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
 /// How many times the limit of a head the library reads, so that larger ones are refused here: where it refuses one itself,
 /// it resets the stream as soon as the body comes, which takes the answer from clients that are still sending.
-const HEADS_READ: usize = 2;
+const HEADS_READ: usize = 4;
 /// Bytes of a response that are held for one stream.
 const SEND_BUFFER: usize = 64 * 1024;
 

@@ -4,7 +4,6 @@ mod huffman;
 mod table;
 
 use self::table::{OVERHEAD, Table};
-use super::HEADS_READ;
 
 /// How many times as large as it may be a head is read, since later blocks may be about it.
 const ABUSE: usize = 4;
@@ -164,7 +163,7 @@ impl Fields {
     /// How many times as large as it may be the library is to get the head; 0 where that is not too large.
     pub(super) fn excess(&self) -> usize {
         if self.is_abuse {
-            HEADS_READ * ABUSE + 1
+            ABUSE + 1
         } else {
             usize::from(self.is_cut)
         }
