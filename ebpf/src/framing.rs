@@ -77,6 +77,13 @@ impl Framing {
         self.0 & DECLARED != 0
     }
 
+    /// 1 where a length was read, and no request line in front of it, else 0.
+    #[inline(always)]
+    #[must_use]
+    pub const fn declares_unbegun(self) -> u32 {
+        (self.0 >> DECLARED.trailing_zeros() & !(self.0 >> BEGUN.trailing_zeros()) & 1) as u32
+    }
+
     /// Whether the block says in two ways where the message ends.
     #[inline(always)]
     #[must_use]
@@ -189,6 +196,10 @@ mod tests {
         assert!(!begun.code().code().is_ambiguous() && !begun.declare().is_ambiguous());
         // As text in a body.
         assert!(!Framing::NONE.code().declare().is_ambiguous());
+        assert_eq!(Framing::NONE.declare().declares_unbegun(), 1);
+        for framing in [Framing::NONE, Framing::NONE.code(), begun, begun.declare()] {
+            assert_eq!(framing.declares_unbegun(), 0);
+        }
         assert_eq!(Framing::NONE.declare().begin(), begun);
         assert_eq!(begun.declare().begin(), begun.declare());
         let five = begun.declare().read(u64::from(b'5'), 1).0;

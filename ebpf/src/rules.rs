@@ -128,8 +128,10 @@ impl Rules {
                 rules.note_header(b"transfer-encoding");
                 rules.note_header(b"pri");
                 for (kind, name) in locations {
-                    if *kind == LocationKind::Header {
-                        rules.note_header(name);
+                    match kind {
+                        LocationKind::Header => rules.note_header(name),
+                        LocationKind::Query => rules.note_beginnings(*kind, name),
+                        LocationKind::Cookie => {}
                     }
                 }
                 return Ok(rules);
@@ -170,7 +172,7 @@ impl Rules {
     /// Notes what is looked for of a header's name.
     fn note_header(&mut self, name: &[u8]) {
         self.note_length(name);
-        self.note_beginnings(name);
+        self.note_beginnings(LocationKind::Header, name);
     }
 
     fn note_length(&mut self, name: &[u8]) {
@@ -184,15 +186,15 @@ impl Rules {
         }
     }
 
-    fn note_beginnings(&mut self, name: &[u8]) {
+    fn note_beginnings(&mut self, kind: LocationKind, name: &[u8]) {
         for end in 1..=name.len() {
-            let hash = NameHash::of(LocationKind::Header, self.name_seed, &name[..end]);
+            let hash = NameHash::of(kind, self.name_seed, &name[..end]);
             let (block, bits) = beginning(hash);
             self.beginnings[block] |= bits;
         }
     }
 
-    /// False only if no header name of a location begins with a name of this hash.
+    /// False only if no name of a location in a header or a query begins with a name of this hash.
     #[inline(always)]
     #[must_use]
     pub fn may_begin(&self, hash: u64) -> bool {

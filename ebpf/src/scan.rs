@@ -38,6 +38,9 @@ pub trait Source {
 
     /// Does [`Scan::whole_line`] on this source until it is false.
     fn whole_lines(&self, scan: &mut Scan, rules: &Rules);
+
+    /// Does [`Scan::find_part`] on this source.
+    fn find_part(&self, scan: &mut Scan, rules: &Rules);
 }
 
 /// [`WIDEST`] bytes of a source.
@@ -130,6 +133,15 @@ const ODD: u32 = 256;
 const FIELD: u32 = 512;
 /// The scan is over with its first line.
 const ONE_LINE: u32 = 1 << 16;
+/// What was read may be a length that is not taken for one here, or none that is: messages may begin anywhere from here on.
+const ADRIFT: u32 = 1024;
+/// `also`: parameters are looked for anywhere, and nothing else.
+const ANYWHERE: u32 = 1 << 31;
+/// `also` of a state that is kept: a reading by lines and one of parameters anywhere are both in it. Below it is what
+/// [`Scan::keep_beside`] was told.
+const BOTH: u32 = 8;
+/// The same: a reading by lines, beside which a parameter may begin.
+const BEGINS: u32 = 9;
 /// No end of a body is known.
 const NO_END: u32 = u32::MAX;
 /// Furthest position of an end of a body: further than any segment reaches.
@@ -185,6 +197,8 @@ pub struct Scan {
     /// where none does.
     fork_at: u32,
     fork_again_at: u32,
+    /// 0 where lines are read; else [`ANYWHERE`] or, in a state that is kept, [`BOTH`] or a number below it.
+    also: u32,
     fingerprint: Lanes,
     name: NameHash,
     value: Value,
@@ -215,6 +229,7 @@ impl Scan {
             in_query: 0,
             fork_at: 0,
             fork_again_at: 0,
+            also: 0,
             fingerprint: Lanes::NONE,
             name: NameHash::new(LocationKind::Header, rules.name_seed),
             value: Value::new(rules),
@@ -231,6 +246,7 @@ impl Scan {
         self.after_cr = 0;
         self.glanced = 0;
         self.in_query = 0;
+        self.also = 0;
         self.forget_message();
         self.value.rest();
     }
@@ -359,6 +375,91 @@ impl Scan {
         self.copy(saved);
         self.pos = 0;
         self.forget_message();
+    }
+
+    /// Goes on by lines from a state that was resumed.
+    #[inline(always)]
+    pub fn read_lines(&mut self) {
+        self.also = 0;
+    }
+
+    /// Goes on with parameters that begin anywhere, whatever the lines say: what is read is the query of a request, should
+    /// one begin within a line.
+    #[inline(always)]
+    pub fn read_anywhere(&mut self) {
+        self.also = ANYWHERE;
+        // White space ends a part of the query, and not the query.
+        self.fold = Mode::Target;
+    }
+
+    /// Keeps this state of a reading anywhere beside one by lines that is as `line` (1 to 7) says.
+    #[inline(always)]
+    pub fn keep_beside(&mut self, line: u32) {
+        self.also = line;
+    }
+
+    /// What [`Scan::keep_beside`] was told; 0 where the state is one of a reading by lines.
+    #[inline(always)]
+    #[must_use]
+    pub fn beside(&self) -> u32 {
+        if self.also < BOTH { self.also } else { 0 }
+    }
+
+    /// Whether a parameter may begin beside this reading by lines, that is kept.
+    #[inline(always)]
+    #[must_use]
+    pub fn begins_beside(&self) -> bool {
+        self.also == BEGINS
+    }
+
+    /// Begins a reading of parameters anywhere where the state `kept` was kept, which is resumed where it is one of such.
+    #[inline(always)]
+    pub fn resume_anywhere(&mut self, kept: &Self, rules: &Rules, salt: u64) {
+        if kept.also == 0 {
+            self.restart();
+        } else if kept.also == BEGINS {
+            self.restart();
+            self.enter_query(rules);
+        } else {
+            self.resume(kept);
+            self.seal(rules, salt);
+        }
+    }
+
+    /// Notes this reading anywhere in `line`, the state of the reading by lines that is kept, with this signature; false
+    /// where it needs a state of its own.
+    #[inline(always)]
+    pub fn join(&mut self, line: &mut Self, signature: u64) -> bool {
+        self.also = 0;
+        self.fold = line.fold;
+        self.after_cr = line.after_cr;
+        self.name_ended = line.name_ended;
+        let begins = self.is_query_name() && self.name.is_empty();
+        if self.signature() == signature {
+            line.also = BOTH;
+        } else if begins {
+            line.also = BEGINS;
+        } else {
+            return false;
+        }
+        true
+    }
+
+    /// Whether a reading anywhere stands in no parameter that is a location's.
+    #[inline(always)]
+    #[must_use]
+    pub fn left_parameter(&self, rules: &Rules) -> bool {
+        let ends =
+            self.is_query_name() && !self.name.is_empty() && !rules.may_begin(self.name.finish());
+        ends || !matches!(self.mode, Mode::QueryName | Mode::Value)
+    }
+
+    /// Whether the name of a parameter is read, and nothing of it waits for what comes.
+    #[inline(always)]
+    fn is_query_name(&self) -> bool {
+        self.mode as u32 == Mode::QueryName as u32
+            && self.escape == 0
+            && self.array == u32::from(NO_LOCATION)
     }
 
     #[inline(always)]
@@ -576,7 +677,14 @@ impl Scan {
     #[inline(always)]
     #[must_use]
     pub fn is_doubtful(&self) -> bool {
-        self.headers & DOUBT != 0
+        self.headers & (DOUBT | ADRIFT) != 0
+    }
+
+    /// Whether something was read by which servers may end messages at other places, and not at the start of a line.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_adrift(&self) -> bool {
+        self.headers & ADRIFT != 0
     }
 
     /// As [`Scan::is_doubtful`], unless it was in a body of which this scan does not know.
@@ -621,7 +729,7 @@ impl Scan {
         // Where a line ends, no server sees a field.
         let white = u32::from(byte != b'\r' && byte != b'\n');
         let ambiguous = self.ambiguous_in_block() * outside * white;
-        self.headers |= (length | coding) * (DOUBT | ambiguous);
+        self.headers |= (length | coding) * (ADRIFT | ambiguous);
     }
 
     /// Whether HTTP/2 began.
@@ -687,7 +795,14 @@ impl Scan {
         if self.mode as u32 == Mode::Value as u32 || self.fold as u32 == Mode::Value as u32 {
             hash = mix(hash, self.value.signature());
         }
-        hash
+        hash ^ self.signature_of_also()
+    }
+
+    /// What the reading beside this one makes of the signature.
+    #[inline(always)]
+    #[must_use]
+    pub fn signature_of_also(&self) -> u64 {
+        u64::from(self.also) << 8
     }
 
     /// Where the next unit reads its [`WIDEST`] bytes.
@@ -701,7 +816,7 @@ impl Scan {
     #[inline(always)]
     fn takes_lines(&self) -> bool {
         let line = self.is_plain_line() && !self.is_one_line();
-        (self.is_closed() || line) && !self.value.has_pending()
+        (self.is_closed() || line) && !self.value.has_pending() && !self.is_anywhere()
     }
 
     /// Whether the scan is over with its first line.
@@ -750,6 +865,10 @@ impl Scan {
             self.end_body();
             return Step::More;
         }
+        if self.is_between_parts() {
+            source.find_part(self, rules);
+            return Step::More;
+        }
         match self.mode {
             Mode::Line => self.line_unit(rules, source),
             Mode::BeforeTarget | Mode::Target | Mode::Skip | Mode::Value => {}
@@ -757,6 +876,7 @@ impl Scan {
                 self.part_unit(rules, source, filter);
                 swar::forget_registers();
                 if matches!(self.mode, Mode::QuerySkip | Mode::CookieSkip)
+                    && self.also == 0
                     && self.pos < self.end(source)
                 {
                     self.part_skip_unit(rules, source);
@@ -787,6 +907,46 @@ impl Scan {
             source.whole_lines(self, rules);
         }
         Step::More
+    }
+
+    /// Whether parameters are looked for anywhere.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_anywhere(&self) -> bool {
+        self.also & ANYWHERE != 0
+    }
+
+    /// Whether parameters are looked for anywhere, and none is being read.
+    #[inline(always)]
+    fn is_between_parts(&self) -> bool {
+        self.also != 0 && !matches!(self.mode, Mode::QueryName | Mode::Value | Mode::Glance)
+    }
+
+    /// Looks for the next place where a parameter may begin, in [`WIDEST`] bytes.
+    #[inline(always)]
+    pub fn find_part<S: Source + ?Sized>(&mut self, rules: &Rules, source: &S) {
+        let left = self.end(source).wrapping_sub(self.pos);
+        let chunk = source.chunk(self.pos);
+        self.mode = Mode::Target;
+        self.fold = Mode::Target;
+        self.after_cr = 0;
+        let mut at = 0;
+        while at < WIDEST_WORDS {
+            let (a, b) = chunk.pair(at);
+            let (a, b) = (begins_part(a), begins_part(b));
+            if a | b != 0 {
+                let stop = at * 8 + swar::before(swar::first(a), swar::first(b));
+                if stop < left {
+                    self.pos += stop + 1;
+                    self.enter_query(rules);
+                    return;
+                }
+                break;
+            }
+            // Not unrolled.
+            at = swar::opaque(at + 2);
+        }
+        self.pos += swar::least(left, WIDEST);
     }
 
     /// Does one unit of work on a part of a line.
@@ -930,7 +1090,7 @@ impl Scan {
             let odd = swar::not_ascii(bits | swar::keep(word, stop)) | u64::from(indent);
             self.headers |= u32::from(odd != 0) * ODD;
             if matches!(next, b'*' | b'h' | b'H') {
-                self.framing = self.framing.begin();
+                self.begin_message();
             }
         }
         let named = byte == b':' && indent == 0 && self.headers & WORD == 0;
@@ -989,6 +1149,9 @@ impl Scan {
         let lf = u32::from(end as u8 == b'\n');
         self.pos += 1;
         self.after_cr = 1 ^ lf;
+        if lf == 0 && more {
+            self.doubt_cr();
+        }
         lf != 0 || more && (end >> 8) as u8 != b'\r'
     }
 
@@ -997,7 +1160,8 @@ impl Scan {
     fn line_unit<S: Source + ?Sized>(&mut self, rules: &Rules, source: &S) {
         let chunk = source.chunk(self.pos);
         let words = [chunk.word(0), chunk.word(1), chunk.word(2)];
-        if !self.begin_line(rules, words[0] as u8) {
+        let has_next = source.end() - self.pos > 1;
+        if !self.begin_line(rules, words[0], has_next) {
             return;
         }
         let left = self.end(source) - self.pos;
@@ -1090,6 +1254,13 @@ impl Scan {
         }
     }
 
+    /// A request line was read. What looks like one, behind a length, may be of the same header block.
+    #[inline(always)]
+    fn begin_message(&mut self) {
+        self.headers |= self.framing.declares_unbegun() * ADRIFT;
+        self.framing = self.framing.begin();
+    }
+
     /// An empty line begins at the position: after it comes the body, if one was declared.
     #[inline(always)]
     fn end_headers(&mut self) {
@@ -1124,15 +1295,23 @@ impl Scan {
         }
     }
 
-    /// Looks at the first byte of a line and takes it if it is a line end; true where a name begins.
+    /// Looks at the first byte of a line, that of `word`, and takes it if it is a line end; true where a name begins.
+    /// `has_next`: the source has another byte behind it.
     #[inline(always)]
-    fn begin_line(&mut self, rules: &Rules, byte: u8) -> bool {
-        match byte {
+    fn begin_line(&mut self, rules: &Rules, word: u64, has_next: bool) -> bool {
+        match word as u8 {
             b'\n' if self.after_cr != 0 => self.after_cr = 0,
             // Several CR before an LF are one line end; no server takes them for an empty line.
-            b'\r' if self.after_cr != 0 => self.fold = Mode::Skip,
-            b'\n' | b'\r' => {
+            b'\r' if self.after_cr != 0 => {
+                self.doubt_cr();
+                self.fold = Mode::Skip;
+            }
+            byte @ (b'\n' | b'\r') => {
                 self.after_cr = u32::from(byte == b'\r');
+                if !has_next || (word >> 8) as u8 != b'\n' {
+                    // Not the end of a header block at most servers.
+                    self.doubt_cr();
+                }
                 // After `restart_anywhere` it is the end of a line that began before.
                 if self.fold as u32 != Mode::BeforeTarget as u32 {
                     self.end_headers();
@@ -1141,6 +1320,7 @@ impl Scan {
             }
             // Left to be read there: to a value or a cookie name it is white space like any other.
             b' ' | b'\t' => {
+                self.doubt_cr();
                 self.mode = self.fold;
                 if self.fold as u32 == Mode::BeforeTarget as u32 {
                     self.fold = Mode::Skip;
@@ -1158,6 +1338,7 @@ impl Scan {
                 return false;
             }
             _ => {
+                self.doubt_cr();
                 self.fold = Mode::Skip;
                 self.begin_name(rules);
                 return true;
@@ -1165,6 +1346,12 @@ impl Scan {
         }
         self.pos += 1;
         false
+    }
+
+    /// Behind a line end stands no LF, as far as it is known. Where it is a CR, it is one at few servers.
+    #[inline(always)]
+    fn doubt_cr(&mut self) {
+        self.headers |= swar::is_zero(self.body_end ^ NO_END) * self.after_cr * ODD;
     }
 
     #[inline(always)]
@@ -1216,16 +1403,17 @@ impl Scan {
         self.mode = Mode::Skip;
         if self.in_body() || self.name_ended != 0 {
             // To a server that reads no body here it is one, or to one that takes other separators for hyphens.
-            self.headers |= DOUBT;
+            self.headers |= ADRIFT;
             return;
         }
         if location == TRANSFER_ENCODING {
-            self.headers |= DOUBT;
+            // In chunks and trailers anything may stand, and what they say of a length is none.
+            self.headers |= ADRIFT;
             self.framing = self.framing.code();
         } else {
             self.earlier = NO_LENGTH;
             if self.framing.is_declared() {
-                self.headers |= DOUBT;
+                self.headers |= ADRIFT;
                 self.earlier = self.framing.bytes();
             }
             self.framing = self.framing.declare();
@@ -1261,13 +1449,13 @@ impl Scan {
         let (framing, odd) = self.framing.read(word, n);
         self.framing = framing;
         if odd != 0 {
-            self.headers |= DOUBT | self.ambiguous_in_block();
+            self.headers |= ADRIFT | self.ambiguous_in_block();
         }
         self.pos += n;
         swar::forget_registers();
         if stop < 8 && stop < left {
             if self.framing.is_empty() {
-                self.headers |= DOUBT;
+                self.headers |= ADRIFT;
             }
             if self.earlier != NO_LENGTH && self.framing.differs(self.earlier) {
                 self.headers |= AMBIGUOUS;
@@ -1495,7 +1683,7 @@ impl Scan {
                 | swar::is_zero((first | 0x20) ^ u32::from(b'h'));
             self.headers |= path * (SIGN | FIELD);
             if (path | other) != 0 && !self.in_body() {
-                self.framing = self.framing.begin();
+                self.begin_message();
             }
         }
         swar::forget_registers();
@@ -1778,6 +1966,12 @@ extern "C" fn tokenblock_scan_copy(to: *mut Scan, from: *const Scan) -> u64 {
     0
 }
 
+/// What a query or a part of it begins behind; marks behind the first one may be wrong.
+#[inline(always)]
+fn begins_part(word: u64) -> u64 {
+    swar::first_equal(word, b'?') | swar::first_equal(word, b'&') | swar::first_equal(word, b';')
+}
+
 /// What stands between two parts of a query.
 #[inline(always)]
 fn parts(word: u64) -> u64 {
@@ -1838,6 +2032,10 @@ impl Source for [u8] {
 
     fn whole_lines(&self, scan: &mut Scan, rules: &Rules) {
         while scan.whole_line(rules, self) {}
+    }
+
+    fn find_part(&self, scan: &mut Scan, rules: &Rules) {
+        scan.find_part(rules, self);
     }
 }
 

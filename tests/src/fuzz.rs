@@ -123,6 +123,7 @@ const FRAMED: u8 = 1;
 const TRUSTING: u8 = 2;
 /// Bit that says that what is framed in two ways passes.
 const LENIENT: u8 = 4;
+const ADRIFT: u8 = 8;
 /// Most acts of a case.
 const ACTS: usize = 200;
 
@@ -133,10 +134,12 @@ fn try_flow(bytes: &mut Unstructured<'_>) -> arbitrary::Result<()> {
     let body = match (long, trusting) {
         (_, true) => TRUSTED_BODY,
         (true, false) => 20_000,
-        (false, _) if kind & FRAMED != 0 => 40,
+        (false, _) if kind & (FRAMED | ADRIFT) != 0 => 40,
         (false, _) => 0,
     };
-    let streams = if kind & FRAMED == 0 {
+    let streams = if kind & ADRIFT != 0 {
+        Streams::adrift(body)
+    } else if kind & FRAMED == 0 {
         Streams::by_lines(body)
     } else {
         Streams::by_framing(body)

@@ -218,6 +218,34 @@ impl Streams {
         }
     }
 
+    /// Chunks that hold the head of a message that is none, behind them one whose body ends within a line, and a request that
+    /// bears a listed token; the same without chunks; the same with another length in them.
+    #[must_use]
+    pub fn adrift(body: usize) -> Self {
+        let token = Token::Opaque.text();
+        let mut end = "a b c ".repeat(body / 6);
+        end.push_str(ENDS.get(body % ENDS.len()).copied().unwrap_or_default());
+        let length = end.len();
+        let request = |name: &str, hidden: usize| {
+            let chunk = format!("GET /e HTTP/1.1\r\nContent-Length: {hidden:06}\r\n\r\n");
+            format!(
+                "POST /a HTTP/1.1\r\nHost: h\r\n{name}: chunked\r\n\r\n{:x}\r\n{chunk}\r\n0\r\n\r\n\
+                 POST /c HTTP/1.1\r\nContent-Length: {length}\r\n\r\n{end}\
+                 GET /b?access_token={token} HTTP/1.1\r\nHost: h\r\n\r\nGET / HTTP/1.1\r\n\r\n",
+                chunk.len()
+            )
+            .into_bytes()
+        };
+        Self {
+            variants: [
+                request("Transfer-Encoding", length + 1000),
+                request("Xransfer-Encoding", length + 1000),
+                request("Transfer-Encoding", 20),
+            ],
+            by_lines: false,
+        }
+    }
+
     /// Whether an application that reads this stream gets a listed token.
     #[must_use]
     pub fn bring_token(&self, listing: &Listing, stream: &[u8]) -> bool {

@@ -10,7 +10,7 @@ use super::{
 impl Flow {
     /// Where `body` counts from: while what was lost is sent again, what was passed before is not behind it.
     #[inline(always)]
-    fn body_from(&self) -> u32 {
+    pub(super) fn body_from(&self) -> u32 {
         if self.flags & RECOVERING == 0 {
             self.tip
         } else {

@@ -40,6 +40,24 @@ impl Left {
         }
     }
 
+    /// As a number from 1 on, for a state that is kept beside it; see [`Scan::keep_beside`].
+    #[inline(always)]
+    pub(super) fn number(self) -> u32 {
+        self as u32 + 1
+    }
+
+    /// The one of this number.
+    #[inline(always)]
+    pub(super) fn numbered(number: u32) -> Self {
+        match number {
+            2 => Self::Line,
+            3 => Self::Target,
+            4 => Self::Method,
+            5 => Self::AfterCr,
+            _ => Self::Closed,
+        }
+    }
+
     /// Whether what was scanned as the start of a line and as a target was also scanned from here.
     #[inline(always)]
     #[must_use]

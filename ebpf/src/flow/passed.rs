@@ -4,8 +4,8 @@ use super::{
     Flow, Gap, Left, Place, before,
     ends::AHEAD,
     record::{
-        AGAIN, DOUBTED, FRAMED, GAPS, GAVE_UP, KNOWS_TIP, MORE, PROVES, RECOVERING, STARTS, TRUSTS,
-        UNREAD,
+        ADRIFT, AGAIN, DOUBTED, FRAMED, GAPS, GAVE_UP, KNOWS_TIP, MORE, PROVES, RECOVERING, STARTS,
+        TRUSTS, UNREAD,
     },
     scans::{ENDS_BODY, LEFT_BEHIND, PLAIN, STILL_UNREAD},
 };
@@ -62,6 +62,12 @@ impl Flow {
         let place = self.next_place;
         let mut note = None;
         let at = self.reads_from(place, start);
+        let first = place as u32 == Place::First as u32;
+        let behind = self.knows_settled != 0 && before(self.adrift_from, self.settled);
+        if self.flags & ADRIFT != 0 && (first || behind) {
+            // Nothing comes back that stands before it.
+            self.adrift_from = if first { start } else { self.settled };
+        }
         match place {
             Place::Filler => {
                 note = self.fill(start, end, gap)?;
@@ -69,7 +75,7 @@ impl Flow {
                 return Ok(note);
             }
             Place::Repeat => {
-                if !self.is_same(&gap.passed) {
+                if self.turns_adrift(end) || !self.is_same(&gap.passed) {
                     return Err(Conflict::Ambiguous);
                 }
                 self.passed_at = now;
@@ -92,7 +98,10 @@ impl Flow {
         if self.flags & RECOVERING != 0 {
             if before(end, self.high) {
                 // What was passed behind it must have been read as it is to be read now.
-                if !self.is_read_from(end, left) || !self.is_framed_so(end) {
+                if self.turns_adrift(end)
+                    || !self.is_read_from(end, left)
+                    || !self.is_framed_so(end)
+                {
                     return Err(Conflict::Gap);
                 }
                 self.note_end(end, self.next_from());
@@ -124,6 +133,10 @@ impl Flow {
     fn fill(&mut self, start: u32, end: u32, gap: &mut Gap) -> Result<Option<u32>, Conflict> {
         let left = self.next_left;
         let closes = gap.right == end;
+        if self.turns_adrift(end) {
+            // What was passed behind it was not read for what begins anywhere.
+            return Err(Conflict::Gap);
+        }
         if self.declares_end() {
             self.declare(start, end)?;
         }
@@ -134,7 +147,7 @@ impl Flow {
             return Ok(Some(end));
         }
         // The rest of a name that has no colon behind it was read as what it is.
-        let name = gap.plain != 0 && self.next.is_name();
+        let name = gap.plain != 0 && self.next.is_name() && !self.next.begins_beside();
         if left.is_light() {
             return Ok(None);
         }

@@ -90,6 +90,9 @@ pub struct Flow {
     /// What was passed unread: from the first of these sequence numbers up to the second.
     pub(super) unread_from: u32,
     pub(super) unread_to: u32,
+    /// All that was passed from here on was read for what begins anywhere, where the flow is adrift.
+    pub(super) adrift_from: u32,
+    pub(super) unused: u32,
     /// `body` and `framing` behind the segment under judgement.
     pub(super) next_body: u64,
     pub(super) next_framing: Framing,
@@ -162,6 +165,8 @@ pub(super) const TRUSTS: u32 = 8192;
 pub(super) const UNREAD: u32 = 16384;
 /// Something was read in this connection by which its server may end messages elsewhere.
 pub(super) const DOUBTED: u32 = 32768;
+/// Where messages end is not known from here on: parameters are looked for anywhere.
+pub(super) const ADRIFT: u32 = 1 << 23;
 /// `knows_settled`: from the SYN-ACK alone, which the server may send for several connections of the same ends and
 /// keep none of (SYN cookies).
 pub(super) const ACCEPTED: u32 = 1;
@@ -242,6 +247,8 @@ impl Flow {
             quiet: 0,
             body: 0,
             framing: Framing::NONE,
+            adrift_from: 0,
+            unused: 0,
             next_body: 0,
             next_framing: Framing::NONE,
             passed_at: 0,

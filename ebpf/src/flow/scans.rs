@@ -6,11 +6,11 @@ use super::{
     },
     Conflict, Flow, Gap, Left, Place,
     passed::{AMBIGUOUS, PASSED},
-    record::{HELD_STARTS, NOISY, UNREAD},
+    record::{ADRIFT, HELD_STARTS, NOISY, UNREAD},
 };
 
 /// Scans that a segment may need, and one more to say what came of the last.
-pub const STEPS: u32 = 6;
+pub const STEPS: u32 = 7;
 
 /// Where a scan begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,10 +54,15 @@ const READS_BEHIND: u32 = 512;
 pub(super) const LEFT_BEHIND: u32 = 1024;
 /// The segment is read as a request target as well.
 const READS_TARGET: u32 = 2048;
-/// Signs of what stands behind a gap.
-pub(super) const OF_BEHIND: u32 = READS_BEHIND | LEFT_BEHIND;
+/// The segment is read for parameters anywhere as well.
+const READS_ANYWHERE: u32 = 4096;
+/// Messages may begin anywhere from this segment on.
+pub(super) const SAW_ADRIFT: u32 = 8192;
+/// Signs of what stands behind a gap, and of what a flow that was adrift before is read for.
+pub(super) const OF_BEHIND: u32 = READS_BEHIND | LEFT_BEHIND | READS_ANYWHERE;
 /// Signs of any scan of a segment; the others are those of the last.
-const OF_ANY: u32 = SAW_HTTP2 | ENDS_BODY | SAW_AMBIGUOUS | STILL_UNREAD | READS_TARGET | OF_BEHIND;
+const OF_ANY: u32 =
+    SAW_HTTP2 | ENDS_BODY | SAW_AMBIGUOUS | STILL_UNREAD | READS_TARGET | SAW_ADRIFT | OF_BEHIND;
 
 /// What [`tokenblock_flow_start`] gives.
 const NOTHING: u64 = u64::MAX;
@@ -96,7 +101,8 @@ impl Flow {
     /// Whether the scans so far are all that the segment needs, as nearly always; where not, [`Flow::start_here`] knows.
     #[inline(always)]
     fn is_read(&self, scan: &Scan) -> bool {
-        let next = self.next_place as u32 == Place::Next as u32 && self.flags & UNREAD == 0;
+        let next =
+            self.next_place as u32 == Place::Next as u32 && self.flags & (UNREAD | ADRIFT) == 0;
         next && self.closes == 0 && self.next_fork == 0 && !scan.has_forked()
     }
 
@@ -121,6 +127,8 @@ impl Flow {
         let held = self.holds(at) && (!next || repeats) && !ahead;
         let whole = next && (repeats || self.flags & UNREAD == 0);
         let exact = whole || matches!(read, Place::Filler) || held;
+        let open = next && !repeats && left as u32 == Left::Open as u32;
+        let beside = self.beside(open, held);
         if step == 1 {
             (self.next_fork, self.next_fork_again) = scan.forks();
         }
@@ -145,20 +153,36 @@ impl Flow {
                 behind: false,
             });
         }
+        if step > 0 && self.flags & ADRIFT != 0 && self.next_signs & READS_ANYWHERE == 0 {
+            self.next_signs |= READS_ANYWHERE;
+            self.start_anywhere(scan, rules, open, held);
+            return Some(Start {
+                offset,
+                first_line_only: false,
+                behind: false,
+            });
+        }
         if step > 0 {
             return self.read_on(scan, rules);
         }
+        let left = if beside == 0 {
+            left
+        } else {
+            Left::numbered(beside)
+        };
         match left {
             Left::Open if next && !repeats => {
                 scan.resume(&self.state);
                 scan.seal(rules, self.salt);
+                scan.read_lines();
             }
-            _ if held => {
+            _ if held && beside == 0 => {
                 scan.resume(&self.held);
                 scan.seal(rules, self.salt);
+                scan.read_lines();
             }
             // A message may begin with the segment, though what is before it did not end its line.
-            Left::Closed if next => scan.restart_anywhere(),
+            Left::Closed if next || held => scan.restart_anywhere(),
             _ if !exact => scan.restart_anywhere(),
             Left::Target => scan.restart_inside_target(),
             Left::Method => scan.restart_in_method(),
@@ -180,6 +204,66 @@ impl Flow {
         })
     }
 
+    /// How lines are read on where a state is resumed that is kept beside it: the one at the tip (`open`), or that which is
+    /// `held`; 0 where it is one of lines itself.
+    #[inline(always)]
+    fn beside(&self, open: bool, held: bool) -> u32 {
+        if open {
+            self.state.beside()
+        } else if held {
+            self.held.beside()
+        } else {
+            0
+        }
+    }
+
+    /// Begins the scan for parameters anywhere, from where the last one ended, if that was within one.
+    #[inline(always)]
+    fn start_anywhere(&self, scan: &mut Scan, rules: &Rules, open: bool, held: bool) {
+        if open {
+            scan.resume_anywhere(&self.state, rules, self.salt);
+        } else if held {
+            scan.resume_anywhere(&self.held, rules, self.salt);
+        } else {
+            scan.restart();
+        }
+        scan.read_anywhere();
+    }
+
+    /// The scan for parameters anywhere came to its end. Its state is kept with that of the lines, where one says both.
+    ///
+    /// # Errors
+    /// Where each needs a state of its own.
+    #[inline(always)]
+    fn end_anywhere(&mut self, scan: &mut Scan, rules: &Rules) -> Result<(), Conflict> {
+        if scan.left_parameter(rules) {
+            return Ok(());
+        }
+        let line = self.next_left;
+        if line.is_light() {
+            scan.keep_beside(line.number());
+            self.next_left = Left::Open;
+            self.keep_next(scan, rules);
+            return Ok(());
+        }
+        let signature = self.signature_of_next();
+        if !scan.join(&mut self.next, signature) {
+            return Err(Conflict::Ambiguous);
+        }
+        self.next_signature = signature ^ self.next.signature_of_also();
+        Ok(())
+    }
+
+    /// Keeps the state at the end of the segment under judgement.
+    #[inline(always)]
+    fn keep_next(&mut self, scan: &Scan, rules: &Rules) {
+        if HOLDS_BYTES {
+            self.next_signature = scan.signature();
+        }
+        self.next.copy(scan);
+        self.next.seal(rules, self.salt);
+    }
+
     /// The scan of what stands behind the gap that the segment closes, where it ends in a candidate; then, what came
     /// of it.
     #[inline(always)]
@@ -190,12 +274,17 @@ impl Flow {
             }
             return None;
         }
-        if self.closes == 0 || self.next_left.is_light() {
+        if self.closes == 0 || self.next_left.is_light() || self.next.begins_beside() {
             return None;
         }
         self.next_signs |= READS_BEHIND;
         scan.resume(&self.next);
         scan.seal(rules, self.salt);
+        if scan.beside() == 0 {
+            scan.read_lines();
+        } else {
+            scan.read_anywhere();
+        }
         Some(Start {
             offset: 0,
             first_line_only: false,
@@ -278,6 +367,9 @@ impl Flow {
         if self.next_signs & READS_BEHIND != 0 {
             return Ok(());
         }
+        if scan.is_anywhere() {
+            return self.end_anywhere(scan, rules);
+        }
         if scan.finish_body() {
             self.next_signs |= ENDS_BODY;
         }
@@ -317,11 +409,7 @@ impl Flow {
         }
         self.next_left = left;
         if !left.is_light() {
-            if HOLDS_BYTES {
-                self.next_signature = scan.signature();
-            }
-            self.next.copy(scan);
-            self.next.seal(rules, self.salt);
+            self.keep_next(scan, rules);
         }
         Ok(())
     }

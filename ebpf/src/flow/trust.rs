@@ -1,11 +1,13 @@
 //! Bodies that are passed unread: see "Trusted bodies" in ARCHITECTURE.md.
 
 use super::{
-    super::{framing::Framing, scan::Scan},
+    super::{framing::Framing, scan::Scan, swar::forget_registers},
     Flow, Left, Place, before,
     place::WINDOW,
-    record::{ACKNOWLEDGED, DOUBTED, OPEN, PROVES, RECOVERING, STARTS, TRUSTS, UNREAD},
-    scans::SAW_WORD,
+    record::{
+        ACKNOWLEDGED, ADRIFT, DECLARED, DOUBTED, OPEN, PROVES, RECOVERING, STARTS, TRUSTS, UNREAD,
+    },
+    scans::{SAW_ADRIFT, SAW_WORD},
 };
 
 /// Bytes before the end of a declared body that are always read, so that the next message is read from its first byte
@@ -34,7 +36,9 @@ impl Flow {
         let silent = self.sent == self.proof_sent && self.over == OPEN;
         if !silent || self.flags & RECOVERING != 0 || before(self.tip, self.settled) {
             if self.flags & TRUSTS != 0 && self.tip == self.unread_to {
-                self.flags |= UNREAD;
+                // A server that says something in a body may have left it unread.
+                self.flags |= UNREAD | ADRIFT;
+                self.adrift_from = self.tip;
             }
             self.flags &= !(PROVES | TRUSTS);
             return false;
@@ -98,6 +102,36 @@ impl Flow {
         if odd || scan.is_doubtful() || scan.saw_http2() || scan.has_forked() {
             self.flags |= DOUBTED;
         }
+        forget_registers();
+        self.turn_adrift(scan);
+    }
+
+    /// Takes from a scan whether servers may end messages where it is not known here.
+    #[inline(always)]
+    fn turn_adrift(&mut self, scan: &Scan) {
+        let place = self.next_read as u32;
+        // What fills a gap in a declared body is of no head.
+        let in_body = place == Place::Filler as u32 && self.flags & DECLARED != 0;
+        // What is said ahead of a gap of where a message ends is not kept.
+        let framed = scan.ended_headers() || !scan.framing.is_as(Framing::NONE);
+        let ahead = place == Place::Ahead as u32 && framed;
+        let first = place == Place::First as u32;
+        let adrift = first || ahead || scan.is_adrift() || scan.is_odd() && !in_body;
+        if !adrift {
+            return;
+        }
+        self.next_signs |= SAW_ADRIFT;
+        if self.flags & ADRIFT == 0 {
+            self.flags |= ADRIFT;
+            self.adrift_from = self.body_from();
+        }
+    }
+
+    /// Whether the segment up to `end` is to set the flow adrift, though what was passed behind it was not read for what
+    /// begins anywhere.
+    #[inline(always)]
+    pub(super) fn turns_adrift(&self, end: u32) -> bool {
+        self.next_signs & SAW_ADRIFT != 0 && before(end, self.adrift_from)
     }
 
     /// The segment was read up to `end`; `inside`: the same body began before it and ends behind it. From the first word of

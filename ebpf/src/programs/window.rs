@@ -183,6 +183,11 @@ impl Source for Window {
     fn whole_lines(&self, scan: &mut Scan, rules: &Rules) {
         tokenblock_whole_lines(scan, self, rules);
     }
+
+    #[inline(always)]
+    fn find_part(&self, scan: &mut Scan, rules: &Rules) {
+        tokenblock_find_part(scan, self, rules);
+    }
 }
 
 /// Most whole lines that a window can hold, and more.
@@ -227,4 +232,23 @@ extern "C" fn whole_line(_index: u64, context: *mut Lines<'_>) -> i64 {
     // SAFETY: `tokenblock_whole_lines` passes its own.
     let lines = unsafe { &mut *context };
     i64::from(!lines.scan.whole_line(lines.rules, lines.window))
+}
+
+/// [`Source::find_part`], as [`tokenblock_whole_lines`].
+#[inline(never)]
+// SAFETY: nothing else is called so.
+#[unsafe(no_mangle)]
+extern "C" fn tokenblock_find_part(
+    scan: *mut Scan,
+    window: *const Window,
+    rules: *const Rules,
+) -> u64 {
+    // SAFETY: the caller passes references; the verifier sees to the rest.
+    let (Some(scan), Some(window), Some(rules)) =
+        (unsafe { (scan.as_mut(), window.as_ref(), rules.as_ref()) })
+    else {
+        return 0;
+    };
+    scan.find_part(rules, window);
+    0
 }

@@ -106,6 +106,25 @@ proptest! {
         check(&streams, &behind_body(&streams, acts, from), 7)?;
     }
 
+    /// The same where the framing hides that a request begins.
+    #[test]
+    fn no_listed_token_is_delivered_adrift(
+        acts in prop::collection::vec(act(420), 1..60),
+        body in 0..120_usize,
+    ) {
+        check(&Streams::adrift(body), &acts, u32::MAX - 100)?;
+    }
+
+    /// The same behind a body that is long enough for data ahead of a gap to be passed.
+    #[test]
+    fn no_listed_token_is_delivered_adrift_behind_a_body(
+        acts in prop::collection::vec(act(900), 1..80),
+        from in 0..900_usize,
+    ) {
+        let streams = Streams::adrift(20_000);
+        check(&streams, &behind_body(&streams, acts, from), 7)?;
+    }
+
     /// The same behind and around what is passed unread.
     #[test]
     fn no_listed_token_is_delivered_behind_a_trusted_body(

@@ -2,6 +2,7 @@
 //! the two tiers against each other.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod adrift;
 mod agreement;
 mod cuts;
 mod filtered;

@@ -38,6 +38,10 @@ impl Source for ByUnits<'_> {
             scan.whole_line(rules, self);
         }
     }
+
+    fn find_part(&self, scan: &mut Scan, rules: &Rules) {
+        scan.find_part(rules, self);
+    }
 }
 
 /// What a piece of a stream leaves behind: all that the flow engine asks for.
@@ -45,7 +49,7 @@ impl Source for ByUnits<'_> {
 struct Left {
     looked_up: Vec<(LocationId, TokenDigest)>,
     signature: u64,
-    signs: [bool; 9],
+    signs: [bool; 10],
     forks: (u32, u32),
     body: u64,
     framing: u64,
@@ -73,6 +77,7 @@ fn read<S: Source + ?Sized>(scan: &mut Scan, rules: &Rules, piece: &S) -> Left {
             scan.is_doubtful(),
             scan.is_odd(),
             scan.is_ambiguous(),
+            scan.is_adrift(),
         ],
         forks: scan.forks(),
         body: scan.body_left(),

@@ -202,17 +202,16 @@ fn a_query_behind_a_body_that_nginx_ends_is_read() {
     let _nginx = Program::serve(&mut command, folder, netns, server).unwrap();
     let requests = || fs::read_to_string(&log).unwrap_or_default();
     let clean = "of-no-harm-at-all";
-    for (n, line) in [
+    let lines = [
         "Content-Length: 5\r\n",
         "Content-Length:005\n",
         "Content-Length: 5\r\r\n",
         "Content_Length: 6\r\nContent-Length: 5\r\n",
-    ]
-    .into_iter()
-    .enumerate()
-    {
+    ];
+    for (n, front) in lines.map(head).into_iter().chain(hidden()).enumerate() {
+        let line = String::from_utf8_lossy(&front);
         for token in [clean, OPAQUE] {
-            let mut stream = head(line);
+            let mut stream = front.clone();
             let behind = format!(
                 "aaaa:GET /{n}?access_token={token} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
             );
@@ -234,6 +233,27 @@ fn a_query_behind_a_body_that_nginx_ends_is_read() {
         }
     }
     assert!(!requests().contains(OPAQUE), "{}", requests());
+}
+
+/// A message with a length, behind one in which something looks like a head that declares more.
+fn hidden() -> [Vec<u8>; 3] {
+    let chunked = head("Transfer-Encoding: chunked\r\n");
+    let fake = declared(1000);
+    let chunk = |data: &[u8]| [format!("{:x}\r\n", data.len()).as_bytes(), data, b"\r\n"].concat();
+    let (one, two) = fake.split_at(fake.len() - 7);
+    let trailer = b"0\r\nContent-Length: 1000\r\n\r\n";
+    [
+        [&chunked[..], &chunk(&fake), b"0\r\n\r\n", &declared(5)].concat(),
+        [
+            &chunked[..],
+            &chunk(one),
+            &chunk(two),
+            b"0\r\n\r\n",
+            &declared(5),
+        ]
+        .concat(),
+        [&chunked[..], &chunk(b"x"), trailer, &declared(5)].concat(),
+    ]
 }
 
 fn nginx_config(folder: &Path) -> String {
