@@ -93,6 +93,34 @@ fn answers_are_heard_where_every_packet_is_a_request() {
     assert_eq!(totals[Counter::Settled.name()], 1, "{totals:?}");
 }
 
+/// An RST that the server would not believe (RFC 5961 section 3.2) ends nothing; one in its place does.
+#[test]
+fn only_an_rst_in_its_place_ends_a_connection() {
+    let Some(mut programs) = fixtures_listed("only_an_rst_in_its_place_ends_a_connection") else {
+        return;
+    };
+    let first = 1000;
+    let len = u32::try_from(REQUEST.len()).unwrap();
+    programs.forget_flows().unwrap();
+    let hear = |programs: &mut Programs, frame: Vec<u8>| {
+        programs.repeat("egress_ethernet", &frame, 1).unwrap();
+    };
+    hear(&mut programs, accepted(first));
+    assert_eq!(judged(&mut programs, &request(first)), PASS);
+    hear(&mut programs, acknowledged(first + len));
+    let reset = |at| Frame::v4("").at(at).reset().ethernet().unwrap();
+    let mut next = first + len;
+    for elsewhere in [first, next - 1, next + 5000, 7] {
+        judged(&mut programs, &reset(elsewhere));
+        assert_eq!(judged(&mut programs, &request(next)), PASS, "{elsewhere}");
+        next += len;
+        hear(&mut programs, acknowledged(next));
+    }
+    let end = next;
+    judged(&mut programs, &reset(end));
+    assert_ne!(judged(&mut programs, &request(end)), PASS);
+}
+
 /// With its first byte percent-encoded.
 fn escaped(text: &str) -> String {
     let (first, rest) = text.split_at(1);
