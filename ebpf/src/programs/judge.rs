@@ -148,6 +148,7 @@ fn pass(
     forget_registers();
     if let Some(at) = flow.keeps_state_at() {
         work.gap_key.at = at;
+        work.gap_key.epoch = flow.epoch;
         maps::keep_state(&work.gap_key, flow.state());
     }
     let passed = flow.pass(place, start, end, now, &mut work.gap);
