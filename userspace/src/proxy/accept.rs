@@ -1,6 +1,13 @@
 //! Workers: each takes connections from its own listener and keeps them on its own thread.
 
-use std::{cell::RefCell, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
+use std::{
+    cell::RefCell,
+    io, mem,
+    net::SocketAddr,
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use http::HeaderValue;
 use tokio::{
@@ -28,6 +35,9 @@ use crate::wiping::wipe_registers;
 
 /// How long a worker waits after the system has refused it a connection (too many open files).
 const PAUSE: Duration = Duration::from_millis(50);
+/// How often that is told at most.
+const TOLD_EVERY: Duration = Duration::from_secs(1);
+
 /// What the settings say, as all workers have it; the next settings make another.
 pub(super) struct Live {
     pub(super) settings: Arc<ProxySettings>,
@@ -151,19 +161,38 @@ pub(super) fn run(seed: WorkerSeed) -> Result<(), ProxyError> {
     })
 }
 
+/// What the system refuses, told seldom: it may go on for long, and the log is on a disk that may be short as well.
+#[derive(Default)]
+struct Refusals {
+    told: Option<Instant>,
+    untold: u64,
+}
+
+impl Refusals {
+    fn tell(&mut self, error: &io::Error) {
+        self.untold += 1;
+        if self.told.is_none_or(|told| told.elapsed() >= TOLD_EVERY) {
+            let times = mem::take(&mut self.untold);
+            tracing::warn!(%error, times, "can't take a connection");
+            self.told = Some(Instant::now());
+        }
+    }
+}
+
 /// Takes connections until the order to stop.
 async fn accept(seat: &Rc<Seat>, lasting: &Lasting, listener: TcpListener) -> JoinSet<()> {
     let mut connections = JoinSet::new();
     let mut sweepers = seat.worker().sweepers();
     let mut live = lasting.live.clone();
     let mut drain = lasting.drain.clone();
+    let mut refusals = Refusals::default();
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok((stream, client)) => take(seat, &mut connections, stream, client),
                 Err(error) => {
                     lasting.counters.close(Closed::AcceptFailed);
-                    tracing::warn!(%error, "can't take a connection");
+                    refusals.tell(&error);
                     tokio::time::sleep(PAUSE).await;
                 }
             },
