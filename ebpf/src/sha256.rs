@@ -27,7 +27,7 @@ pub mod inspect;
     not(feature = "sha256"),
     expect(clippy::duplicate_mod, reason = "the point of this module")
 )]
-#[path = "scan.rs"]
+#[path = "scan/mod.rs"]
 pub mod scan;
 
 pub use crate::{behind, filter, framing, location, packet, response, rules, swar};

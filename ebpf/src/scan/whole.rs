@@ -1,0 +1,206 @@
+//! Lines that say nothing, taken whole: usual header lines, and lines of text.
+
+use super::super::{rules::Rules, swar};
+use super::{
+    ABSOLUTE, ABSOLUTE_CASE, Chunk, FIELD, Mode, NAMED, ODD, ONE_LINE, Scan, Source, VERSION, WORD,
+};
+
+impl Scan {
+    /// Whether [`Scan::whole_line`] may be done.
+    #[inline(always)]
+    pub(super) fn takes_lines(&self) -> bool {
+        let line = self.is_plain_line() && !self.is_one_line();
+        (self.is_closed() || line) && !self.value.has_pending() && !self.is_anywhere()
+    }
+
+    /// Whether the scan is over with its first line.
+    #[inline(always)]
+    fn is_one_line(&self) -> bool {
+        self.headers & ONE_LINE != 0
+    }
+
+    /// Takes the rest of a line of which nothing more matters, or a whole one that means nothing to the rules, as most do;
+    /// true where another one begins behind it. For a scanner where [`Scan::is_closed`], where [`Scan::is_plain_line`], or
+    /// where a CR that no LF follows ended the line before. What the units do with a whole line is the same, at three
+    /// times the cost.
+    #[inline(always)]
+    pub fn whole_line<S: Source + ?Sized>(&mut self, rules: &Rules, source: &S) -> bool {
+        let left = self.end(source).wrapping_sub(self.pos);
+        if !self.is_closed() {
+            let taken = if self.headers & FIELD == 0 {
+                self.take_text(rules, source, left)
+            } else {
+                self.take_field(rules, source, left)
+            };
+            if !taken {
+                return false;
+            }
+            self.mode = Mode::Skip;
+        }
+        swar::forget_registers();
+        self.end_whole_line(source) && !self.is_one_line()
+    }
+
+    /// Takes the name of a header; false where it may be known to the rules.
+    #[inline(always)]
+    fn take_field<S: Source + ?Sized>(&mut self, rules: &Rules, source: &S, left: u32) -> bool {
+        let chunk = source.chunk(self.pos);
+        let (mut whole, mut word) = (0, chunk.word(0));
+        let first = word as u8;
+        let mut mark = usual_name_end(word);
+        if mark == 0 {
+            (whole, word) = (8, chunk.word(1));
+            mark = usual_name_end(word);
+        }
+        if mark == 0 {
+            (whole, word) = (16, chunk.word(2));
+            mark = usual_name_end(word);
+        }
+        let stop = swar::first(mark);
+        let len = whole + stop;
+        let colon = word.wrapping_shr(stop * 8) as u8 == b':';
+        if mark == 0 || !colon || len >= left || rules.may_know(first, len) {
+            // If it is text, the lines behind it are.
+            self.headers &= !FIELD;
+            return false;
+        }
+        self.note_name();
+        true
+    }
+
+    /// Takes the first word of a line of text and, unless a colon ends it, the second one, if they are no name that is known
+    /// to the rules and no target; else false.
+    #[inline(always)]
+    fn take_text<S: Source + ?Sized>(&mut self, rules: &Rules, source: &S, left: u32) -> bool {
+        let word = source.chunk(self.pos).word(0);
+        let indent = if word as u8 > b' ' { 0 } else { indent(word) };
+        if indent == 8 {
+            return false;
+        }
+        let chunk = source.chunk(self.pos + indent);
+        let (mut whole, mut word, mut bits) = (0, chunk.word(0), 0);
+        let begin = word as u32;
+        let mut mark = first_name_end(word);
+        if mark == 0 {
+            bits = word;
+            (whole, word) = (8, chunk.word(1));
+            mark = first_name_end(word);
+        }
+        if mark == 0 {
+            bits |= word;
+            (whole, word) = (16, chunk.word(2));
+            mark = first_name_end(word);
+        }
+        let stop = swar::first(mark);
+        let (len, end) = (whole + stop, indent + whole + stop);
+        let known = begin == VERSION || rules.may_know(begin as u8, len);
+        if mark == 0 || end >= left || known {
+            return false;
+        }
+        let byte = word.wrapping_shr(stop * 8) as u8;
+        let next = if byte == b':' || byte == b'\r' || byte == b'\n' {
+            Some(0)
+        } else {
+            self.next_word(source, left, end + 1)
+        };
+        let Some(next) = next else {
+            return false;
+        };
+        if !self.in_body() {
+            let odd = swar::not_ascii(bits | swar::keep(word, stop)) | u64::from(indent);
+            self.headers |= u32::from(odd != 0) * ODD;
+            if matches!(next, b'*' | b'h' | b'H') {
+                self.begin_message();
+            }
+        }
+        let named = byte == b':' && indent == 0 && self.headers & WORD == 0;
+        self.headers |= WORD | (u32::from(named) * NAMED);
+        true
+    }
+
+    /// Looks at the second word of a line, `at` bytes behind the position: its first byte; `None` where it may be a target.
+    #[inline(always)]
+    fn next_word<S: Source + ?Sized>(&self, source: &S, left: u32, at: u32) -> Option<u8> {
+        let chunk = source.chunk(self.pos + at);
+        let (mut whole, mut word) = (0, chunk.word(0));
+        let begin = word as u32;
+        let mut mark = target_end(word);
+        if mark == 0 {
+            (whole, word) = (8, chunk.word(1));
+            mark = target_end(word);
+        }
+        if mark == 0 {
+            (whole, word) = (16, chunk.word(2));
+            mark = target_end(word);
+        }
+        let stop = swar::first(mark);
+        let end = at + whole + stop;
+        let query = word.wrapping_shr(stop * 8) as u8 == b'?';
+        let version = source.chunk(self.pos + end + 1).word(0) as u32 == VERSION;
+        let first = begin as u8;
+        let target = first == b'/' || begin | ABSOLUTE_CASE == ABSOLUTE || query || version;
+        let blank = first == b' ' || first == b'\t' || self.in_query != 0;
+        if mark == 0 || target || blank || end >= left {
+            return None;
+        }
+        Some(first)
+    }
+
+    /// Takes a line to its end, as far as it goes; true where another one may begin behind it that continues none.
+    #[inline(always)]
+    fn end_whole_line<S: Source + ?Sized>(&mut self, source: &S) -> bool {
+        let end = self.end(source);
+        let at = source.line_end(self.pos, end);
+        self.pos = at;
+        if at >= end {
+            return false;
+        }
+        let more = at + 1 < end;
+        // Where the line ends is one place to the verifier.
+        swar::forget_registers();
+        let end = source.chunk(self.pos).word(0) as u16;
+        self.mode = Mode::Line;
+        self.fold = Mode::Skip;
+        if end == u16::from_le_bytes(*b"\r\n") && more {
+            self.pos += 2;
+            self.after_cr = 0;
+            return true;
+        }
+        let lf = u32::from(end as u8 == b'\n');
+        self.pos += 1;
+        self.after_cr = 1 ^ lf;
+        if lf == 0 && more {
+            self.doubt_cr();
+        }
+        lf != 0 || more && (end >> 8) as u8 != b'\r'
+    }
+}
+
+/// As [`name_end`](super::line::name_end); marks behind the first one may be wrong.
+#[inline(always)]
+fn first_name_end(word: u64) -> u64 {
+    swar::first_equal(word, b':') | swar::first_below(word, b'!')
+}
+
+/// What ends a request target, or begins its query; marks behind the first one may be wrong.
+#[inline(always)]
+fn target_end(word: u64) -> u64 {
+    swar::first_equal(word, b'?') | swar::first_below(word, b'!')
+}
+
+/// As [`name_end`](super::line::name_end), and bytes beyond ASCII; marks behind the first one may be wrong.
+#[inline(always)]
+fn usual_name_end(word: u64) -> u64 {
+    swar::first_equal(word, b':') | swar::first_odd(word, b'!')
+}
+
+/// How many white space and control characters the word begins with; 8 also where a line end is among them.
+#[inline(always)]
+fn indent(word: u64) -> u32 {
+    let indent = swar::first(swar::below(word, b'!') ^ swar::splat(0x80));
+    if swar::keep(swar::line_end(word), indent) == 0 {
+        indent
+    } else {
+        8
+    }
+}
