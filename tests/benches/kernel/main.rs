@@ -16,7 +16,7 @@ mod packets;
 use std::fs;
 
 use anyhow::{Result, bail};
-use measure::{Measured, connection, in_order, one, warm, without_clock};
+use measure::{Measured, accept, connection, in_body, in_order, one, warm, without_clock};
 use tokenblock::{
     denylist::{Action, Fingerprint, Listed, ShortTokenId, TokenDigest},
     kernel::object::{Variant, programs},
@@ -87,7 +87,7 @@ fn hashed() -> Result<()> {
         );
     }
     let body = vec![packets::json_body(1)?; SEGMENTS];
-    figure("sha256_body_kib_ns", in_order(&mut programs, &body)?);
+    figure("sha256_body_kib_ns", in_body(&mut programs, &body)?);
     let small = vec![packets::small_request()?; SEGMENTS];
     figure("sha256_small_request_ns", in_order(&mut programs, &small)?);
     let port = packets::other_port()?;
@@ -146,7 +146,9 @@ fn requests(programs: &mut Programs, size: &str) -> Result<()> {
 fn among_flows(programs: &mut Programs) -> Result<()> {
     programs.forget_flows()?;
     let first = packets::small_request()?;
+    let syn = packets::accepted()?;
     for client in 0..FLOWS {
+        accept(programs, &packets::to_client(&syn, client))?;
         one(programs, &packets::from_client(&first, client))?;
     }
     let usual = packets::request(&request::opaque("usual"))?;
@@ -174,8 +176,8 @@ fn others(programs: &mut Programs) -> Result<()> {
         ("text_", packets::text_body),
         ("random_", packets::random_body),
     ] {
-        let short = in_order(programs, &vec![body(1)?; SEGMENTS])?;
-        let long = in_order(programs, &vec![body(3)?; SEGMENTS])?;
+        let short = in_body(programs, &vec![body(1)?; SEGMENTS])?;
+        let long = in_body(programs, &vec![body(3)?; SEGMENTS])?;
         // What a KiB more of body costs; what a segment costs whatever it holds is in the other figure.
         let rate = |long: f64, short: f64| (long - short) / 2.0;
         let each_kib = Measured {

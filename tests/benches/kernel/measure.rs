@@ -9,6 +9,8 @@ use crate::packets;
 
 /// The program that is measured.
 const PROGRAM: &str = "ingress_ethernet";
+/// The one that sees what the server says.
+const EGRESS: &str = "egress_ethernet";
 /// Rounds of which the best counts: what other work there is can only add.
 const ROUNDS: usize = 15;
 /// About as long as one round lasts.
@@ -100,12 +102,32 @@ pub(crate) fn in_order(programs: &mut Programs, frames: &[Vec<u8>]) -> Result<Me
 
 /// As [`in_order`], beside the connections that are followed.
 pub(crate) fn connection(programs: &mut Programs, frames: &[Vec<u8>]) -> Result<Measured> {
-    let mut next = Frame::SEQUENCE;
+    accept(programs, &packets::accepted()?)?;
+    behind(programs, Frame::SEQUENCE, frames)
+}
+
+/// As [`in_order`], behind the head of the request that the segments are the body of.
+pub(crate) fn in_body(programs: &mut Programs, frames: &[Vec<u8>]) -> Result<Measured> {
+    programs.forget_flows()?;
+    accept(programs, &packets::accepted()?)?;
+    let head = packets::body_head()?;
+    one(programs, &packets::at(&head, Frame::SEQUENCE))?;
+    behind(programs, packets::end(&head, Frame::SEQUENCE)?, frames)
+}
+
+/// The server takes a connection. One whose beginning was not seen is read with more care, and slower.
+pub(crate) fn accept(programs: &mut Programs, syn: &[u8]) -> Result<()> {
+    let (action, _) = programs.repeat(EGRESS, syn, 1)?;
+    ensure!(action == UNSPEC, "the server's SYN was not passed");
+    Ok(())
+}
+
+/// Segments from this sequence number on.
+fn behind(programs: &mut Programs, mut next: u32, frames: &[Vec<u8>]) -> Result<Measured> {
     let mut runs = Vec::with_capacity(frames.len());
     for frame in frames {
         let frame = packets::at(frame, next);
-        let payload = frame.len() - packets::HEADERS;
-        next = next.wrapping_add(u32::try_from(payload)?);
+        next = packets::end(&frame, next)?;
         runs.push(one(programs, &frame)?);
     }
     without_clock(programs, runs)

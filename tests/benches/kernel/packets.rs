@@ -15,6 +15,8 @@ const KIB: usize = 1024;
 pub(crate) const HEADERS: usize = 14 + 20 + 32;
 /// Offset of the source address in them.
 const SOURCE_AT: usize = 14 + 12;
+/// Offset of the destination address in them.
+const DESTINATION_AT: usize = SOURCE_AT + 4;
 /// Offset of the sequence number in them.
 const SEQUENCE_AT: usize = 14 + 20 + 4;
 
@@ -25,17 +27,36 @@ pub(crate) fn at(frame: &[u8], sequence: u32) -> Vec<u8> {
     frame
 }
 
+/// The sequence number behind a frame that begins at `start`.
+pub(crate) fn end(frame: &[u8], start: u32) -> Result<u32> {
+    Ok(start.wrapping_add(u32::try_from(frame.len() - HEADERS)?))
+}
+
 /// The frame behind another one of its connection.
 pub(crate) fn behind(frame: &[u8], before: &[u8]) -> Result<Vec<u8>> {
-    let len = u32::try_from(before.len() - HEADERS)?;
-    Ok(at(frame, Frame::SEQUENCE.wrapping_add(len)))
+    Ok(at(frame, end(before, Frame::SEQUENCE)?))
+}
+
+/// The server's SYN, by which a connection begins.
+pub(crate) fn accepted() -> Result<Vec<u8>> {
+    let syn = Frame::v4("").at(Frame::ACKNOWLEDGES.wrapping_sub(1));
+    syn.answer(Frame::SEQUENCE).syn().ethernet()
 }
 
 /// The frame as another client sends it.
 pub(crate) fn from_client(frame: &[u8], client: u32) -> Vec<u8> {
+    with_address(frame, SOURCE_AT, client)
+}
+
+/// The server's frame as it is sent to another client.
+pub(crate) fn to_client(frame: &[u8], client: u32) -> Vec<u8> {
+    with_address(frame, DESTINATION_AT, client)
+}
+
+fn with_address(frame: &[u8], at: usize, client: u32) -> Vec<u8> {
     let mut frame = frame.to_vec();
     let address = Ipv4Addr::new(10, 0, 0, 0).to_bits() + client;
-    frame[SOURCE_AT..SOURCE_AT + 4].copy_from_slice(&address.to_be_bytes());
+    frame[at..at + 4].copy_from_slice(&address.to_be_bytes());
     frame
 }
 
@@ -66,6 +87,11 @@ pub(crate) fn request(token: &str) -> Result<Vec<u8>> {
 /// A request without credentials.
 pub(crate) fn small_request() -> Result<Vec<u8>> {
     frame("GET / HTTP/1.1\r\nHost: api.example.org\r\nAccept: */*\r\n\r\n")
+}
+
+/// The head of a request with a body of 1 GiB.
+pub(crate) fn body_head() -> Result<Vec<u8>> {
+    frame("POST /items HTTP/1.1\r\nHost: api.example.org\r\nContent-Length: 1073741824\r\n\r\n")
 }
 
 /// A segment of so many KiB out of the middle of a JSON body.

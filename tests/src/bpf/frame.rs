@@ -42,6 +42,8 @@ impl Frame {
     pub const SERVER_PORT: u16 = 8080;
     /// The sequence number.
     pub const SEQUENCE: u32 = 0xffff_fff0;
+    /// Acknowledgment number of the client's frames.
+    pub const ACKNOWLEDGES: u32 = 0x0102_0304;
 
     /// A segment over IPv4.
     #[must_use]
@@ -67,7 +69,7 @@ impl Frame {
 
     fn new(network: Network, payload: Vec<u8>) -> Self {
         let mut tcp = TcpHeader::new(Self::CLIENT_PORT, Self::SERVER_PORT, Self::SEQUENCE, 0xffff);
-        (tcp.acknowledgment_number, tcp.ack, tcp.psh) = (0x0102_0304, true, true);
+        (tcp.acknowledgment_number, tcp.ack, tcp.psh) = (Self::ACKNOWLEDGES, true, true);
         Self {
             network,
             tags: Vec::new(),
