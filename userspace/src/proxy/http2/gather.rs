@@ -56,6 +56,8 @@ struct Outgoing {
     walk: Walk,
     /// Whether the next frame goes on with a head.
     in_head: bool,
+    /// What the next bytes are to be, where a number that was raised is cut.
+    raised: Vec<u8>,
 }
 
 /// The library's and the connection's hold on it.
@@ -132,9 +134,13 @@ impl<'a> Gather<'a> {
 }
 
 impl Outgoing {
-    /// Takes the library's next bytes; gives how many of them are announced as bodies. Where it says which stream is the
-    /// last that is answered, that is none before `newest`.
-    fn note(&mut self, bytes: &mut [u8], newest: u32) -> usize {
+    /// Takes the library's next bytes, of which `ahead` come later; gives how many of them are announced as bodies. Where
+    /// it says which stream is the last that is answered, that is none before `newest`.
+    fn note(&mut self, bytes: &mut [u8], ahead: &[u8], newest: u32) -> usize {
+        let cut = self.raised.len().min(bytes.len());
+        for (byte, raised) in bytes.iter_mut().zip(self.raised.drain(..cut)) {
+            *byte = raised;
+        }
         let (mut bodies, mut at) = (0, 0);
         loop {
             let mut rest = bytes.get(at..).unwrap_or_default();
@@ -148,14 +154,24 @@ impl Outgoing {
                     self.in_head = !head.has(frame::END_HEADERS);
                 }
                 frame::GOAWAY => {
-                    let last = bytes.get_mut(at..).and_then(|rest| rest.first_chunk_mut());
-                    if let Some(last) = last {
-                        *last = u32::from_be_bytes(*last).max(newest).to_be_bytes();
-                    }
+                    self.raise(bytes.get_mut(at..).unwrap_or_default(), ahead, newest);
                 }
                 _ => {}
             }
         }
+    }
+
+    /// Raises the number that `here` begins with and that ends in `ahead`, should it be cut.
+    fn raise(&mut self, here: &mut [u8], ahead: &[u8], newest: u32) {
+        let mut last = [0; 4];
+        for (to, from) in last.iter_mut().zip(here.iter().chain(ahead)) {
+            *to = *from;
+        }
+        let last = u32::from_be_bytes(last).max(newest).to_be_bytes();
+        for (to, from) in here.iter_mut().zip(last) {
+            *to = from;
+        }
+        self.raised.extend(last.iter().skip(here.len()));
     }
 
     /// Whether a frame of another stream may come next.
@@ -196,12 +212,12 @@ impl Gathered<'_> {
         let before = self.held.len();
         for buf in bufs {
             let room = HELD.saturating_sub(self.held.len());
-            let taken = buf.get(..room).unwrap_or(buf);
+            let (taken, ahead) = buf.split_at(room.min(buf.len()));
             let held = self.held.filling();
             let start = held.len();
             held.extend_from_slice(taken);
             let new = held.get_mut(start..).unwrap_or_default();
-            let bodies = self.outgoing.note(new, self.intake.newest_own());
+            let bodies = self.outgoing.note(new, ahead, self.intake.newest_own());
             self.intake.on_sent(bodies);
         }
         let taken = self.held.len() - before;
@@ -377,5 +393,32 @@ impl AsyncWrite for Gather<'_> {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.0.borrow_mut().poll_close(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_stream_is_raised_wherever_its_number_is_cut() {
+        let goaway = |last: u32| {
+            let mut bytes = Vec::new();
+            let head = Head::of(frame::GOAWAY, 0);
+            Head { len: 8, ..head }.write(&mut bytes);
+            bytes.extend([last, 2].into_iter().flat_map(u32::to_be_bytes));
+            bytes
+        };
+        for (newest, due) in [(0x0102_0305, 0x0102_0305), (0x0101, 0x0103)] {
+            for cut in 0..=goaway(0).len() {
+                let mut outgoing = Outgoing::default();
+                let mut sent = goaway(0x0103);
+                let (first, second) = sent.split_at_mut(cut);
+                outgoing.note(first, second, newest);
+                outgoing.note(second, &[], newest);
+                assert!(outgoing.is_between());
+                assert_eq!(sent, goaway(due), "cut at {cut}");
+            }
+        }
     }
 }
