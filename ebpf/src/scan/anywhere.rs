@@ -4,7 +4,10 @@ use super::super::{
     rules::{NO_LOCATION, Rules},
     swar,
 };
-use super::{ANYWHERE, BEGINS, BOTH, Chunk, Mode, Scan, Source, WIDEST, WIDEST_WORDS};
+use super::{ANYWHERE, BOTH, Chunk, Mode, Scan, Source, WIDEST, WIDEST_WORDS};
+
+/// `also` of a state that is kept: a reading by lines, beside which a parameter may begin.
+const BEGINS: u32 = 9;
 
 impl Scan {
     /// Goes on by lines from a state that was resumed.

@@ -6,9 +6,10 @@ use super::super::{
     rules::{CONTENT_LENGTH, COOKIE_HEADER, HTTP2_METHOD, MAX_NAME, Rules, TRANSFER_ENCODING},
     swar,
 };
-use super::{
-    Chunk, DOUBT, FIELD, FRAMING_NAMES, HTTP2, Mode, NAMED, PRI, SIGN, Scan, Source, VERSION, WORD,
-};
+use super::{Chunk, DOUBT, FIELD, HTTP2, Mode, NAMED, PRI, SIGN, Scan, Source, VERSION, WORD};
+
+/// Lengths of the names `Content-Length` and `Transfer-Encoding`.
+const FRAMING_NAMES: [u32; 2] = [14, 17];
 
 impl Scan {
     /// Takes the LF behind a CR.

@@ -133,9 +133,6 @@ const ANYWHERE: u32 = 1 << 31;
 /// [`Scan::keep_beside`] was told.
 const BOTH: u32 = 8;
 
-/// The same: a reading by lines, beside which a parameter may begin.
-const BEGINS: u32 = 9;
-
 /// No end of a body is known.
 const NO_END: u32 = u32::MAX;
 
@@ -144,12 +141,6 @@ const FAR: u64 = 1 << 31;
 
 /// There is no earlier length.
 const NO_LENGTH: u64 = u64::MAX;
-
-/// Lengths of the names `Content-Length` and `Transfer-Encoding`.
-const FRAMING_NAMES: [u32; 2] = [14, 17];
-
-/// Words of a request target that a unit reads.
-const TARGET_WORDS: u32 = 4;
 
 /// The scanner's state. Can be saved at any byte and resumed on the bytes that follow.
 #[derive(Clone, Copy)]

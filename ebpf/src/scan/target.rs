@@ -1,9 +1,10 @@
 //! The request target, up to its query, and the values of a query that are no location.
 
 use super::super::{filter::Filter, rules::Rules, swar};
-use super::{
-    ABSOLUTE, ABSOLUTE_CASE, Chunk, FIELD, Mode, SIGN, Scan, Source, TARGET_WORDS, VERSION,
-};
+use super::{ABSOLUTE, ABSOLUTE_CASE, Chunk, FIELD, Mode, SIGN, Scan, Source, VERSION};
+
+/// Words of a request target that a unit reads.
+const TARGET_WORDS: u32 = 4;
 
 impl Scan {
     /// Does one unit of work on a part of a line.
