@@ -219,13 +219,12 @@ struct Shared<'a> {
     rules: &'static Rules,
     settings: &'static Settings,
     flow: &'a mut Flow,
-    outcome: Outcome,
 }
 
 /// How the scan of a payload ended.
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
-enum Outcome {
+pub enum Outcome {
     Unfinished = 0,
     Clean = 1,
     Blocked = 2,
@@ -256,6 +255,7 @@ fn scan(
         .reopen(payload_at.wrapping_add(begun.offset), begun.first_line_only);
     work.step = 0;
     work.begun = begun;
+    work.outcome = Outcome::Unfinished;
     let mut shared = Shared {
         skb,
         work,
@@ -263,7 +263,6 @@ fn scan(
         rules,
         settings,
         flow,
-        outcome: Outcome::Unfinished,
     };
     let context: *mut Shared<'_> = &raw mut shared;
     // SAFETY: the callback gets the context back, and it outlives the call.
@@ -274,7 +273,7 @@ fn scan(
         unsafe { skb::clear::<BEHIND>(skb, shared.work.gap.behind.as_mut_ptr(), BEHIND) };
     }
     shared.work.scan.wipe();
-    match shared.outcome {
+    match shared.work.outcome {
         Outcome::Clean => Ok(()),
         Outcome::Blocked => Err(Counter::Blocked),
         Outcome::ReadFailed => Err(Counter::ReadFailed),
@@ -298,7 +297,7 @@ extern "C" fn unit(_index: u64, context: *mut Shared<'_>) -> i64 {
     forget_registers();
     let work = &mut *shared.work;
     if !work.window.covers(work.scan.reads_at()) && !advance(shared.skb, work) {
-        shared.outcome = Outcome::ReadFailed;
+        work.outcome = Outcome::ReadFailed;
         return STOP;
     }
     forget_registers();
@@ -323,7 +322,7 @@ extern "C" fn unit(_index: u64, context: *mut Shared<'_>) -> i64 {
             let blocked = entry.action != ACTION_ALERT && shared.settings.monitor == 0;
             if blocked && matches!(shared.work.place, Place::Ahead | Place::Repeat) {
                 // It comes again in its place, and is one hit then.
-                shared.outcome = Outcome::Ambiguous;
+                shared.work.outcome = Outcome::Ambiguous;
                 return STOP;
             }
             // SAFETY: the program's context.
@@ -336,7 +335,7 @@ extern "C" fn unit(_index: u64, context: *mut Shared<'_>) -> i64 {
                 shared.counts.count(Counter::Alerted);
                 return CONTINUE;
             }
-            shared.outcome = Outcome::Blocked;
+            shared.work.outcome = Outcome::Blocked;
             STOP
         }
     }
@@ -348,7 +347,7 @@ fn end_scan(shared: &mut Shared<'_>) -> i64 {
     let (begun, scan) = (shared.work.begun, &mut shared.work.scan);
     let ended = shared.flow.end(begun, scan, shared.rules);
     if let Err(Conflict::Ambiguous | Conflict::Gap) = ended {
-        shared.outcome = Outcome::Ambiguous;
+        shared.work.outcome = Outcome::Ambiguous;
         return STOP;
     }
     forget_registers();
@@ -368,7 +367,7 @@ fn next_scan(shared: &mut Shared<'_>) -> i64 {
         None
     };
     let Some(begun) = begun else {
-        shared.outcome = Outcome::Clean;
+        shared.work.outcome = Outcome::Clean;
         return STOP;
     };
     shared.work.begun = begun;

@@ -23,7 +23,7 @@ use tokenblock_ebpf::{
     verdict::{COUNTERS, Counter, MapEntry, PortSet, Settings},
 };
 
-use super::window::Window;
+use super::{judge::Outcome, window::Window};
 
 /// What one packet needs while it is judged. Lies in a per-CPU map: on the stack the verifier would track
 /// every byte of it through every unit, and it is larger than the stack.
@@ -45,9 +45,11 @@ pub struct Work {
     /// Whether the flow is on record; whether its server owes the client nothing.
     pub tracked: u32,
     pub may_forbid: u32,
-    /// Whether its client has heard the server, and so is where it says; the rest of a word.
+    /// Whether its client has heard the server, and so is where it says.
     pub heard: u32,
-    reserved: u32,
+    /// How the scans of the segment ended. On the stack of who calls the units each value would be one more walk through
+    /// them: the verifier follows what a callback says on past its last round.
+    pub outcome: Outcome,
     /// Which scan of the segment is under way, and where it began.
     pub step: u32,
     pub begun: Start,
