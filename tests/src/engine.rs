@@ -106,6 +106,12 @@ impl<'a> Engine<'a> {
         }
     }
 
+    /// What is noted of gaps and states is evicted by that of other flows.
+    pub fn forget_notes(&mut self) {
+        self.gaps.clear();
+        self.states.clear();
+    }
+
     /// The receiver accepted the connection.
     pub fn accept(&mut self, ack: u32) {
         self.flow.accept(ack);
@@ -171,7 +177,8 @@ impl<'a> Engine<'a> {
             return Fate::Trusted;
         }
         let gap = if self.flow.has_gaps() {
-            self.gaps.get(&key(start, self.flow.epoch)).copied()
+            let under = self.flow.noted_under(start, end);
+            self.gaps.get(&key(under, self.flow.epoch)).copied()
         } else {
             None
         };
@@ -193,7 +200,8 @@ impl<'a> Engine<'a> {
             | Place::Ahead
             | Place::Filler
             | Place::Recovery
-            | Place::Repeat => {}
+            | Place::Repeat
+            | Place::Inside => {}
         }
         let mut gap = gap.unwrap_or(Gap::NONE);
         self.flow.open(place, start, end, &gap);
@@ -213,14 +221,14 @@ impl<'a> Engine<'a> {
             };
             match self.scan(&mut scan, &rest, begun) {
                 // It comes again in its place, and is one hit then.
-                Scanned::Hit if place == Place::Ahead => return Fate::Dropped(Place::TooEarly),
+                Scanned::Hit if place.is_early() => return Fate::Dropped(Place::TooEarly),
                 Scanned::Hit if place == Place::Repeat => return Fate::Dropped(Place::Duplicate),
                 Scanned::Hit => return Fate::Blocked,
                 Scanned::Over => continue,
                 Scanned::End => {}
             }
             match self.flow.end(begun, &mut scan, self.rules) {
-                Err(Conflict::Ambiguous) if place == Place::Ahead => {
+                Err(Conflict::Ambiguous) if place.is_early() => {
                     return Fate::Dropped(Place::TooEarly);
                 }
                 Err(Conflict::Ambiguous) if place == Place::Repeat => {
@@ -239,7 +247,8 @@ impl<'a> Engine<'a> {
     /// A segment that was scanned is passed, or not; `gap` is what is noted of its place.
     fn pass(&mut self, place: Place, start: u32, bytes: &[u8], now: u64, gap: &mut Gap) -> Fate {
         let end = start.wrapping_add(u32::try_from(bytes.len()).unwrap_or(u32::MAX));
-        if matches!(place, Place::Ahead | Place::Repeat) {
+        let mut rest = *gap;
+        if matches!(place, Place::Ahead | Place::Inside | Place::Repeat) {
             gap.behind = Behind::NONE;
             let kept = gap.behind.keep(end.wrapping_sub(start)) as usize;
             let bytes = bytes.get(..kept).unwrap_or_default();
@@ -253,7 +262,7 @@ impl<'a> Engine<'a> {
             self.states.insert(key(at, self.flow.epoch), state);
         }
         let passed = self.flow.pass(place, start, end, now, gap);
-        if matches!(place, Place::Ahead | Place::Repeat) {
+        if matches!(place, Place::Ahead | Place::Inside | Place::Repeat) {
             self.flow.seal_behind(gap, self.rules);
         }
         match passed {
@@ -263,6 +272,13 @@ impl<'a> Engine<'a> {
                     if place == Place::Filler && gap.left == Left::Open {
                         let state = *self.flow.next_state();
                         self.states.insert(key(at, self.flow.epoch), state);
+                    }
+                }
+                if place == Place::Inside && self.flow.rest(end, &mut rest) {
+                    self.gaps.insert(key(end, self.flow.epoch), rest);
+                    if rest.left == Left::Open {
+                        let state = *self.flow.next_state();
+                        self.states.insert(key(end, self.flow.epoch), state);
                     }
                 }
                 if self.flow.remember(start, end, gap) {

@@ -24,6 +24,9 @@ pub const TRUST_AFTER: u32 = 400;
 /// Length of a body that is trusted for some of it.
 pub const TRUSTED_BODY: usize = 68_000;
 
+/// Bytes of [`Streams::in_body`] behind its head that are plain text.
+const PLAIN_BODY: usize = 2000;
+
 /// How a body may end: within a word, a target, a query, a header's name or value, a line, or with it.
 const ENDS: [&str; 11] = [
     "",
@@ -192,6 +195,39 @@ impl Streams {
             variants: [evil, clean, shifted],
             by_lines: true,
         }
+    }
+
+    /// A request with a long body, of which some lines are like those that bear a listed token, from [`Streams::lines_at`] on;
+    /// the same with a letter of each name changed; the same with that in the names' middle, and the lines indented.
+    #[must_use]
+    pub fn in_body() -> Self {
+        let token = Token::Opaque.text();
+        let text = |len: usize| "lorem ipsum dolor sit amet\r\n".repeat(len / 28);
+        let request = |header: &str, query: &str, cookie: &str, before: &str| {
+            let body = format!(
+                "{}{before}{header}: {token}\r\nand more of it\r\nsee /b?{query}={token} there\r\n\
+                 {before}Cookie: a=b; {cookie}={token}\r\nand so on\r\n{}",
+                text(PLAIN_BODY),
+                text(420)
+            );
+            format!("POST /a HTTP/1.1\r\nHost: h\r\nContent-Length: 100000\r\n\r\n{body}")
+                .into_bytes()
+        };
+        Self {
+            variants: [
+                request("Authorization", "access_token", "session", ""),
+                request("Buthorization", "bccess_token", "tession", ""),
+                request("Authorixation", "access_tolen", "sessiom", "x"),
+            ],
+            by_lines: true,
+        }
+    }
+
+    /// Where the lines of [`Streams::in_body`] begin.
+    #[must_use]
+    pub fn lines_at(&self) -> usize {
+        let head = self.variants[0].windows(4).position(|at| at == b"\r\n\r\n");
+        head.map_or(0, |head| head + 4 + PLAIN_BODY / 28 * 28)
     }
 
     /// A request whose body ends within a line, behind which another bears a listed token; the same with a body of

@@ -42,6 +42,23 @@ impl Flow {
         }
     }
 
+    /// The segment under judgement leaves an open state at `end`, in front of what is missing or was passed before: the
+    /// receiver may turn out to stand there.
+    #[inline(always)]
+    pub(super) fn hold_next(&mut self, end: u32) {
+        if self.next_left.is_light() {
+            return;
+        }
+        if self.can_hold() {
+            self.held.copy(&self.next);
+            self.held_at = end;
+            self.flags |= HOLDS;
+            self.flags &= !HELD_STARTS;
+        } else {
+            self.give_up(end);
+        }
+    }
+
     /// The open state at this place is kept no longer.
     #[inline(always)]
     fn give_up(&mut self, at: u32) {
@@ -61,7 +78,8 @@ impl Flow {
     /// Whether the state at this place may be one that was given up.
     #[inline(always)]
     pub(super) fn gave_up(&self, at: u32) -> bool {
-        self.flags & GAVE_UP != 0 && !before(at, self.gave_up_from) && !self.holds(at)
+        let among = !before(at, self.gave_up_from) && !before(self.gave_up_at, at);
+        self.flags & GAVE_UP != 0 && among && !self.holds(at)
     }
 
     /// Another state is about to be held.
@@ -109,7 +127,7 @@ impl Flow {
     #[inline(always)]
     #[must_use]
     pub fn wants_state(&self, start: u32, gap: &Gap) -> bool {
-        !gap.left.is_light() && !self.holds(start)
+        self.noted_under == start && !gap.left.is_light() && !self.holds(start)
     }
 
     /// Takes the state at `start`, which was kept by its place.

@@ -7,6 +7,7 @@
 mod body;
 mod connection;
 mod ends;
+mod gaps;
 mod held;
 mod key;
 mod left;

@@ -2,7 +2,7 @@
 
 use super::{
     Flow, Gap, Left, Place, before,
-    ends::AHEAD,
+    ends::{AHEAD, is_open},
     record::{
         ADRIFT, AGAIN, DOUBTED, FRAMED, GAPS, GAVE_UP, KNOWS_TIP, MORE, PROVES, RECOVERING, STARTS,
         TRUSTS, UNREAD,
@@ -74,6 +74,11 @@ impl Flow {
                 self.passed_at = now;
                 return Ok(note);
             }
+            Place::Inside => {
+                self.split(start, end, gap)?;
+                self.passed_at = now;
+                return Ok(Some(self.noted_under));
+            }
             Place::Repeat => {
                 if self.turns_adrift(end) || !self.is_same(&gap.passed) {
                     return Err(Conflict::Ambiguous);
@@ -89,6 +94,7 @@ impl Flow {
                 gap.passed.place = Place::Settled;
                 gap.passed.starts = u32::from(self.flags & STARTS != 0);
                 self.leave_tip();
+                self.note_open(self.tip, self.tip, start);
                 self.flags |= GAPS;
             }
             _ if self.knows_framing == 0 => return Err(Conflict::Gap),
@@ -143,28 +149,75 @@ impl Flow {
         if !closes {
             gap.left = left;
             gap.passed.starts = 0;
+            self.note_open(start, end, gap.right);
             self.note_end(end, self.next_from());
+            self.hold_next(end);
             return Ok(Some(end));
         }
-        // The rest of a name that has no colon behind it was read as what it is.
-        let name = gap.plain != 0 && self.next.is_name() && !self.next.begins_beside();
-        if left.is_light() {
-            return Ok(None);
+        if !self.meets(end, gap) {
+            return Err(Conflict::Gap);
+        }
+        self.note_open(start, end, end);
+        Ok(None)
+    }
+
+    /// The segment up to `end` closes `gap`: whether what stands behind was read as it is to be read now.
+    fn meets(&mut self, end: u32, gap: &Gap) -> bool {
+        if self.next_left.is_light() {
+            return true;
         }
         // With white space behind it, it may be a header's at some servers.
         self.flags |= DOUBTED;
-        if name || self.next_signs & LEFT_BEHIND != 0 {
-            Ok(None)
-        } else {
-            Err(Conflict::Gap)
+        // The rest of a name that has no colon behind it was read as what it is.
+        let name = gap.plain != 0 && self.next.is_name() && !self.next.begins_beside();
+        if !name && self.next_signs & LEFT_BEHIND == 0 {
+            return false;
         }
+        // Who comes back to here reads on from this state.
+        self.note_end(end, self.next_from());
+        self.hold_next(end);
+        true
+    }
+
+    /// The segment `start..end` lies in the middle of `gap`, of which the part in front of it is left; that behind it is
+    /// [`Flow::rest`].
+    ///
+    /// # Errors
+    /// [`Conflict::Ambiguous`] where it can't pass before what is in front of it has.
+    fn split(&mut self, start: u32, end: u32, gap: &mut Gap) -> Result<(), Conflict> {
+        let right = gap.right;
+        if self.turns_adrift(end) || right == end && !self.meets(end, gap) {
+            return Err(Conflict::Ambiguous);
+        }
+        self.note_end(start, AHEAD);
+        let left = self.noted_under;
+        self.note_open(left, left, start);
+        if right != end {
+            self.note_open(end, end, right);
+            self.note_end(end, self.next_from());
+            self.hold_next(end);
+        }
+        gap.right = start;
+        gap.plain = u32::from(self.next_signs & PLAIN != 0);
+        Ok(())
+    }
+
+    /// What is left of `gap` behind the segment up to `end`, which lies in its middle, where anything is.
+    #[inline(always)]
+    pub fn rest(&self, end: u32, gap: &mut Gap) -> bool {
+        gap.left = self.next_left;
+        gap.passed.starts = 0;
+        gap.right != end
     }
 
     /// What was passed from what is settled on was lost behind the hook, or is held by the receiver: the tip goes
     /// back.
     #[inline(always)]
     fn recover(&mut self, end: u32) -> Result<(), Conflict> {
-        if self.gave_up(self.settled) && self.noted_at(self.settled) >= Left::Open as u32 {
+        let noted = self.noted_at(self.settled);
+        if self.gave_up(self.settled) && noted >= Left::Open as u32
+            || is_open(noted) && !self.holds(self.settled)
+        {
             return Err(Conflict::Gap);
         }
         self.epoch = self.epoch.wrapping_add(1);

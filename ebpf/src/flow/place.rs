@@ -44,6 +44,23 @@ pub enum Place {
     Old = 9,
     /// A second copy of a segment that was passed: passed where it leaves the flow as the first did.
     Repeat = 10,
+    /// It lies inside a gap, and not at its left end: passed as what is ahead of one, and the gap is two.
+    Inside = 11,
+}
+
+impl Place {
+    /// Whether it is read before what is in front of it was.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_early(self) -> bool {
+        self as u32 == Self::Ahead as u32 || self as u32 == Self::Inside as u32
+    }
+
+    /// Whether it lies inside a gap.
+    #[inline(always)]
+    pub(super) const fn fills(self) -> bool {
+        self as u32 == Self::Filler as u32 || self as u32 == Self::Inside as u32
+    }
 }
 
 impl Flow {
@@ -62,8 +79,14 @@ impl Flow {
         !closed
     }
 
+    /// Forgets what is noted for the flow.
+    #[inline(always)]
+    pub fn forget_gaps(&mut self) {
+        self.epoch = self.epoch.wrapping_add(1);
+    }
+
     /// Places the segment of the bytes `start..end` (sequence numbers) with a timestamp (0: none). `gap` is what is noted
-    /// under `start`.
+    /// where [`Flow::noted_under`] says.
     #[inline(always)]
     pub fn place(
         &mut self,
@@ -156,6 +179,12 @@ impl Flow {
             return Place::Next;
         }
         if let Some(gap) = gap
+            && self.noted_under != start
+        {
+            if self.takes_inside(start, end, gap) {
+                return Place::Inside;
+            }
+        } else if let Some(gap) = gap
             && (gap.left.is_light() || self.holds(start))
         {
             if gap.passed.is_known() {

@@ -6,6 +6,7 @@ use super::{
     super::{framing::Framing, rules::Rules, scan::Scan},
     Left, Place, before,
     ends::{Boundary, ENDS},
+    gaps::{OPEN_GAPS, OpenGap},
 };
 
 /// What is known of a flow. All zero is a flow of which nothing is known.
@@ -92,7 +93,9 @@ pub struct Flow {
     pub(super) unread_to: u32,
     /// All that was passed from here on was read for what begins anywhere, where the flow is adrift.
     pub(super) adrift_from: u32,
-    pub(super) unused: u32,
+    /// Under which sequence number that stands which is noted for the segment under judgement: its first, or the left end of
+    /// the gap in which it lies.
+    pub(super) noted_under: u32,
     /// `body` and `framing` behind the segment under judgement.
     pub(super) next_body: u64,
     pub(super) next_framing: Framing,
@@ -114,6 +117,10 @@ pub struct Flow {
     /// Where segments ended that are not settled, the last ones; `ends` counts them.
     pub(super) ended: [Boundary; ENDS],
     pub(super) ends: u32,
+    /// The epoch to which `open` belongs.
+    pub(super) open_epoch: u32,
+    /// Gaps that are open, as many as fit.
+    pub(super) open: [OpenGap; OPEN_GAPS],
     /// Sets the flow's states apart from another's; see [`Scan::seal`].
     pub(super) salt: u64,
     /// A digest of the first bytes of the segment under judgement.
@@ -248,7 +255,7 @@ impl Flow {
             body: 0,
             framing: Framing::NONE,
             adrift_from: 0,
-            unused: 0,
+            noted_under: 0,
             next_body: 0,
             next_framing: Framing::NONE,
             passed_at: 0,
@@ -267,6 +274,8 @@ impl Flow {
             newcomer: 0,
             ended: [Boundary { at: 0, from: 0 }; ENDS],
             ends: 0,
+            open_epoch: 0,
+            open: [OpenGap::NONE; OPEN_GAPS],
             salt: 0,
             next_signature: 0,
             state: scan,

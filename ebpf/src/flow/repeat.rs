@@ -83,7 +83,7 @@ impl Flow {
         self.next_read = if repeats { gap.passed.place } else { place };
         if next {
             self.next_gap = self.left;
-        } else if place as u32 == Place::Ahead as u32 {
+        } else if place.is_early() {
             self.next_gap = Left::Closed;
         }
         let held = filler && self.holds(start) && self.flags & HELD_STARTS != 0;
@@ -93,8 +93,7 @@ impl Flow {
             u32::from(next && self.flags & STARTS != 0 || held)
         };
         let whole = next && start == self.tip && self.flags & UNREAD == 0;
-        let ahead = place as u32 == Place::Ahead as u32;
-        self.remembers = u32::from(whole || filler || ahead);
+        self.remembers = u32::from(whole || filler || place.is_early());
         if repeats {
             self.knows_framing = 1;
             self.at_framing = gap.passed.at_framing;
@@ -116,7 +115,7 @@ impl Flow {
             && (left.is_light() || self.signature_of_next() == passed.signature);
         let message = self.next_framing.is_as(passed.framing) && self.next_body == passed.body;
         let signs = (self.next_signs ^ passed.signs) & !OF_BEHIND == 0;
-        let first = passed.place as u32 != Place::Ahead as u32 || self.next_first == passed.first;
+        let first = !passed.place.is_early() || self.next_first == passed.first;
         state && message && signs && first
     }
 

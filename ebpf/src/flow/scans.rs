@@ -6,7 +6,7 @@ use super::{
     },
     Conflict, Flow, Gap, Left, Place,
     passed::{AMBIGUOUS, PASSED},
-    record::{ADRIFT, HELD_STARTS, NOISY, UNREAD},
+    record::{ADRIFT, DECLARED, HELD_STARTS, NOISY, UNREAD},
 };
 
 /// Scans that a segment may need, and one more to say what came of the last.
@@ -123,8 +123,7 @@ impl Flow {
             _ => Left::Closed,
         };
         let next = read as u32 == Place::Next as u32;
-        let ahead = read as u32 == Place::Ahead as u32;
-        let held = self.holds(at) && (!next || repeats) && !ahead;
+        let held = self.holds(at) && (!next || repeats) && !read.is_early();
         let whole = next && (repeats || self.flags & UNREAD == 0);
         let exact = whole || matches!(read, Place::Filler) || held;
         let open = next && !repeats && left as u32 == Left::Open as u32;
@@ -322,7 +321,7 @@ impl Flow {
     fn open_here(&mut self, start: u32, end: u32, gap: &Gap) {
         let place = self.next_place;
         self.next_gap = gap.left;
-        let closes = place as u32 == Place::Filler as u32 && gap.right == end;
+        let closes = place.fills() && gap.right == end;
         self.closes = u32::from(closes && !gap.behind.is_empty());
         self.next_left = Left::Closed;
         self.next_signs = 0;
@@ -370,6 +369,10 @@ impl Flow {
         if scan.is_anywhere() {
             return self.end_anywhere(scan, rules);
         }
+        if place as u32 == Place::Inside as u32 && self.is_of_messages(scan) {
+            // It comes again in its place.
+            return Err(Conflict::Ambiguous);
+        }
         if scan.finish_body() {
             self.next_signs |= ENDS_BODY;
         }
@@ -412,6 +415,17 @@ impl Flow {
             self.keep_next(scan, rules);
         }
         Ok(())
+    }
+
+    /// Whether the scan of what lies inside a gap found that it is of more than a body.
+    #[inline(always)]
+    fn is_of_messages(&mut self, scan: &Scan) -> bool {
+        if scan.saw_header() {
+            self.flags |= NOISY;
+        }
+        let odd = scan.is_odd() && self.flags & DECLARED == 0;
+        let framed = scan.ended_headers() || !scan.framing.is_as(Framing::NONE);
+        scan.saw_header() || framed || odd || scan.is_adrift() || scan.has_forked()
     }
 
     /// The signature of `next`, which may be sealed.

@@ -93,8 +93,7 @@ impl Flow {
     /// under way.
     #[inline(always)]
     pub(super) fn doubt(&mut self, place: Place, scan: &Scan) {
-        let filler = place as u32 == Place::Filler as u32;
-        let odd = if filler {
+        let odd = if place.fills() {
             !scan.framing.is_as(Framing::NONE)
         } else {
             scan.is_odd() || place as u32 == Place::First as u32
@@ -109,13 +108,13 @@ impl Flow {
     /// Takes from a scan whether servers may end messages where it is not known here.
     #[inline(always)]
     fn turn_adrift(&mut self, scan: &Scan) {
-        let place = self.next_read as u32;
+        let place = self.next_read;
         // What fills a gap in a declared body is of no head.
-        let in_body = place == Place::Filler as u32 && self.flags & DECLARED != 0;
+        let in_body = place.fills() && self.flags & DECLARED != 0;
         // What is said ahead of a gap of where a message ends is not kept.
         let framed = scan.ended_headers() || !scan.framing.is_as(Framing::NONE);
-        let ahead = place == Place::Ahead as u32 && framed;
-        let first = place == Place::First as u32;
+        let ahead = place.is_early() && framed;
+        let first = place as u32 == Place::First as u32;
         let adrift = first || ahead || scan.is_adrift() || scan.is_odd() && !in_body;
         if !adrift {
             return;

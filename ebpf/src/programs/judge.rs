@@ -5,7 +5,7 @@ use core::ffi::c_void;
 use aya_ebpf::{bindings::__sk_buff, helpers::generated::bpf_loop};
 use tokenblock_ebpf::{
     behind::BEHIND,
-    flow::{Conflict, Flow, Gap, Left, Place, STEPS},
+    flow::{Conflict, Flow, Gap, GapKey, Left, Place, STEPS},
     reply::SYN,
     rules::Rules,
     scan::{Source as _, Step},
@@ -76,15 +76,16 @@ fn judge_in_flow(
     work.gap_key.epoch = flow.epoch;
     work.has_gap = 0;
     work.gap.left = Left::Closed;
-    if flow.has_gaps()
-        && let Some(gap) = maps::gap(&work.gap_key)
-    {
-        work.gap.copy(gap);
-        work.has_gap = 1;
-        if flow.wants_state(start, &work.gap)
-            && let Some(state) = maps::state(&work.gap_key)
-        {
-            flow.take_state(start, state, &work.gap);
+    if flow.has_gaps() {
+        work.gap_key.at = flow.noted_under(start, end);
+        if let Some(gap) = maps::gap(&work.gap_key) {
+            work.gap.copy(gap);
+            work.has_gap = 1;
+            if flow.wants_state(start, &work.gap)
+                && let Some(state) = maps::state(&work.gap_key)
+            {
+                flow.take_state(start, state, &work.gap);
+            }
         }
     }
     forget_registers();
@@ -100,7 +101,7 @@ fn judge_in_flow(
         Place::OutOfWindow => return Err(Counter::OutOfWindow),
         Place::Old => return Err(Counter::OldTimestamp),
         Place::First => note(Counter::MidStream, counts, settings)?,
-        Place::Ahead => counts.count(Counter::Ahead),
+        Place::Ahead | Place::Inside => counts.count(Counter::Ahead),
         Place::Next | Place::Filler | Place::Recovery | Place::Repeat => {}
     }
     counts.add(Counter::ScannedBytes, u64::from(work.segment.payload_len));
@@ -139,7 +140,10 @@ fn pass(
     end: u32,
 ) -> Result<(), Counter> {
     let (place, start, now) = (work.place, work.start, work.now);
-    if matches!(place, Place::Ahead | Place::Repeat) {
+    if matches!(place, Place::Inside) {
+        work.rest.copy(&work.gap);
+    }
+    if matches!(place, Place::Ahead | Place::Inside | Place::Repeat) {
         if !keep_behind(skb, work) {
             return Err(Counter::ReadFailed);
         }
@@ -152,7 +156,7 @@ fn pass(
         maps::keep_state(&work.gap_key, flow.state());
     }
     let passed = flow.pass(place, start, end, now, &mut work.gap);
-    if matches!(place, Place::Ahead | Place::Repeat) {
+    if matches!(place, Place::Ahead | Place::Inside | Place::Repeat) {
         flow.seal_behind(&mut work.gap, rules);
     }
     work.gap_key.epoch = flow.epoch;
@@ -160,7 +164,7 @@ fn pass(
         Ok(None) => {}
         Ok(Some(at)) => {
             work.gap_key.at = at;
-            maps::note_gap(&work.gap_key, &work.gap);
+            note_gap(&work.gap_key, &work.gap, flow);
             if matches!(place, Place::Filler) && matches!(work.gap.left, Left::Open) {
                 maps::keep_state(&work.gap_key, flow.next_state());
             }
@@ -171,11 +175,27 @@ fn pass(
         Err(Conflict::Ambiguous) => return Err(Counter::TooEarly),
         Err(Conflict::Gap) => return Err(Counter::GapConflict),
     }
+    if matches!(place, Place::Inside) && flow.rest(end, &mut work.rest) {
+        work.gap_key.at = end;
+        note_gap(&work.gap_key, &work.rest, flow);
+        if matches!(work.rest.left, Left::Open) {
+            maps::keep_state(&work.gap_key, flow.next_state());
+        }
+    }
     if flow.remember(start, end, &mut work.gap) {
         work.gap_key.at = start;
-        maps::note_gap(&work.gap_key, &work.gap);
+        note_gap(&work.gap_key, &work.gap, flow);
     }
     Ok(())
+}
+
+/// Notes a gap, or what was passed. Where there is no room all of the flow's is forgotten: what stands there was true
+/// before.
+#[inline(always)]
+fn note_gap(key: &GapKey, gap: &Gap, flow: &mut Flow) {
+    if !maps::note_gap(key, gap) {
+        flow.forget_gaps();
+    }
 }
 
 /// Keeps the first bytes of the segment, which stands behind a gap.
@@ -278,7 +298,7 @@ fn scan(
         Outcome::Blocked => Err(Counter::Blocked),
         Outcome::ReadFailed => Err(Counter::ReadFailed),
         Outcome::Unfinished => Err(Counter::ScanUnfinished),
-        Outcome::Ambiguous if matches!(shared.work.place, Place::Ahead) => Err(Counter::TooEarly),
+        Outcome::Ambiguous if shared.work.place.is_early() => Err(Counter::TooEarly),
         Outcome::Ambiguous if matches!(shared.work.place, Place::Repeat) => Err(Counter::Duplicate),
         Outcome::Ambiguous => Err(Counter::GapConflict),
     }
@@ -320,7 +340,8 @@ extern "C" fn unit(_index: u64, context: *mut Shared<'_>) -> i64 {
                 return CONTINUE;
             };
             let blocked = entry.action != ACTION_ALERT && shared.settings.monitor == 0;
-            if blocked && matches!(shared.work.place, Place::Ahead | Place::Repeat) {
+            let place = shared.work.place;
+            if blocked && (place.is_early() || matches!(place, Place::Repeat)) {
                 // It comes again in its place, and is one hit then.
                 shared.work.outcome = Outcome::Ambiguous;
                 return STOP;

@@ -58,6 +58,8 @@ pub struct Work {
     /// ("R5 `!read_ok`").
     pub has_gap: u64,
     pub gap: Gap,
+    /// What is left of it behind a segment in its middle.
+    pub rest: Gap,
     pub window: Window,
 }
 
@@ -346,10 +348,10 @@ pub fn gap(key: &GapKey) -> Option<&'static Gap> {
     unsafe { GAPS.get(key) }
 }
 
-/// Notes a gap.
+/// Notes a gap. False where there is no room for it.
 #[inline(always)]
-pub fn note_gap(key: &GapKey, gap: &Gap) {
-    let _full = GAPS.insert(key, gap, 0);
+pub fn note_gap(key: &GapKey, gap: &Gap) -> bool {
+    GAPS.insert(key, gap, 0).is_ok()
 }
 
 /// The state that was kept under this place.

@@ -7,6 +7,7 @@ mod agreement;
 mod cuts;
 mod filtered;
 mod flow;
+mod gaps;
 mod generate;
 mod heedless;
 mod life;

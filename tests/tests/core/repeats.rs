@@ -149,6 +149,57 @@ fn a_gap_is_filled_once() {
     assert_eq!(upload.send(gap + piece.len(), late), Fate::Blocked);
 }
 
+/// What fills a gap ends in a name, and what stood behind it was never taken: who goes on there goes on in that name.
+#[test]
+fn a_recovery_goes_on_in_what_filled_a_gap() {
+    let token = Token::Opaque.text();
+    for whole in [true, false] {
+        let listing = Listing::new().unwrap();
+        let listed = |digest: &_| listing.has(digest);
+        let mut upload = Upload::begin(&listing, &listed);
+        let gap = upload.end - 500;
+        let filler = "x y\nAuth";
+        let right = gap + filler.len();
+        // Closed by what fills it, or by what lies in its middle and what fills the rest.
+        let behind = if whole { right } else { right + 100 };
+        assert_eq!(upload.send(behind, "or: abc\n"), Fate::Passed(Place::Ahead));
+        if !whole {
+            assert_eq!(upload.send(right, "or: abc\n"), Fate::Passed(Place::Inside));
+        }
+        assert_eq!(upload.send(gap, filler), Fate::Passed(Place::Filler));
+        upload.engine.settle(sequence(FIRST, right));
+        upload.now += 240_000_000;
+        let evil = format!("orization: Bearer {token}\r\n\r\n");
+        assert_eq!(upload.send(right, evil), Fate::Blocked);
+    }
+}
+
+/// The state in which a gap was filled in part is gone from the maps: it is not read on as the start of a line.
+#[test]
+fn a_recovery_behind_a_lost_state_resets() {
+    let token = Token::Opaque.text();
+    let listing = Listing::new().unwrap();
+    let listed = |digest: &_| listing.has(digest);
+    let mut upload = Upload::begin(&listing, &listed);
+    let line = "uthor of it\nand more\nA";
+    let gap = upload.end - 500;
+    assert_eq!(
+        upload.send(gap + 450, "more of it\n"),
+        Fate::Passed(Place::Ahead)
+    );
+    for n in 0..3 {
+        let at = gap + n * line.len();
+        assert_eq!(upload.send(at, line), Fate::Passed(Place::Filler), "{n}");
+    }
+    let at = gap + 3 * line.len();
+    upload.engine.settle(sequence(FIRST, at));
+    upload.engine.forget_notes();
+    upload.now += 240_000_000;
+    let evil = format!("uthorization: Bearer {token}\r\n\r\n");
+    let fate = upload.send(at, evil);
+    assert!(matches!(fate, Fate::Reset(_) | Fate::Blocked), "{fate:?}");
+}
+
 /// Open states are kept by their places, so that gaps behind several of them are filled in any order.
 #[test]
 fn gaps_behind_open_states_are_filled_in_any_order() {

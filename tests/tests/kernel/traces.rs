@@ -214,6 +214,7 @@ fn the_program_judges_as_the_engine_on_the_host() {
             let mut programs = Programs::with_fixtures(&Setup::default()).unwrap();
             check(&mut programs, 0, "lines", &Streams::by_lines(0));
             check(&mut programs, 0, "framing", &Streams::by_framing(60));
+            check(&mut programs, 0, "in body", &Streams::in_body());
             check(&mut programs, 0, "long lines", &Streams::by_lines(20_000));
             check(
                 &mut programs,

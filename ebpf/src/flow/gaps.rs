@@ -1,0 +1,107 @@
+//! Which gaps are open, so that what lies in the middle of one passes.
+//!
+//! What is known of a gap stands in a map, under its left end. A segment that begins there is found by its own start;
+//! for any other the gap has to be known by its bounds. The flow keeps those of a few. What does not fit is filled from
+//! its left end only.
+
+use super::{
+    super::swar::is_zero,
+    Flow, Gap, before,
+    record::{NOISY, OPEN, RECOVERING, UNREAD},
+};
+
+/// Gaps that are kept.
+pub(super) const OPEN_GAPS: usize = 16;
+/// At none of them.
+const NOWHERE: u32 = OPEN_GAPS as u32;
+
+/// The bounds of a gap: of the first byte that is missing, and of the first behind it. Nothing is missing where they are
+/// one.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub(super) struct OpenGap {
+    left: u32,
+    right: u32,
+}
+
+impl OpenGap {
+    /// None.
+    pub(super) const NONE: Self = Self { left: 0, right: 0 };
+}
+
+impl Flow {
+    /// Under which sequence number that stands which is noted for the segment `start..end`: `start`, or the left end of the
+    /// gap in whose middle it lies.
+    #[inline(always)]
+    pub fn noted_under(&mut self, start: u32, end: u32) -> u32 {
+        tokenblock_noted_under(self, start, end) as u32
+    }
+
+    fn noted_under_here(&mut self, start: u32, end: u32) -> u32 {
+        let mut under = start;
+        if self.open_epoch == self.epoch {
+            let mut n = 0;
+            // Without branches: the verifier walks each way through each round.
+            while n < OPEN_GAPS {
+                let gap = self.open[n];
+                let begins_before = gap.left.wrapping_sub(start) as i32 >> 31;
+                let ends_before = gap.right.wrapping_sub(end) as i32 >> 31;
+                let mask = (begins_before & !ends_before) as u32;
+                under = under & !mask | gap.left & mask;
+                n += 1;
+            }
+        }
+        self.noted_under = under;
+        under
+    }
+
+    /// Whether the segment under judgement, `start..end`, lies in the middle of `gap` and may pass there, as what is
+    /// ahead of a gap does. When the gap was noted all of it belonged to a body.
+    #[inline(always)]
+    pub(super) fn takes_inside(&self, start: u32, end: u32, gap: &Gap) -> bool {
+        let open = !gap.passed.is_known() && !before(gap.right, end);
+        let in_body = self.flags & (RECOVERING | UNREAD | NOISY) == 0 && self.over == OPEN;
+        let ahead = self.knows_settled == 0 || !before(start, self.settled);
+        open && in_body && ahead
+    }
+
+    /// The gap that began at `from` is now that from `left` to `right`. One that is not known yet takes the place of one that
+    /// is over.
+    pub(super) fn note_open(&mut self, from: u32, left: u32, right: u32) {
+        let fresh = is_zero(self.open_epoch ^ self.epoch);
+        self.open_epoch = self.epoch;
+        let settled = 1 ^ is_zero(self.knows_settled);
+        let (mut spare, mut same) = (NOWHERE, NOWHERE);
+        let mut n = 0;
+        // Bits are multiplied: where one masks a constant, the verifier walks both ways.
+        while n < OPEN_GAPS {
+            let gap = &mut self.open[n];
+            // Those of another epoch are none.
+            let missing = gap.right.wrapping_sub(gap.left).wrapping_mul(fresh);
+            gap.right = gap.left.wrapping_add(missing);
+            let empty = is_zero(missing);
+            let taken = gap.right.wrapping_sub(self.settled).wrapping_sub(1) >> 31;
+            let free = empty | taken & settled;
+            let known = is_zero(gap.left ^ from) & (1 ^ empty);
+            spare = spare.wrapping_add(free.wrapping_mul((n as u32).wrapping_sub(spare)));
+            same = same.wrapping_add(known.wrapping_mul((n as u32).wrapping_sub(same)));
+            n += 1;
+        }
+        let neither = is_zero(same ^ NOWHERE);
+        let at = same.wrapping_add(neither.wrapping_mul(spare.wrapping_sub(same)));
+        if let Some(gap) = self.open.get_mut(at as usize) {
+            *gap = OpenGap { left, right };
+        }
+    }
+}
+
+/// [`Flow::noted_under`], under a name that other objects could call, since such a function the verifier walks through
+/// once.
+#[cfg_attr(target_arch = "bpf", inline(never), unsafe(no_mangle))]
+extern "C" fn tokenblock_noted_under(flow: *mut Flow, start: u32, end: u32) -> u64 {
+    // SAFETY: `Flow::noted_under` passes a reference; the verifier sees to the rest.
+    let Some(flow) = (unsafe { flow.as_mut() }) else {
+        return u64::from(start);
+    };
+    u64::from(flow.noted_under_here(start, end))
+}
