@@ -3,7 +3,7 @@
 //!
 //! No more than that is read of responses. What can't be told is taken for a response that goes on.
 
-use crate::swar::{before, first, first_equal, is_zero, keep, least, opaque, splat};
+use crate::swar::{first, first_equal, is_zero, keep, least, least_long, opaque, splat};
 
 /// Most bytes of a head that are read.
 pub const HEAD: u32 = 1024;
@@ -11,8 +11,14 @@ pub const HEAD: u32 = 1024;
 pub const USUAL_HEAD: u32 = 256;
 /// Bytes that a unit may read behind its place.
 const BEHIND: usize = 32;
-/// Units of sixteen bytes, and one for each line.
-const UNITS: u32 = HEAD / 16 + 64;
+/// Units of [`BEHIND`] bytes, and one for each line.
+const UNITS: u32 = HEAD / BEHIND as u32 + 64;
+/// Longest head that is known again.
+const KNOWN: u32 = 512;
+/// Bytes that a round of [`Head::mix`] takes; a head that is known again has so many at least.
+const ROUND: u32 = BEHIND as u32;
+/// Heads that are read at most before one is noted again, where those that were noted did not come again.
+const REST: u64 = 63;
 /// Longer ones can't be told from others by sequence numbers.
 const MOST: u64 = 1 << 31;
 /// Of a number that is less.
@@ -24,13 +30,26 @@ const DIGITS: u32 = 10;
 pub struct Head {
     /// Those behind the ones that are there may be anything.
     pub bytes: [u8; HEAD as usize + BEHIND],
-    /// The place up to which it is read. In memory, as what follows: what the verifier knows of a register it carries
-    /// through the loop, and walks the rest again for each thing that it knows.
+    /// The place up to which it is read, and where its last line begins. In memory, as what follows: what the verifier
+    /// knows of a register it carries through the loop, and walks the rest again for each thing that it knows.
     at: u32,
+    line: u32,
     /// Where the length stands; 0 where none does.
     length_at: u32,
+    /// Behind the empty line; 0 where none was found.
+    end: u32,
     /// 1 where there are chunks.
     chunks: u64,
+    /// The head that was read last in whole, which servers send again and again: its bytes, their [`Head::mix`] (0 where none
+    /// was made) and what it said.
+    known_end: u32,
+    /// Heads that are to be read before one is noted again; and how many that were at first.
+    rests: u32,
+    rested: u64,
+    known_mix: u64,
+    known: u64,
+    /// What the mix begins with, so that nobody knows of two heads that mix alike; 0 until it is drawn.
+    key: u64,
 }
 
 impl Default for Head {
@@ -39,8 +58,16 @@ impl Default for Head {
         Self {
             bytes: [0; HEAD as usize + BEHIND],
             at: 0,
+            line: 0,
             length_at: 0,
+            end: 0,
             chunks: 0,
+            known_end: 0,
+            rests: 0,
+            rested: 0,
+            known_mix: 0,
+            known: 0,
+            key: 0,
         }
     }
 }
@@ -101,61 +128,15 @@ extern "C" fn tokenblock_response_head(head: *mut Head, len: u32) -> u64 {
         return NOTHING;
     };
     let len = least(len, HEAD);
-    if keep(head.word(0), 7) != keep(u64::from_le_bytes(*b"HTTP/1. "), 7) {
-        return NOTHING;
+    if head.is_known(len) {
+        return get(&head.known);
     }
-    let status = keep(head.word(9), 3);
-    if status as u8 == b'1' {
-        return INTERIM;
+    let said = head.read(len);
+    let end = get(&head.end);
+    if end >= ROUND && end <= least(len, KNOWN) {
+        head.note(end, said);
     }
-    let mut end = 0;
-    set(&mut head.at, 0);
-    set(&mut head.length_at, 0);
-    set(&mut head.chunks, 0);
-    let mut unit = 0;
-    while unit < UNITS {
-        unit += 1;
-        let mut at = get(&head.at);
-        if at >= len {
-            break;
-        }
-        let (word, next) = head.pair(at);
-        let (word, next) = (first_equal(word, b'\n'), first_equal(next, b'\n'));
-        if word | next == 0 {
-            set(&mut head.at, at + 16);
-            continue;
-        }
-        at += before(first(word), first(next)) + 1;
-        set(&mut head.at, at);
-        let (name, more) = head.pair(at);
-        let (byte, pair) = (keep(name, 1), keep(name, 2));
-        if byte == LF || pair == CR_LF {
-            end = at + 2 - same(byte, LF);
-            break;
-        }
-        if name | LETTERS == LENGTH[0] && keep(more | LETTERS, 6) == LENGTH[1] {
-            set(&mut head.length_at, at + 14);
-        } else if name | LETTERS == CODING[0] && more | LETTERS == CODING[1] {
-            set(&mut head.chunks, 1);
-        }
-    }
-    if end == 0 || end > len {
-        return UNKNOWN;
-    }
-    if status == NO_CONTENT || status == NOT_MODIFIED {
-        return u64::from(end);
-    }
-    if get(&head.chunks) != 0 {
-        return CHUNKS;
-    }
-    let length_at = get(&head.length_at);
-    if length_at == 0 {
-        return UNKNOWN;
-    }
-    match head.number(length_at) {
-        length if length < MOST => u64::from(end) + length,
-        _ => UNKNOWN,
-    }
+    said
 }
 
 /// Makes small letters of capital ones, and leaves small ones and `-` as they are.
@@ -194,6 +175,155 @@ fn same(a: u64, b: u64) -> u32 {
 }
 
 impl Head {
+    /// Whether a key was drawn.
+    #[inline(always)]
+    #[must_use]
+    pub fn has_key(&self) -> bool {
+        self.key != 0
+    }
+
+    /// Takes a key.
+    #[inline(always)]
+    pub fn set_key(&mut self, key: u64) {
+        self.key = key | 1;
+    }
+
+    /// Whether more than [`USUAL_HEAD`] bytes are to be read at once: the last head was longer.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_long(&self) -> bool {
+        self.known_end > USUAL_HEAD
+    }
+
+    /// Reads the first `len` bytes.
+    #[inline(always)]
+    fn read(&mut self, len: u32) -> u64 {
+        set(&mut self.end, 0);
+        if keep(self.word(0), 7) != keep(u64::from_le_bytes(*b"HTTP/1. "), 7) {
+            return NOTHING;
+        }
+        let status = keep(self.word(9), 3);
+        if status as u8 == b'1' {
+            return INTERIM;
+        }
+        self.read_lines(len);
+        let end = get(&self.end);
+        if end == 0 || end > len {
+            return UNKNOWN;
+        }
+        if status == NO_CONTENT || status == NOT_MODIFIED {
+            return u64::from(end);
+        }
+        if get(&self.chunks) != 0 {
+            return CHUNKS;
+        }
+        let length_at = get(&self.length_at);
+        if length_at == 0 {
+            return UNKNOWN;
+        }
+        match self.number(length_at) {
+            length if length < MOST => u64::from(end) + length,
+            _ => UNKNOWN,
+        }
+    }
+
+    /// Reads lines, up to the empty one.
+    #[inline(always)]
+    fn read_lines(&mut self, len: u32) {
+        set(&mut self.at, 0);
+        // The first line has no name.
+        set(&mut self.line, HEAD);
+        set(&mut self.length_at, 0);
+        set(&mut self.chunks, 0);
+        let mut unit = 0;
+        while unit < UNITS {
+            unit += 1;
+            let at = get(&self.at);
+            if at >= len {
+                break;
+            }
+            let [name, more, third, fourth] = self.words(at);
+            if at == get(&self.line) {
+                let (byte, pair) = (keep(name, 1), keep(name, 2));
+                if byte == LF || pair == CR_LF {
+                    set(&mut self.end, at + 2 - same(byte, LF));
+                    break;
+                }
+                if name | LETTERS == LENGTH[0] && keep(more | LETTERS, 6) == LENGTH[1] {
+                    set(&mut self.length_at, at + 14);
+                } else if name | LETTERS == CODING[0] && more | LETTERS == CODING[1] {
+                    set(&mut self.chunks, 1);
+                }
+            }
+            let ends = [name, more, third, fourth].map(|word| first_equal(word, b'\n'));
+            let (ends, at) = match ends {
+                [0, 0, 0, 0] => {
+                    set(&mut self.at, at + BEHIND as u32);
+                    continue;
+                }
+                [0, 0, 0, ends] => (ends, at + 24),
+                [0, 0, ends, _] => (ends, at + 16),
+                [0, ends, ..] => (ends, at + 8),
+                [ends, ..] => (ends, at),
+            };
+            let line = at + first(ends) + 1;
+            set(&mut self.at, line);
+            set(&mut self.line, line);
+        }
+    }
+
+    /// Whether the first of the `len` bytes are the head that is known.
+    #[inline(always)]
+    fn is_known(&mut self, len: u32) -> bool {
+        let (end, mix) = (get(&self.known_end), get(&self.known_mix));
+        if mix == 0 || end > len {
+            return false;
+        }
+        let known = self.mix(end) == mix;
+        let rested = get(&self.rested);
+        let longer = least_long(2 * rested + 1, REST);
+        // Servers whose heads differ each time shall not pay for those that send the same ones.
+        set(&mut self.rested, if known { 0 } else { longer });
+        known
+    }
+
+    /// Notes the head that was read up to `end`, and what it says.
+    #[inline(always)]
+    fn note(&mut self, end: u32, said: u64) {
+        let rests = get(&self.rests);
+        if rests != 0 {
+            set(&mut self.rests, rests - 1);
+            set(&mut self.known_mix, 0);
+            return;
+        }
+        set(&mut self.rests, get(&self.rested) as u32);
+        let mix = self.mix(end);
+        set(&mut self.known_mix, mix);
+        set(&mut self.known_end, end);
+        set(&mut self.known, said);
+    }
+
+    /// A word for the first `n` bytes, [`ROUND`] at least and [`KNOWN`] at most. Heads that mix alike though they differ would
+    /// have a pipelining client read a 403 in a wrong place, no more.
+    #[inline(always)]
+    fn mix(&self, n: u32) -> u64 {
+        let mut mix = self.key;
+        let mut at = 0;
+        while at < KNOWN - ROUND {
+            if at + ROUND >= n {
+                break;
+            }
+            // SAFETY: HEAD bytes are there, all initialised.
+            let word = |k: u32| unsafe {
+                let at = self.bytes.as_ptr().add((at + k) as usize);
+                at.cast::<u64>().read_unaligned()
+            };
+            mix = take(mix, [word(0), word(8), word(16), word(24)]);
+            at += ROUND;
+        }
+        take(mix, self.words(n.wrapping_sub(ROUND))) | 1
+    }
+
     /// Eight bytes from `at` on; others where so many are not there.
     #[inline(always)]
     fn word(&self, at: u32) -> u64 {
@@ -202,24 +332,18 @@ impl Head {
         unsafe { self.bytes.as_ptr().add(at).cast::<u64>().read_unaligned() }
     }
 
-    /// Those and the eight behind them.
+    /// Those and the 24 behind them.
     #[inline(always)]
-    fn pair(&self, at: u32) -> (u64, u64) {
+    fn words(&self, at: u32) -> [u64; BEHIND / 8] {
         let at = (opaque(at) & (HEAD - 1)) as usize;
         // SAFETY: as in `word`.
-        let word = |n: usize| unsafe {
+        [0, 8, 16, 24].map(|n| unsafe {
             self.bytes
                 .as_ptr()
                 .add(at + n)
                 .cast::<u64>()
                 .read_unaligned()
-        };
-        (word(0), word(8))
-    }
-
-    #[inline(always)]
-    fn byte(&self, at: u32) -> u64 {
-        keep(self.word(at), 1)
+        })
     }
 
     /// The number behind the colon at `at` and white space; [`MOST`] where there is none that is less.
@@ -227,19 +351,22 @@ impl Head {
     fn number(&self, at: u32) -> u64 {
         let mut at = at + 1;
         for _ in 0..2 {
-            at += same(self.byte(at), u64::from(b' ')) | same(self.byte(at), u64::from(b'\t'));
+            let byte = keep(self.word(at), 1);
+            at += same(byte, u64::from(b' ')) | same(byte, u64::from(b'\t'));
         }
+        let [mut word, mut next, ..] = self.words(at);
         let (mut number, mut digits) = (0_u64, 0);
         for _ in 0..DIGITS {
-            let digit = self.byte(at).wrapping_sub(u64::from(b'0'));
+            let digit = keep(word, 1).wrapping_sub(u64::from(b'0'));
             if digit >= 10 {
                 break;
             }
             number = number * 10 + digit;
             digits += 1;
-            at += 1;
+            word = word >> 8 | next << 56;
+            next >>= 8;
         }
-        let end = self.byte(at);
+        let end = keep(word, 1);
         let ends = same(end, u64::from(b'\r')) | same(end, LF) | same(end, u64::from(b' '));
         if ends != 0 && digits != 0 && number < MOST {
             number
@@ -247,6 +374,15 @@ impl Head {
             MOST
         }
     }
+}
+
+/// Mixes words into a word. What only the upper bits tell apart is to reach all others.
+#[inline(always)]
+fn take(mix: u64, words: [u64; BEHIND / 8]) -> u64 {
+    const ODD: u64 = 0x9e37_79b9_7f4a_7c15;
+    words
+        .iter()
+        .fold(mix, |mix, word| (mix ^ word).wrapping_mul(ODD).swap_bytes())
 }
 
 #[cfg(test)]

@@ -60,6 +60,7 @@ pub struct Engine<'a> {
     flow: Flow,
     gaps: HashMap<GapKey, Gap>,
     states: HashMap<GapKey, Scan>,
+    head: Head,
     trust_after: u32,
     ambiguous: Policy,
     dead: bool,
@@ -82,6 +83,7 @@ impl<'a> Engine<'a> {
             flow: Flow::new(rules),
             gaps: HashMap::new(),
             states: HashMap::new(),
+            head: Head::default(),
             trust_after: 0,
             ambiguous: Policy::Reset,
             dead: false,
@@ -135,7 +137,8 @@ impl<'a> Engine<'a> {
         self.flow.settle(ack);
         if len != 0 {
             if self.flow.may_begin_response(sequence) {
-                self.flow.begin_response(sequence, said(bytes));
+                self.flow
+                    .begin_response(sequence, said(&mut self.head, bytes));
             }
             if self.flow.responds_in_chunks() && ends_in_last_chunk(bytes) {
                 self.flow.end_chunks();
@@ -317,26 +320,30 @@ fn ends_in_last_chunk(bytes: &[u8]) -> bool {
     is_last_chunk(u64::from_le_bytes(end), len)
 }
 
-/// What the first bytes of a receiver's segment say: the usual length of a head is read first.
-#[must_use]
-pub fn said(bytes: &[u8]) -> Said {
-    let said = said_within(bytes, USUAL_HEAD);
-    if said == Said::Unknown {
-        said_within(bytes, HEAD)
-    } else {
-        said
+/// What the first bytes of a receiver's segment say, read into `head`: the usual length of a head is read first.
+pub fn said(head: &mut Head, bytes: &[u8]) -> Said {
+    let long = head.is_long();
+    if !head.has_key() {
+        head.set_key(1 << 32);
     }
+    if !long {
+        let said = said_within(head, bytes, USUAL_HEAD);
+        if said != Said::Unknown {
+            return said;
+        }
+    }
+    said_within(head, bytes, HEAD)
 }
 
 /// The same where so many bytes are read at most.
-#[must_use]
-pub fn said_within(bytes: &[u8], most: u32) -> Said {
-    let mut head = Head::default();
-    let len = bytes.len().min(most as usize);
-    for (to, from) in head.bytes.iter_mut().zip(bytes.iter().take(len)) {
+pub fn said_within(head: &mut Head, bytes: &[u8], most: u32) -> Said {
+    let bytes = bytes.get(..most as usize).unwrap_or(bytes);
+    for (to, from) in head.bytes.iter_mut().zip(bytes) {
         *to = *from;
     }
-    u32::try_from(len).map_or(Said::Unknown, |len| Said::by(&mut head, len))
+    let said = u32::try_from(bytes.len()).map_or(Said::Unknown, |len| Said::by(head, len));
+    head.bytes.fill(0);
+    said
 }
 
 /// Under what something is noted.

@@ -4,7 +4,7 @@ use core::ffi::c_void;
 
 use aya_ebpf::{
     bindings::__sk_buff,
-    helpers::generated::{bpf_get_smp_processor_id, bpf_loop},
+    helpers::generated::{bpf_get_prandom_u32, bpf_get_smp_processor_id, bpf_loop},
 };
 use tokenblock_ebpf::{
     flow::{Flow, FlowKey},
@@ -258,8 +258,16 @@ fn hear_response(
         };
         // SAFETY: this CPU's and this hook's own.
         let head = unsafe { &mut *head };
-        let mut said = read_head::<USUAL_HEAD>(skb, segment, head);
-        if said == Said::Unknown && segment.payload_len > USUAL_HEAD {
+        if !head.has_key() {
+            // SAFETY: no arguments.
+            head.set_key(u64::from(unsafe { bpf_get_prandom_u32() }) << 1);
+        }
+        let usual = !head.is_long();
+        let mut said = Said::Unknown;
+        if usual {
+            said = read_head::<USUAL_HEAD>(skb, segment, head);
+        }
+        if !usual || said == Said::Unknown && segment.payload_len > USUAL_HEAD {
             said = read_head::<HEAD>(skb, segment, head);
         }
         flow.begin_response(segment.sequence, said);
