@@ -1,7 +1,7 @@
 //! From the bytes at a location to the digests that are looked up: the canonical form, taken while reading.
 //!
 //! A value is read in two ways at once: as it stands, and, from the first escape on (or inside `Basic`
-//! credentials), decoded. Each reading is digested as its bytes come, so that neither is ever stored.
+//! credentials, or from the first byte beyond ASCII of a header), decoded. Each reading is digested as its bytes come, so that neither is ever stored.
 
 use super::{
     digest::{Domain, Ending, Pad, Sip, TokenDigest},
@@ -47,6 +47,9 @@ enum Decoder {
     Escapes = 1,
     /// Base64 of `user:password` (RFC 7617), either alphabet, padded or not.
     Basic = 2,
+    /// In headers: words between bytes beyond ASCII, for the white space of Latin-1 and Unicode is among them, at which
+    /// many applications split what they take for text.
+    Words = 3,
 }
 
 /// Progress inside an escape.
@@ -316,6 +319,10 @@ impl Value {
             self.unescape(rules, byte);
         } else if self.decoder as u32 == Decoder::Basic as u32 {
             self.unbase64(rules, byte);
+        } else if byte >= 0x80 {
+            self.end_decoded(rules);
+        } else {
+            self.decoded_byte(rules, byte);
         }
     }
 
@@ -389,13 +396,14 @@ impl Value {
                 self.end(rules);
                 return Next::Name;
             }
-            b'%' if cookie || query => self.fork(),
-            b'\\' if cookie => self.fork(),
+            b'%' if cookie || query => self.fork(Decoder::Escapes),
+            b'\\' if cookie => self.fork(Decoder::Escapes),
             // A blank, where blanks in front of a value are dropped.
-            b'+' if query && self.begun == 0 => self.fork(),
+            b'+' if query && self.begun == 0 => self.fork(Decoder::Escapes),
+            0x80.. if !cookie && !query => self.fork(Decoder::Words),
             // Some servers end the candidate here, others don't.
             b',' if cookie => self.mark(rules),
-            b'#' | b'+' if query => self.mark(rules),
+            b'#' | b'+' | 0x80.. if query => self.mark(rules),
             _ => {}
         }
         swar::forget_registers();
@@ -511,13 +519,13 @@ impl Value {
         }
     }
 
-    /// From the first escape on there are two readings.
+    /// From the first escape on, or what `decoder` is about else, there are two readings.
     #[inline(always)]
-    fn fork(&mut self) {
+    fn fork(&mut self, decoder: Decoder) {
         if self.decoder as u32 == Decoder::None as u32 {
             self.decoded.sip.copy(&self.raw.sip);
             self.decoded.dots = self.raw.dots;
-            self.decoder = Decoder::Escapes;
+            self.decoder = decoder;
             self.escape = Escape::None;
         }
     }
@@ -635,13 +643,13 @@ impl Value {
     }
 }
 
-/// Marks the bytes of a word that [`Value::plain`] may not take: all up to `/` but `-`, and in cookies and queries (`parted`
-/// is all ones, else zero) `;` and `\`.
+/// Marks the bytes of a word that [`Value::plain`] may not take: all up to `/` but `-`, those beyond ASCII, and in cookies
+/// and queries (`parted` is all ones, else zero) `;` and `\`.
 #[inline(always)]
 #[must_use]
 pub fn specials(word: u64, parted: u64) -> u64 {
-    let low = swar::below(word, b'/') & !swar::equal(word, b'-');
-    low | (swar::equal(word, b';') | swar::equal(word, b'\\')) & parted
+    let odd = swar::odd(word, b'/') & !swar::equal(word, b'-');
+    odd | (swar::equal(word, b';') | swar::equal(word, b'\\')) & parted
 }
 
 /// Value of a hexadecimal digit; 16 and above for any other byte.

@@ -118,6 +118,13 @@ pub const fn below(word: u64, limit: u8) -> u64 {
     !((word & SEVEN).wrapping_add(splat(0x80 - limit)) | word) & HIGH
 }
 
+/// Bytes below `limit`, for `limit` in `1..=0x80`, or from 0x80 on.
+#[inline(always)]
+#[must_use]
+pub const fn odd(word: u64, limit: u8) -> u64 {
+    (!(word & SEVEN).wrapping_add(splat(0x80 - limit)) | word) & HIGH
+}
+
 /// As [`equal`], at half the cost; marks behind the first one may be wrong.
 ///
 /// The subtraction borrows into bytes above a match only.
@@ -135,7 +142,7 @@ pub const fn first_below(word: u64, limit: u8) -> u64 {
     word.wrapping_sub(splat(limit)) & !word & HIGH
 }
 
-/// Bytes below `limit`, for `limit` in `1..=0x80`, or from 0x80 on; marks behind the first one may be wrong.
+/// As [`odd`], at half the cost; marks behind the first one may be wrong.
 #[inline(always)]
 #[must_use]
 pub const fn first_odd(word: u64, limit: u8) -> u64 {
@@ -166,13 +173,13 @@ pub const fn near_line_end(word: u64) -> u64 {
     x.wrapping_sub(splat(0x08)) & !x & HIGH
 }
 
-/// Zero if every byte is in `0x30..=0x7f` or is `-`, as those of most tokens are; `/` and bytes from 0x80 on may be
-/// marked too. May be combined by `|` over words.
+/// Zero if every byte is in `0x30..=0x7f` or is `-`, as those of most tokens are; `/` may be marked too. May be combined
+/// by `|` over words.
 #[inline(always)]
 #[must_use]
 pub const fn not_token(word: u64) -> u64 {
     // Swaps `-` and `/`, so that `-` is above all other bytes that end a token.
-    (word ^ splat(0x02)).wrapping_sub(splat(b'/')) & HIGH
+    ((word ^ splat(0x02)).wrapping_sub(splat(b'/')) | word) & HIGH
 }
 
 /// Zero if every byte is in `0x10..0x90`, as those of ASCII text but for its control characters are; may be combined
@@ -188,6 +195,13 @@ pub const fn not_plain(word: u64) -> u64 {
 #[must_use]
 pub const fn not_ascii(word: u64) -> u64 {
     word & HIGH
+}
+
+/// 0x80 where the last byte is from 0x80 on, else 0.
+#[inline(always)]
+#[must_use]
+pub const fn last(word: u64) -> u32 {
+    (word >> 56) as u32 & 0x80
 }
 
 /// Index (0..=7) of the first marked byte; 8 where none is marked.
@@ -258,6 +272,7 @@ mod tests {
             let word = u64::from_le_bytes(bytes);
             prop_assert_eq!(marks(equal(word, b)), bytes.map(|x| x == b));
             prop_assert_eq!(marks(below(word, limit)), bytes.map(|x| x < limit));
+            prop_assert_eq!(marks(odd(word, limit)), bytes.map(|x| x < limit || x >= 0x80));
             prop_assert_eq!(first(first_equal(word, b)), first(equal(word, b)));
             prop_assert_eq!(first(first_below(word, limit)), first(below(word, limit)));
             prop_assert_eq!(first(first_odd(word, limit)), first(below(word, limit) | not_ascii(word)));
@@ -277,7 +292,7 @@ mod tests {
         #[test]
         fn a_plain_group_is_plain(bytes: [u8; 8]) {
             let word = u64::from_le_bytes(bytes);
-            if bytes.iter().any(|x| *x < b'/' && *x != b'-') {
+            if bytes.iter().any(|x| *x < b'/' && *x != b'-' || *x >= 0x80) {
                 prop_assert!(not_token(word) != 0);
             }
             if bytes.iter().any(|x| *x < 0x10) {

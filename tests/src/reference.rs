@@ -156,9 +156,13 @@ fn read_line(config: &Config, reader: &mut Reader<'_>, line: &[Char], joined: &[
         .take_while(|(_, byte)| is_white(*byte) && !is_line_end(*byte))
         .count();
     let stands = &line[front..];
-    let Some(end) = stands.iter().position(|(_, b)| *b == b':' || is_white(*b)) else {
+    // Bytes beyond ASCII behind others may be white space to who takes a line for text.
+    let others = stands.iter().take_while(|(_, b)| !b.is_ascii()).count();
+    let ends = |(_, byte): &Char| *byte == b':' || is_white(*byte) || !byte.is_ascii();
+    let Some(end) = stands[others..].iter().position(ends) else {
         return 0;
     };
+    let end = others + end;
     let (name, rest) = stands.split_at(end);
     let name: Vec<u8> = name.iter().map(|(_, byte)| *byte).collect();
     if name.is_empty() {
@@ -169,6 +173,11 @@ fn read_line(config: &Config, reader: &mut Reader<'_>, line: &[Char], joined: &[
         Some(((_, b':'), _)) => {
             let value = &joined[front + end + 1..];
             read_header(config, reader, &name, value)
+        }
+        Some(((_, 0x80..), behind)) => {
+            // It may be part of the method as well.
+            read_either(config, reader, behind);
+            0
         }
         Some(((_, byte), target)) if !is_line_end(*byte) => {
             read_target(config, reader, target);
@@ -187,6 +196,25 @@ fn read_header(config: &Config, reader: &mut Reader<'_>, name: &[u8], value: &[C
         reader.header_value(location, value)
     } else {
         0
+    }
+}
+
+/// A request target, or the rest of a method and a target behind it.
+fn read_either(config: &Config, reader: &mut Reader<'_>, rest: &[Char]) {
+    let front = rest
+        .iter()
+        .take_while(|(_, b)| matches!(b, b' ' | b'\t'))
+        .count();
+    let word = &rest[front..];
+    let stop = word
+        .iter()
+        .position(|(_, byte)| *byte == b'?' || is_white(*byte));
+    match stop.map(|stop| word.split_at(stop)) {
+        Some((_, [(_, b'?'), query @ ..])) => read_query(config, reader, query, false),
+        Some((_, [(_, byte), target @ ..])) if !is_line_end(*byte) => {
+            read_target(config, reader, target);
+        }
+        _ => {}
     }
 }
 
@@ -237,7 +265,7 @@ fn read_query(config: &Config, reader: &mut Reader<'_>, query: &[Char], is_path:
 }
 
 /// The location that a parameter name means: percent-decoded, without spaces, `?` and `[` in front; failing that, what
-/// stands before a bracket (arrays of PHP and of Node's qs).
+/// stands before a bracket (arrays of PHP and of Node's qs) or a zero (PHP).
 fn find_parameter(config: &Config, name: &[Char]) -> Option<LocationId> {
     let decoded = decode_name(name);
     let front = decoded
@@ -245,7 +273,8 @@ fn find_parameter(config: &Config, name: &[Char]) -> Option<LocationId> {
         .take_while(|byte| matches!(byte, b' ' | b'+' | b'?' | b'['))
         .count();
     let name = &decoded[front..];
-    let brackets = (0..name.len()).filter(|at| matches!(name[*at], b'[' | b']') && *at <= MAX_NAME);
+    let brackets =
+        (0..name.len()).filter(|at| matches!(name[*at], 0 | b'[' | b']') && *at <= MAX_NAME);
     config.find(LocationKind::Query, name).or_else(|| {
         brackets
             .into_iter()

@@ -26,7 +26,16 @@ pub fn rules(config: &Config) -> Option<Rules> {
     .ok()
 }
 
-/// What the scanner looks up; the pieces have `sizes`, over and over.
+/// Whether a piece ends within what may be the first four bytes of an absolute target: so cut it is not known for one. The
+/// flow engine takes each target that a segment cuts for one, so there it makes no difference.
+fn cuts_scheme(piece: &[u8]) -> bool {
+    (1..4).any(|n| {
+        let end = piece.len().checked_sub(n).map(|at| &piece[at..]);
+        end.is_some_and(|end| end.eq_ignore_ascii_case(&b"http"[..n]))
+    })
+}
+
+/// What the scanner looks up; the pieces have `sizes`, over and over, or are up to three bytes longer where they would cut the beginning of an absolute target.
 pub fn scanned(
     rules: &Rules,
     bytes: &[u8],
@@ -37,7 +46,9 @@ pub fn scanned(
     let mut seen = Vec::new();
     let mut rest = bytes;
     for size in sizes.iter().cycle() {
-        let (piece, behind) = rest.split_at(rest.len().min(*size));
+        let wanted = rest.len().min(*size);
+        let end = (wanted..rest.len()).find(|end| !cuts_scheme(&rest[..*end]));
+        let (piece, behind) = rest.split_at(end.unwrap_or(rest.len()));
         loop {
             match scan.step(rules, piece, filter) {
                 Step::More => {}

@@ -11,6 +11,12 @@ use super::{Chunk, DOUBT, FIELD, HTTP2, Mode, NAMED, PRI, SIGN, Scan, Source, VE
 /// Lengths of the names `Content-Length` and `Transfer-Encoding`.
 const FRAMING_NAMES: [u32; 2] = [14, 17];
 
+/// Of a header's name: it has separators that only some servers take for hyphens, or none of framing has.
+const SEPARATORS: u32 = 1;
+
+/// Of a header's name: all its bytes so far are beyond ASCII, if it has any.
+const FRONT: u32 = 0x80;
+
 impl Scan {
     /// Takes the LF behind a CR.
     #[inline(always)]
@@ -44,17 +50,15 @@ impl Scan {
             return;
         }
         let left = self.end(source) - self.pos;
-        let (mut whole, mut word, mut bits) = (0, words[0], 0);
-        let mut stop = swar::first(name_end(word));
+        let (mut whole, mut word) = (0, words[0]);
+        let mut stop = swar::first(name_end(word, FRONT));
         if stop == 8 {
-            bits = word;
             (whole, word) = (1, words[1]);
-            stop = swar::first(name_end(word));
+            stop = swar::first(name_end(word, swar::last(words[0])));
         }
         if stop == 8 {
-            bits |= word;
             (whole, word) = (2, words[2]);
-            stop = swar::first(name_end(word));
+            stop = swar::first(name_end(word, swar::last(words[1])));
         }
         let n = whole * 8 + stop;
         if stop == 8 || n >= left {
@@ -63,7 +67,7 @@ impl Scan {
             return;
         }
         self.pos += n;
-        if swar::not_ascii(bits | swar::keep(word, stop)) != 0 {
+        if words[0] as u8 >= 0x80 {
             // Some servers take such bytes for white space.
             self.doubt_outside_body();
         }
@@ -72,6 +76,7 @@ impl Scan {
         if byte == b':' {
             self.pos += 1;
             self.note_name();
+            self.doubt_unbegun();
             // Where a name of framing has its hyphen.
             let (seventh, eighth) = ((words[0] >> 56) as u32, words[1] as u32 & 0xff);
             let hyphen = u32::from(b'-');
@@ -103,16 +108,26 @@ impl Scan {
     pub(super) fn name_unit<S: Source + ?Sized>(&mut self, rules: &Rules, source: &S) {
         let word = source.chunk(self.pos).word(0);
         let left = self.end(source) - self.pos;
-        let stop = swar::first(name_end(word));
+        let front = if self.name.is_empty() {
+            FRONT
+        } else {
+            self.name_ended & FRONT
+        };
+        let stop = swar::first(name_end(word, front));
         let n = swar::least(stop, left);
+        let ascii = swar::keep(swar::not_ascii(!word), n);
         self.name.absorb(word, n);
         self.pos += n;
         let others = swar::equal(word, b'_') | swar::equal(word, b'.') | swar::equal(word, b'~');
         if swar::keep(others, n) != 0 {
-            self.name_ended = 1;
+            self.name_ended |= SEPARATORS;
         }
         if swar::not_ascii(swar::keep(word, n)) != 0 {
             self.doubt_outside_body();
+        }
+        self.name_ended &= !FRONT;
+        if ascii == 0 {
+            self.name_ended |= front;
         }
         if self.name.len() > MAX_NAME as u64 {
             // Behind a body that ends without a line end a method may follow.
@@ -122,6 +137,7 @@ impl Scan {
             if byte == b':' {
                 self.pos += 1;
                 self.note_name();
+                self.doubt_unbegun();
                 self.enter_header(rules, rules.find(self.name.finish()));
             } else {
                 self.headers |= WORD;
@@ -137,11 +153,12 @@ impl Scan {
     pub(super) fn method_unit<S: Source + ?Sized>(&mut self, source: &S) {
         let word = source.chunk(self.pos).word(0);
         let left = self.end(source) - self.pos;
-        let stop = swar::first(name_end(word));
+        let stop = swar::first(name_end(word, 0));
         self.pos += swar::least(stop, left);
         if stop < 8 && stop < left {
             let byte = word.wrapping_shr(stop * 8) as u8;
             if byte == b':' {
+                self.doubt_unbegun();
                 self.mode = Mode::Skip;
             } else {
                 self.end_method(byte, false);
@@ -208,7 +225,8 @@ impl Scan {
         self.name_ended = 0;
     }
 
-    /// Takes the byte, white space or a line end, that ended what may be a method.
+    /// Takes the byte that ended what may be a method: white space, a line end, or one beyond ASCII, for the white space of
+    /// Latin-1 is that to servers that split a line of text.
     #[inline(always)]
     fn end_method(&mut self, byte: u8, empty: bool) {
         self.headers &= !FIELD;
@@ -217,9 +235,15 @@ impl Scan {
             return;
         }
         self.pos += 1;
-        self.mode = if empty {
+        if empty || byte >= 0x80 {
             // White space or a control character, which some servers leave out.
             self.doubt_outside_body();
+        }
+        if byte >= 0x80 {
+            // It may be part of the method as well.
+            self.fold = Mode::BeforeTarget;
+        }
+        self.mode = if empty {
             Mode::Name
         } else {
             Mode::BeforeTarget
@@ -246,8 +270,11 @@ impl Scan {
     }
 }
 
-/// What ends a header name, or a method.
+/// What ends a header name, or a method. Bytes beyond ASCII are among it, for to some servers they are white space, but not
+/// those that it begins with: `front` is [`FRONT`] where all before the word are such, else 0.
 #[inline(always)]
-pub(super) fn name_end(word: u64) -> u64 {
-    swar::equal(word, b':') | swar::below(word, b'!')
+fn name_end(word: u64, front: u32) -> u64 {
+    let high = swar::not_ascii(word);
+    let begun = high & !(high << 8 | u64::from(front));
+    swar::equal(word, b':') | swar::below(word, b'!') | begun
 }

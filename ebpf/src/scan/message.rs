@@ -7,7 +7,8 @@ use super::super::{
     swar,
 };
 use super::{
-    ADRIFT, AMBIGUOUS, BLANK, Chunk, DOUBT, ENDED, FAR, Mode, NO_END, NO_LENGTH, ODD, Scan, Source,
+    ADRIFT, AMBIGUOUS, BLANK, Chunk, DOUBT, ENDED, FAR, FIELD, Mode, NO_END, NO_LENGTH, ODD, Scan,
+    Source,
 };
 
 impl Scan {
@@ -125,6 +126,14 @@ impl Scan {
         self.headers |= (1 ^ outside) * DOUBT;
     }
 
+    /// A line with a colon behind its first word, in no header block and no declared body, is a request line to servers that
+    /// take any method.
+    #[inline(always)]
+    pub(super) fn doubt_unbegun(&mut self) {
+        let outside = swar::is_zero(self.body_end ^ NO_END);
+        self.headers |= (1 ^ u32::from(self.framing.is_begun())) * outside * ODD;
+    }
+
     /// [`AMBIGUOUS`] in a header block.
     #[inline(always)]
     pub(super) fn ambiguous_in_block(&self) -> u32 {
@@ -153,7 +162,8 @@ impl Scan {
     /// An empty line begins at the position: after it comes the body, if one was declared.
     #[inline(always)]
     pub(super) fn end_headers(&mut self) {
-        self.headers |= BLANK;
+        // The first line of a message is looked at more closely than those of its fields.
+        self.headers = (self.headers | BLANK) & !FIELD;
         if self.in_body() {
             return;
         }

@@ -154,8 +154,8 @@ pub struct Scan {
     fold: Mode,
     /// Whether the last line ended with a CR whose LF may follow.
     after_cr: u32,
-    /// Whether white space ended the cookie name (`name = value`). Of a header's name: whether it has separators that only
-    /// some servers take for hyphens, and none of framing does.
+    /// Whether white space ended the cookie name (`name = value`). Of a header's name: what makes it none of framing at
+    /// most servers.
     name_ended: u32,
     /// Hexadecimal digits that an escape in a query name still needs.
     escape: u32,

@@ -92,8 +92,8 @@ impl Scan {
         if self.name.is_empty() && matches!(byte, b'+' | b' ' | b'?' | b'[') {
             return;
         }
-        // `name[]` and `name[key]` are arrays in PHP and Node's qs; the first bracket ends the name there.
-        if matches!(byte, b'[' | b']') && self.array == u32::from(NO_LOCATION) {
+        // `name[]` and `name[key]` are arrays in PHP and Node's qs; the first bracket ends the name there, and in PHP a zero.
+        if matches!(byte, 0 | b'[' | b']') && self.array == u32::from(NO_LOCATION) {
             self.array = u32::from(rules.find(self.name.finish()));
         }
         self.name.absorb(u64::from(byte), 1);

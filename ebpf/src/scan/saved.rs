@@ -157,7 +157,7 @@ impl Scan {
     pub fn signature(&self) -> u64 {
         // What was noted of a name counts no more.
         let rests = self.is_closed() || self.is_plain_line() || self.is_plain_cr();
-        let name_ended = u32::from(!rests) & self.name_ended;
+        let name_ended = u32::from(!rests) * self.name_ended;
         let modes = u64::from(self.mode as u32) << 48
             | u64::from(self.fold as u32) << 40
             | u64::from(self.after_cr) << 32

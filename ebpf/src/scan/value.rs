@@ -174,7 +174,7 @@ impl Scan {
                 }
                 // A byte like any other.
                 b'+' if !self.value.is_query() => return,
-                _ if self.value.is_header() => return,
+                _ if self.value.is_header() && byte < 0x80 => return,
                 // An escape, or a byte that ends the candidate at some servers only.
                 _ => return self.stop_glancing(),
             }

@@ -80,24 +80,28 @@ impl Scan {
         let chunk = source.chunk(self.pos + indent);
         let (mut whole, mut word, mut bits) = (0, chunk.word(0), 0);
         let begin = word as u32;
-        let mut mark = first_name_end(word);
+        let mut mark = first_word_end(word);
         if mark == 0 {
             bits = word;
             (whole, word) = (8, chunk.word(1));
-            mark = first_name_end(word);
+            mark = first_word_end(word);
         }
         if mark == 0 {
             bits |= word;
             (whole, word) = (16, chunk.word(2));
-            mark = first_name_end(word);
+            mark = first_word_end(word);
         }
         let stop = swar::first(mark);
         let (len, end) = (whole + stop, indent + whole + stop);
         let known = begin == VERSION || rules.may_know(begin as u8, len);
-        if mark == 0 || end >= left || known {
+        let byte = word.wrapping_shr(stop * 8) as u8;
+        if mark == 0 || end >= left || known || byte == b'?' {
             return false;
         }
-        let byte = word.wrapping_shr(stop * 8) as u8;
+        if (byte == b':' || !self.in_body()) && swar::not_ascii(bits | swar::keep(word, stop)) != 0
+        {
+            return false;
+        }
         let next = if byte == b':' || byte == b'\r' || byte == b'\n' {
             Some(0)
         } else {
@@ -107,8 +111,10 @@ impl Scan {
             return false;
         };
         if !self.in_body() {
-            let odd = swar::not_ascii(bits | swar::keep(word, stop)) | u64::from(indent);
-            self.headers |= u32::from(odd != 0) * ODD;
+            self.headers |= u32::from(indent != 0) * ODD;
+            if byte == b':' {
+                self.doubt_unbegun();
+            }
             if matches!(next, b'*' | b'h' | b'H') {
                 self.begin_message();
             }
@@ -138,6 +144,7 @@ impl Scan {
         let query = word.wrapping_shr(stop * 8) as u8 == b'?';
         let version = source.chunk(self.pos + end + 1).word(0) as u32 == VERSION;
         let first = begin as u8;
+        let version = version || begin == VERSION;
         let target = first == b'/' || begin | ABSOLUTE_CASE == ABSOLUTE || query || version;
         let blank = first == b' ' || first == b'\t' || self.in_query != 0;
         if mark == 0 || target || blank || end >= left {
@@ -176,10 +183,10 @@ impl Scan {
     }
 }
 
-/// As [`name_end`](super::line::name_end); marks behind the first one may be wrong.
+/// What ends a header name or a method that no query follows; marks behind the first one may be wrong.
 #[inline(always)]
-fn first_name_end(word: u64) -> u64 {
-    swar::first_equal(word, b':') | swar::first_below(word, b'!')
+fn first_word_end(word: u64) -> u64 {
+    swar::first_equal(word, b':') | target_end(word)
 }
 
 /// What ends a request target, or begins its query; marks behind the first one may be wrong.
@@ -188,7 +195,7 @@ fn target_end(word: u64) -> u64 {
     swar::first_equal(word, b'?') | swar::first_below(word, b'!')
 }
 
-/// As [`name_end`](super::line::name_end), and bytes beyond ASCII; marks behind the first one may be wrong.
+/// What ends a header name, or a method, and all bytes beyond ASCII; marks behind the first one may be wrong.
 #[inline(always)]
 fn usual_name_end(word: u64) -> u64 {
     swar::first_equal(word, b':') | swar::first_odd(word, b'!')

@@ -85,6 +85,8 @@ impl<'a> Reader<'a> {
             self.whole(location, word, end);
             if basic {
                 self.credentials(location, word, end);
+            } else {
+                self.between_others(location, word, end);
             }
             let text: Vec<u8> = word.iter().map(|(_, byte)| *byte).collect();
             basic = count == 0 && text.eq_ignore_ascii_case(b"basic");
@@ -108,6 +110,16 @@ impl<'a> Reader<'a> {
             && text[second].0 >= from
         {
             self.look_up(text[second].0, rank, location, Domain::Jws, &text[..second]);
+        }
+    }
+
+    /// What stands between bytes beyond ASCII, among which the white space of Latin-1 and Unicode is.
+    fn between_others(&mut self, location: LocationId, word: &[Char], end: Option<usize>) {
+        let others: Vec<usize> = (0..word.len())
+            .filter(|at| !word[*at].1.is_ascii())
+            .collect();
+        if let Some(first) = others.first() {
+            self.parts(location, word, &others, end, word[*first].0);
         }
     }
 
@@ -197,13 +209,12 @@ impl<'a> Reader<'a> {
         stops: &[u8],
     ) {
         self.whole(location, text, end);
-        let stops: Vec<usize> = (0..text.len())
-            .filter(|at| stops.contains(&text[*at].1))
-            .collect();
+        let query = escapes == Escapes::Percent;
+        let is_stop = |byte: u8| stops.contains(&byte) || query && !byte.is_ascii();
+        let stops: Vec<usize> = (0..text.len()).filter(|at| is_stop(text[*at].1)).collect();
         for at in stops.iter().copied() {
             self.look_up(text[at].0, Rank::Part, location, Domain::Exact, &text[..at]);
         }
-        let query = escapes == Escapes::Percent;
         let begins = |at: &usize| match text[*at].1 {
             b'%' => true,
             b'\\' => !query,

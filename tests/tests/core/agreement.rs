@@ -50,7 +50,7 @@ proptest! {
     #[test]
     fn on_interesting_bytes(
         config in config(),
-        bytes in prop::collection::vec(prop::sample::select(&b"\r\n \t:;,=&?%\\\".#+[]-x24aGE"[..]), 0..120),
+        bytes in prop::collection::vec(prop::sample::select(&b"\r\n \t:;,=&?%\\\".#+[]-x240aGE\xa0\x85"[..]), 0..120),
         sizes in sizes(),
     ) {
         check(&config, &bytes, &sizes)?;

@@ -62,6 +62,7 @@ const TEXTS: &[&str] = &[
     "%5B",
     "%5b%5D",
     "%20",
+    "%00",
     "%22",
     "%3D",
     "%%",
@@ -91,6 +92,8 @@ const TEXTS: &[&str] = &[
     "aaaaaaaa.b",
     "eyJhbGciOiJub25lIn0.e30.",
     "tok-en_A",
+    "\u{a0}",
+    "GET\u{2003}/?",
     "x",
 ];
 
@@ -100,6 +103,7 @@ fn piece() -> impl Strategy<Value = Piece> {
         6 => any::<Index>().prop_map(Piece::Name),
         2 => "[ -~]{1,20}".prop_map(|text| Piece::Bytes(text.into_bytes())),
         1 => prop::collection::vec(any::<u8>(), 1..12).prop_map(Piece::Bytes),
+        1 => prop::sample::select(&[0x85u8, 0xa0][..]).prop_map(|white| Piece::Bytes(vec![white])),
         1 => (prop::sample::select(&b"aA0.%_-\"\\ ;["[..]), 1usize..90).prop_map(|(b, n)| Piece::Run(b, n)),
         1 => "[a-z.]{0,12}:?[a-z.:]{0,20}".prop_map(|text| Piece::Credentials(text.into_bytes())),
     ]

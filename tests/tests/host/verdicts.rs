@@ -315,16 +315,35 @@ fn odd_request_lines_before_python() {
         PythonServer::start(&lab.bench.pair.server, lab.bench.folder.path(), 8000).unwrap();
     let [server, _] = lab.bench.pair.server_addresses(8000);
     let lines = [
-        " GET /server.crt?access_token=TOKEN HTTP/1.1",
-        "\t \u{b}GET /server.crt?access_token=TOKEN HTTP/1.1",
-        "GET\u{b}/server.crt?access_token=TOKEN\u{b}HTTP/1.1",
-        "GET \t/server.crt?a=\u{1}&access_token=TOKEN HTTP/1.1",
-        "GET /server.crt?access_token=a\u{1}&access_token=TOKEN HTTP/1.1",
+        (200, " GET /server.crt?access_token=TOKEN HTTP/1.1"),
+        (200, "\t \u{b}GET /server.crt?access_token=TOKEN HTTP/1.1"),
+        (200, "GET\u{b}/server.crt?access_token=TOKEN\u{b}HTTP/1.1"),
+        (200, "GET \t/server.crt?a=\u{1}&access_token=TOKEN HTTP/1.1"),
+        (
+            200,
+            "GET /server.crt?access_token=a\u{1}&access_token=TOKEN HTTP/1.1",
+        ),
+        // In Latin-1.
+        (200, "GET\u{a0}/server.crt?access_token=TOKEN HTTP/1.1"),
+        (
+            200,
+            "GET\u{85}\u{a0}/server.crt?access_token=TOKEN HTTP/1.1",
+        ),
+        (
+            200,
+            "\u{a0}GET\u{a0}/server.crt?access_token=TOKEN HTTP/1.1",
+        ),
+        (200, "GET /server.crt?access_token=TOKEN\u{a0}HTTP/1.1"),
+        // It knows no such methods, but takes them for some.
+        (501, "A:B /server.crt?access_token=TOKEN HTTP/1.1"),
+        (501, ":GET /server.crt?access_token=TOKEN HTTP/1.1"),
+        (501, "GET: /server.crt?access_token=TOKEN HTTP/1.1"),
     ];
-    for line in lines {
-        for (token, status) in [("of-no-harm-at-all", 200), (OPAQUE, 403)] {
+    for (served, line) in lines {
+        for (token, status) in [("of-no-harm-at-all", served), (OPAQUE, 403)] {
             let request = format!("{line}\r\nHost: a\r\n\r\n").replace("TOKEN", token);
-            let answer = lab.exchange(server, request.as_bytes(), LIMIT).answer;
+            let bytes: Vec<u8> = request.chars().map(|char| char as u8).collect();
+            let answer = lab.exchange(server, &bytes, LIMIT).answer;
             assert_eq!(answer.status(), Some(status), "{request:?}: {answer:?}");
         }
     }
