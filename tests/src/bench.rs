@@ -31,6 +31,13 @@ pub fn median(mut values: Vec<f64>) -> f64 {
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
+/// What so many of a hundred stay below, all of which are put in order; no number where there is none.
+pub fn percentile(values: &mut [f64], percent: usize) -> f64 {
+    values.sort_unstable_by(f64::total_cmp);
+    let at = values.get(values.len() * percent / 100);
+    at.copied().unwrap_or(f64::NAN)
+}
+
 /// Of the last minute: above the number of cores, the ratios say more than the figures.
 #[must_use]
 pub fn load_average() -> String {

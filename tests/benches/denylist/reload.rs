@@ -11,7 +11,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use tokenblock_tests::client::TlsClient;
+use tokenblock_tests::{bench::percentile, client::TlsClient};
 
 use crate::{
     Bench, MILLION, figure,
@@ -59,7 +59,7 @@ pub(crate) fn measure(bench: &Bench) -> Result<()> {
     })?;
     drop(product);
     let waits = waits.into_inner().unwrap_or_else(PoisonError::into_inner);
-    let [quiet, during] = waits.map(p99);
+    let [quiet, during] = waits.map(|mut waits| percentile(&mut waits, 99));
     figure("quiet_1m_p99_ms", quiet, "ms");
     figure("reload_1m_p99_ms", during, "ms");
     figure("reload_1m_p99_ratio", during / quiet, "");
@@ -94,12 +94,4 @@ fn send(
         all.extend(own);
     }
     Ok(())
-}
-
-fn p99(mut waits: Vec<f64>) -> f64 {
-    waits.sort_unstable_by(f64::total_cmp);
-    waits
-        .get(waits.len() * 99 / 100)
-        .copied()
-        .unwrap_or(f64::NAN)
 }

@@ -8,12 +8,13 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use rustls::{ClientConfig, ClientConnection, StreamOwned};
 use tokenblock_tests::{bench::figure, certificate::Certificate};
 
 use crate::{
     Bench,
     proxies::{Contender, Kind},
+    tls,
 };
 
 type Stream = StreamOwned<ClientConnection, TcpStream>;
@@ -24,7 +25,7 @@ pub(crate) fn measure(bench: &Bench, kind: Kind, connections: usize) -> Result<(
     std::fs::write(&tokens, "")?;
     let mut contender = Contender::start(bench, kind, &tokens)?;
     contender.wait(bench, false)?;
-    let config = config(&bench.certificate)?;
+    let config = tls::config(&bench.certificate, b"http/1.1")?;
     let address = SocketAddr::from(([127, 0, 0, 1], kind.port()));
     let before = contender.process.memory()?;
     let open: Vec<Stream> = bench.netns.enter(|| {
@@ -39,16 +40,6 @@ pub(crate) fn measure(bench: &Bench, kind: Kind, connections: usize) -> Result<(
     let each = taken as f64 / open.len() as f64 / 1000.0;
     figure(&format!("{}_idle_connection_kb", kind.name()), each, "kB");
     Ok(())
-}
-
-fn config(certificate: &Certificate) -> Result<Arc<ClientConfig>> {
-    let mut roots = RootCertStore::empty();
-    roots.add(certificate.der())?;
-    let mut config = ClientConfig::builder()
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(Arc::new(config))
 }
 
 fn connect(address: SocketAddr, config: &Arc<ClientConfig>) -> Result<Stream> {

@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 use tokenblock_tests::bench::{
     LISTED,
     cores::{self, Process},
+    percentile,
     wrk::{self, Answers},
 };
 
@@ -19,10 +20,10 @@ const CLEAN: &str = "clean-token-0123456789abcdefghijklmnopqrs";
 pub(crate) struct Load {
     /// How figures call it.
     pub(crate) name: &'static str,
-    http2: bool,
-    connections: u32,
+    pub(crate) http2: bool,
+    pub(crate) connections: u32,
     /// Requests at a time on one connection.
-    streams: u32,
+    pub(crate) streams: u32,
     /// Whether each request bears a listed token.
     pub(crate) listed: bool,
 }
@@ -103,7 +104,13 @@ impl Load {
         })
     }
 
-    fn authorization(&self) -> String {
+    /// Whether it is sent at fixed rates too.
+    pub(crate) fn is_paced(&self) -> bool {
+        self.connections * self.streams >= 64
+    }
+
+    /// The header line that bears the token.
+    pub(crate) fn authorization(&self) -> String {
         let token = if self.listed { LISTED } else { CLEAN };
         format!("Authorization: Bearer {token}")
     }
@@ -153,16 +160,15 @@ impl Load {
             ensure!(status == due, "status {status}");
             times.push(took.parse::<f64>()?);
         }
-        times.sort_unstable_by(f64::total_cmp);
-        let at = |percent: usize| times.get(times.len() * percent / 100).copied();
+        ensure!(!times.is_empty(), "no requests");
         #[expect(clippy::cast_precision_loss, reason = "some hundred thousand")]
         let count = times.len() as f64;
         Ok(Answers {
             count,
             refused: if self.listed { count } else { 0.0 },
             per_second: count / lasting.as_secs_f64(),
-            p50: at(50).context("no requests")?,
-            p99: at(99).context("no requests")?,
+            p50: percentile(&mut times, 50),
+            p99: percentile(&mut times, 99),
         })
     }
 }

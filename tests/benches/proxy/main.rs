@@ -1,7 +1,8 @@
 //! The proxy tier beside HAProxy and nginx: the same list, the same origin, the same load, turn by turn.
 //!
-//! `--full` takes every size of the list and more rounds; `--only NAME` leaves the others out; `--endurance` shows
-//! in their place that memory stays flat and that no request fails while everything is reloaded.
+//! As much as each takes, and then the same requests at the same times for all. `--full` takes every size of the list and
+//! more rounds; `--only NAME` leaves the others out; `--real-time` goes before whatever else the machine does; `--endurance`
+//! shows in their place that memory stays flat and that no request fails while everything is reloaded.
 #![expect(
     clippy::print_stderr,
     reason = "the figures go to standard output, the rest to standard error"
@@ -10,8 +11,10 @@
 mod endurance;
 mod idle;
 mod load;
+mod paced;
 mod proxies;
 mod rounds;
+mod tls;
 
 use std::{path::PathBuf, time::Duration};
 
@@ -39,11 +42,14 @@ pub(crate) struct Bench {
 #[derive(Clone, Debug)]
 pub(crate) struct Extent {
     /// Sizes of the denylist.
-    sizes: &'static [usize],
+    pub(crate) sizes: &'static [usize],
     /// How often each figure is taken; the middle one counts.
     pub(crate) rounds: usize,
     /// How long each load lasts.
     pub(crate) load: Duration,
+    /// The same of the loads at fixed rates, which are many and short: a round that was disturbed does not count so.
+    pub(crate) paced_rounds: u64,
+    pub(crate) paced: Duration,
     /// Idle connections of which the memory is measured.
     idle: usize,
     kinds: Vec<Kind>,
@@ -52,12 +58,14 @@ pub(crate) struct Extent {
 }
 
 impl Extent {
-    /// Less than two minutes.
+    /// Three minutes.
     fn quick() -> Self {
         Self {
             sizes: &[1_000_000],
             rounds: 3,
             load: Duration::from_secs(1),
+            paced_rounds: 5,
+            paced: Duration::from_millis(400),
             idle: 2000,
             kinds: Kind::ALL.to_vec(),
             endurance: false,
@@ -69,6 +77,7 @@ impl Extent {
             sizes: &[0, 1000, 100_000, 1_000_000],
             rounds: 3,
             load: Duration::from_secs(2),
+            paced_rounds: 15,
             idle: 10_000,
             ..Self::quick()
         }
@@ -83,7 +92,7 @@ impl Extent {
 }
 
 fn main() -> Result<()> {
-    let known = ["--full", "--only", "--endurance"];
+    let known = ["--full", "--only", "--endurance", "--real-time"];
     let Some(arguments) = Arguments::read(&known)? else {
         return Ok(());
     };
@@ -91,6 +100,9 @@ fn main() -> Result<()> {
     let binary =
         gate::product("the proxy bench").context("start it by `cargo xtask bench proxy`")?;
     cores::allow_files()?;
+    if arguments.has("--real-time") {
+        cores::run_in_real_time();
+    }
     let folder = tempfile::tempdir().context("making a folder")?;
     let bench = Bench {
         netns: Netns::new()?,
@@ -103,6 +115,7 @@ fn main() -> Result<()> {
     }
     eprintln!("load average before: {}", load_average());
     let _origin = proxies::origin(&bench)?;
+    let _floor = proxies::floor(&bench)?;
     for size in extent.sizes {
         Rounds::start(&bench, &extent, *size)?.run()?;
     }

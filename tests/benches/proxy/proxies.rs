@@ -6,6 +6,7 @@ mod ours;
 
 use std::{
     fs,
+    net::TcpStream,
     path::Path,
     process::Command,
     time::{Duration, Instant},
@@ -25,6 +26,8 @@ use crate::Bench;
 
 /// Where the origin listens.
 pub(crate) const ORIGIN: u16 = 8000;
+/// Where a server listens that answers by itself.
+pub(crate) const FLOOR: u16 = 8446;
 /// The longest start, with a million entries.
 const START: Duration = Duration::from_mins(1);
 /// A token that is added while the proxy runs.
@@ -170,6 +173,20 @@ pub(crate) fn origin(bench: &Bench) -> Result<Process> {
         (output.stdout.len() == 1024 || process.check().is_err()).then_some(())
     });
     serving.context("the origin does not serve")?;
+    process.check()?;
+    Ok(process)
+}
+
+/// Starts what answers by itself, where the proxies run; who loads it waits until it listens.
+pub(crate) fn floor(bench: &Bench) -> Result<Process> {
+    let mut process = Process::start(&mut nginx::floor(bench)?)?;
+    let listening = poll::until(START, || {
+        let tried = bench
+            .netns
+            .enter(|| TcpStream::connect(("127.0.0.1", FLOOR)));
+        (matches!(tried, Ok(Ok(_))) || process.check().is_err()).then_some(())
+    });
+    listening.context("nobody listens for the floor")?;
     process.check()?;
     Ok(process)
 }

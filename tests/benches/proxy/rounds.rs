@@ -6,6 +6,7 @@ use tokenblock_tests::bench::{figure, median, write_tokens};
 use crate::{
     Bench, Extent,
     load::{LOADS, Load, Outcome},
+    paced,
     proxies::Contender,
 };
 
@@ -65,7 +66,10 @@ impl<'a> Rounds<'a> {
     /// Gives the figures of every load, and those of an addition while nothing else happens.
     pub(crate) fn run(mut self) -> Result<()> {
         for load in LOADS.iter().filter(|load| self.entries > 0 || !load.listed) {
-            self.load(load)?;
+            let slowest = self.load(load)?;
+            if load.is_paced() && Some(&self.entries) == self.extent.sizes.last() {
+                paced::measure(self.bench, self.extent, &self.contenders, load, slowest)?;
+            }
         }
         for contender in &mut self.contenders {
             let took = contender.add(self.bench)?;
@@ -80,7 +84,8 @@ impl<'a> Rounds<'a> {
         Ok(())
     }
 
-    fn load(&self, load: &Load) -> Result<()> {
+    /// As much as each takes; gives what the slowest took, in requests per second.
+    fn load(&self, load: &Load) -> Result<f64> {
         let mut outcomes: Vec<Vec<Outcome>> = vec![Vec::new(); self.contenders.len()];
         for _ in 0..self.extent.rounds {
             for (contender, outcomes) in self.contenders.iter().zip(&mut outcomes) {
@@ -104,29 +109,33 @@ impl<'a> Rounds<'a> {
             figure(&format!("{what}_p50_us"), middle(|o| o.p50), "us");
             figure(&format!("{what}_p99_us"), middle(|o| o.p99), "us");
         }
-        self.compare(load, &outcomes);
-        Ok(())
-    }
-
-    /// The last contender (ours) against the best other of each round; what the machine did meanwhile hit both.
-    fn compare(&self, load: &Load, outcomes: &[Vec<Outcome>]) {
-        let Some((ours, peers)) = outcomes.split_last().filter(|(_, peers)| !peers.is_empty())
-        else {
-            return;
-        };
-        let ratio = |of: fn(&Outcome) -> f64, best: fn(f64, f64) -> f64| {
-            let ratios = ours.iter().enumerate().filter_map(|(round, own)| {
-                let peers = peers.iter().filter_map(|peer| peer.get(round)).map(of);
-                Some(of(own) / peers.reduce(best)?)
-            });
-            median(ratios.collect())
-        };
-        let rate = ratio(|o| o.requests_per_second, f64::max);
-        let p99 = ratio(|o| o.p99, f64::min);
         let what = format!("{}_{}", load.name, self.size);
-        figure(&format!("ratio_{what}_rps"), rate, "x");
-        figure(&format!("ratio_{what}_p99"), p99, "x");
+        if let Some(ratio) = ours_to_best(&outcomes, |o| o.requests_per_second, f64::max) {
+            figure(&format!("ratio_{what}_rps"), ratio, "x");
+        }
+        if let Some(ratio) = ours_to_best(&outcomes, |o| o.p99, f64::min) {
+            figure(&format!("ratio_{what}_p99"), ratio, "x");
+        }
+        let rates = outcomes
+            .iter()
+            .map(|of| median(of.iter().map(|o| o.requests_per_second).collect()));
+        Ok(rates.fold(f64::INFINITY, f64::min))
     }
+}
+
+/// The last contender (ours) against the best other of each round: what the machine did meanwhile hit both. The middle
+/// one of the rounds; none without others.
+fn ours_to_best(
+    rounds: &[Vec<Outcome>],
+    of: fn(&Outcome) -> f64,
+    best: fn(f64, f64) -> f64,
+) -> Option<f64> {
+    let (ours, peers) = rounds.split_last().filter(|(_, peers)| !peers.is_empty())?;
+    let ratios = ours.iter().enumerate().filter_map(|(round, own)| {
+        let peers = peers.iter().filter_map(|peer| peer.get(round)).map(of);
+        Some(of(own) / peers.reduce(best)?)
+    });
+    Some(median(ratios.collect()))
 }
 
 fn memory_without(bench: &Bench, kind: crate::proxies::Kind) -> Result<u64> {

@@ -4,13 +4,18 @@ use std::{
     fs,
     path::Path,
     process::{Child, Command, Stdio},
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
     time::Duration,
 };
 
 use anyhow::{Context as _, Result, ensure};
 use rustix::{
     param::clock_ticks_per_second,
-    process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit},
+    process::{
+        Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setpriority_process, setrlimit,
+    },
+    thread::{CpuSet, gettid, sched_setaffinity},
 };
 
 use crate::netns::Netns;
@@ -22,15 +27,58 @@ pub const ORIGIN: &str = "0";
 /// The load generator.
 pub const LOAD: &str = "2,3";
 
+/// As nice(1) counts.
+const NICE: i32 = -15;
+/// In real time, the first of 99 ranks.
+const RANK: &str = "1";
+
+/// What others get of it at a time.
+const OTHERS: Duration = Duration::from_millis(200);
+
+static IN_REAL_TIME: AtomicBool = AtomicBool::new(false);
+
+/// Has what is started from now on go before all else that the machine does (`SCHED_FIFO`), on a machine that has much else
+/// to do: the fair scheduler lets others finish their milliseconds, whatever is said to be nice.
+pub fn run_in_real_time() {
+    IN_REAL_TIME.store(true, Ordering::Relaxed);
+}
+
+/// Lets the others have their part: the kernel takes it where they were given nothing for a second.
+pub fn let_others() {
+    if IN_REAL_TIME.load(Ordering::Relaxed) {
+        thread::sleep(OTHERS);
+    }
+}
+
 /// `program` in a namespace, on these cores, and before what else the machine does.
 #[must_use]
 pub fn pinned(netns: &Netns, cores: &str, program: impl AsRef<Path>) -> Command {
     let mut command = netns.command("taskset");
     command
-        .args(["--cpu-list", cores, "nice", "--adjustment=-15"])
-        .arg(program.as_ref())
-        .stdin(Stdio::null());
+        .args(["--cpu-list", cores, "nice"])
+        .arg(format!("--adjustment={NICE}"));
+    if IN_REAL_TIME.load(Ordering::Relaxed) {
+        command.args(["chrt", "--fifo", RANK]);
+    }
+    command.arg(program.as_ref()).stdin(Stdio::null());
     command
+}
+
+/// Has the calling thread run on this core, and before what else the machine does, as [`pinned`] has a program.
+///
+/// # Errors
+/// Where the system refuses.
+pub fn take(core: usize) -> Result<()> {
+    let mut cores = CpuSet::new();
+    cores.set(core);
+    sched_setaffinity(None, &cores).with_context(|| format!("running on core {core}"))?;
+    if IN_REAL_TIME.load(Ordering::Relaxed) {
+        let thread = gettid().to_string();
+        let mut command = Command::new("chrt");
+        let status = command.args(["--fifo", "--pid", RANK, &thread]).status();
+        ensure!(status?.success(), "no place before others");
+    }
+    setpriority_process(Some(gettid()), NICE).context("going before others")
 }
 
 /// Lets this process, and what it starts, open as many files as the system allows.

@@ -10,11 +10,12 @@ use std::{
 use anyhow::Result;
 
 use tokenblock_tests::bench::{
+    LISTED,
     cores::{self, Process},
     nginx,
 };
 
-use super::{Kind, ORIGIN, pinned};
+use super::{FLOOR, Kind, ORIGIN, pinned};
 use crate::Bench;
 
 pub(super) fn command(bench: &Bench, tokens: &Path) -> Result<Command> {
@@ -57,6 +58,22 @@ pub(super) fn origin(bench: &Bench) -> Result<Command> {
     let text = nginx::origin(&format!("127.0.0.1:{ORIGIN}"), "");
     let config = nginx::config(bench.folder.path(), "origin", &text)?;
     let mut command = cores::pinned(&bench.netns, cores::ORIGIN, "nginx");
+    command.arg("-c").arg(config);
+    Ok(command)
+}
+
+/// A server that answers itself what the proxies get from theirs, or refuse: as little as can be.
+pub(super) fn floor(bench: &Bench) -> Result<Command> {
+    let more = format!(
+        "ssl_certificate {};\n\
+         ssl_certificate_key {};\n\
+         if ($http_authorization = 'Bearer {LISTED}') {{ return 403 '{{\"error\":\"listed_token\"}}'; }}\n",
+        bench.certificate.cert_file.display(),
+        bench.certificate.key_file.display(),
+    );
+    let text = nginx::origin(&format!("127.0.0.1:{FLOOR} ssl http2"), &more);
+    let config = nginx::config(bench.folder.path(), "floor", &text)?;
+    let mut command = pinned(bench, "nginx");
     command.arg("-c").arg(config);
     Ok(command)
 }
