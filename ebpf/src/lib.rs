@@ -49,6 +49,7 @@ pub mod rules;
 pub mod scan;
 #[cfg(any(feature = "sha256", not(target_arch = "bpf")))]
 pub mod sha256;
+pub mod sums;
 pub mod swar;
 pub mod table;
 pub mod verdict;

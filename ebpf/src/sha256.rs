@@ -30,4 +30,4 @@ pub mod inspect;
 #[path = "scan/mod.rs"]
 pub mod scan;
 
-pub use crate::{behind, filter, framing, location, packet, response, rules, swar};
+pub use crate::{behind, filter, framing, location, packet, response, rules, sums, swar};

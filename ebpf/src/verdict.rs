@@ -24,9 +24,9 @@ pub enum Counter {
     Encapsulated,
     /// Payload was scanned and bears no listed token.
     Clean,
-    /// Payload bytes that were scanned.
+    /// Payload bytes that were judged: scanned, or known again ([`Counter::Repeated`]).
     ScannedBytes,
-    /// Candidates that were looked up.
+    /// Candidates that were looked up; those of a block that is known again are not.
     Candidates,
     /// A listed token was found and its packet dropped.
     Blocked,
@@ -86,10 +86,12 @@ pub enum Counter {
     AmbiguousFraming,
     /// A segment with an older timestamp than the receiver has taken, which it would refuse; it is dropped.
     OldTimestamp,
+    /// Header blocks that were judged clean before in their flow, and not read again.
+    Repeated,
 }
 
 /// The names of all [`Counter`]s, in order.
-pub const COUNTERS: [&str; 40] = [
+pub const COUNTERS: [&str; 41] = [
     "not_ip",
     "not_tcp",
     "other_port",
@@ -130,9 +132,10 @@ pub const COUNTERS: [&str; 40] = [
     "trusted",
     "ambiguous_framing",
     "old_timestamp",
+    "repeated",
 ];
 
-const _: () = assert!(COUNTERS.len() == Counter::OldTimestamp as usize + 1);
+const _: () = assert!(COUNTERS.len() == Counter::Repeated as usize + 1);
 
 impl Counter {
     /// Its name in logs and settings.
@@ -362,6 +365,8 @@ mod user {
     unsafe impl aya::Pod for super::MapEntry {}
     // SAFETY: as above.
     unsafe impl aya::Pod for crate::table::Bucket {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for crate::sums::SumKeys {}
     // SAFETY: as above.
     unsafe impl aya::Pod for super::Settings {}
     // SAFETY: as above.

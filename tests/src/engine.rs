@@ -2,15 +2,17 @@
 
 use std::collections::HashMap;
 
+use crate::bench::request::random;
 use tokenblock_ebpf::{
     behind::Behind,
     digest::TokenDigest,
     filter::NoFilter,
-    flow::{Conflict, Flow, FlowKey, Gap, GapKey, Left, Place, STEPS, Start},
+    flow::{Conflict, Flow, FlowKey, Gap, GapKey, Left, Place, Rest, STEPS, Start},
     packet::Address,
     response::{HEAD, Head, LAST_CHUNK, Said, USUAL_HEAD, is_last_chunk},
     rules::Rules,
     scan::{Scan, Step},
+    sums::SumKeys,
     verdict::{Counter, Policy},
 };
 
@@ -63,6 +65,10 @@ pub struct Engine<'a> {
     head: Head,
     trust_after: u32,
     ambiguous: Policy,
+    /// Keys of sums, unless nothing is remembered.
+    keys: Option<SumKeys>,
+    generation: u64,
+    repeated: usize,
     dead: bool,
 }
 
@@ -86,8 +92,28 @@ impl<'a> Engine<'a> {
             head: Head::default(),
             trust_after: 0,
             ambiguous: Policy::Reset,
+            keys: Some(keys()),
+            generation: 0,
+            repeated: 0,
             dead: false,
         }
+    }
+
+    /// The same with these keys of sums; without, header blocks that repeat are read again.
+    #[must_use]
+    pub fn with_keys(self, keys: Option<SumKeys>) -> Self {
+        Self { keys, ..self }
+    }
+
+    /// The list or the rules have changed.
+    pub fn change(&mut self) {
+        self.generation += 1;
+    }
+
+    /// How many header blocks were known again.
+    #[must_use]
+    pub fn repeated(&self) -> usize {
+        self.repeated
     }
 
     /// The same with declared bodies trusted, after so many bytes that the receiver took without a word.
@@ -222,7 +248,14 @@ impl<'a> Engine<'a> {
                     .unwrap_or_default()
                     .to_vec()
             };
-            match self.scan(&mut scan, &rest, begun) {
+            let first = match &self.keys {
+                Some(keys) if step == 0 && self.flow.may_recall() => {
+                    let first = self.flow.recall(&scan, &rest[..], keys, self.generation);
+                    first as usize
+                }
+                _ => 0,
+            };
+            match self.scan_after(&mut scan, &rest, begun, first) {
                 // It comes again in its place, and is one hit then.
                 Scanned::Hit if place.is_early() => return Fate::Dropped(Place::TooEarly),
                 Scanned::Hit if place == Place::Repeat => return Fate::Dropped(Place::Duplicate),
@@ -295,6 +328,30 @@ impl<'a> Engine<'a> {
         }
     }
 
+    /// The same for the `first` bytes, and the others unless they are known.
+    fn scan_after(&mut self, scan: &mut Scan, bytes: &[u8], begun: Start, first: usize) -> Scanned {
+        let end = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+        let mut shown = if first == 0 {
+            bytes
+        } else {
+            bytes.get(..first).unwrap_or_default()
+        };
+        loop {
+            match self.scan(scan, shown, begun) {
+                Scanned::End => {}
+                hit @ (Scanned::Hit | Scanned::Over) => return hit,
+            }
+            match self.flow.come_to_end(scan, end) {
+                Rest::Unknown => shown = bytes,
+                Rest::Known => {
+                    self.repeated += 1;
+                    return Scanned::End;
+                }
+                Rest::None => return Scanned::End,
+            }
+        }
+    }
+
     fn scan(&self, scan: &mut Scan, bytes: &[u8], begun: Start) -> Scanned {
         loop {
             match scan.step(self.rules, bytes, &NoFilter) {
@@ -344,6 +401,12 @@ pub fn said_within(head: &mut Head, bytes: &[u8], most: u32) -> Said {
     let said = u32::try_from(bytes.len()).map_or(Said::Unknown, |len| Said::by(head, len));
     head.bytes.fill(0);
     said
+}
+
+/// Keys of sums, the same in every run.
+fn keys() -> SumKeys {
+    let random = random("keys of sums", SumKeys::BYTES);
+    SumKeys::new(random.as_array().unwrap_or(&[0; SumKeys::BYTES]))
 }
 
 /// Under what something is noted.

@@ -257,6 +257,7 @@ impl From<KernelError> for Failure {
             | KernelError::Cpus(_)
             | KernelError::Watch(_)
             | KernelError::Share(_)
+            | KernelError::Random(_)
             | KernelError::Load(_)
             | KernelError::Program(_)
             | KernelError::Map(_) => Exit::Os,

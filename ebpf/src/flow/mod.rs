@@ -11,6 +11,7 @@ mod gaps;
 mod held;
 mod key;
 mod left;
+mod memo;
 mod passed;
 mod place;
 mod record;
@@ -22,6 +23,7 @@ mod trust;
 pub use self::{
     key::{FlowKey, Gap, GapKey},
     left::Left,
+    memo::Rest,
     passed::Conflict,
     place::Place,
     record::Flow,

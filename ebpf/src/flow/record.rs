@@ -7,6 +7,7 @@ use super::{
     Left, Place, before,
     ends::{Boundary, ENDS},
     gaps::{OPEN_GAPS, OpenGap},
+    memo::Memo,
 };
 
 /// What is known of a flow. All zero is a flow of which nothing is known.
@@ -127,6 +128,8 @@ pub struct Flow {
     pub(super) next_first: u64,
     /// The signature of `next` as it was before it was sealed.
     pub(super) next_signature: u64,
+    /// What is remembered of its header blocks.
+    pub(super) memo: Memo,
     /// The state at `tip`, where it was left open.
     pub(super) state: Scan,
     /// The state at the end of the segment under judgement, where it is left open.
@@ -278,6 +281,7 @@ impl Flow {
             open: [OpenGap::NONE; OPEN_GAPS],
             salt: 0,
             next_signature: 0,
+            memo: Memo::NONE,
             state: scan,
             next: scan,
             held: scan,
@@ -298,6 +302,7 @@ impl Flow {
         self.framing = Framing::NONE;
         self.quiet = 0;
         self.ends = 0;
+        self.memo.forget();
     }
 
     /// Whether the flow may be forgotten, of which no segment was passed for `quiet`; `crowded`: others need its place.

@@ -100,7 +100,7 @@ impl Flow {
 
     /// Whether the scans so far are all that the segment needs, as nearly always; where not, [`Flow::start_here`] knows.
     #[inline(always)]
-    fn is_read(&self, scan: &Scan) -> bool {
+    pub(super) fn is_read(&self, scan: &Scan) -> bool {
         let next =
             self.next_place as u32 == Place::Next as u32 && self.flags & (UNREAD | ADRIFT) == 0;
         next && self.closes == 0 && self.next_fork == 0 && !scan.has_forked()

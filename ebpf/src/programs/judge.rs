@@ -5,7 +5,7 @@ use core::ffi::c_void;
 use aya_ebpf::{bindings::__sk_buff, helpers::generated::bpf_loop};
 use tokenblock_ebpf::{
     behind::BEHIND,
-    flow::{Conflict, Flow, Gap, GapKey, Left, Place, STEPS},
+    flow::{Conflict, Flow, Gap, GapKey, Left, Place, Rest, STEPS},
     reply::SYN,
     rules::Rules,
     scan::{Source as _, Step},
@@ -17,6 +17,7 @@ use super::{
     classify::Direction,
     flow::{lock, of_request, unlock},
     maps::{self, Counts, MapFilter, Work},
+    memo::recall,
     report::report,
     skb,
 };
@@ -42,6 +43,8 @@ pub fn judge(
     };
     work.tracked = u32::from(tracked);
     work.heard = u32::from(tracked && flow.newcomer == 0);
+    // The lock orders memory: what is read of the list from here on is of this generation or a later one.
+    work.generation = maps::generation();
     if !lock(flow) {
         return Err(Counter::FlowBusy);
     }
@@ -276,6 +279,12 @@ fn scan(
     work.step = 0;
     work.begun = begun;
     work.outcome = Outcome::Unfinished;
+    if !work.window.advance(skb, 0) {
+        work.scan.wipe();
+        return Err(Counter::ReadFailed);
+    }
+    recall(work, flow);
+    forget_registers();
     let mut shared = Shared {
         skb,
         work,
@@ -354,6 +363,7 @@ extern "C" fn unit(_index: u64, context: *mut Shared<'_>) -> i64 {
             }
             if !blocked {
                 shared.counts.count(Counter::Alerted);
+                shared.flow.reports();
                 return CONTINUE;
             }
             shared.work.outcome = Outcome::Blocked;
@@ -362,9 +372,19 @@ extern "C" fn unit(_index: u64, context: *mut Shared<'_>) -> i64 {
     }
 }
 
-/// A scan came to the end of the payload.
+/// A scan came to the end of the payload, or of what the window shows of it.
 #[inline(always)]
 fn end_scan(shared: &mut Shared<'_>) -> i64 {
+    let window = &mut shared.work.window;
+    match (shared.flow).come_to_end(&mut shared.work.scan, window.end_of_payload()) {
+        Rest::Unknown => {
+            window.widen();
+            return CONTINUE;
+        }
+        Rest::Known => shared.counts.count(Counter::Repeated),
+        Rest::None => {}
+    }
+    forget_registers();
     let (begun, scan) = (shared.work.begun, &mut shared.work.scan);
     let ended = shared.flow.end(begun, scan, shared.rules);
     if let Err(Conflict::Ambiguous | Conflict::Gap) = ended {

@@ -18,6 +18,7 @@ use tokenblock_ebpf::{
     response::Head as ResponseHead,
     rules::Rules,
     scan::Scan,
+    sums::SumKeys,
     swar::opaque,
     table::{Bucket, Header, places, words},
     verdict::{COUNTERS, Counter, MapEntry, PortSet, Settings},
@@ -42,6 +43,8 @@ pub struct Work {
     pub start: u32,
     /// Nanoseconds since boot.
     pub now: u64,
+    /// The generation of the list and the rules, before anything of them was read.
+    pub generation: u64,
     /// Whether the flow is on record; whether its server owes the client nothing.
     pub tracked: u32,
     pub may_forbid: u32,
@@ -117,6 +120,12 @@ static OVERFLOW: HashMap<[u64; 2], u64> =
 /// Bits of the fingerprints of all entries, by pages.
 #[btf_map]
 static FILTER: ArrayOfMaps<BtfArray<Page, 1, PAGE_FLAGS>, { PAGES as usize }> = ArrayOfMaps::new();
+/// Counts how often the list or the rules have changed; written through memory that userspace shares.
+#[map]
+static GENERATION: Array<u64> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+/// Keys of the sums by which header blocks are known again; made anew at each start.
+#[map]
+static SUM_KEYS: Array<SumKeys> = Array::with_max_entries(1, 0);
 #[map]
 pub static EVENTS: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
 #[map]
@@ -181,6 +190,21 @@ pub fn rules() -> Option<&'static Rules> {
 #[inline(always)]
 pub fn settings() -> Option<&'static Settings> {
     SETTINGS.get(0)
+}
+
+/// The generation of the list and the rules: what was found clean under one may be found otherwise under the next.
+#[inline(always)]
+pub fn generation() -> u64 {
+    // SAFETY: another CPU may write it at any moment; it is one word.
+    GENERATION
+        .get_ptr(0)
+        .map_or(0, |generation| unsafe { generation.read_volatile() })
+}
+
+/// The keys of the sums by which header blocks are known again.
+#[inline(always)]
+pub fn sum_keys() -> Option<&'static SumKeys> {
+    SUM_KEYS.get(0)
 }
 
 /// The protected ports.

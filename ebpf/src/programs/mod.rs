@@ -6,6 +6,7 @@ mod head;
 mod intercept;
 mod judge;
 mod maps;
+mod memo;
 mod report;
 mod respond;
 mod skb;

@@ -6,7 +6,8 @@ use aya_ebpf::{bindings::__sk_buff, helpers::generated::bpf_loop};
 use tokenblock_ebpf::{
     behind::{BEHIND, Behind},
     rules::Rules,
-    scan::{Scan, Source, WIDEST},
+    scan::{Chunk, Scan, Source, WIDEST},
+    sums::{SumKeys, Sums},
     swar::{
         before, first, first_line_end, forget_registers, least, least_long, not_plain, opaque,
         opaque_long,
@@ -31,7 +32,8 @@ pub struct Window {
     used: u32,
     /// Most bytes that are copied at once.
     step: u32,
-    reserved: u32,
+    /// Bytes of the payload behind `len` that are held, and not shown.
+    hidden: u32,
     bytes: [u8; (CAPACITY + WIDEST) as usize],
 }
 
@@ -44,6 +46,7 @@ impl Window {
         self.payload_end = end;
         self.used = 0;
         self.step = CAPACITY;
+        self.hidden = 0;
     }
 
     /// Looks at the payload from another place on, without forgetting what is to be cleared.
@@ -57,6 +60,28 @@ impl Window {
         } else {
             CAPACITY
         };
+    }
+
+    /// Shows the first `len` bytes alone, as if the payload ended behind them.
+    #[inline(always)]
+    pub fn narrow(&mut self, len: u32) {
+        self.hidden = self.len.wrapping_sub(len);
+        self.payload_end = self.payload_end.wrapping_sub(self.hidden);
+        self.len = len;
+    }
+
+    /// Shows all again that it holds.
+    #[inline(always)]
+    pub fn widen(&mut self) {
+        self.len = self.end_of_payload();
+        self.payload_end = self.payload_end.wrapping_add(self.hidden);
+        self.hidden = 0;
+    }
+
+    /// Where the payload ends that it holds the rest of, whether that is shown or not.
+    #[inline(always)]
+    pub fn end_of_payload(&self) -> u32 {
+        self.len.wrapping_add(self.hidden)
     }
 
     /// Looks at what is kept of what stands behind the payload, and at nothing else.
@@ -188,6 +213,13 @@ impl Source for Window {
     fn find_part(&self, scan: &mut Scan, rules: &Rules) {
         tokenblock_find_part(scan, self, rules);
     }
+
+    #[inline(always)]
+    fn sums(&self, keys: &SumKeys, from: u32, len: u32) -> Sums {
+        let mut sums = Sums::NONE;
+        tokenblock_sums(&raw mut sums, self, keys, from, len);
+        sums
+    }
 }
 
 /// Most whole lines that a window can hold, and more.
@@ -232,6 +264,25 @@ extern "C" fn whole_line(_index: u64, context: *mut Lines<'_>) -> i64 {
     // SAFETY: `tokenblock_whole_lines` passes its own.
     let lines = unsafe { &mut *context };
     i64::from(!lines.scan.whole_line(lines.rules, lines.window))
+}
+
+/// [`Source::sums`], as [`tokenblock_whole_lines`].
+#[inline(never)]
+// SAFETY: nothing else is called so.
+#[unsafe(no_mangle)]
+extern "C" fn tokenblock_sums(
+    sums: *mut Sums,
+    window: *const Window,
+    keys: *const SumKeys,
+    from: u32,
+    len: u32,
+) -> u64 {
+    // SAFETY: the caller passes references; the verifier sees to the rest.
+    let passed = unsafe { (sums.as_mut(), window.as_ref(), keys.as_ref()) };
+    if let (Some(sums), Some(window), Some(keys)) = passed {
+        *sums = Sums::of(keys, from, len, |at| window.chunk(at), Chunk::word);
+    }
+    0
 }
 
 /// [`Source::find_part`], as [`tokenblock_whole_lines`].

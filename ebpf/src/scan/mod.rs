@@ -5,6 +5,7 @@
 //! [`Scan`], so a stream may be cut at any byte.
 
 mod anywhere;
+mod block;
 mod cookie;
 mod line;
 mod message;

@@ -1,6 +1,10 @@
 //! Where the scanner reads: bytes by position, in chunks that one check covers.
 
-use super::super::{filter::Words, rules::Rules};
+use super::super::{
+    filter::Words,
+    rules::Rules,
+    sums::{SumKeys, Sums},
+};
 use super::{Scan, WIDEST, WIDEST_WORDS};
 
 /// Bytes to scan, addressed by position.
@@ -25,6 +29,9 @@ pub trait Source {
 
     /// Does [`Scan::find_part`] on this source.
     fn find_part(&self, scan: &mut Scan, rules: &Rules);
+
+    /// Does [`Sums::of`] on this source.
+    fn sums(&self, keys: &SumKeys, from: u32, len: u32) -> Sums;
 }
 
 /// [`WIDEST`] bytes of a source.
@@ -62,6 +69,10 @@ impl Source for [u8] {
 
     fn find_part(&self, scan: &mut Scan, rules: &Rules) {
         scan.find_part(rules, self);
+    }
+
+    fn sums(&self, keys: &SumKeys, from: u32, len: u32) -> Sums {
+        Sums::of(keys, from, len, |at| self.chunk(at), Chunk::word)
     }
 }
 

@@ -80,10 +80,15 @@ fn hashed() -> Result<()> {
         ("", request::opaque as fn(&str) -> String),
         ("jwt_", packets::jwt),
     ] {
-        let usual = vec![packets::request(&token("usual"))?; SEGMENTS];
+        let usual = packets::numbered(&token("usual"), SEGMENTS)?;
         figure(
             &format!("sha256_request_{kind}ns"),
             in_order(&mut programs, &usual)?,
+        );
+        let repeated = vec![packets::request(&token("usual"))?; SEGMENTS];
+        figure(
+            &format!("sha256_request_repeated_{kind}ns"),
+            in_order(&mut programs, &repeated)?,
         );
     }
     let body = vec![packets::json_body(1)?; SEGMENTS];
@@ -124,10 +129,15 @@ fn requests(programs: &mut Programs, size: &str) -> Result<()> {
         ("", request::opaque as fn(&str) -> String),
         ("jwt_", packets::jwt),
     ] {
-        let usual = vec![packets::request(&token("usual"))?; SEGMENTS];
+        let usual = packets::numbered(&token("usual"), SEGMENTS)?;
         figure(
             &format!("request_{kind}{size}_ns"),
             in_order(programs, &usual)?,
+        );
+        let repeated = vec![packets::request(&token("usual"))?; SEGMENTS];
+        figure(
+            &format!("request_repeated_{kind}{size}_ns"),
+            in_order(programs, &repeated)?,
         );
         let each_its_own: Result<Vec<_>> = (0..SEGMENTS)
             .map(|i| packets::request(&token(&format!("cold {i}"))))
@@ -152,8 +162,8 @@ fn among_flows(programs: &mut Programs) -> Result<()> {
         one(programs, &packets::from_client(&first, client))?;
     }
     let usual = packets::request(&request::opaque("usual"))?;
-    let same = connection(programs, &vec![usual.clone(); SEGMENTS])?;
-    figure("request_100k_flows_ns", same);
+    let numbered = packets::numbered(&request::opaque("usual"), SEGMENTS)?;
+    figure("request_100k_flows_ns", connection(programs, &numbered)?);
     let mut runs = Vec::with_capacity(SEGMENTS);
     // Far apart, so that none is in the caches because of the one before it.
     for client in (0..FLOWS).step_by(FLOWS as usize / SEGMENTS) {

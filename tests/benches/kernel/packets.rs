@@ -2,7 +2,7 @@
 
 use std::{fmt::Write as _, net::Ipv4Addr};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use tokenblock_tests::{
     bench::request::{self, TOKEN, opaque, random},
@@ -82,6 +82,23 @@ pub(crate) fn request(token: &str) -> Result<Vec<u8>> {
         "GET {} HTTP/1.1\r\n{headers}\r\n\r\n",
         request::TARGET
     ))
+}
+
+/// Requests as [`request`] has them, each of which has a number of its own among its header lines: what a flow remembers of
+/// one is of no use for the next.
+pub(crate) fn numbered(token: &str, requests: usize) -> Result<Vec<Vec<u8>>> {
+    let headers = request::headers(token).join("\r\n");
+    let (before, behind) = headers
+        .split_once(request::ID)
+        .context("no number to replace")?;
+    let len = request::ID.len();
+    let number = |n| {
+        let target = request::TARGET;
+        frame(format!(
+            "GET {target} HTTP/1.1\r\n{before}{n:0len$}{behind}\r\n\r\n"
+        ))
+    };
+    (0..requests).map(number).collect()
 }
 
 /// A request without credentials.

@@ -8,6 +8,9 @@ pub const TOKEN: usize = 800;
 /// Path and query.
 pub const TARGET: &str = "/api/v1/items?page=2&sort=asc";
 
+/// The last part of the id of a request.
+pub const ID: &str = "7c0f4a3f8e21";
+
 /// Bytes that look random, the same in every run.
 #[must_use]
 pub fn random(label: &str, len: usize) -> Vec<u8> {
@@ -37,7 +40,7 @@ pub fn headers(token: &str) -> [String; 8] {
         "Accept-Language: en-US,en;q=0.5".to_owned(),
         "Accept-Encoding: gzip, deflate, br".to_owned(),
         format!("Authorization: Bearer {token}"),
-        "X-Request-Id: 6f1f9cf0-6f6c-4b1a-9d1b-7c0f4a3f8e21".to_owned(),
+        format!("X-Request-Id: 6f1f9cf0-6f6c-4b1a-9d1b-{ID}"),
         "Connection: keep-alive".to_owned(),
     ]
 }

@@ -12,6 +12,7 @@ mod generate;
 mod heedless;
 mod life;
 mod loss;
+mod memo;
 mod parity;
 mod reasons;
 mod repeats;

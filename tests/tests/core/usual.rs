@@ -7,6 +7,7 @@ use tokenblock_ebpf::{
     location::LocationId,
     rules::Rules,
     scan::{Scan, Source, Step},
+    sums::{SumKeys, Sums},
 };
 use tokenblock_tests::scanned::rules;
 
@@ -41,6 +42,10 @@ impl Source for ByUnits<'_> {
 
     fn find_part(&self, scan: &mut Scan, rules: &Rules) {
         scan.find_part(rules, self);
+    }
+
+    fn sums(&self, keys: &SumKeys, from: u32, len: u32) -> Sums {
+        self.0.sums(keys, from, len)
     }
 }
 

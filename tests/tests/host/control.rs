@@ -13,11 +13,12 @@ use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use rustix::process::Signal;
 use tokenblock_tests::{
     certificate::Certificate,
+    client::Client,
     fixtures::{Token, list_file},
     gate, poll,
 };
 
-use crate::lab::{Bench, LIMIT, Tier};
+use crate::lab::{Bench, LIMIT, Lab, Tier};
 
 /// Runs `tokenblock` with this input; gives its exit code and what it wrote.
 pub(crate) fn call(
@@ -95,6 +96,30 @@ fn an_addition_is_enforced_when_the_command_returns() {
         assert!(lab.blocks(Token::Jwt), "{tier:?}\n{}", lab.product.log());
         lab.assert_no_token_shown();
     }
+}
+
+/// A connection that sends the same header lines with each request: what was clean in them is none the moment it is listed.
+#[test]
+fn what_a_connection_repeats_is_found_once_it_is_listed() {
+    let Some(binary) = gate::product("what_a_connection_repeats_is_found_once_it_is_listed") else {
+        return;
+    };
+    let bench = Bench::new(binary.clone());
+    fs::write(bench.list(), list_file(&[Token::Opaque])).unwrap();
+    let state = bench.folder.path().join("state");
+    let lab = bench.start(Tier::Kernel, &[]);
+    let [server, _] = lab.servers();
+    let mut client = Client::connect(&lab.bench.pair.client, server).unwrap();
+    let request = Lab::request(Token::Jwt);
+    for _ in 0..5 {
+        let answer = client.exchange(&request, LIMIT).unwrap();
+        assert_eq!(answer.status(), Some(200), "{}", lab.product.log());
+    }
+    let (code, text) = call(&binary, &state, &["deny", "add"], &Token::Jwt.text());
+    assert_eq!(code, Some(0), "{text}");
+    let answer = client.exchange(&request, LIMIT).unwrap();
+    assert_eq!(answer.status(), Some(403), "{}", lab.product.log());
+    client.abort().unwrap();
 }
 
 #[test]

@@ -206,6 +206,31 @@ fn a_request_cut_by_a_change_is_found() {
     }
 }
 
+/// What a connection repeats is judged anew under other settings.
+#[test]
+fn what_a_connection_repeats_is_judged_by_the_places_in_force() {
+    let name = "settings::what_a_connection_repeats_is_judged_by_the_places_in_force";
+    let Some(binary) = gate::product(name) else {
+        return;
+    };
+    let both = Both::new(binary, &places(0));
+    for (version, token) in (1..).zip([TOKEN, HASHED]) {
+        let server = both.server(Tier::Kernel);
+        let mut client = Client::connect(&both.bench.pair.client, server).unwrap();
+        let request = format!(
+            "GET / HTTP/1.1\r\nHost: origin.test\r\nAccept: */*\r\nX-Other-{version}-7: {token}\r\n\r\n"
+        );
+        for _ in 0..5 {
+            let answer = client.exchange(request.as_bytes(), LIMIT).unwrap();
+            assert_eq!(answer.status(), Some(200), "{}", both.product.log());
+        }
+        both.reload(&places(version));
+        let answer = client.exchange(request.as_bytes(), LIMIT).unwrap();
+        assert_eq!(answer.status(), Some(403), "{}", both.product.log());
+        client.abort().unwrap();
+    }
+}
+
 #[test]
 fn length_and_monitor_change_in_both_tiers() {
     let Some(binary) = gate::product("settings::length_and_monitor_change") else {

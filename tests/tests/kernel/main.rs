@@ -8,6 +8,7 @@ mod flood;
 mod flows;
 mod growth;
 mod life;
+mod memo;
 mod modes;
 mod reasons;
 mod secrecy;

@@ -108,6 +108,9 @@ pub enum KernelError {
     /// A map's memory can't be shared.
     #[error("the memory of a BPF map can't be shared with this process")]
     Share(#[source] io::Error),
+    /// The system has no random numbers.
+    #[error("no random numbers for the kernel programs: {0}")]
+    Random(getrandom::Error),
     /// The tier is gone.
     #[error("the kernel tier is being stopped")]
     Stopping,

@@ -17,13 +17,17 @@ use aya::{
 use ipnet::IpNet;
 use tokenblock_ebpf::{
     rules::Rules,
+    sums::SumKeys,
     verdict::{PortSet, Settings},
 };
+
+use zeroize::Zeroizing;
 
 use super::{
     debug,
     error::KernelError,
     flows::table_size,
+    generation::Generation,
     object::{Variant, programs},
 };
 
@@ -66,6 +70,7 @@ pub fn load(request: &Load<'_>) -> Result<Ebpf, KernelError> {
     NewRules::make(request.rules)?.put(&mut ebpf)?;
     set(&mut ebpf, "SETTINGS", request.settings)?;
     set(&mut ebpf, "PORTS", *request.ports)?;
+    set(&mut ebpf, "SUM_KEYS", sum_keys()?)?;
     exempt(&mut ebpf, request.exempt)?;
     for name in CLASSIFIERS {
         classifier(&mut ebpf, name)?;
@@ -99,6 +104,7 @@ impl NewRules {
         let mut outer: ArrayOfMaps<&mut MapData, Array<MapData, Rules>> =
             ArrayOfMaps::try_from(map)?;
         outer.set(0, &self.0, 0)?;
+        Generation::of(ebpf)?.bump();
         Ok(())
     }
 }
@@ -184,6 +190,13 @@ pub fn xdp(ebpf: &mut Ebpf) -> Result<&mut Xdp, KernelError> {
         Ok(()) | Err(ProgramError::AlreadyLoaded) => Ok(program),
         Err(error) => Err(KernelError::from_program(error)),
     }
+}
+
+/// Keys that nobody knows.
+fn sum_keys() -> Result<SumKeys, KernelError> {
+    let mut bytes = Zeroizing::new([0; SumKeys::BYTES]);
+    getrandom::fill(bytes.as_mut()).map_err(KernelError::Random)?;
+    Ok(SumKeys::new(&bytes))
 }
 
 fn set<T: aya::Pod>(ebpf: &mut Ebpf, name: &'static str, value: T) -> Result<(), KernelError> {

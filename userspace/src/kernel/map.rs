@@ -6,7 +6,8 @@ use aya::Ebpf;
 use tokenblock_ebpf::verdict::{ACTION_ALERT, ACTION_BLOCK, LISTED, MapEntry};
 
 use super::{
-    error::KernelError, filter::Filter, hashed::HashedTier, live::LiveSettings, table::Table,
+    error::KernelError, filter::Filter, generation::Generation, hashed::HashedTier,
+    live::LiveSettings, table::Table,
 };
 use crate::denylist::{Action, Listed, Sha256Digest, Snapshot, Tier, TokenDigest};
 
@@ -14,6 +15,7 @@ use crate::denylist::{Action, Listed, Sha256Digest, Snapshot, Tier, TokenDigest}
 pub struct KernelMap {
     table: Table,
     filter: Filter,
+    generation: Generation,
     /// For entries that are known by their SHA-256 alone.
     hashed: Option<HashedTier>,
 }
@@ -29,6 +31,7 @@ impl KernelMap {
         Ok(Self {
             table: Table::take(ebpf)?,
             filter,
+            generation: Generation::of(ebpf)?,
             hashed: None,
         })
     }
@@ -36,6 +39,25 @@ impl KernelMap {
     /// All that the programs find.
     pub fn entries(&self) -> impl Iterator<Item = (TokenDigest, MapEntry)> {
         listed(&self.table)
+    }
+
+    fn put(
+        &mut self,
+        entries: &[(TokenDigest, Listed)],
+        listed: &Snapshot,
+    ) -> Result<(), KernelError> {
+        let new = entries
+            .iter()
+            .map(|(digest, listed)| (*digest, map_entry(*listed)));
+        self.table.add(new)?;
+        // Last: an entry is in force once its fingerprint is let through.
+        let new = entries.iter().map(|(_, listed)| listed.fingerprint);
+        if self.filter.is_small_for(self.table.len()) {
+            let old = listed.iter().map(|(_, listed)| listed.fingerprint);
+            return self.filter.grow(self.table.len(), old.chain(new));
+        }
+        new.for_each(|fingerprint| self.filter.admit(fingerprint));
+        Ok(())
     }
 
     /// The same, with the map of the programs that look up SHA-256, which are loaded.
@@ -64,18 +86,10 @@ impl Tier for KernelMap {
         entries: &[(TokenDigest, Listed)],
         listed: &Snapshot,
     ) -> Result<(), KernelError> {
-        let new = entries
-            .iter()
-            .map(|(digest, listed)| (*digest, map_entry(*listed)));
-        self.table.add(new)?;
-        // Last: an entry is in force once its fingerprint is let through.
-        let new = entries.iter().map(|(_, listed)| listed.fingerprint);
-        if self.filter.is_small_for(self.table.len()) {
-            let old = listed.iter().map(|(_, listed)| listed.fingerprint);
-            return self.filter.grow(self.table.len(), old.chain(new));
-        }
-        new.for_each(|fingerprint| self.filter.admit(fingerprint));
-        Ok(())
+        let added = self.put(entries, listed);
+        // Whatever of it is in force.
+        self.generation.bump();
+        added
     }
 
     fn remove(&mut self, digests: &[TokenDigest]) -> Result<(), KernelError> {
@@ -99,6 +113,7 @@ impl Tier for KernelMap {
 /// The map of the programs that look up SHA-256; without a filter, for they have nothing cheaper than the digest.
 pub struct HashedMap {
     table: Table,
+    generation: Generation,
 }
 
 impl HashedMap {
@@ -107,8 +122,10 @@ impl HashedMap {
     /// # Errors
     /// [`KernelError::BadObject`] where it is missing.
     pub fn take(ebpf: &mut Ebpf) -> Result<Self, KernelError> {
-        let table = Table::take(ebpf)?;
-        Ok(Self { table })
+        Ok(Self {
+            table: Table::take(ebpf)?,
+            generation: Generation::of(ebpf)?,
+        })
     }
 
     /// Lists these, or lists them otherwise, and takes the others off then.
@@ -123,7 +140,10 @@ impl HashedMap {
         let words = added
             .iter()
             .map(|(digest, listed)| (digest.key(), map_entry(*listed)));
-        self.table.add(words)?;
+        let added = self.table.add(words);
+        // Whatever of it is in force.
+        self.generation.bump();
+        added?;
         let gone: Vec<_> = removed.iter().map(Sha256Digest::key).collect();
         self.table.remove(&gone)
     }

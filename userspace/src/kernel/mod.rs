@@ -7,6 +7,7 @@ pub mod error;
 pub mod events;
 mod filter;
 pub mod flows;
+mod generation;
 mod hashed;
 pub mod intercept;
 pub mod interfaces;

@@ -39,8 +39,12 @@ impl Shared {
     ) -> Result<(Self, Array<MapData, V>), KernelError> {
         let array = Array::<MapData, V>::create(elements, flags | MMAPABLE)?;
         let words = (elements as usize).saturating_mul(size_of::<V>() / 8);
+        Ok((Self::of(array.map(), words)?, array))
+    }
+
+    /// The first `words` words of an array that was made to be shared.
+    pub(super) fn of(array: &MapData, words: usize) -> Result<Self, KernelError> {
         let len = NonZeroUsize::new(words).ok_or(KernelError::BadObject { what: "an array" })?;
-        let fd = array.map().fd();
         // SAFETY: a new mapping at an address of the kernel's choice.
         let mapped = unsafe {
             mmap(
@@ -48,14 +52,14 @@ impl Shared {
                 words * 8,
                 ProtFlags::READ | ProtFlags::WRITE,
                 MapFlags::SHARED,
-                fd,
+                array.fd(),
                 0,
             )
         };
         let mapped = mapped.map_err(|error| KernelError::Share(error.into()))?;
         let words = NonNull::new(mapped.cast::<AtomicU64>());
         let words = words.ok_or(KernelError::BadObject { what: "an array" })?;
-        Ok((Self { words, len }, array))
+        Ok(Self { words, len })
     }
 
     /// The words of all elements, one element behind the other.

@@ -1,0 +1,245 @@
+//! Header blocks that repeat.
+//!
+//! A client sends the same header lines with each request of a connection. What was judged clean once in a flow is known
+//! again by its keyed sums, and not read again: what the scanner finds in a block depends on its state where the block
+//! begins, on the bytes, the rules and the list alone. So the first line is read, and where it leaves the scanner as it did
+//! then, the scanner is set as the block left it. See "Header blocks that repeat" in ARCHITECTURE.md.
+
+use super::{
+    super::{
+        scan::{Chunk as _, Scan, Source, WIDEST},
+        sums::{GROUP, MOST, SumKeys, Sums},
+        swar,
+    },
+    Flow, Left,
+};
+
+/// What a flow remembers of its last header block.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub(super) struct Memo {
+    /// Bytes from the end of the first line to the end of the segment; 0: none is known.
+    len: u32,
+    /// Segments that are not looked at.
+    rests: u32,
+    /// Blocks that were no repeats, since the last one that was.
+    misses: u32,
+    /// What is under way with the segment under judgement.
+    doing: Doing,
+    /// Whether a block with these sums was judged clean, under this generation of the list and the rules; else they are of
+    /// one that is being judged.
+    clean: u32,
+    /// Whether something was found in it that is reported each time.
+    reported: u32,
+    generation: u64,
+    sums: Sums,
+}
+
+/// What is under way with a segment.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+enum Doing {
+    /// It is read as any other.
+    Nothing = 0,
+    /// Its first line is read; the rest is known.
+    Knows = 1,
+    /// Its first line is read; the rest is to be read and remembered.
+    Learns = 2,
+    /// The rest is read.
+    Reads = 3,
+}
+
+/// What comes behind the bytes that were read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Rest {
+    /// Nothing: the segment is read.
+    None = 0,
+    /// The header block, to be read too.
+    Unknown = 1,
+    /// A header block that needs no reading: the scanner stands behind it.
+    Known = 2,
+}
+
+/// Misses after which no block is looked at for a while.
+const PATIENCE: u32 = 2;
+/// Segments that are not looked at then, at first; twice as many each further time, up to so many times.
+const REST: u32 = 16;
+const DOUBLINGS: u32 = 6;
+
+impl Memo {
+    /// Nothing.
+    pub(super) const NONE: Self = Self {
+        len: 0,
+        rests: 0,
+        misses: 0,
+        doing: Doing::Nothing,
+        clean: 0,
+        reported: 0,
+        generation: 0,
+        sums: Sums::NONE,
+    };
+
+    /// Forgets all.
+    #[inline(always)]
+    pub(super) fn forget(&mut self) {
+        self.len = 0;
+        self.rests = 0;
+        self.misses = 0;
+        self.doing = Doing::Nothing;
+        self.clean = 0;
+    }
+
+    /// The block is not the one that is remembered. Requests that differ each time are left alone for longer and longer.
+    #[inline(always)]
+    fn miss(&mut self) {
+        self.clean = 0;
+        self.misses = swar::least(self.misses + 1, PATIENCE + DOUBLINGS);
+        if self.misses >= PATIENCE {
+            self.len = 0;
+            self.rests = REST << (self.misses.wrapping_sub(PATIENCE) & 7);
+        }
+    }
+
+    /// Notes how long the block of a segment is, where its first line is over in it.
+    fn note<S: Source + ?Sized>(&mut self, source: &S) {
+        let chunk = source.chunk(0);
+        let mut i = 0;
+        let mut mark = 0;
+        while i < WIDEST / 8 {
+            mark = swar::first_equal(chunk.word(i), b'\n');
+            if mark != 0 {
+                break;
+            }
+            i = swar::opaque(i + 1);
+        }
+        let behind = i * 8 + swar::first(mark) + 1;
+        let len = source.end().wrapping_sub(behind);
+        if (GROUP..=MOST).contains(&len) {
+            self.len = len;
+            self.clean = 0;
+        } else {
+            self.miss();
+        }
+    }
+
+    /// Compares the last bytes of a segment with the block that is remembered; how many are in front of it, which have to be
+    /// read in any case, or 0.
+    fn compare<S: Source + ?Sized>(&mut self, source: &S, keys: &SumKeys, generation: u64) -> u32 {
+        let end = source.end();
+        let from = end.wrapping_sub(self.len);
+        let line_end = source.chunk(from.wrapping_sub(1)).word(0) as u8 == b'\n';
+        if self.len >= end || !line_end {
+            self.miss();
+            return 0;
+        }
+        let sums = source.sums(keys, from, self.len);
+        let same = sums.is_as(&self.sums) && self.generation == generation;
+        if same && self.clean != 0 {
+            self.doing = Doing::Knows;
+            return from;
+        }
+        if self.clean != 0 {
+            self.miss();
+        }
+        if self.len == 0 {
+            return 0;
+        }
+        self.clean = 0;
+        self.reported = 0;
+        self.generation = generation;
+        self.sums = sums;
+        self.doing = Doing::Learns;
+        from
+    }
+}
+
+impl Flow {
+    /// Whether [`Flow::recall`] is to be asked of the segment under judgement, in which a request may begin.
+    #[inline(always)]
+    pub fn may_recall(&mut self) -> bool {
+        self.memo.doing = Doing::Nothing;
+        let line = self.left as u32 == Left::Line as u32;
+        if !line || self.at_body != 0 {
+            return false;
+        }
+        let rests = self.memo.rests;
+        // One less, down to none.
+        self.memo.rests = rests - (1 ^ swar::is_zero(rests));
+        rests == 0
+    }
+
+    /// Before the only scan of a segment, which `source` holds whole: how many of its bytes are to be read before
+    /// [`Flow::come_to_end`] is asked; 0: all. `generation` was read before anything of the list and the rules was.
+    #[inline(always)]
+    pub fn recall<S: Source + ?Sized>(
+        &mut self,
+        scan: &Scan,
+        source: &S,
+        keys: &SumKeys,
+        generation: u64,
+    ) -> u32 {
+        if !self.is_read(scan) || !scan.begins_message() {
+            return 0;
+        }
+        if self.memo.len == 0 {
+            self.memo.note(source);
+            return 0;
+        }
+        self.memo.compare(source, keys, generation)
+    }
+
+    /// The scan came to the end of what it was given, behind which the segment ends at `end`.
+    #[inline(always)]
+    pub fn come_to_end(&mut self, scan: &mut Scan, end: u32) -> Rest {
+        if self.memo.doing as u32 == Doing::Nothing as u32 {
+            return Rest::None;
+        }
+        match tokenblock_come_to_end(self, scan, end) {
+            0 => Rest::None,
+            1 => Rest::Unknown,
+            _ => Rest::Known,
+        }
+    }
+
+    fn come_to_end_here(&mut self, scan: &mut Scan, end: u32) -> Rest {
+        let doing = self.memo.doing;
+        self.memo.doing = Doing::Nothing;
+        if matches!(doing, Doing::Reads) {
+            if scan.ended_block() && self.memo.reported == 0 {
+                self.memo.clean = 1;
+            } else {
+                self.memo.miss();
+            }
+            return Rest::None;
+        }
+        if !scan.begins_block() {
+            self.memo.miss();
+            return Rest::Unknown;
+        }
+        if matches!(doing, Doing::Knows) {
+            self.memo.misses = 0;
+            scan.end_block(end);
+            return Rest::Known;
+        }
+        scan.begin_block();
+        self.memo.doing = Doing::Reads;
+        Rest::Unknown
+    }
+
+    /// Something was found in the segment under judgement that is reported each time.
+    #[inline(always)]
+    pub fn reports(&mut self) {
+        self.memo.reported = 1;
+    }
+}
+
+/// [`Flow::come_to_end`], as [`super::passed::tokenblock_flow_pass`]: a [`Rest`].
+#[cfg_attr(target_arch = "bpf", inline(never), unsafe(no_mangle))]
+extern "C" fn tokenblock_come_to_end(flow: *mut Flow, scan: *mut Scan, end: u32) -> u64 {
+    // SAFETY: `Flow::come_to_end` passes references; the verifier sees to the rest.
+    let (Some(flow), Some(scan)) = (unsafe { (flow.as_mut(), scan.as_mut()) }) else {
+        return 0;
+    };
+    flow.come_to_end_here(scan, end) as u64
+}
