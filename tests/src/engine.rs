@@ -143,6 +143,7 @@ impl<'a> Engine<'a> {
     /// The receiver accepted the connection.
     pub fn accept(&mut self, ack: u32) {
         self.flow.accept(ack);
+        self.dead = false;
     }
 
     /// The receiver acknowledged all before `ack`.

@@ -364,6 +364,39 @@ pub fn play(inspector: &mut impl Inspector, streams: &Streams, acts: &[Act], fir
     }
 }
 
+/// A declared body on a path that loses, all of it settled; two pieces that are passed from open states, and then copies of them,
+/// the second one first. By which way each segment leaves.
+pub fn copies_from_open_states(inspector: &mut impl Inspector) -> Vec<Counter> {
+    const FIRST: u32 = 7;
+    let head = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 60000\r\n\r\nsome text\n";
+    let (gap, behind) = ("that was\n", "late on its way\n");
+    let (open, one, two) = ("and on\nAuth", "or: me\nAuth", "or: it\nand on\n");
+    let mut now = START;
+    let mut ways = Vec::new();
+    let mut send = |inspector: &mut _, at: usize, text: &str| {
+        now += MILLISECOND;
+        ways.push(Inspector::segment(
+            inspector,
+            sequence(FIRST, at),
+            text.as_bytes(),
+            0,
+            now,
+        ));
+        at + text.len()
+    };
+    inspector.accept(FIRST);
+    let at = send(inspector, 0, head);
+    send(inspector, at + gap.len(), behind);
+    let at = send(inspector, at, gap) + behind.len();
+    let at = send(inspector, at, open);
+    inspector.settle(sequence(FIRST, at), 0);
+    let between = send(inspector, at, one);
+    send(inspector, between, two);
+    send(inspector, between, two);
+    send(inspector, at, one);
+    ways
+}
+
 /// The acts with what is sent from other places.
 fn moved(acts: Vec<Act>, place: impl Fn(usize) -> usize) -> impl Iterator<Item = Act> {
     acts.into_iter().map(move |act| match act {

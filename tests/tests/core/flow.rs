@@ -143,6 +143,25 @@ proptest! {
         check_trusting(TRUST_AFTER, &streams, &acts, first)?;
     }
 
+    /// A connection that follows another of the same ends, in the same sequence numbers, is judged as if none had been.
+    #[test]
+    fn nothing_is_left_of_an_older_connection(
+        older in prop::collection::vec(act(900), 1..60),
+        acts in prop::collection::vec(act(900), 1..60),
+        from in 0..900_usize,
+        first in 0..40_u32,
+    ) {
+        let streams = Streams::by_lines(20_000);
+        let listing = listing();
+        let listed = |digest: &_| listing.has(digest);
+        let [older, acts] = [older, acts].map(|acts| behind_body(&streams, acts, from));
+        let mut used = Engine::new(&listing.rules, &listed);
+        play(&mut used, &streams, &older, first);
+        let again = play(&mut used, &streams, &acts, 7);
+        let alone = play(&mut Engine::new(&listing.rules, &listed), &streams, &acts, 7);
+        prop_assert_eq!(again.ways, alone.ways);
+    }
+
     /// Where segments are lost behind the hook as well, a clean stream comes through, or its flow is reset; it does
     /// not hang, and nothing of it is blocked.
     #[test]

@@ -1,17 +1,17 @@
 //! What passed the flow engine and is missing at the receiver all the same: it is sent again, and nothing else comes in its
 //! place.
 
-use tokenblock_ebpf::flow::Place;
+use tokenblock_ebpf::{flow::Place, verdict::Counter};
 use tokenblock_tests::{
     bodies::{Body, Framing},
     engine::{Engine, Fate},
     fixtures::Token,
-    trace::{Listing, START, sequence},
+    trace::{Listing, START, copies_from_open_states, sequence},
 };
 
 const FIRST: u32 = 7;
 
-/// A connection on which a declared body of lines has begun, and a first gap is open.
+/// A connection on which a declared body of lines has begun.
 struct Upload<'a> {
     engine: Engine<'a>,
     now: u64,
@@ -20,7 +20,7 @@ struct Upload<'a> {
 }
 
 impl<'a> Upload<'a> {
-    fn begin(
+    fn whole(
         listing: &'a Listing,
         listed: &'a dyn Fn(&tokenblock_ebpf::digest::TokenDigest) -> bool,
     ) -> Self {
@@ -37,6 +37,15 @@ impl<'a> Upload<'a> {
             assert!(matches!(upload.send(at, piece), Fate::Passed(Place::Next)));
             upload.engine.settle(sequence(FIRST, upload.end));
         }
+        upload
+    }
+
+    /// The same with a first gap.
+    fn begin(
+        listing: &'a Listing,
+        listed: &'a dyn Fn(&tokenblock_ebpf::digest::TokenDigest) -> bool,
+    ) -> Self {
+        let mut upload = Self::whole(listing, listed);
         // Lost, for good.
         upload.end += 500;
         upload
@@ -224,6 +233,65 @@ fn gaps_behind_open_states_are_filled_in_any_order() {
             "{n}"
         );
     }
+}
+
+/// Each piece of a declared body, in order; the states that are left where they end.
+fn in_order(upload: &mut Upload<'_>, pieces: &[&str]) -> Vec<usize> {
+    let mut at = Vec::new();
+    for piece in pieces {
+        at.push(upload.end);
+        let fate = upload.send(upload.end, piece);
+        assert_eq!(fate, Fate::Passed(Place::Next), "{piece:?}");
+    }
+    at
+}
+
+/// Of more open states than are held, the receiver may turn out to stand between two, where nothing was open: that it
+/// stands so is remembered.
+#[test]
+fn a_recovery_among_states_that_were_given_up_comes_through() {
+    let listing = Listing::new().unwrap();
+    let listed = |digest: &_| listing.has(digest);
+    let mut upload = Upload::whole(&listing, &listed);
+    let pieces = [
+        "a line\nAuth",
+        "or: me\nAuth",
+        "or: it\nAuth",
+        "or: he\nand words that go on",
+        " and on\nAuth",
+        "or: we\nand so on\n",
+    ];
+    let at = in_order(&mut upload, &pieces);
+    upload.engine.settle(sequence(FIRST, at[4]));
+    upload.now += 300_000_000;
+    assert_eq!(upload.send(at[4], pieces[4]), Fate::Passed(Place::Recovery));
+    assert_eq!(upload.send(at[5], pieces[5]), Fate::Passed(Place::Next));
+}
+
+/// White space that a line begins with is no state that has to be kept: what fills a gap may end in it.
+#[test]
+fn a_gap_is_filled_to_within_the_indentation_of_a_line() {
+    let listing = Listing::new().unwrap();
+    let listed = |digest: &_| listing.has(digest);
+    let mut upload = Upload::whole(&listing, &listed);
+    let gap = upload.end;
+    let filler = "a line\n    ";
+    // Longer than what is kept of what stands behind a gap.
+    let behind = format!("{}and text\n", " ".repeat(300));
+    assert_eq!(
+        upload.send(gap + filler.len(), behind),
+        Fate::Passed(Place::Ahead)
+    );
+    assert_eq!(upload.send(gap, filler), Fate::Passed(Place::Filler));
+}
+
+/// Copies of what was passed from open states, where all was settled before.
+#[test]
+fn second_copies_from_open_states_pass() {
+    let listing = Listing::new().unwrap();
+    let listed = |digest: &_| listing.has(digest);
+    let fates = copies_from_open_states(&mut Engine::new(&listing.rules, &listed));
+    assert_eq!(&fates[fates.len() - 2..], [Counter::Clean; 2], "{fates:?}");
 }
 
 /// What the receiver would refuse is dropped; a decoy's timestamp counts until the receiver says otherwise.

@@ -4,7 +4,7 @@ use etherparse::{IpNumber, NetHeaders, PacketHeaders, TcpHeader, TransportHeader
 use tokenblock_ebpf::{reply::FORBIDDEN, verdict::OnHit};
 use tokenblock_tests::{
     bpf::{
-        Programs, REDIRECT, Setup, UNSPEC,
+        Fate, Programs, REDIRECT, Setup, UNSPEC,
         frame::{CUSTOMER_TAG, Frame, PROVIDER_TAG},
     },
     gate,
@@ -125,6 +125,34 @@ fn answers_are_complete_however_the_request_was_wrapped() {
             ];
             for (name, frame) in frames {
                 check(&mut programs, &frame, name);
+            }
+        })
+        .unwrap();
+}
+
+/// The server's end has heard nothing yet of a connection whose SYN bears a token.
+#[test]
+fn a_blocked_syn_becomes_no_reset_for_the_server() {
+    let name = "a_blocked_syn_becomes_no_reset_for_the_server";
+    if !gate::programs(name) || !gate::namespaces(name) {
+        return;
+    }
+    // The clones leave through a loopback interface of their own.
+    let netns = Netns::new().unwrap();
+    netns
+        .enter(|| {
+            let mut programs = Programs::with_fixtures(&Setup {
+                on_hit: OnHit::Reset,
+                ..Setup::default()
+            })
+            .unwrap();
+            let plain = Frame::v4(compromised());
+            let syn = Frame::v4(compromised()).syn().no_ack();
+            for (frame, fate) in [(plain, Fate::Passed), (syn, Fate::Dropped)] {
+                for (program, bytes) in for_each_program(&frame) {
+                    programs.forget_flows().unwrap();
+                    assert_eq!(programs.run(program, &bytes).unwrap(), fate, "{program}");
+                }
             }
         })
         .unwrap();

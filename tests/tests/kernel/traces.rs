@@ -12,7 +12,7 @@ use tokenblock_tests::{
     gate,
     netns::Netns,
     sender::{Path, send},
-    trace::{Act, Inspector, Listing, START, Streams, play, reaches},
+    trace::{Act, Inspector, Listing, START, Streams, copies_from_open_states, play, reaches},
 };
 
 const REQUESTS: &str = "ingress_ethernet";
@@ -199,6 +199,15 @@ fn the_program_judges_lossy_paths_as_the_engine_on_the_host() {
     }
     let mut programs = Programs::with_fixtures(&Setup::default()).unwrap();
     check_paths(&mut programs);
+    let listing = Listing::new().unwrap();
+    let listed = |digest: &_| listing.has(digest);
+    programs.forget_flows().unwrap();
+    let mut real = Real {
+        programs: &mut programs,
+        passed_at: START,
+    };
+    let host = copies_from_open_states(&mut Engine::new(&listing.rules, &listed));
+    assert_eq!(copies_from_open_states(&mut real), host);
 }
 
 #[test]
