@@ -180,6 +180,13 @@ impl Address {
         octets
     }
 
+    /// Its two halves, each as it lies in memory.
+    #[inline(always)]
+    #[must_use]
+    pub fn halves(&self) -> [u64; 2] {
+        [self.high, self.low]
+    }
+
     /// The same bytes as four words, each in network byte order.
     #[inline(always)]
     #[must_use]

@@ -4,7 +4,7 @@ use core::time::Duration;
 
 use super::{
     super::{framing::Framing, rules::Rules, scan::Scan},
-    Left, Place, before,
+    FlowKey, Left, Place, before,
     ends::{Boundary, ENDS},
     gaps::{OPEN_GAPS, OpenGap},
     memo::Memo,
@@ -14,6 +14,8 @@ use super::{
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub struct Flow {
+    /// Whose flow it is; written before it stands in the table, and never again.
+    pub key: FlowKey,
     /// Held by the program that judges a segment; the programs' own affair.
     pub lock: u32,
     pub(super) flags: u32,
@@ -216,6 +218,7 @@ impl Flow {
     pub fn new(rules: &Rules) -> Self {
         let scan = Scan::new(rules);
         Self {
+            key: FlowKey::default(),
             lock: 0,
             flags: 0,
             knows_settled: 0,

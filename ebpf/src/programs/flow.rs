@@ -53,7 +53,7 @@ pub fn of_request(
     key: &mut FlowKey,
 ) -> Option<(&'static mut Flow, bool)> {
     key_of_request(segment, interface, hook, key);
-    let found = maps::flow(key).or_else(|| begin(segment, key));
+    let found = maps::flow(key).or_else(|| begin(segment, key, hook));
     let kept = found.is_some();
     let flow = if kept {
         found
@@ -61,7 +61,7 @@ pub fn of_request(
         // SAFETY: no arguments.
         let cpu = unsafe { bpf_get_smp_processor_id() };
         *key = FlowKey::stand_in(cpu, hook as u32);
-        maps::flow(key)
+        maps::stand_in(cpu, hook as u32)
     };
     // SAFETY: an entry lives while its program runs; what is written is guarded by `lock`.
     let flow = unsafe { &mut *flow? };
@@ -74,13 +74,13 @@ pub fn of_request(
 /// A flow that begins with this segment; none where there is no room for it. Who has not heard the server's SYN may be
 /// anybody, who need not even be where he says: such newcomers have a share of the table, which they can fill, and no more.
 #[inline(always)]
-fn begin(segment: &Segment, key: &FlowKey) -> Option<*mut Flow> {
+fn begin(segment: &Segment, key: &FlowKey, hook: Direction) -> Option<*mut Flow> {
     let handshake = maps::handshake(key);
     let heard = handshake.is_some_and(|handshake| handshake.is_heard(segment.acknowledgment));
     if !heard && !maps::takes_newcomers() {
         return None;
     }
-    let added = maps::add_flow(key);
+    let added = maps::add_flow(key, hook as u32);
     let begun = maps::flow(key)?;
     if !added {
         return Some(begun);

@@ -148,11 +148,14 @@ static EXEMPT: LpmTrie<[u32; 4], u32> = LpmTrie::with_max_entries(1, 0);
 /// Flows with requests; sized by the loader. What is idle is swept by userspace, and nothing is evicted: a flow
 /// that stands inside a candidate must not be forgotten.
 #[map]
-static FLOWS: HashMap<FlowKey, Flow> =
+static FLOWS: HashMap<u64, Flow> =
     HashMap::with_max_entries(65_536, aya_ebpf::bindings::BPF_F_NO_PREALLOC);
-/// A flow of which nothing is known: zeros, never written.
+/// One slot a hook, as [`WORK`]: a flow of which nothing is known but its key; zeros else.
 #[map]
-static NEW_FLOW: Array<Flow> = Array::with_max_entries(1, 0);
+static NEW_FLOW: PerCpuArray<Flow> = PerCpuArray::with_max_entries(2, 0);
+/// What places in [`FLOWS`] depend on; the loader draws it.
+#[unsafe(no_mangle)]
+static FLOW_SECRET: u64 = 0;
 /// Gaps inside bodies; one that is forgotten costs its flow the connection, no more.
 #[map]
 static GAPS: LruHashMap<GapKey, Gap> = LruHashMap::with_max_entries(65_536, 0);
@@ -290,15 +293,38 @@ pub fn work(slot: u32) -> Option<*mut Work> {
 /// What is known of a flow.
 #[inline(always)]
 pub fn flow(key: &FlowKey) -> Option<*mut Flow> {
-    FLOWS.get_ptr_mut(key)
+    let flow = FLOWS.get_ptr_mut(place(key))?;
+    // SAFETY: an entry lives while its program runs; its key is not written any more.
+    let is_its = unsafe { &(*flow).key }.is(key);
+    is_its.then_some(flow)
+}
+
+/// The flow that stands in on this CPU.
+#[inline(always)]
+pub fn stand_in(cpu: u32, hook: u32) -> Option<*mut Flow> {
+    FLOWS.get_ptr_mut(FlowKey::place_of_stand_in(cpu, hook))
 }
 
 /// Puts a flow on record, of which nothing is known. False where there is no room for it, or another CPU was faster.
 #[inline(always)]
-pub fn add_flow(key: &FlowKey) -> bool {
-    NEW_FLOW
-        .get(0)
-        .is_some_and(|new| FLOWS.insert(key, new, u64::from(BPF_NOEXIST)).is_ok())
+pub fn add_flow(key: &FlowKey, hook: u32) -> bool {
+    let Some(new) = NEW_FLOW.get_ptr_mut(hook) else {
+        return false;
+    };
+    // SAFETY: this CPU's and this hook's own.
+    let new = unsafe {
+        (*new).key = *key;
+        &*new
+    };
+    FLOWS
+        .insert(place(key), new, u64::from(BPF_NOEXIST))
+        .is_ok()
+}
+
+#[inline(always)]
+fn place(key: &FlowKey) -> u64 {
+    // SAFETY: a static, which the loader has written.
+    key.place(unsafe { (&raw const FLOW_SECRET).read_volatile() })
 }
 
 /// What the server said with its SYN.

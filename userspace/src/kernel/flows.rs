@@ -8,7 +8,11 @@ use aya::{
     util::nr_cpus,
 };
 use rustix::time::{ClockId, clock_gettime};
-use tokenblock_ebpf::{flow, rules::Rules, sha256};
+use tokenblock_ebpf::{
+    flow::{self, FlowKey},
+    rules::Rules,
+    sha256,
+};
 
 use super::{error::KernelError, object::Variant};
 
@@ -17,17 +21,10 @@ const HOOKS: u32 = 2;
 
 /// A flow as one variant of the programs keeps it: the state of its scan is that of the digest's.
 pub trait Followed: aya::Pod {
-    /// What it is kept under.
-    type Key: aya::Pod;
-
-    /// The key of the flow that stands in on a CPU; see [`flow::FlowKey::stand_in`].
-    fn stand_in(cpu: u32, hook: u32) -> Self::Key;
     /// A flow of which nothing is known.
     fn new(rules: &Rules) -> Self;
-    /// Whether the flow of this key stands in.
-    fn is_stand_in(key: &Self::Key) -> bool;
     /// The index of the interface that the flow passes.
-    fn interface(key: &Self::Key) -> u32;
+    fn interface(&self) -> u32;
     /// Whether it may be forgotten; see [`flow::Flow::may_go`].
     fn may_go(&self, quiet: Duration, crowded: bool) -> bool;
     /// Whether nobody but its sender knows of it.
@@ -37,24 +34,14 @@ pub trait Followed: aya::Pod {
 }
 
 macro_rules! followed {
-    ($flow:path, $key:path) => {
+    ($flow:path) => {
         impl Followed for $flow {
-            type Key = $key;
-
-            fn stand_in(cpu: u32, hook: u32) -> Self::Key {
-                <$key>::stand_in(cpu, hook)
-            }
-
             fn new(rules: &Rules) -> Self {
                 <$flow>::new(rules)
             }
 
-            fn is_stand_in(key: &Self::Key) -> bool {
-                key.server_port == 0
-            }
-
-            fn interface(key: &Self::Key) -> u32 {
-                key.interface()
+            fn interface(&self) -> u32 {
+                self.key.interface()
             }
 
             fn may_go(&self, quiet: Duration, crowded: bool) -> bool {
@@ -72,8 +59,8 @@ macro_rules! followed {
     };
 }
 
-followed!(flow::Flow, flow::FlowKey);
-followed!(sha256::flow::Flow, sha256::flow::FlowKey);
+followed!(flow::Flow);
+followed!(sha256::flow::Flow);
 
 /// A table of flows that is swept.
 pub trait Sweep: Send {
@@ -113,7 +100,8 @@ impl Swept {
 
 /// The table of flows of one variant of the programs.
 pub struct Flows<F: Followed> {
-    table: HashMap<MapData, F::Key, F>,
+    /// By [`FlowKey::place`].
+    table: HashMap<MapData, u64, F>,
     newcomers: Array<MapData, i32>,
     /// Flows beyond which the table is crowded.
     many: u32,
@@ -154,7 +142,7 @@ impl<F: Followed> Flows<F> {
         let newcomers = Array::try_from(map("NEWCOMERS")?)?;
         for cpu in 0..cpus()? {
             for hook in 0..HOOKS {
-                table.insert(F::stand_in(cpu, hook), F::new(rules), 0)?;
+                table.insert(FlowKey::place_of_stand_in(cpu, hook), F::new(rules), 0)?;
             }
         }
         Ok(Self {
@@ -166,10 +154,7 @@ impl<F: Followed> Flows<F> {
     }
 }
 
-impl<F: Followed + Send> Sweep for Flows<F>
-where
-    F::Key: Send,
-{
+impl<F: Followed + Send> Sweep for Flows<F> {
     fn sweep(&mut self, is_there: &dyn Fn(u32) -> bool) -> Result<Swept, KernelError> {
         let crowded = self.swept.crowded;
         let before = self.newcomers.get(&0, 0)?;
@@ -178,20 +163,20 @@ where
             u64::try_from(now.tv_sec).unwrap_or_default(),
             u32::try_from(now.tv_nsec).unwrap_or_default(),
         );
-        let keys: Vec<F::Key> = self.table.keys().filter_map(Result::ok).collect();
+        let places: Vec<u64> = self.table.keys().filter_map(Result::ok).collect();
         let (mut flows, mut newcomers) = (0, 0);
-        for key in keys {
-            if F::is_stand_in(&key) {
+        for place in places {
+            if FlowKey::stands_in(place) {
                 continue;
             }
-            let flow = match self.table.get(&key, 0) {
+            let flow = match self.table.get(&place, 0) {
                 Ok(flow) => flow,
                 Err(MapError::KeyNotFound) => continue,
                 Err(error) => return Err(error.into()),
             };
             let quiet = now.saturating_sub(flow.passed_at());
-            let goes = !is_there(F::interface(&key)) || flow.may_go(quiet, crowded);
-            if goes && self.table.remove(&key).is_ok() {
+            let goes = !is_there(flow.interface()) || flow.may_go(quiet, crowded);
+            if goes && self.table.remove(&place).is_ok() {
                 self.swept.forgotten += 1;
             } else {
                 flows += 1;

@@ -1,6 +1,7 @@
 //! Loading the programs and giving them what they need.
 
 use std::{
+    hash::{BuildHasher as _, Hasher as _, RandomState},
     net::{IpAddr, Ipv4Addr},
     panic::resume_unwind,
     thread::{self, ScopedJoinHandle},
@@ -43,6 +44,8 @@ pub struct Load<'a> {
     pub ports: &'a PortSet,
     /// Most flows that are kept on record.
     pub flows: u32,
+    /// What the places of flows in their table depend on: see [`drawn`].
+    pub secret: u64,
     /// Networks that are never banned.
     pub exempt: &'a [IpNet],
 }
@@ -55,6 +58,13 @@ pub const CLASSIFIERS: [&str; 4] = [
     "egress_ip",
 ];
 
+/// A secret that nobody knows.
+#[must_use]
+pub fn drawn() -> u64 {
+    // The keys of a hasher are.
+    RandomState::new().build_hasher().finish()
+}
+
 /// Loads the object into the kernel; nothing is attached yet.
 ///
 /// # Errors
@@ -63,6 +73,7 @@ pub fn load(request: &Load<'_>) -> Result<Ebpf, KernelError> {
     let level = debug::level();
     let mut ebpf = EbpfLoader::new()
         .override_global("AYA_LOG_LEVEL", &level, true)
+        .override_global("FLOW_SECRET", &request.secret, true)
         .map_max_entries("FLOWS", table_size(request.flows)?)
         .map_max_entries("EXEMPT", len_of(request.exempt))
         .load(programs(request.variant)?)

@@ -24,7 +24,7 @@ use super::{
     flows::{self, Sweep, Swept},
     interfaces::Interface,
     live::LiveSettings,
-    load::{Load, NewRules, load},
+    load::{Load, NewRules, drawn, load},
     object::Variant,
     patterns::Patterns,
     xdp,
@@ -75,6 +75,7 @@ impl Programs {
             exempt: ban.map_or(&[], |ban| &ban.exempt),
             ports: &plan.ports,
             flows: plan.settings.flows,
+            secret: drawn(),
         })?;
         let flows = flows::take(&mut ebpf, &plan.rules, variant, plan.settings.flows)?;
         let settings = LiveSettings::take(&mut ebpf, settings)?;
