@@ -52,6 +52,8 @@ pub struct Rules {
     spread: u64,
     /// For each first byte of a header's name, but for its upper bits: a bit for each length of such a name.
     lengths: [u64; FIRSTS],
+    /// The same of names of parameters.
+    parameters: [u64; FIRSTS],
     names: [Slot; SLOTS],
     /// Bits of the hashes of all beginnings of header names.
     beginnings: [u64; BEGINNINGS],
@@ -110,6 +112,7 @@ impl Rules {
             name_seed: 0,
             spread: 1,
             lengths: [0; FIRSTS],
+            parameters: [0; FIRSTS],
             names: [Slot {
                 hash: 0,
                 location: 0,
@@ -130,7 +133,10 @@ impl Rules {
                 for (kind, name) in locations {
                     match kind {
                         LocationKind::Header => rules.note_header(name),
-                        LocationKind::Query => rules.note_beginnings(*kind, name),
+                        LocationKind::Query => {
+                            note_length(&mut rules.parameters, name);
+                            rules.note_beginnings(*kind, name);
+                        }
                         LocationKind::Cookie => {}
                     }
                 }
@@ -171,19 +177,8 @@ impl Rules {
 
     /// Notes what is looked for of a header's name.
     fn note_header(&mut self, name: &[u8]) {
-        self.note_length(name);
+        note_length(&mut self.lengths, name);
         self.note_beginnings(LocationKind::Header, name);
-    }
-
-    fn note_length(&mut self, name: &[u8]) {
-        let bit = 1 << (name.len() & 63);
-        let first = name.first().copied().unwrap_or(0);
-        if first.is_ascii_alphanumeric() {
-            self.lengths[usize::from(first) & (FIRSTS - 1)] |= bit;
-        } else {
-            // Many bytes stand for it.
-            self.lengths.iter_mut().for_each(|lengths| *lengths |= bit);
-        }
     }
 
     fn note_beginnings(&mut self, kind: LocationKind, name: &[u8]) {
@@ -210,6 +205,14 @@ impl Rules {
         self.lengths[usize::from(first) & (FIRSTS - 1)] >> (len & 63) & 1 != 0
     }
 
+    /// False only if a parameter whose name has `len` bytes, none of them an escape and the first of them `first`, is no
+    /// location.
+    #[inline(always)]
+    #[must_use]
+    pub fn may_know_parameter(&self, first: u8, len: u32) -> bool {
+        self.parameters[usize::from(first) & (FIRSTS - 1)] >> (len & 63) & 1 != 0
+    }
+
     /// The location with this name hash, [`COOKIE_HEADER`], or [`NO_LOCATION`].
     #[inline(always)]
     #[must_use]
@@ -219,6 +222,20 @@ impl Rules {
             slot.location as LocationId
         } else {
             NO_LOCATION
+        }
+    }
+}
+
+/// Notes that there is a name of this length and first byte.
+fn note_length(lengths: &mut [u64; FIRSTS], name: &[u8]) {
+    let bit = 1 << (name.len() & 63);
+    let first = name.first().copied().unwrap_or(0);
+    if first.is_ascii_alphanumeric() {
+        lengths[usize::from(first) & (FIRSTS - 1)] |= bit;
+    } else {
+        // Many bytes stand for it.
+        for lengths in lengths {
+            *lengths |= bit;
         }
     }
 }

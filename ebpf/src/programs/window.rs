@@ -210,6 +210,11 @@ impl Source for Window {
     }
 
     #[inline(always)]
+    fn request_line(&self, scan: &mut Scan, rules: &Rules) {
+        tokenblock_request_line(scan, self, rules);
+    }
+
+    #[inline(always)]
     fn find_part(&self, scan: &mut Scan, rules: &Rules) {
         tokenblock_find_part(scan, self, rules);
     }
@@ -281,6 +286,23 @@ extern "C" fn tokenblock_sums(
     let passed = unsafe { (sums.as_mut(), window.as_ref(), keys.as_ref()) };
     if let (Some(sums), Some(window), Some(keys)) = passed {
         *sums = Sums::of(keys, from, len, |at| window.chunk(at), Chunk::word);
+    }
+    0
+}
+
+/// [`Source::request_line`], as [`tokenblock_whole_lines`].
+#[inline(never)]
+// SAFETY: nothing else is called so.
+#[unsafe(no_mangle)]
+extern "C" fn tokenblock_request_line(
+    scan: *mut Scan,
+    window: *const Window,
+    rules: *const Rules,
+) -> u64 {
+    // SAFETY: the caller passes references; the verifier sees to the rest.
+    let passed = unsafe { (scan.as_mut(), window.as_ref(), rules.as_ref()) };
+    if let (Some(scan), Some(window), Some(rules)) = passed {
+        scan.request_line(rules, window);
     }
     0
 }

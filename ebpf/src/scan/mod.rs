@@ -10,6 +10,7 @@ mod cookie;
 mod line;
 mod message;
 mod query;
+mod request;
 mod said;
 mod saved;
 mod source;
@@ -263,7 +264,15 @@ impl Scan {
             return Step::More;
         }
         match self.mode {
-            Mode::Line => self.line_unit(rules, source),
+            Mode::Line => {
+                if self.is_unread() {
+                    source.request_line(self, rules);
+                    swar::forget_registers();
+                }
+                if self.mode as u32 == Mode::Line as u32 && self.pos < self.end(source) {
+                    self.line_unit(rules, source);
+                }
+            }
             Mode::BeforeTarget | Mode::Target | Mode::Skip | Mode::Value => {}
             _ => {
                 self.part_unit(rules, source, filter);

@@ -21,15 +21,7 @@ impl Scan {
     pub(super) fn query_name_unit<S: Source + ?Sized>(&mut self, rules: &Rules, source: &S) {
         let left = self.end(source) - self.pos;
         let word = source.chunk(self.pos).word(0);
-        // Everything below `-` that may be special: `%`, `&`, `+`, white space.
-        let stop = swar::first(
-            swar::equal(word, b'=')
-                | swar::equal(word, b'[')
-                | swar::equal(word, b']')
-                | swar::equal(word, b';')
-                | swar::equal(word, b'?')
-                | swar::below(word, b'-'),
-        );
+        let stop = swar::first(ends_query_name(word));
         let n = if self.escape != 0 {
             0
         } else {
@@ -121,4 +113,15 @@ impl Scan {
             self.value.begin(rules, Context::Query, location);
         }
     }
+}
+
+/// What ends a name, or is more in it than a character. Everything below `-` may be: `%`, `&`, `+`, white space.
+#[inline(always)]
+pub(super) fn ends_query_name(word: u64) -> u64 {
+    swar::equal(word, b'=')
+        | swar::equal(word, b'[')
+        | swar::equal(word, b']')
+        | swar::equal(word, b';')
+        | swar::equal(word, b'?')
+        | swar::below(word, b'-')
 }

@@ -166,7 +166,10 @@ impl Scan {
             | u64::from(self.escape_high) << 16
             | u64::from(self.array);
         let mut hash = mix(modes, 0);
-        if !matches!(self.mode, Mode::Line | Mode::Target | Mode::Skip) {
+        if !matches!(
+            self.mode,
+            Mode::Line | Mode::Target | Mode::Skip | Mode::QuerySkip
+        ) {
             hash = mix(hash, self.name.signature());
         }
         if self.mode as u32 == Mode::Value as u32 || self.fold as u32 == Mode::Value as u32 {

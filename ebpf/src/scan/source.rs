@@ -27,6 +27,9 @@ pub trait Source {
     /// Does [`Scan::whole_line`] on this source until it is false.
     fn whole_lines(&self, scan: &mut Scan, rules: &Rules);
 
+    /// Does [`Scan::request_line`] on this source.
+    fn request_line(&self, scan: &mut Scan, rules: &Rules);
+
     /// Does [`Scan::find_part`] on this source.
     fn find_part(&self, scan: &mut Scan, rules: &Rules);
 
@@ -65,6 +68,10 @@ impl Source for [u8] {
 
     fn whole_lines(&self, scan: &mut Scan, rules: &Rules) {
         while scan.whole_line(rules, self) {}
+    }
+
+    fn request_line(&self, scan: &mut Scan, rules: &Rules) {
+        scan.request_line(rules, self);
     }
 
     fn find_part(&self, scan: &mut Scan, rules: &Rules) {

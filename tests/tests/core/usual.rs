@@ -9,7 +9,7 @@ use tokenblock_ebpf::{
     scan::{Scan, Source, Step},
     sums::{SumKeys, Sums},
 };
-use tokenblock_tests::scanned::rules;
+use tokenblock_tests::{scanned::rules, trace::Listing};
 
 use crate::generate::{many_cases, sizes, stream};
 
@@ -39,6 +39,8 @@ impl Source for ByUnits<'_> {
             scan.whole_line(rules, self);
         }
     }
+
+    fn request_line(&self, _scan: &mut Scan, _rules: &Rules) {}
 
     fn find_part(&self, scan: &mut Scan, rules: &Rules) {
         scan.find_part(rules, self);
@@ -109,6 +111,22 @@ fn lines() -> impl Strategy<Value = Vec<u8>> {
         "X-Name-\u{e9}: 1\r\n",
         "Cookie: a=b\r\n",
         "GET /?a=b HTTP/1.1\r\n",
+        "GET /items?page=2&sort=asc;a=b HTTP/1.1\r\n",
+        "POST /items/a-long-path/with/parts HTTP/1.1\r\n",
+        "GET /?access_token=abcdefghijklmno&page=2 HTTP/1.1\r\n",
+        "GET /?a=b&c&=d&e%20=f&g[h]=i&j+=k HTTP/1.1\r\n",
+        "GET /?a=b& HTTP/1.1\r\n",
+        "GET /? HTTP/1.0\r\n",
+        "GET / HTTP/1.1\n",
+        "GET  /  HTTP/1.1\r\n",
+        "GET /a b HTTP/1.1\r\n",
+        "GET /a?b=c d HTTP/1.1\r\n",
+        "GET /a?b=c\r\n",
+        "HTTP /a HTTP/1.1\r\n",
+        "PRI /a HTTP/1.1\r\n",
+        "G\u{e9}T /a HTTP/1.1\r\n",
+        "GET: /a HTTP/1.1\r\n",
+        "GET /a HTTP/1.1\r\r\n",
         "PRI * HTTP/2.0\r\n",
         "\r\n",
         "\r\r\n",
@@ -171,5 +189,20 @@ proptest! {
                 break;
             }
         }
+    }
+}
+
+#[test]
+fn a_usual_request_takes_one_unit_up_to_its_first_location() {
+    let listing = Listing::new().unwrap();
+    let rules = &listing.rules;
+    for (request, units) in [
+        ("GET / HTTP/1.1\r\nHost: a\r\nAccept: */*\r\n\r\n", 2),
+        ("GET /items?page=2&sort=asc HTTP/1.1\r\nHost: a\r\n", 1),
+    ] {
+        let mut scan = Scan::new(rules);
+        let steps = (0..)
+            .take_while(|_| !matches!(scan.step(rules, request.as_bytes(), &NoFilter), Step::End));
+        assert_eq!(steps.count(), units, "{request:?}");
     }
 }
