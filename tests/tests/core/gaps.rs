@@ -5,13 +5,16 @@ use tokenblock_ebpf::{flow::Place, verdict::Counter};
 use tokenblock_tests::{
     bodies::{ALL, Framing},
     engine::{Engine, Fate},
+    fixtures::Token,
     sender::{Path, send},
-    trace::{Act, Inspector, Listing, Streams, play},
+    trace::{Act, Inspector, Listing, Streams, play, sequence},
 };
 
-use crate::flow::cases;
+use crate::{
+    flow::cases,
+    repeats::{FIRST, Upload},
+};
 
-const FIRST: u32 = 7;
 /// Bytes in which what is interesting of a body stands.
 const LINES: usize = 260;
 
@@ -186,4 +189,158 @@ fn segments_pass_in_the_middle_of_gaps() {
         inside += played(&cuts, &events).0;
     }
     assert!(inside >= 200, "{inside}");
+}
+
+const PASSED: Fate = Fate::Passed(Place::Filler);
+const INSIDE: Fate = Fate::Passed(Place::Inside);
+const DUPLICATE: Fate = Fate::Dropped(Place::Duplicate);
+const EARLY: Fate = Fate::Dropped(Place::TooEarly);
+
+/// Runs on an upload with a gap of 500 bytes, behind which something was passed; it gets the gap's left end.
+fn with_gap(behind: &str, run: impl FnOnce(&mut Upload<'_>, usize)) {
+    let listing = Listing::new().unwrap();
+    let listed = |digest: &_| listing.has(digest);
+    let mut upload = Upload::begin(&listing, &listed);
+    let (left, right) = (upload.end - 500, upload.end);
+    assert_eq!(upload.send(right, behind), Fate::Passed(Place::Ahead));
+    run(&mut upload, left);
+}
+
+/// The state that what lies in a gap leaves is gone from the maps, and of where segments ended much is forgotten: it is not
+/// read on as the start of a line.
+#[test]
+fn a_recovery_behind_a_lost_state_is_none() {
+    let token = Token::Opaque.text();
+    let line = "uthor of it\nand more\nA";
+    for (inside, noted) in [(false, 0), (true, 0), (false, 20), (true, 20)] {
+        with_gap("more of it\n", |upload, gap| {
+            let at = gap + line.len();
+            if inside {
+                assert_eq!(upload.send(at, line), INSIDE);
+                assert_eq!(upload.send(gap, line), PASSED);
+            } else {
+                assert_eq!(upload.send(gap, line), PASSED);
+                assert_eq!(upload.send(at, line), PASSED);
+            }
+            // Ends of other segments take the place of its own.
+            for _ in 0..noted {
+                let at = upload.end + 10;
+                assert_eq!(upload.send(at, "and more\n"), Fate::Passed(Place::Ahead));
+            }
+            let at = at + line.len();
+            upload.engine.settle(sequence(FIRST, at));
+            upload.engine.forget_notes();
+            upload.now += 240_000_000;
+            let fate = upload.send(at, format!("uthorization: Bearer {token}\r\n\r\n"));
+            let passed = matches!(fate, Fate::Passed(_));
+            assert!(!passed, "{inside}, {noted}: {fate:?}");
+        });
+    }
+}
+
+/// What was lost behind the hook comes again in other segments, which end where one ended that lay in a gap.
+#[test]
+fn a_recovery_ends_where_a_segment_lay_in_a_gap() {
+    let (front, middle, rest) = ("a line of text\n", "and one more\n", "x".repeat(500 - 28));
+    with_gap("more of it\n", |upload, gap| {
+        let at = gap + front.len();
+        assert_eq!(upload.send(at, middle), INSIDE);
+        assert_eq!(upload.send(gap, front), PASSED);
+        assert_eq!(upload.send(at + middle.len(), &rest), PASSED);
+        upload.now += 240_000_000;
+        // In front of the segment, and behind it.
+        let (a, b) = front.split_at(9);
+        assert_eq!(upload.send(gap, a), Fate::Passed(Place::Recovery));
+        assert_eq!(upload.send(gap + 9, b), Fate::Passed(Place::Next));
+        let (a, b) = middle.split_at(9);
+        assert_eq!(upload.send(at, a), Fate::Passed(Place::Next));
+        assert_eq!(upload.send(at + 9, b), Fate::Passed(Place::Next));
+        assert_eq!(upload.send(at + 13, rest), Fate::Passed(Place::Next));
+    });
+}
+
+/// What says anything of messages, or ends in a candidate that what stands behind does not end, waits for what is in front.
+#[test]
+fn what_is_of_more_than_a_body_comes_in_its_place() {
+    let token = Token::Opaque.text();
+    for late in [
+        "\nAuthorization: Bearer somebody-else\n".to_owned(),
+        format!("\nAuthorization: Bearer {token}\n"),
+        format!("\nsee /?access_token={token} there\n"),
+        "\nContent-Length: 10\r\n\r\n".to_owned(),
+        "\nTransfer-Encoding: chunked\r\n".to_owned(),
+    ] {
+        with_gap("more of it\n", |upload, gap| {
+            assert_eq!(upload.send(gap + 20, &late), EARLY, "{late:?}");
+        });
+    }
+    // Up to the right end, behind which stands the rest of a name, or not.
+    let long = format!("orization:{}\n", "x".repeat(200));
+    for (behind, fate) in [
+        ("or: me\n", INSIDE),
+        ("orization of it\n", INSIDE),
+        ("orization: me\n", INSIDE),
+        (&long, EARLY),
+    ] {
+        with_gap(behind, |upload, gap| {
+            assert_eq!(upload.send(gap + 495, "\nAuth"), fate, "{behind:?}");
+        });
+    }
+}
+
+/// A gap that was split is filled in any order, each place once.
+#[test]
+fn a_split_gap_is_filled_once() {
+    let line = "a line of the body, \n";
+    let n = line.len();
+    with_gap("more of it\n", |upload, gap| {
+        for at in [10, 2, 6, 12, 4] {
+            assert_eq!(upload.send(gap + at * n, line), INSIDE, "{at}");
+        }
+        let evil = "Authorization: Beare\n";
+        assert_eq!(evil.len(), n);
+        for at in [10, 2, 6, 12, 4] {
+            assert_eq!(upload.send(gap + at * n, evil), DUPLICATE, "{at}");
+            assert_eq!(
+                upload.send(gap + at * n, line),
+                Fate::Passed(Place::Repeat),
+                "{at}"
+            );
+            // Over an end of what was passed.
+            assert_eq!(upload.send(gap + at * n - 5, line), DUPLICATE, "{at}");
+            assert_eq!(upload.send(gap + at * n + 5, line), DUPLICATE, "{at}");
+        }
+        for at in [11, 3, 5, 7] {
+            assert_eq!(upload.send(gap + at * n, line), PASSED, "{at}");
+        }
+        assert_eq!(upload.send(gap, line.repeat(2)), PASSED);
+    });
+}
+
+/// A name is cut by each of the bounds of what lies in a gap.
+#[test]
+fn a_token_cut_by_a_split_gap_is_blocked() {
+    let token = Token::Opaque.text();
+    let whole = format!("some text\nAuthorization: Bearer {token}\nand more\n");
+    for first in 8..whole.len() - 2 {
+        for second in first + 1..whole.len() - 1 {
+            let pieces = [
+                (0, &whole[..first]),
+                (first, &whole[first..second]),
+                (second, &whole[second..]),
+            ];
+            with_gap("more of it\n", |upload, gap| {
+                let mut passed = [false; 3];
+                // The middle, the end, the beginning; then what was dropped, in order.
+                for n in [1, 2, 0, 0, 1, 2] {
+                    let (at, piece) = pieces[n];
+                    if !passed[n] {
+                        let fate = upload.send(gap + at, piece);
+                        passed[n] = matches!(fate, Fate::Passed(_));
+                    }
+                }
+                assert_ne!(passed, [true; 3], "{first}, {second}");
+            });
+        }
+    }
 }

@@ -9,14 +9,14 @@ use tokenblock_tests::{
     trace::{Listing, START, copies_from_open_states, sequence},
 };
 
-const FIRST: u32 = 7;
+pub(crate) const FIRST: u32 = 7;
 
 /// A connection on which a declared body of lines has begun.
-struct Upload<'a> {
-    engine: Engine<'a>,
-    now: u64,
+pub(crate) struct Upload<'a> {
+    pub(crate) engine: Engine<'a>,
+    pub(crate) now: u64,
     /// Behind what was sent.
-    end: usize,
+    pub(crate) end: usize,
 }
 
 impl<'a> Upload<'a> {
@@ -41,7 +41,7 @@ impl<'a> Upload<'a> {
     }
 
     /// The same with a first gap.
-    fn begin(
+    pub(crate) fn begin(
         listing: &'a Listing,
         listed: &'a dyn Fn(&tokenblock_ebpf::digest::TokenDigest) -> bool,
     ) -> Self {
@@ -51,7 +51,7 @@ impl<'a> Upload<'a> {
         upload
     }
 
-    fn send(&mut self, at: usize, bytes: impl AsRef<[u8]>) -> Fate {
+    pub(crate) fn send(&mut self, at: usize, bytes: impl AsRef<[u8]>) -> Fate {
         let bytes = bytes.as_ref();
         self.now += 1_000_000;
         self.end = self.end.max(at + bytes.len());
@@ -181,32 +181,6 @@ fn a_recovery_goes_on_in_what_filled_a_gap() {
         let evil = format!("orization: Bearer {token}\r\n\r\n");
         assert_eq!(upload.send(right, evil), Fate::Blocked);
     }
-}
-
-/// The state in which a gap was filled in part is gone from the maps: it is not read on as the start of a line.
-#[test]
-fn a_recovery_behind_a_lost_state_resets() {
-    let token = Token::Opaque.text();
-    let listing = Listing::new().unwrap();
-    let listed = |digest: &_| listing.has(digest);
-    let mut upload = Upload::begin(&listing, &listed);
-    let line = "uthor of it\nand more\nA";
-    let gap = upload.end - 500;
-    assert_eq!(
-        upload.send(gap + 450, "more of it\n"),
-        Fate::Passed(Place::Ahead)
-    );
-    for n in 0..3 {
-        let at = gap + n * line.len();
-        assert_eq!(upload.send(at, line), Fate::Passed(Place::Filler), "{n}");
-    }
-    let at = gap + 3 * line.len();
-    upload.engine.settle(sequence(FIRST, at));
-    upload.engine.forget_notes();
-    upload.now += 240_000_000;
-    let evil = format!("uthorization: Bearer {token}\r\n\r\n");
-    let fate = upload.send(at, evil);
-    assert!(matches!(fate, Fate::Reset(_) | Fate::Blocked), "{fate:?}");
 }
 
 /// Open states are kept by their places, so that gaps behind several of them are filled in any order.
