@@ -21,12 +21,6 @@ const OPEN_STATE: u32 = 1 << 31;
 /// From none of them.
 const UNKNOWN: u32 = OPEN_STATE - 1;
 
-/// Whether this is an open state.
-#[inline(always)]
-pub(super) const fn is_open(from: u32) -> bool {
-    from != AHEAD && from & OPEN_STATE != 0
-}
-
 impl Flow {
     /// How the segment under judgement leaves the scanner, in a word.
     #[inline(always)]

@@ -6,8 +6,8 @@
 
 use super::{
     super::swar::is_zero,
-    Flow, Gap, before,
-    record::{NOISY, OPEN, RECOVERING, UNREAD},
+    Flow, before,
+    record::{NOISY, UNREAD},
 };
 
 /// Gaps that are kept.
@@ -55,14 +55,12 @@ impl Flow {
         under
     }
 
-    /// Whether the segment under judgement, `start..end`, lies in the middle of `gap` and may pass there, as what is
-    /// ahead of a gap does. When the gap was noted all of it belonged to a body.
+    /// Whether what begins at `start` and lies in the middle of a gap may pass, as what is ahead of one does. When the gap
+    /// was noted all of it belonged to a body, and a recovery forgets it.
     #[inline(always)]
-    pub(super) fn takes_inside(&self, start: u32, end: u32, gap: &Gap) -> bool {
-        let open = !gap.passed.is_known() && !before(gap.right, end);
-        let in_body = self.flags & (RECOVERING | UNREAD | NOISY) == 0 && self.over == OPEN;
-        let ahead = self.knows_settled == 0 || !before(start, self.settled);
-        open && in_body && ahead
+    pub(super) fn takes_inside(&self, start: u32) -> bool {
+        let missing = self.knows_settled == 0 || !before(start, self.settled);
+        missing && self.flags & (UNREAD | NOISY) == 0
     }
 
     /// The gap that began at `from` is now that from `left` to `right`. One that is not known yet takes the place of one that

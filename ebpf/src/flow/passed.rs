@@ -2,7 +2,7 @@
 
 use super::{
     Flow, Gap, Left, Place, before,
-    ends::{AHEAD, is_open},
+    ends::AHEAD,
     record::{
         ADRIFT, AGAIN, DOUBTED, FRAMED, GAPS, GAVE_UP, KNOWS_TIP, MORE, PROVES, RECOVERING, STARTS,
         TRUSTS, UNREAD,
@@ -186,7 +186,7 @@ impl Flow {
     /// [`Conflict::Ambiguous`] where it can't pass before what is in front of it has.
     fn split(&mut self, start: u32, end: u32, gap: &mut Gap) -> Result<(), Conflict> {
         let right = gap.right;
-        if self.turns_adrift(end) || right == end && !self.meets(end, gap) {
+        if right == end && !self.meets(end, gap) {
             return Err(Conflict::Ambiguous);
         }
         self.note_end(start, AHEAD);
@@ -214,10 +214,7 @@ impl Flow {
     /// back.
     #[inline(always)]
     fn recover(&mut self, end: u32) -> Result<(), Conflict> {
-        let noted = self.noted_at(self.settled);
-        if self.gave_up(self.settled) && noted >= Left::Open as u32
-            || is_open(noted) && !self.holds(self.settled)
-        {
+        if self.gave_up(self.settled) && self.noted_at(self.settled) >= Left::Open as u32 {
             return Err(Conflict::Gap);
         }
         self.epoch = self.epoch.wrapping_add(1);

@@ -178,13 +178,12 @@ impl Flow {
             // Its first bytes are settled; the receiver reads on from the tip.
             return Place::Next;
         }
+        let inside = self.noted_under != start;
+        if gap.is_some() && inside && self.takes_inside(start) {
+            return Place::Inside;
+        }
         if let Some(gap) = gap
-            && self.noted_under != start
-        {
-            if self.takes_inside(start, end, gap) {
-                return Place::Inside;
-            }
-        } else if let Some(gap) = gap
+            && !inside
             && (gap.left.is_light() || self.holds(start))
         {
             if gap.passed.is_known() {

@@ -34,17 +34,15 @@ impl Flow {
         before(self.next_stamp.wrapping_add(OLDER), recent)
     }
 
-    /// The segment under judgement, `start..end`, is passed. Only the timestamp of one that the receiver awaits counts
-    /// (RFC 7323 section 4.3).
+    /// The segment under judgement, `start..end`, is passed. Only the timestamp of one counts that begins where the receiver's
+    /// last acknowledgment stands (RFC 7323 section 4.3).
     #[inline(always)]
     pub(super) fn note_stamp(&mut self, start: u32, end: u32) {
         if self.next_stamp == 0 || self.knows_settled == 0 {
             return;
         }
-        let here = !before(self.settled, start);
         let pending = before(self.settled, self.stamped_to);
-        let goes_on = pending && !before(self.stamped_to, start) && !before(end, self.stamped_to);
-        if here || goes_on {
+        if !before(self.settled, start) {
             if !pending || before(self.stamped, self.next_stamp) {
                 self.stamped = self.next_stamp;
             }

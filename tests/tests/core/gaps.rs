@@ -259,6 +259,19 @@ fn a_recovery_ends_where_a_segment_lay_in_a_gap() {
     });
 }
 
+/// The same with what ends in a name, the rest of which stood behind the gap.
+#[test]
+fn a_recovery_ends_in_a_name_where_a_segment_did() {
+    with_gap("or: me\n", |upload, gap| {
+        let filler = format!("{}and x\nAuth", "so on, ".repeat(70));
+        let (a, b) = filler.split_at(100);
+        assert_eq!(upload.send(gap, &filler), PASSED);
+        upload.now += 240_000_000;
+        assert_eq!(upload.send(gap, a), Fate::Passed(Place::Recovery));
+        assert_eq!(upload.send(gap + 100, b), Fate::Passed(Place::Next));
+    });
+}
+
 /// What says anything of messages, or ends in a candidate that what stands behind does not end, waits for what is in front.
 #[test]
 fn what_is_of_more_than_a_body_comes_in_its_place() {
@@ -272,6 +285,18 @@ fn what_is_of_more_than_a_body_comes_in_its_place() {
     ] {
         with_gap("more of it\n", |upload, gap| {
             assert_eq!(upload.send(gap + 20, &late), EARLY, "{late:?}");
+        });
+    }
+    // Where the body has had lines like headers nothing passes early; nor does what was taken in part.
+    for noisy in [true, false] {
+        with_gap("more of it\n", |upload, gap| {
+            if noisy {
+                let header = "\nAuthorization: Bearer somebody-else\n";
+                assert_eq!(upload.send(gap + 520, header), EARLY);
+            } else {
+                upload.engine.settle(sequence(FIRST, gap + 25));
+            }
+            assert_eq!(upload.send(gap + 20, "text of it\n"), DUPLICATE, "{noisy}");
         });
     }
     // Up to the right end, behind which stands the rest of a name, or not.
