@@ -231,7 +231,10 @@ fn a_recovery_behind_a_lost_state_is_none() {
             upload.engine.settle(sequence(FIRST, at));
             upload.engine.forget_notes();
             upload.now += 240_000_000;
-            let fate = upload.send(at, format!("uthorization: Bearer {token}\r\n\r\n"));
+            let fate = upload.send(
+                at,
+                format!("uthorization: Bearer {token}\r\n\r\nso it goes on"),
+            );
             let passed = matches!(fate, Fate::Passed(_));
             assert!(!passed, "{inside}, {noted}: {fate:?}");
         });
