@@ -349,7 +349,7 @@ fn a_split_gap_is_filled_once() {
 #[test]
 fn a_token_cut_by_a_split_gap_is_blocked() {
     let token = Token::Opaque.text();
-    let whole = format!("some text\nAuthorization: Bearer {token}\nand more\n");
+    let whole = format!("some text\nAuthorization: Bearer {token}\nand more\n").into_bytes();
     for first in 8..whole.len() - 2 {
         for second in first + 1..whole.len() - 1 {
             let pieces = [
