@@ -153,8 +153,12 @@ impl Scan {
     pub(super) fn method_unit<S: Source + ?Sized>(&mut self, source: &S) {
         let word = source.chunk(self.pos).word(0);
         let left = self.end(source) - self.pos;
-        let stop = swar::first(name_end(word, 0));
-        self.pos += swar::least(stop, left);
+        let stop = swar::first(name_end(word, self.name_ended & FRONT));
+        let n = swar::least(stop, left);
+        if swar::keep(swar::not_ascii(!word), n) != 0 {
+            self.name_ended = 0;
+        }
+        self.pos += n;
         if stop < 8 && stop < left {
             let byte = word.wrapping_shr(stop * 8) as u8;
             if byte == b':' {

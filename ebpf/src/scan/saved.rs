@@ -97,6 +97,7 @@ impl Scan {
     pub fn restart_in_method(&mut self) {
         self.restart();
         self.mode = Mode::Method;
+        self.name_ended = 0;
     }
 
     /// Takes a copy of another state.
