@@ -31,6 +31,8 @@ pub enum Fate {
     Reset(Conflict),
     /// A header block says in two ways where its message ends; the flow is reset.
     Ambiguous,
+    /// It is the first that was seen of its flow, or HTTP/2 begins in it, and that does not pass.
+    Refused(Counter),
     /// The flow was blocked or reset before.
     Dead,
 }
@@ -50,6 +52,7 @@ impl Fate {
             Self::Blocked => Counter::Blocked,
             Self::Reset(_) => Counter::GapConflict,
             Self::Ambiguous => Counter::AmbiguousFraming,
+            Self::Refused(reason) => reason,
             Self::Dead => Counter::BlockedAgain,
         }
     }
@@ -65,6 +68,8 @@ pub struct Engine<'a> {
     head: Head,
     trust_after: u32,
     ambiguous: Policy,
+    mid_stream: Policy,
+    http2: Policy,
     /// Keys of sums, unless nothing is remembered.
     keys: Option<SumKeys>,
     generation: u64,
@@ -92,6 +97,8 @@ impl<'a> Engine<'a> {
             head: Head::default(),
             trust_after: 0,
             ambiguous: Policy::Reset,
+            mid_stream: Policy::Pass,
+            http2: Policy::Pass,
             keys: Some(keys()),
             generation: 0,
             repeated: 0,
@@ -130,6 +137,24 @@ impl<'a> Engine<'a> {
     pub fn framed_in_two_ways(self, policy: Policy) -> Self {
         Self {
             ambiguous: policy,
+            ..self
+        }
+    }
+
+    /// The same with this policy for [`Counter::MidStream`].
+    #[must_use]
+    pub fn in_mid_stream(self, policy: Policy) -> Self {
+        Self {
+            mid_stream: policy,
+            ..self
+        }
+    }
+
+    /// The same with this policy for [`Counter::Http2`].
+    #[must_use]
+    pub fn before_http2(self, policy: Policy) -> Self {
+        Self {
+            http2: policy,
             ..self
         }
     }
@@ -197,7 +222,12 @@ impl<'a> Engine<'a> {
             return Fate::Dead;
         }
         let fate = self.judge(start, bytes, stamp, now);
-        self.dead = matches!(fate, Fate::Blocked | Fate::Reset(_) | Fate::Ambiguous);
+        self.dead = match fate {
+            Fate::Blocked | Fate::Reset(_) | Fate::Ambiguous => true,
+            Fate::Refused(Counter::MidStream) => self.mid_stream == Policy::Reset,
+            Fate::Refused(_) => self.http2 == Policy::Reset,
+            Fate::Passed(_) | Fate::Trusted | Fate::Dropped(_) | Fate::Dead => false,
+        };
         fate
     }
 
@@ -224,6 +254,9 @@ impl<'a> Engine<'a> {
 
             Place::TooEarly | Place::Duplicate | Place::OutOfWindow | Place::Old => {
                 return Fate::Dropped(place);
+            }
+            Place::First if self.mid_stream != Policy::Pass => {
+                return Fate::Refused(Counter::MidStream);
             }
             Place::Next
             | Place::First
@@ -274,6 +307,9 @@ impl<'a> Engine<'a> {
                 Err(conflict) => return Fate::Reset(conflict),
                 Ok(()) => {}
             }
+        }
+        if self.flow.saw_http2() && self.http2 != Policy::Pass {
+            return Fate::Refused(Counter::Http2);
         }
         if self.flow.is_ambiguous() && self.ambiguous != Policy::Pass {
             return Fate::Ambiguous;

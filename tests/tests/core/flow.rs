@@ -1,13 +1,14 @@
 //! The flow engine against a model of a TCP receiver.
 
 use proptest::prelude::*;
+use tokenblock_ebpf::verdict::{Counter, Policy};
 use tokenblock_tests::{
     engine::{Engine, Fate},
     fixtures::Token,
     receiver::Receiver,
     trace::{
-        Act, Listing, START, Streams, TRUST_AFTER, TRUSTED_BODY, behind_body, play, sequence,
-        trusted_body,
+        Act, Inspector, Listing, START, Streams, TRUST_AFTER, TRUSTED_BODY, behind_body, play,
+        sequence, trusted_body,
     },
 };
 
@@ -22,6 +23,26 @@ fn act(len: usize) -> impl Strategy<Value = Act> {
         4 => Just(Act::Ack),
         2 => (0..400_u64).prop_map(|milliseconds| Act::Wait { milliseconds }),
     ]
+}
+
+fn policy() -> impl Strategy<Value = Policy> {
+    prop_oneof![Just(Policy::Pass), Just(Policy::Drop), Just(Policy::Reset)]
+}
+
+/// How a connection of HTTP/2 begins (RFC 9113 section 3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// Nothing is seen of what the receiver says: the connection is first seen in its middle.
+struct Unheard<'a, 'b>(&'a mut Engine<'b>);
+
+impl Inspector for Unheard<'_, '_> {
+    fn accept(&mut self, _: u32) {}
+
+    fn settle(&mut self, _: u32, _: u32) {}
+
+    fn segment(&mut self, start: u32, bytes: &[u8], stamp: u32, now: u64) -> Counter {
+        self.0.segment_stamped(start, bytes, stamp, now).counter()
+    }
 }
 
 fn listing() -> Listing {
@@ -162,6 +183,42 @@ proptest! {
         prop_assert_eq!(again.ways, alone.ways);
     }
 
+    /// The same whatever becomes of connections that are first seen in their middle and of HTTP/2; and where that does not
+    /// pass, none of it is delivered.
+    #[test]
+    fn no_listed_token_is_delivered_whatever_the_policies(
+        acts in prop::collection::vec(act(320), 1..60),
+        body in 0..120_usize,
+        adrift: bool,
+        mid_stream in policy(),
+        http2 in policy(),
+        begins: bool,
+    ) {
+        let mut streams = if adrift { Streams::adrift(body) } else { Streams::by_framing(body) };
+        // Nobody's server takes the first line of HTTP/2 for anything else; the lines behind it are read as ever.
+        for stream in &mut streams.variants {
+            stream.splice(0..0, PREFACE.iter().copied());
+        }
+        let listing = listing();
+        let listed = |digest: &_| listing.has(digest);
+        let mut engine = Engine::new(&listing.rules, &listed)
+            .in_mid_stream(mid_stream)
+            .before_http2(http2);
+        let first = u32::MAX - 100;
+        let played = if begins {
+            play(&mut engine, &streams, &acts, first)
+        } else {
+            play(&mut Unheard(&mut engine), &streams, &acts, first)
+        };
+        prop_assert!(!streams.bring_token(&listing, &played.stream));
+        if mid_stream != Policy::Pass && !begins {
+            prop_assert_eq!(played.stream.len(), 0);
+        }
+        if http2 != Policy::Pass {
+            prop_assert!(!played.stream.starts_with(PREFACE));
+        }
+    }
+
     /// Where segments are lost behind the hook as well, a clean stream comes through, or its flow is reset; it does
     /// not hang, and nothing of it is blocked.
     #[test]
@@ -199,7 +256,9 @@ fn send(stream: &[u8], sizes: &[usize], seed: u64, behind: u64) -> (Vec<u8>, Vec
     const FIRST: u32 = 5;
     let listing = listing();
     let listed = |digest: &_| listing.has(digest);
-    let mut engine = Engine::new(&listing.rules, &listed);
+    let mut engine = Engine::new(&listing.rules, &listed)
+        .in_mid_stream(Policy::Reset)
+        .before_http2(Policy::Reset);
     engine.accept(FIRST);
     let mut receiver = Receiver::default();
     let (mut now, mut fates) = (START, Vec::new());
@@ -243,7 +302,11 @@ fn send(stream: &[u8], sizes: &[usize], seed: u64, behind: u64) -> (Vec<u8>, Vec
                 Fate::Passed(_) | Fate::Trusted if percent() < behind => {}
                 Fate::Passed(_) | Fate::Trusted => receiver.take(start, &stream[start..end]),
                 Fate::Dropped(_) => {}
-                Fate::Blocked | Fate::Reset(_) | Fate::Ambiguous | Fate::Dead => {
+                Fate::Blocked
+                | Fate::Reset(_)
+                | Fate::Ambiguous
+                | Fate::Refused(_)
+                | Fate::Dead => {
                     return (receiver.stream, fates);
                 }
             }

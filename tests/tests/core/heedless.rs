@@ -160,7 +160,11 @@ proptest! {
             match engine.segment(sequence(first, at), bytes, now) {
                 Fate::Passed(_) | Fate::Trusted if !lost => receiver.take(at, bytes),
                 Fate::Passed(_) | Fate::Trusted | Fate::Dropped(_) => {}
-                Fate::Blocked | Fate::Reset(_) | Fate::Ambiguous | Fate::Dead => break,
+                Fate::Blocked
+ | Fate::Reset(_)
+ | Fate::Ambiguous
+ | Fate::Refused(_)
+ | Fate::Dead => break,
             }
             let seen = read(&receiver.stream, lax);
             prop_assert!(!seen.got_token, "{:?}", String::from_utf8_lossy(&receiver.stream));
