@@ -26,7 +26,7 @@ use tokenblock_ebpf::{
     blocked::Blocked,
     digest::InstallationKey,
     event::Event,
-    flow::{Flow, FlowKey, Gap, GapKey},
+    flow::{Flow, FlowKey, Gap, GapKey, PlaceKeys},
     location::LocationKind,
     rules::Rules,
     scan::Scan,
@@ -42,8 +42,14 @@ use frame::Frame;
 /// The installation key of the tests.
 pub const KEY: InstallationKey = InstallationKey(*b"kernel-tests-key");
 
-/// What the places of flows depend on.
-pub const SECRET: u64 = 0x0123_4567_89ab_cdef;
+/// By which flows find their places.
+const PLACE_KEYS: PlaceKeys = [
+    [0x9e37_79b9_7f4a_7c15, 0xbf58_476d_1ce4_e5b9],
+    [0x94d0_49bb_1331_11eb, 0xd6e8_feb8_6659_fd93],
+    [0xa076_1d64_78bd_642f, 0xe703_7ed1_a0b4_28db],
+    [0x8ebc_6af0_9c88_c6e3, 0x5899_65cc_7537_4cc3],
+    [0x1d8e_4e27_c47d_124f, 0xeb44_accb_f6ab_c9b1],
+];
 
 /// Most bytes of a frame: what a page holds besides the kernel's own.
 pub const MAX_FRAME: usize = 3600;
@@ -85,6 +91,8 @@ pub struct Setup {
     pub newcomers: Option<u32>,
     /// Bytes of a declared body after which it is trusted; 0: never.
     pub trust_after: u32,
+    /// By which flows find their places.
+    pub place_keys: PlaceKeys,
 }
 
 impl Default for Setup {
@@ -101,6 +109,7 @@ impl Default for Setup {
             flows: 64,
             newcomers: None,
             trust_after: 0,
+            place_keys: PLACE_KEYS,
         }
     }
 }
@@ -163,7 +172,7 @@ impl Programs {
             settings,
             ports: &setup.ports,
             flows: setup.flows,
-            secret: SECRET,
+            place_keys: setup.place_keys,
             exempt: &[],
         })?;
         let flows = id_of(&ebpf, "FLOWS")?;

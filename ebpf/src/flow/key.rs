@@ -3,7 +3,7 @@
 use core::mem::offset_of;
 
 use super::{
-    super::{behind::Behind, packet::Address, swar::opaque_long},
+    super::{behind::Behind, packet::Address, sums::Sums, swar::opaque_long},
     Left, Passed,
 };
 
@@ -23,6 +23,12 @@ pub struct FlowKey {
     pub passes: u32,
 }
 
+/// Words of a key.
+const WORDS: usize = size_of::<FlowKey>() / size_of::<u64>();
+
+/// Random words by which flows find their places, as [`Sums`] takes them.
+pub type PlaceKeys = [[u64; 2]; WORDS];
+
 impl FlowKey {
     /// The index of the interface that requests pass.
     #[must_use]
@@ -30,19 +36,17 @@ impl FlowKey {
         self.passes >> 1
     }
 
-    /// Where the flow stands in the table of flows, under this secret: a word, for which the table is searched in half the time.
-    /// Nobody who does not know the secret can choose two keys of one place; where two have one all the same, who comes second
-    /// finds no room. Odd, as no place of one that stands in is.
+    /// Where the flow stands in the table of flows, under these [`PlaceKeys`]: a word, for which the table is searched in half the time.
+    /// Whoever does not know them finds two flows of one place with one guess in 2^32 at best; where two have one all the same,
+    /// who comes second finds no room. Odd, as no place of one that stands in is.
     #[inline(always)]
     #[must_use]
-    pub fn place(&self, secret: u64) -> u64 {
-        const ODD: u64 = 0xd6e8_feb8_6659_fd93;
-        let mut place = secret;
-        for word in self.words() {
-            place = (place ^ word).wrapping_mul(ODD);
-            place ^= place >> 32;
+    pub fn place(&self, keys: impl Fn(usize) -> [u64; 2]) -> u64 {
+        let mut sums = Sums::NONE;
+        for (i, word) in self.words().into_iter().enumerate() {
+            sums.take(keys(i), word);
         }
-        place | 1
+        sums.total() | 1
     }
 
     /// Whether it is the same key.
@@ -60,7 +64,7 @@ impl FlowKey {
 
     /// Its bits.
     #[inline(always)]
-    fn words(&self) -> [u64; 5] {
+    fn words(&self) -> [u64; WORDS] {
         const PORTS_AT: usize = offset_of!(FlowKey, client_port) / size_of::<u32>();
         let ([a, b], [c, d]) = (self.client.halves(), self.server.halves());
         // SAFETY: both ports, as they lie in memory, where a key is aligned to words.

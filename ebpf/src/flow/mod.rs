@@ -21,7 +21,7 @@ mod stamps;
 mod trust;
 
 pub use self::{
-    key::{FlowKey, Gap, GapKey},
+    key::{FlowKey, Gap, GapKey, PlaceKeys},
     left::Left,
     memo::Rest,
     passed::Conflict,

@@ -12,7 +12,7 @@ use tokenblock_ebpf::{
     blocked::{Again, Blocked, flow_of},
     digest::TokenDigest,
     filter::{Filter, Fingerprint, PAGE, PAGES},
-    flow::{Flow, FlowKey, Gap, GapKey, Place, Start},
+    flow::{Flow, FlowKey, Gap, GapKey, Place, PlaceKeys, Start},
     packet::{Address, Head, Segment},
     reply::Reply,
     response::Head as ResponseHead,
@@ -153,9 +153,9 @@ static FLOWS: HashMap<u64, Flow> =
 /// One slot a hook, as [`WORK`]: a flow of which nothing is known but its key; zeros else.
 #[map]
 static NEW_FLOW: PerCpuArray<Flow> = PerCpuArray::with_max_entries(2, 0);
-/// What places in [`FLOWS`] depend on; the loader draws it.
+/// What places in [`FLOWS`] depend on; the loader draws them.
 #[unsafe(no_mangle)]
-static FLOW_SECRET: u64 = 0;
+static PLACE_KEYS: PlaceKeys = [[0; 2]; size_of::<PlaceKeys>() / 16];
 /// Gaps inside bodies; one that is forgotten costs its flow the connection, no more.
 #[map]
 static GAPS: LruHashMap<GapKey, Gap> = LruHashMap::with_max_entries(65_536, 0);
@@ -323,8 +323,14 @@ pub fn add_flow(key: &FlowKey, hook: u32) -> bool {
 
 #[inline(always)]
 fn place(key: &FlowKey) -> u64 {
-    // SAFETY: a static, which the loader has written.
-    key.place(unsafe { (&raw const FLOW_SECRET).read_volatile() })
+    let keys: *const [u64; 2] = (&raw const PLACE_KEYS).cast();
+    key.place(|i| {
+        // SAFETY: one of the keys, which the loader has written: the compiler knows zeros.
+        unsafe {
+            let key = keys.add(i).cast::<u64>();
+            [key.read_volatile(), key.add(1).read_volatile()]
+        }
+    })
 }
 
 /// What the server said with its SYN.

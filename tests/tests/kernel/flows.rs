@@ -2,12 +2,11 @@
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use tokenblock_ebpf::{
-    flow::FlowKey,
-    packet::{Head, Link, Segment, parse},
+    flow::PlaceKeys,
     verdict::{Counter, PortSet},
 };
 use tokenblock_tests::{
-    bpf::{Programs, SECRET, Setup, frame::Frame},
+    bpf::{Programs, Setup, frame::Frame},
     fixtures::{OPAQUE, Token},
     gate,
 };
@@ -192,40 +191,11 @@ fn segments_of_one_flow_wait_for_each_other() {
     assert!(busy < early / 2, "{totals:?}");
 }
 
-/// The key of the flow that a frame is of, at an interface of no importance.
-fn key_of(frame: &[u8]) -> FlowKey {
-    let mut segment = Segment::default();
-    let len = u32::try_from(frame.len()).unwrap();
-    parse(&Head::of(frame), len, Link::Ethernet, &mut segment).unwrap();
-    FlowKey {
-        client: segment.source,
-        server: segment.destination,
-        client_port: segment.source_port,
-        server_port: segment.destination_port,
-        passes: 0,
-    }
-}
-
-/// The frame as another client sends it, to an address of the server whose last half is chosen so that both flows have one
-/// place in the table: what nobody can who does not know the secret.
-fn in_the_same_place(frame: &[u8]) -> Vec<u8> {
+/// The frame as another client sends it.
+fn of_another(frame: &[u8]) -> Vec<u8> {
     const CLIENT_AT: usize = 22;
-    const SERVER_LOW_AT: usize = CLIENT_AT + 16 + 8;
-    // What is in front of that half, mixed as `FlowKey::place` does.
-    let mixed = |key: &FlowKey| {
-        let ([a, b], [c, _]) = (key.client.halves(), key.server.halves());
-        [a, b, c].into_iter().fold(SECRET, |mixed, word| {
-            let mixed = (mixed ^ word).wrapping_mul(0xd6e8_feb8_6659_fd93);
-            mixed ^ mixed >> 32
-        })
-    };
     let mut other = frame.to_vec();
     other[CLIENT_AT + 15] ^= 1;
-    let (one, two) = (key_of(frame), key_of(&other));
-    let [_, low] = one.server.halves();
-    let low = low ^ mixed(&one) ^ mixed(&two);
-    other[SERVER_LOW_AT..SERVER_LOW_AT + 8].copy_from_slice(&low.to_ne_bytes());
-    assert_eq!(key_of(&other).place(SECRET), one.place(SECRET));
     other
 }
 
@@ -237,6 +207,8 @@ fn one_place_is_one_flow() {
     }
     let setup = Setup {
         newcomers: Some(64),
+        // All flows have one place.
+        place_keys: PlaceKeys::default(),
         ..Setup::default()
     };
     let mut programs = Programs::with_fixtures(&setup).unwrap();
@@ -246,8 +218,8 @@ fn one_place_is_one_flow() {
     let next = Frame::SEQUENCE.wrapping_add(u32::try_from(begun.len()).unwrap());
     let first = Frame::v6(begun.as_str()).ethernet().unwrap();
     let second = Frame::v6(rest.as_str()).at(next).ethernet().unwrap();
-    let stranger = in_the_same_place(&second);
-    let strange = in_the_same_place(&first);
+    let stranger = of_another(&second);
+    let strange = of_another(&first);
     let blocked = |programs: &Programs| programs.totals().unwrap()[Counter::Blocked.name()];
     assert_eq!(judged(&mut programs, &first), PASS);
     // It stands for itself, and is no rest of anything.

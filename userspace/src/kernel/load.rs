@@ -1,7 +1,6 @@
 //! Loading the programs and giving them what they need.
 
 use std::{
-    hash::{BuildHasher as _, Hasher as _, RandomState},
     net::{IpAddr, Ipv4Addr},
     panic::resume_unwind,
     thread::{self, ScopedJoinHandle},
@@ -17,6 +16,7 @@ use aya::{
 };
 use ipnet::IpNet;
 use tokenblock_ebpf::{
+    flow::PlaceKeys,
     rules::Rules,
     sums::SumKeys,
     verdict::{PortSet, Settings},
@@ -44,8 +44,8 @@ pub struct Load<'a> {
     pub ports: &'a PortSet,
     /// Most flows that are kept on record.
     pub flows: u32,
-    /// What the places of flows in their table depend on: see [`drawn`].
-    pub secret: u64,
+    /// What the places of flows in their table depend on; nobody else is to know.
+    pub place_keys: PlaceKeys,
     /// Networks that are never banned.
     pub exempt: &'a [IpNet],
 }
@@ -58,13 +58,6 @@ pub const CLASSIFIERS: [&str; 4] = [
     "egress_ip",
 ];
 
-/// A secret that nobody knows.
-#[must_use]
-pub fn drawn() -> u64 {
-    // The keys of a hasher are.
-    RandomState::new().build_hasher().finish()
-}
-
 /// Loads the object into the kernel; nothing is attached yet.
 ///
 /// # Errors
@@ -73,7 +66,7 @@ pub fn load(request: &Load<'_>) -> Result<Ebpf, KernelError> {
     let level = debug::level();
     let mut ebpf = EbpfLoader::new()
         .override_global("AYA_LOG_LEVEL", &level, true)
-        .override_global("FLOW_SECRET", &request.secret, true)
+        .override_global("PLACE_KEYS", &request.place_keys, true)
         .map_max_entries("FLOWS", table_size(request.flows)?)
         .map_max_entries("EXEMPT", len_of(request.exempt))
         .load(programs(request.variant)?)
@@ -201,6 +194,18 @@ pub fn xdp(ebpf: &mut Ebpf) -> Result<&mut Xdp, KernelError> {
         Ok(()) | Err(ProgramError::AlreadyLoaded) => Ok(program),
         Err(error) => Err(KernelError::from_program(error)),
     }
+}
+
+/// Places of flows that nobody knows.
+///
+/// # Errors
+/// [`KernelError::Random`].
+pub fn place_keys() -> Result<PlaceKeys, KernelError> {
+    let mut keys = PlaceKeys::default();
+    for key in keys.as_flattened_mut() {
+        *key = getrandom::u64().map_err(KernelError::Random)?;
+    }
+    Ok(keys)
 }
 
 /// Keys that nobody knows.

@@ -24,7 +24,7 @@ use super::{
     flows::{self, Sweep, Swept},
     interfaces::Interface,
     live::LiveSettings,
-    load::{Load, NewRules, drawn, load},
+    load::{Load, NewRules, load, place_keys},
     object::Variant,
     patterns::Patterns,
     xdp,
@@ -75,7 +75,7 @@ impl Programs {
             exempt: ban.map_or(&[], |ban| &ban.exempt),
             ports: &plan.ports,
             flows: plan.settings.flows,
-            secret: drawn(),
+            place_keys: place_keys()?,
         })?;
         let flows = flows::take(&mut ebpf, &plan.rules, variant, plan.settings.flows)?;
         let settings = LiveSettings::take(&mut ebpf, settings)?;
