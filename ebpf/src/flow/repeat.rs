@@ -122,11 +122,12 @@ impl Flow {
     /// Whether the segment `start..end`, which was passed, is to be noted under its start; then `gap` becomes what is noted.
     #[inline(always)]
     pub fn remember(&mut self, start: u32, end: u32, gap: &mut Gap) -> bool {
-        tokenblock_remember(self, gap, start, end) != 0
+        // Flows without losses need no call.
+        self.flags & LOSSY != 0 && tokenblock_remember(self, gap, start, end) != 0
     }
 
     fn remember_here(&mut self, start: u32, end: u32, gap: &mut Gap) -> bool {
-        if self.flags & LOSSY == 0 || self.remembers == 0 {
+        if self.remembers == 0 {
             return false;
         }
         if self.knows_settled != 0 && !before(self.settled, end) {

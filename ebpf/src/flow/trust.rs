@@ -18,7 +18,9 @@ impl Flow {
     /// Passes the segment `start..end` unread at `now`, where that may be: `after` so many bytes (0: never).
     #[inline(always)]
     pub fn pass_trusted(&mut self, start: u32, end: u32, after: u32, now: u64) -> bool {
-        tokenblock_pass_trusted(self, start, end, after, now) != 0
+        // Most segments are of no such body, and need no call.
+        self.flags & (PROVES | TRUSTS) != 0
+            && tokenblock_pass_trusted(self, start, end, after, now) != 0
     }
 
     /// Whether the segment `start..end` may be passed unread, for it lies inside a declared body that the server's
@@ -27,10 +29,7 @@ impl Flow {
     /// ARCHITECTURE.md.
     #[inline(always)]
     fn trusts(&mut self, start: u32, end: u32, after: u32) -> bool {
-        if self.flags & (PROVES | TRUSTS) == 0
-            || self.knows_settled != ACKNOWLEDGED
-            || !before(self.settled, end)
-        {
+        if self.knows_settled != ACKNOWLEDGED || !before(self.settled, end) {
             return false;
         }
         let silent = self.sent == self.proof_sent && self.over == OPEN;

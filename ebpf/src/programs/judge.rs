@@ -69,7 +69,6 @@ fn judge_in_flow(
         .wrapping_add(u32::from(work.segment.flags & SYN != 0));
     let end = start.wrapping_add(work.segment.payload_len);
     let now = maps::now();
-    // Asked in any case: a call that only some ways make doubles what the verifier walks.
     if flow.pass_trusted(start, end, settings.trust_after, now) {
         return Err(Counter::Trusted);
     }
