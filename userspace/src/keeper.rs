@@ -12,7 +12,6 @@ use std::{
 };
 
 use indicatif::ProgressBar;
-use rustix::{process::setpriority_process, thread::gettid};
 use tokio::{sync::mpsc, task::JoinError, time::sleep};
 
 pub use self::requests::{
@@ -23,6 +22,7 @@ pub use self::sources::{Loaded, Sources};
 use self::sources::merged;
 use crate::{
     denylist::{ClaimSet, Claims, ClaimsReader, Denylist, HashedSet, SetReader, Tier, TokenDigest},
+    giving_way::giving_way,
     sources::{Change, Watch},
     state::{Additions, Expired},
     wiping::{give_back, spawn_wiped},
@@ -296,22 +296,6 @@ impl<K: Tier + 'static> Keeper<K> {
 fn seconds(time: SystemTime) -> u64 {
     let since = time.duration_since(SystemTime::UNIX_EPOCH);
     since.map_or(0, |since| since.as_secs())
-}
-
-/// Runs what keeps all processors busy on threads that give way to those that serve requests.
-fn giving_way<T: Send>(work: impl FnOnce() -> T + Send) -> T {
-    /// As nice(1) counts.
-    const NICE: i32 = 10;
-    let pool = rayon::ThreadPoolBuilder::new()
-        .start_handler(|_| {
-            // Where that is refused it runs as others do.
-            let _refused = setpriority_process(Some(gettid()), NICE);
-        })
-        .build();
-    match pool {
-        Ok(pool) => pool.install(work),
-        Err(_no_threads) => work(),
-    }
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ pub mod counters;
 pub mod denylist;
 pub mod event;
 pub mod exit;
+mod giving_way;
 pub mod import;
 pub mod keeper;
 pub mod kernel;

@@ -205,7 +205,7 @@ impl Ours<'_> {
     }
 
     /// Whether both tiers refuse a token.
-    fn refuses(&self, token: &str) -> bool {
+    pub(crate) fn refuses(&self, token: &str) -> bool {
         let bench = self.0;
         bench.status(CLEARTEXT, token) == Some(403) && self.status_by_tls(token) == Some(403)
     }
