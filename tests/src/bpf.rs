@@ -324,6 +324,15 @@ impl Programs {
         Ok(sweeper.sweep(&|_| is_there)?)
     }
 
+    /// The same with some of them; `None` where there are more.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn sweep_some(&mut self) -> Result<Option<Swept>> {
+        let sweeper = self.sweeper.as_mut().context("nobody sweeps")?;
+        Ok(sweeper.sweep_some(&|_| true)?)
+    }
+
     /// How many flows are on record.
     ///
     /// # Errors

@@ -13,7 +13,7 @@
 mod measure;
 mod packets;
 
-use std::fs;
+use std::{fs, time::Instant};
 
 use anyhow::{Result, bail};
 use measure::{Measured, accept, connection, in_body, in_order, one, warm, without_clock};
@@ -33,6 +33,8 @@ const SIZES: [(usize, &str); 3] = [(0, "0"), (1000, "1k"), (1_000_000, "1m")];
 const SEGMENTS: usize = 4000;
 /// Connections that are followed besides.
 const FLOWS: u32 = 100_000;
+/// Times that they are swept.
+const SWEEPS: usize = 15;
 
 /// What a figure has to stay below, in nanoseconds.
 const LIMITS: &[(&str, f64)] = &[
@@ -104,6 +106,7 @@ fn hashed() -> Result<()> {
 fn filled(entries: usize) -> Result<Programs> {
     let mut programs = Programs::load(&Setup {
         flows: 2 * FLOWS,
+        newcomers: Some(u32::MAX),
         ..Setup::default()
     })?;
     let made_up: Vec<_> = (0..entries).map(|i| entry(&format!("token-{i}"))).collect();
@@ -176,6 +179,14 @@ fn among_flows(programs: &mut Programs) -> Result<()> {
         ..each
     };
     figure("request_cold_flows_ns", each);
+    // What looking through the table for those that may go takes of one.
+    let mut sweeps = Vec::with_capacity(SWEEPS);
+    for _ in 0..SWEEPS {
+        let began = Instant::now();
+        let swept = programs.sweep(true)?;
+        sweeps.push(began.elapsed().as_secs_f64() * 1e9 / f64::from(swept.flows));
+    }
+    figure("sweep_flow_ns", Measured::of(sweeps));
     Ok(())
 }
 

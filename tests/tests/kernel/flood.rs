@@ -285,3 +285,31 @@ fn quiet_connections_make_room_where_there_are_many() {
     programs.age_flows(FORSAKEN).unwrap();
     assert_eq!(programs.sweep(true).unwrap().flows, 0);
 }
+
+/// A large table is looked at in parts, between which other work is done; each flow is seen once.
+#[test]
+fn a_sweep_goes_on_where_it_left_off() {
+    const FLOWS: u32 = 5000;
+    let Some(mut programs) = programs("a_sweep_goes_on_where_it_left_off", OnHit::Drop) else {
+        return;
+    };
+    let (one, _) = cut(CLEAN);
+    for sender in 0..FLOWS {
+        let sent = Peer(sender).sends(&mut programs, 0, &one, HEARD.wrapping_add(1 << 30));
+        assert_eq!(sent, UNSPEC);
+    }
+    for (ago, left) in [(0, FLOWS), (DEAD, 0)] {
+        programs.age_flows(ago).unwrap();
+        let mut parts = 1;
+        let swept = loop {
+            match programs.sweep_some().unwrap() {
+                Some(swept) => break swept,
+                None => parts += 1,
+            }
+        };
+        assert!(parts > 4, "{parts}");
+        assert_eq!((swept.flows, swept.newcomers), (left, left));
+        assert_eq!(programs.count_flows().unwrap(), left as usize);
+        assert_eq!(swept.forgotten, u64::from(FLOWS - left));
+    }
+}

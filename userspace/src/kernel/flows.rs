@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use aya::{
     Ebpf,
-    maps::{Array, HashMap, MapData, MapError},
+    maps::{Array, HashMap, IterableMap as _, MapData},
     util::nr_cpus,
 };
 use rustix::time::{ClockId, clock_gettime};
@@ -14,7 +14,7 @@ use tokenblock_ebpf::{
     sha256,
 };
 
-use super::{error::KernelError, object::Variant};
+use super::{batch::Batches, error::KernelError, object::Variant};
 
 /// Hooks that keep flows: incoming and outgoing.
 const HOOKS: u32 = 2;
@@ -65,11 +65,24 @@ followed!(sha256::flow::Flow);
 /// A table of flows that is swept.
 pub trait Sweep: Send {
     /// Forgets the flows that may go: those of interfaces of which `is_there` knows no more, and those of which
-    /// [`flow::Flow::may_go`] says so. Says how many are left.
+    /// [`flow::Flow::may_go`] says so. Looks at some, so that nothing else waits for long, and goes on there the next time;
+    /// once all were seen it says how many are left.
     ///
     /// # Errors
     /// [`KernelError::Map`] where the table can't be read or written.
-    fn sweep(&mut self, is_there: &dyn Fn(u32) -> bool) -> Result<Swept, KernelError>;
+    fn sweep_some(&mut self, is_there: &dyn Fn(u32) -> bool) -> Result<Option<Swept>, KernelError>;
+
+    /// The same with all of them.
+    ///
+    /// # Errors
+    /// As there.
+    fn sweep(&mut self, is_there: &dyn Fn(u32) -> bool) -> Result<Swept, KernelError> {
+        loop {
+            if let Some(swept) = self.sweep_some(is_there)? {
+                return Ok(swept);
+            }
+        }
+    }
 }
 
 /// What a sweep left, and what all sweeps took.
@@ -106,6 +119,17 @@ pub struct Flows<F: Followed> {
     /// Flows beyond which the table is crowded.
     many: u32,
     swept: Swept,
+    sweeping: Option<Sweeping<F>>,
+}
+
+/// A sweep that is under way.
+struct Sweeping<F> {
+    batches: Batches<F>,
+    /// Newcomers that the programs had counted when it began.
+    before: i32,
+    /// What is left so far.
+    flows: u32,
+    newcomers: u32,
 }
 
 /// Takes the table out of the loaded object; see `Flows::take`.
@@ -150,46 +174,58 @@ impl<F: Followed> Flows<F> {
             newcomers,
             many: share(most),
             swept: Swept::default(),
+            sweeping: None,
         })
     }
 }
 
 impl<F: Followed + Send> Sweep for Flows<F> {
-    fn sweep(&mut self, is_there: &dyn Fn(u32) -> bool) -> Result<Swept, KernelError> {
-        let crowded = self.swept.crowded;
-        let before = self.newcomers.get(&0, 0)?;
+    fn sweep_some(&mut self, is_there: &dyn Fn(u32) -> bool) -> Result<Option<Swept>, KernelError> {
+        let mut sweeping = match self.sweeping.take() {
+            Some(sweeping) => sweeping,
+            None => Sweeping {
+                batches: Batches::new(),
+                before: self.newcomers.get(&0, 0)?,
+                flows: 0,
+                newcomers: 0,
+            },
+        };
         let now = clock_gettime(ClockId::Monotonic);
         let now = Duration::new(
             u64::try_from(now.tv_sec).unwrap_or_default(),
             u32::try_from(now.tv_nsec).unwrap_or_default(),
         );
-        let places: Vec<u64> = self.table.keys().filter_map(Result::ok).collect();
-        let (mut flows, mut newcomers) = (0, 0);
-        for place in places {
+        let more = sweeping.batches.read(self.table.map())?;
+        for (place, flow) in sweeping.batches.entries() {
             if FlowKey::stands_in(place) {
                 continue;
             }
-            let flow = match self.table.get(&place, 0) {
-                Ok(flow) => flow,
-                Err(MapError::KeyNotFound) => continue,
-                Err(error) => return Err(error.into()),
-            };
             let quiet = now.saturating_sub(flow.passed_at());
-            let goes = !is_there(flow.interface()) || flow.may_go(quiet, crowded);
+            let goes = !is_there(flow.interface()) || flow.may_go(quiet, self.swept.crowded);
             if goes && self.table.remove(&place).is_ok() {
                 self.swept.forgotten += 1;
             } else {
-                flows += 1;
-                newcomers += u32::from(flow.is_newcomer());
+                sweeping.flows += 1;
+                sweeping.newcomers += u32::from(flow.is_newcomer());
             }
         }
+        if more {
+            self.sweeping = Some(sweeping);
+            return Ok(None);
+        }
+        let Sweeping {
+            before,
+            flows,
+            newcomers,
+            ..
+        } = sweeping;
         // Those that came meanwhile count on.
         let came = self.newcomers.get(&0, 0)?.wrapping_sub(before);
         let count = newcomers.cast_signed().wrapping_add(came);
         self.newcomers.set(0, count, 0)?;
         (self.swept.flows, self.swept.newcomers) = (flows, newcomers);
         self.swept.crowded = flows - newcomers > self.many;
-        Ok(self.swept)
+        Ok(Some(self.swept))
     }
 }
 

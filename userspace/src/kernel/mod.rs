@@ -1,6 +1,7 @@
 //! The kernel tier: loads and attaches the programs, fills their maps, reads their events.
 
 pub mod attach;
+mod batch;
 pub mod counts;
 pub mod debug;
 pub mod error;

@@ -58,6 +58,8 @@ pub(super) struct Programs {
     flows: Box<dyn Sweep>,
     swept: Swept,
     sweep_at: Instant,
+    /// How long the sweep that is under way has taken.
+    swept_for: Duration,
 }
 
 impl Programs {
@@ -104,6 +106,7 @@ impl Programs {
             flows,
             swept: Swept::default(),
             sweep_at: Instant::now(),
+            swept_for: Duration::ZERO,
         })
     }
 
@@ -141,23 +144,28 @@ impl Programs {
         self.attachments.look(&mut self.ebpf, present);
     }
 
-    /// Forgets flows that may go, where it is time for that: sooner where there are many, and never so often that it takes
-    /// a core much of its time.
-    pub(super) fn sweep(&mut self) {
+    /// Looks at some flows and forgets those that may go, where it is time for that: sooner where there are many, and never so
+    /// often that it takes a core much of its time. Whether it is to go on soon.
+    pub(super) fn sweep(&mut self) -> bool {
         let now = Instant::now();
         if now < self.sweep_at {
-            return;
+            return false;
         }
         let attachments = &self.attachments;
-        match self.flows.sweep(&|index| attachments.has(index)) {
-            Ok(swept) => self.swept = swept,
+        let swept = self.flows.sweep_some(&|index| attachments.has(index));
+        self.swept_for += now.elapsed();
+        match swept {
+            Ok(None) => return true,
+            Ok(Some(swept)) => self.swept = swept,
             Err(error) => warn!(
                 error = &error as &dyn std::error::Error,
                 "flows can't be forgotten"
             ),
         }
         let pause = if self.swept.crowded { HURRY } else { PAUSE };
-        self.sweep_at = now + pause.max(now.elapsed() * SHARE);
+        self.sweep_at = now + pause.max(self.swept_for * SHARE);
+        self.swept_for = Duration::ZERO;
+        false
     }
 
     /// The counters, and what the last sweep of the flows found.

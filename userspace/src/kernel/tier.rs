@@ -39,6 +39,8 @@ const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
 /// How often it is looked whether flows are to be forgotten.
 const SWEEP: Duration = Duration::from_secs(1);
+/// Between two parts of a sweep, for whatever else waits.
+const BREATH: Duration = Duration::from_millis(1);
 
 /// How long a blocked flow is remembered.
 const FLOW_MEMORY: Duration = Duration::from_nanos(MEMORY_NS);
@@ -186,7 +188,13 @@ impl KernelTier {
                     self.unjudged.look(&self.keyed.counters());
                 }
                 _ = sweep.tick() => {
-                    each(&mut self.keyed, &mut self.hashed).for_each(Programs::sweep);
+                    let mut goes_on = false;
+                    for programs in each(&mut self.keyed, &mut self.hashed) {
+                        goes_on |= programs.sweep();
+                    }
+                    if goes_on {
+                        sweep.reset_after(BREATH);
+                    }
                 }
                 _ = flush.tick(), if self.keyed.log.is_some() => {
                     for programs in each(&mut self.keyed, &mut self.hashed) {
