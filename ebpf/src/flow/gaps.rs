@@ -7,7 +7,8 @@
 use super::{
     super::swar::is_zero,
     Flow, before,
-    record::{NOISY, UNREAD},
+    place::BULK,
+    record::{DECLARED, NOISY, UNREAD},
 };
 
 /// Gaps that are kept.
@@ -60,7 +61,9 @@ impl Flow {
     #[inline(always)]
     pub(super) fn takes_inside(&self, start: u32) -> bool {
         let missing = self.knows_settled == 0 || !before(start, self.settled);
-        missing && self.flags & (UNREAD | NOISY) == 0
+        // As ahead of a gap, but where lines of a declared body look like headers.
+        let bulk = self.flags & DECLARED == 0 && self.quiet >= BULK;
+        missing && self.flags & UNREAD == 0 && (self.flags & NOISY == 0 || bulk)
     }
 
     /// The gap that began at `from` is now that from `left` to `right`. One that is not known yet takes the place of one that
@@ -68,7 +71,6 @@ impl Flow {
     pub(super) fn note_open(&mut self, from: u32, left: u32, right: u32) {
         let fresh = is_zero(self.open_epoch ^ self.epoch);
         self.open_epoch = self.epoch;
-        let settled = 1 ^ is_zero(self.knows_settled);
         let (mut spare, mut same) = (NOWHERE, NOWHERE);
         let mut n = 0;
         // Bits are multiplied: where one masks a constant, the verifier walks both ways.
@@ -78,10 +80,8 @@ impl Flow {
             let missing = gap.right.wrapping_sub(gap.left).wrapping_mul(fresh);
             gap.right = gap.left.wrapping_add(missing);
             let empty = is_zero(missing);
-            let taken = gap.right.wrapping_sub(self.settled).wrapping_sub(1) >> 31;
-            let free = empty | taken & settled;
             let known = is_zero(gap.left ^ from) & (1 ^ empty);
-            spare = spare.wrapping_add(free.wrapping_mul((n as u32).wrapping_sub(spare)));
+            spare = spare.wrapping_add(empty.wrapping_mul((n as u32).wrapping_sub(spare)));
             same = same.wrapping_add(known.wrapping_mul((n as u32).wrapping_sub(same)));
             n += 1;
         }

@@ -186,7 +186,7 @@ impl Flow {
     /// [`Conflict::Ambiguous`] where it can't pass before what is in front of it has.
     fn split(&mut self, start: u32, end: u32, gap: &mut Gap) -> Result<(), Conflict> {
         let right = gap.right;
-        if right == end && !self.meets(end, gap) {
+        if self.turns_adrift(end) || right == end && !self.meets(end, gap) {
             return Err(Conflict::Ambiguous);
         }
         self.note_end(start, AHEAD);

@@ -10,7 +10,7 @@ use super::{
 };
 
 /// Bytes without a sign of a header after which data ahead of a gap is passed: it belongs to a body.
-const BULK: u32 = 16 * 1024;
+pub(super) const BULK: u32 = 16 * 1024;
 /// Furthest from what is settled that a receiver's window can reach (RFC 7323 section 2.2).
 pub(super) const WINDOW: u32 = 1 << 30;
 /// Nanoseconds after which the receiver has acknowledged all that it took: the longest delayed

@@ -6,7 +6,7 @@ use super::{
     },
     Conflict, Flow, Gap, Left, Place,
     passed::{AMBIGUOUS, PASSED},
-    record::{ADRIFT, DECLARED, HELD_STARTS, NOISY, UNREAD},
+    record::{ADRIFT, HELD_STARTS, NOISY, UNREAD},
 };
 
 /// Scans that a segment may need, and one more to say what came of the last.
@@ -423,9 +423,8 @@ impl Flow {
         if scan.saw_header() {
             self.flags |= NOISY;
         }
-        let odd = scan.is_odd() && self.flags & DECLARED == 0;
         let framed = scan.ended_headers() || !scan.framing.is_as(Framing::NONE);
-        scan.saw_header() || framed || odd || scan.is_adrift() || scan.has_forked()
+        scan.saw_header() || framed
     }
 
     /// The signature of `next`, which may be sealed.

@@ -7,7 +7,7 @@ use tokenblock_tests::{
     engine::{Engine, Fate},
     fixtures::Token,
     sender::{Path, send},
-    trace::{Act, Inspector, Listing, Streams, play, sequence},
+    trace::{Act, Inspector, Listing, START, Streams, play, sequence},
 };
 
 use crate::{
@@ -285,6 +285,7 @@ fn what_is_of_more_than_a_body_comes_in_its_place() {
         format!("\nsee /?access_token={token} there\n"),
         "\nContent-Length: 10\r\n\r\n".to_owned(),
         "\nTransfer-Encoding: chunked\r\n".to_owned(),
+        "\nContent-Length and so on\n".to_owned(),
     ] {
         with_gap("more of it\n", |upload, gap| {
             assert_eq!(upload.send(gap + 20, &late), EARLY, "{late:?}");
@@ -371,4 +372,75 @@ fn a_token_cut_by_a_split_gap_is_blocked() {
             });
         }
     }
+}
+
+/// Gaps of before a recovery are none any more, and hide nothing that was passed since.
+#[test]
+fn a_recovery_forgets_gaps() {
+    let piece = "so on, ".repeat(15);
+    let n = piece.len();
+    with_gap("more of it\n", |upload, gap| {
+        assert_eq!(upload.send(gap, &piece[..21]), PASSED);
+        upload.now += 240_000_000;
+        assert_eq!(upload.send(gap, &piece), Fate::Passed(Place::Recovery));
+        for at in 1..6 {
+            assert_eq!(upload.send(gap + at * n, &piece), Fate::Passed(Place::Next));
+        }
+        let again = |upload: &mut Upload<'_>| {
+            let fate = upload.send(gap + 2 * n, &piece);
+            assert_eq!(fate, Fate::Passed(Place::Repeat));
+        };
+        again(upload);
+        // Another gap is noted beside them.
+        let ahead = upload.send(gap + 8 * n, "more of it\n");
+        assert_eq!(ahead, Fate::Passed(Place::Ahead));
+        again(upload);
+    });
+}
+
+/// Behind a body that was passed unread, and is trusted no more, nothing is known of lines: what lies in a gap in front of it
+/// comes in its place.
+#[test]
+fn nothing_passes_inside_a_gap_where_trust_has_ended() {
+    let listing = Listing::new().unwrap();
+    let listed = |digest: &_| listing.has(digest);
+    let request = Framing::Declared.request(&b"so it goes on, ".repeat(20_000));
+    let mut engine = Engine::new(&listing.rules, &listed).trusting(1000);
+    engine.accept(FIRST);
+    let mut now = START;
+    let mut send = |engine: &mut Engine<'_>, at: usize| {
+        now += 1_000_000;
+        engine.segment(sequence(FIRST, at), &request[at..at + 100], now)
+    };
+    for at in (0..1200).step_by(100) {
+        assert_eq!(send(&mut engine, at), Fate::Passed(Place::Next), "{at}");
+    }
+    assert_eq!(send(&mut engine, 1700), Fate::Passed(Place::Ahead));
+    engine.settle(sequence(FIRST, 1200));
+    assert_eq!(send(&mut engine, 1800), Fate::Trusted);
+    assert_eq!(send(&mut engine, 1400), INSIDE);
+    engine.answer(1, 10, sequence(FIRST, 1200));
+    assert_eq!(send(&mut engine, 1600), DUPLICATE);
+}
+
+/// Where no length was declared, what may be the head of a message comes in its place.
+#[test]
+fn what_is_odd_comes_in_its_place() {
+    let listing = Listing::new().unwrap();
+    let listed = |digest: &_| listing.has(digest);
+    let mut engine = Engine::new(&listing.rules, &listed);
+    engine.accept(FIRST);
+    let body = "and so it goes on\n".repeat(1200);
+    let stream = format!("GET / HTTP/1.1\r\nHost: h\r\n\r\n{body}");
+    let mut at = 0;
+    for piece in stream.as_bytes().chunks(1000) {
+        let fate = engine.segment(sequence(FIRST, at), piece, START);
+        assert_eq!(fate, Fate::Passed(Place::Next), "{at}");
+        at += piece.len();
+        engine.settle(sequence(FIRST, at));
+    }
+    let mut send = |at, bytes: &str| engine.segment(sequence(FIRST, at), bytes.as_bytes(), START);
+    assert_eq!(send(at + 500, "more of it\n"), Fate::Passed(Place::Ahead));
+    assert_eq!(send(at + 200, "more\rof it all\n"), EARLY);
+    assert_eq!(send(at + 200, "more of it\n"), INSIDE);
 }
