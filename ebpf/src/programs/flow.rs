@@ -104,10 +104,11 @@ const TRIES: u32 = 1 << 13;
 /// Takes the flow for this CPU; waits a little where another has it, and gives false where it has it for long.
 #[inline(always)]
 pub fn lock(flow: &mut Flow) -> bool {
-    tokenblock_lock(flow) != 0
+    // Hardly ever has another one it.
+    try_lock(flow) || tokenblock_lock(flow) != 0
 }
 
-/// [`lock`], under a name that other objects could call, since such a function the verifier walks through once.
+/// Waits for the flow, under a name that other objects could call, since such a function the verifier walks through once.
 #[inline(never)]
 // SAFETY: nothing else is called so.
 #[unsafe(no_mangle)]
@@ -116,9 +117,6 @@ extern "C" fn tokenblock_lock(flow: *mut Flow) -> u64 {
     let Some(flow) = (unsafe { flow.as_mut() }) else {
         return 0;
     };
-    if try_lock(flow) {
-        return 1;
-    }
     let mut wait = Wait { flow, locked: 0 };
     let context: *mut Wait<'_> = &raw mut wait;
     // SAFETY: the callback gets the context back, and it outlives the call.
