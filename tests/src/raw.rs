@@ -293,6 +293,15 @@ impl RawClient {
         self.listen(Duration::ZERO)
     }
 
+    /// Sends a segment so many times, and reads nothing.
+    ///
+    /// # Errors
+    /// Where it can't be sent.
+    pub fn repeat(&mut self, segment: &Segment, times: u32) -> Result<()> {
+        let frame = self.frame(segment)?;
+        (0..times).try_for_each(|_| self.wire.send(&frame))
+    }
+
     /// Sends a segment in IP fragments of `size` bytes, a multiple of eight. What fits one is sent as a fragment that
     /// is whole (RFC 6946), over IPv4 as it is.
     ///

@@ -21,7 +21,7 @@ const ORIGIN: u16 = 8080;
 /// Where HAProxy does.
 const HAPROXY: u16 = 8081;
 /// The longest start, with a million entries.
-const START: Duration = Duration::from_mins(1);
+pub(crate) const START: Duration = Duration::from_mins(1);
 /// The cores of the clients: all but [`cores::MEASURED`].
 pub(crate) const CLIENTS: &str = "0,2,3";
 /// The same as bits.

@@ -9,6 +9,7 @@
 )]
 
 mod contenders;
+mod drops;
 mod load;
 mod rounds;
 mod transfer;
@@ -93,6 +94,10 @@ fn main() -> Result<()> {
     rounds.requests()?;
     rounds.transfers()?;
     rounds.check()?;
+    drop(rounds);
+    if extent.kinds.contains(&Kind::Ours) {
+        drops::measure(&bench)?;
+    }
     eprintln!("load average afterwards: {}", load_average());
     Ok(())
 }
