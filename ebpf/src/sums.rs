@@ -11,7 +11,7 @@ use crate::swar;
 
 /// Bytes of a group: so many are taken at once.
 pub const GROUP: u32 = 64;
-/// Most bytes of a block.
+/// Most bytes of a block, and most bytes in front of it.
 pub const MOST: u32 = GROUPS * GROUP;
 
 /// Most groups of a block.
@@ -65,37 +65,43 @@ impl Sums {
         reversed: 0,
     };
 
-    /// The sums of `len` bytes, [`GROUP`] to [`MOST`], that begin at `from`; `word` gives a word of those from a place on. The
-    /// last group is that of the last bytes, whether or not the one before it has some of them.
+    /// The sums of `len` bytes, [`GROUP`] to [`MOST`]: `group` gives those of a group, by how many are before it, `last` are the
+    /// last ones, whether or not the group before has some of them, and `word` gives a word of a group.
     #[inline(always)]
     #[must_use]
-    pub fn of<C>(
+    pub fn of<G>(
         keys: &SumKeys,
-        from: u32,
         len: u32,
-        chunk: impl Fn(u32) -> C,
-        word: impl Fn(&C, u32) -> u64,
+        group: impl Fn(u32) -> G,
+        last: &G,
+        word: impl Fn(&G, u32) -> u64,
     ) -> Self {
         let mut sums = Self::NONE;
-        let last = from.wrapping_add(len).wrapping_sub(GROUP);
-        let mut at = from;
-        let mut group = 0;
-        while group < GROUPS {
-            let (keys, chunk) = (keys.group(group), chunk(swar::least(at, last)));
-            let mut i = 0;
-            while i < GROUP_WORDS {
-                sums.take(keys[i], word(&chunk, i as u32));
-                // One after the other: all at once they need more registers than there are.
-                swar::forget_registers();
-                i += 1;
-            }
-            if at >= last {
-                break;
-            }
-            at = swar::opaque(at.wrapping_add(GROUP));
-            group += 1;
+        let mut n = 0;
+        while n < GROUPS - 1 && n * GROUP + GROUP < len {
+            sums.take_group(keys.group(n), &group(n * GROUP), &word);
+            n += 1;
         }
+        sums.take_group(keys.group(n), last, &word);
         sums
+    }
+
+    #[inline(always)]
+    fn take_group<G>(
+        &mut self,
+        keys: &[[u64; 2]; GROUP_WORDS],
+        group: &G,
+        word: &impl Fn(&G, u32) -> u64,
+    ) {
+        let mut i = 0;
+        while i < GROUP_WORDS {
+            self.take(keys[i], word(group, i as u32));
+            if i % 2 == 1 {
+                // Two after the other: all at once they need more registers than there are.
+                swar::forget_registers();
+            }
+            i += 1;
+        }
     }
 
     /// Takes one word more, under keys of its own.
@@ -121,9 +127,51 @@ impl Sums {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(feature = "sha256")))]
 mod tests {
+    extern crate std;
     use super::*;
+    use crate::scan::Source as _;
+    use proptest::prelude::*;
+    use std::{vec, vec::Vec};
+
+    /// Words that look random.
+    fn keys() -> SumKeys {
+        let mut state = 1_u64;
+        let mut bytes = [0; SumKeys::BYTES];
+        for word in bytes.as_chunks_mut().0 {
+            state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
+            *word = (state ^ state >> 32).to_ne_bytes();
+        }
+        SumKeys::new(&bytes)
+    }
+
+    fn blocks() -> impl Strategy<Value = Vec<u8>> {
+        prop::collection::vec(any::<u8>(), GROUP as usize..=MOST as usize)
+    }
+
+    proptest! {
+        #[test]
+        fn they_are_those_of_the_bytes_wherever_they_lie(block in blocks(), before in 0..=MOST) {
+            let (keys, len) = (keys(), block.len() as u32);
+            let moved = [vec![1; before as usize], block.clone()].concat();
+            let sums = block[..].sums(&keys, 0, len);
+            prop_assert!(sums.is_as(&moved[..].sums(&keys, before, len)));
+            // What is behind them does not count.
+            let longer = [block, vec![2; 20]].concat();
+            prop_assert!(sums.is_as(&longer[..].sums(&keys, 0, len)));
+        }
+
+        #[test]
+        fn every_byte_counts_in_each(block in blocks(), at: prop::sample::Index, other in 1..=u8::MAX) {
+            let (keys, len) = (keys(), block.len() as u32);
+            let mut changed = block.clone();
+            changed[at.index(block.len())] ^= other;
+            let (a, b) = (block[..].sums(&keys, 0, len), changed[..].sums(&keys, 0, len));
+            prop_assert!(a.plain != b.plain || a.reversed != b.reversed);
+            prop_assert!(!a.is_as(&b));
+        }
+    }
 
     fn total(keys: &SumKeys, words: [u64; 2]) -> u64 {
         let mut sums = Sums::NONE;

@@ -129,7 +129,7 @@ impl Memo {
         let end = source.end();
         let from = end.wrapping_sub(self.len);
         let line_end = source.chunk(from.wrapping_sub(1)).word(0) as u8 == b'\n';
-        if self.len >= end || !line_end {
+        if self.len >= end || from > MOST || !line_end {
             self.miss();
             return 0;
         }

@@ -7,7 +7,7 @@ use tokenblock_ebpf::{
     behind::{BEHIND, Behind},
     rules::Rules,
     scan::{Chunk, Scan, Source, WIDEST},
-    sums::{SumKeys, Sums},
+    sums::{GROUP, MOST, SumKeys, Sums},
     swar::{
         before, first, first_line_end, forget_registers, least, least_long, not_plain, opaque,
         opaque_long,
@@ -18,6 +18,7 @@ use super::skb;
 
 /// Bytes of payload held at once.
 const CAPACITY: u32 = 4096;
+const _: () = assert!(CAPACITY >= 2 * MOST);
 
 /// A window on the payload. Bytes behind `len` may be anything.
 #[repr(C)]
@@ -285,7 +286,12 @@ extern "C" fn tokenblock_sums(
     // SAFETY: the caller passes references; the verifier sees to the rest.
     let passed = unsafe { (sums.as_mut(), window.as_ref(), keys.as_ref()) };
     if let (Some(sums), Some(window), Some(keys)) = passed {
-        *sums = Sums::of(keys, from, len, |at| window.chunk(at), Chunk::word);
+        let from = opaque(from);
+        let from = if from > MOST { 0 } else { from };
+        // SAFETY: as in `chunk`: no group begins more than MOST behind it.
+        let group = |at: u32| unsafe { &*window.bytes.as_ptr().add((from + at) as usize).cast() };
+        let last = window.chunk(from.wrapping_add(len).wrapping_sub(GROUP));
+        *sums = Sums::of(keys, len, group, &last, Chunk::word);
     }
     0
 }

@@ -115,13 +115,14 @@ impl Scan {
     }
 }
 
-/// What ends a name, or is more in it than a character. Everything below `-` may be: `%`, `&`, `+`, white space.
+/// What ends a name, or is more in it than a character. Everything below `-` may be: `%`, `&`, `+`, white space. Marks behind
+/// the first one may be wrong.
 #[inline(always)]
 pub(super) fn ends_query_name(word: u64) -> u64 {
-    swar::equal(word, b'=')
-        | swar::equal(word, b'[')
-        | swar::equal(word, b']')
-        | swar::equal(word, b';')
-        | swar::equal(word, b'?')
-        | swar::below(word, b'-')
+    swar::first_equal(word, b'=')
+        | swar::first_equal(word, b'[')
+        | swar::first_equal(word, b']')
+        | swar::first_equal(word, b';')
+        | swar::first_equal(word, b'?')
+        | swar::first_below(word, b'-')
 }

@@ -3,7 +3,7 @@
 use super::super::{
     filter::Words,
     rules::Rules,
-    sums::{SumKeys, Sums},
+    sums::{GROUP, SumKeys, Sums},
 };
 use super::{Scan, WIDEST, WIDEST_WORDS};
 
@@ -33,7 +33,7 @@ pub trait Source {
     /// Does [`Scan::find_part`] on this source.
     fn find_part(&self, scan: &mut Scan, rules: &Rules);
 
-    /// Does [`Sums::of`] on this source.
+    /// The sums of `len` bytes from `from` on, at most [`MOST`](crate::sums::MOST).
     fn sums(&self, keys: &SumKeys, from: u32, len: u32) -> Sums;
 }
 
@@ -79,7 +79,8 @@ impl Source for [u8] {
     }
 
     fn sums(&self, keys: &SumKeys, from: u32, len: u32) -> Sums {
-        Sums::of(keys, from, len, |at| self.chunk(at), Chunk::word)
+        let last = self.chunk(from + len - GROUP);
+        Sums::of(keys, len, |at| self.chunk(from + at), &last, Chunk::word)
     }
 }
 

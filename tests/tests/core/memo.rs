@@ -165,6 +165,8 @@ fn a_block_is_known_only_behind_the_line_of_a_request() {
         ("", "GET / HTTP/1.1\r\n\r\n"),
         // A message that does not end with the block.
         ("", "POST / HTTP/1.1\r\nContent-Length: 5\r\n"),
+        ("", "POST / HTTP/1.1\r\nContent-Length: 5\r\nX: a\r\n"),
+        ("", "word\r\nCookie: a=b\r\n"),
         ("", "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n"),
         // What another server reads otherwise.
         ("", "GET / HTTP/1.1\r\nX\u{e9} : a\r\n"),
@@ -207,6 +209,8 @@ fn a_block_that_leaves_more_behind_is_not_learnt() {
         "Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
         "X-Other: a\r\n folded\r\n\r\n",
         "\r\n\r\r\n",
+        "PRI * HTTP/2.0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\n\r\n",
     ] {
         let mut connection = Connection::of(Engine::new(&listing.rules, &listed));
         for _ in 0..20 {

@@ -172,18 +172,36 @@ proptest! {
         (config, bytes) in stream(),
         lines in lines(),
         sizes in sizes(),
+        restarts: bool,
     ) {
         let rules = rules(&config).unwrap();
         let bytes = [&lines[..], &bytes].concat();
         let (mut usual, mut units) = (Scan::new(&rules), Scan::new(&rules));
         let mut rest = &bytes[..];
         for size in sizes.iter().cycle() {
-            let (piece, behind) = rest.split_at(rest.len().min(*size));
+            let mut size = rest.len().min(*size);
+            if restarts {
+                // To the end of a line, where a message may begin.
+                let line = rest[size..].iter().position(|byte| *byte == b'\n');
+                size = line.map_or(rest.len(), |line| size + line + 1);
+            }
+            let (piece, behind) = rest.split_at(size);
             prop_assert_eq!(
                 read(&mut usual, &rules, piece),
                 read(&mut units, &rules, &ByUnits(piece)),
                 "{:?} in pieces of {:?}", String::from_utf8_lossy(&bytes), sizes
             );
+            if restarts && usual.body_left() > 0 {
+                break;
+            }
+            if restarts && usual.is_plain_line() {
+                // As the flow engine does it from one segment to the next.
+                for scan in [&mut usual, &mut units] {
+                    let framing = scan.framing;
+                    scan.restart();
+                    scan.continue_message(0, framing, 0);
+                }
+            }
             rest = behind;
             if rest.is_empty() {
                 break;

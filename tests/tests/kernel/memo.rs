@@ -147,6 +147,18 @@ fn an_addition_by_sha_256_is_found_in_the_very_next_request() {
     assert!(!connection.passes());
 }
 
+/// Where segments are read more than once nothing is known: here in a connection whose beginning was not seen.
+#[test]
+fn nothing_is_known_where_messages_may_begin_anywhere() {
+    for mut connection in each_variant("nothing_is_known_where_messages_may_begin_anywhere") {
+        connection.programs.forget_flows().unwrap();
+        for _ in 0..10 {
+            assert!(connection.passes());
+        }
+        assert_eq!(connection.count(Counter::Repeated), 0);
+    }
+}
+
 /// What is only reported is reported each time.
 #[test]
 fn what_is_reported_is_never_known() {
