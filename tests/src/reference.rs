@@ -151,10 +151,8 @@ fn read_lines(config: &Config, reader: &mut Reader<'_>, lines: &[Vec<Char>]) {
 /// A header field, a request line, or neither; `joined` are the line and the folded ones behind it. Gives the index behind
 /// what was read of them.
 fn read_line(config: &Config, reader: &mut Reader<'_>, line: &[Char], joined: &[Char]) -> usize {
-    let front = line
-        .iter()
-        .take_while(|(_, byte)| is_white(*byte) && !is_line_end(*byte))
-        .count();
+    let is_blank = |(_, byte): &&Char| is_white(*byte) && !is_line_end(*byte);
+    let front = line.iter().take_while(is_blank).count();
     let stands = &line[front..];
     // Bytes beyond ASCII behind others may be white space to who takes a line for text.
     let others = stands.iter().take_while(|(_, b)| !b.is_ascii()).count();
@@ -179,12 +177,28 @@ fn read_line(config: &Config, reader: &mut Reader<'_>, line: &[Char], joined: &[
             read_either(config, reader, behind);
             0
         }
+        Some(((_, byte), behind)) if !is_line_end(*byte) && is_header(config, &name) => {
+            // Some servers take white space in front of the colon.
+            let white = behind.iter().take_while(is_blank).count();
+            if let Some((at, b':')) = behind.get(white) {
+                let value = joined.iter().position(|(place, _)| place == at);
+                let value = value.map_or(&[][..], |colon| &joined[colon + 1..]);
+                return read_header(config, reader, &name, value);
+            }
+            read_target(config, reader, &behind[white..]);
+            0
+        }
         Some(((_, byte), target)) if !is_line_end(*byte) => {
             read_target(config, reader, target);
             0
         }
         _ => 0,
     }
+}
+
+/// Whether values of a header with this name are read.
+fn is_header(config: &Config, name: &[u8]) -> bool {
+    fold(name) == b"cookie" || config.find(LocationKind::Header, name).is_some()
 }
 
 /// Gives the index behind what was read.

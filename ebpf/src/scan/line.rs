@@ -14,6 +14,9 @@ const FRAMING_NAMES: [u32; 2] = [14, 17];
 /// Of a header's name: it has separators that only some servers take for hyphens, or none of framing has.
 const SEPARATORS: u32 = 1;
 
+/// Of a header's name: it is a location's, and white space stands behind it.
+const BLANK: u32 = 4;
+
 /// Of a header's name: all its bytes so far are beyond ASCII, if it has any.
 const FRONT: u32 = 0x80;
 
@@ -66,13 +69,19 @@ impl Scan {
             self.mode = Mode::Name;
             return;
         }
+        let byte = word.wrapping_shr(stop * 8) as u8;
+        let next = source.chunk(self.pos + n + 1).word(0) as u8;
+        if byte <= b' ' && (next <= b' ' || next == b':' || n + 1 == left) {
+            // A header's name, perhaps, with white space in front of its colon.
+            self.mode = Mode::Name;
+            return;
+        }
         self.pos += n;
         if words[0] as u8 >= 0x80 {
             // Some servers take such bytes for white space.
             self.doubt_outside_body();
         }
         swar::forget_registers();
-        let byte = word.wrapping_shr(stop * 8) as u8;
         if byte == b':' {
             self.pos += 1;
             self.note_name();
@@ -108,6 +117,9 @@ impl Scan {
     pub(super) fn name_unit<S: Source + ?Sized>(&mut self, rules: &Rules, source: &S) {
         let word = source.chunk(self.pos).word(0);
         let left = self.end(source) - self.pos;
+        if self.name_ended & BLANK != 0 {
+            return self.behind_name(rules, word as u8);
+        }
         let front = if self.name.is_empty() {
             FRONT
         } else {
@@ -144,7 +156,32 @@ impl Scan {
                 let method = rules.find(self.name.finish());
                 self.headers |= swar::is_zero(u32::from(method ^ HTTP2_METHOD)) * HTTP2;
                 self.doubt_name(method, byte);
-                self.end_method(byte, self.name.is_empty());
+                let header = method < TRANSFER_ENCODING || method == COOKIE_HEADER;
+                if header && byte <= b' ' {
+                    self.name_ended |= BLANK;
+                } else {
+                    self.end_method(byte, self.name.is_empty());
+                }
+            }
+        }
+    }
+
+    /// Takes a byte of the white space behind a location's name, with which Cheroot takes it for a header's, or what is behind
+    /// that.
+    #[inline(always)]
+    fn behind_name(&mut self, rules: &Rules, byte: u8) {
+        match byte {
+            b':' => {
+                self.pos += 1;
+                self.note_name();
+                self.doubt_unbegun();
+                self.enter_header(rules, rules.find(self.name.finish()));
+            }
+            b'\r' | b'\n' => self.end_method(byte, false),
+            _ if byte <= b' ' => self.pos += 1,
+            _ => {
+                self.headers &= !FIELD;
+                self.mode = Mode::BeforeTarget;
             }
         }
     }

@@ -81,6 +81,8 @@ const TEXTS: &[&str] = &[
     "\r\ncookie:",
     "COOKIE",
     "Authorization: ",
+    "Authorization \t:",
+    "\nCookie : ",
     "\r\nauthorization:",
     "Bearer ",
     "Basic ",
