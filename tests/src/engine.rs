@@ -321,7 +321,7 @@ impl<'a> Engine<'a> {
     fn pass(&mut self, place: Place, start: u32, bytes: &[u8], now: u64, gap: &mut Gap) -> Fate {
         let end = start.wrapping_add(u32::try_from(bytes.len()).unwrap_or(u32::MAX));
         let mut rest = *gap;
-        if matches!(place, Place::Ahead | Place::Inside | Place::Repeat) {
+        if place.shows_first() {
             gap.behind = Behind::NONE;
             let kept = gap.behind.keep(end.wrapping_sub(start)) as usize;
             let bytes = bytes.get(..kept).unwrap_or_default();
@@ -335,7 +335,7 @@ impl<'a> Engine<'a> {
             self.states.insert(key(at, self.flow.epoch), state);
         }
         let passed = self.flow.pass(place, start, end, now, gap);
-        if matches!(place, Place::Ahead | Place::Inside | Place::Repeat) {
+        if place.shows_first() {
             self.flow.seal_behind(gap, self.rules);
         }
         match passed {

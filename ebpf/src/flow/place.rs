@@ -18,6 +18,11 @@ pub(super) const WINDOW: u32 = 1 << 30;
 /// lost behind the hook.
 const RECOVERY: i64 = 220_000_000;
 
+/// Bits of those places that are asked for together, so that one instruction tells.
+const EARLY: u32 = 32;
+const FILLS: u32 = 64;
+const SECOND: u32 = 128;
+
 /// What a segment is to its flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
@@ -29,23 +34,23 @@ pub enum Place {
     /// The first one that was seen of its flow; the scan does not know whether a line begins there.
     First = 2,
     /// Ahead of a gap inside a body: passed, and the gap noted.
-    Ahead = 3,
+    Ahead = EARLY,
     /// It lies inside a gap, at its left end.
-    Filler = 4,
+    Filler = FILLS,
     /// The receiver lost what was passed before; it begins where the receiver stands.
-    Recovery = 5,
+    Recovery = 3,
     /// Ahead of a gap while a header block may be open: dropped, TCP sends it again in order.
-    TooEarly = 6,
+    TooEarly = 4,
     /// A second copy of bytes that were passed and are not settled: dropped.
-    Duplicate = 7,
+    Duplicate = 5,
     /// Further away than any window, or of another connection: dropped, as the receiver would.
-    OutOfWindow = 8,
+    OutOfWindow = 6,
     /// Older than what the receiver has taken: dropped, as the receiver would.
-    Old = 9,
+    Old = 7,
     /// A second copy of a segment that was passed: passed where it leaves the flow as the first did.
-    Repeat = 10,
+    Repeat = SECOND,
     /// It lies inside a gap, and not at its left end: passed as what is ahead of one, and the gap is two.
-    Inside = 11,
+    Inside = EARLY | FILLS,
 }
 
 impl Place {
@@ -53,13 +58,20 @@ impl Place {
     #[inline(always)]
     #[must_use]
     pub const fn is_early(self) -> bool {
-        self as u32 == Self::Ahead as u32 || self as u32 == Self::Inside as u32
+        self as u32 & EARLY != 0
+    }
+
+    /// Whether its first bytes count by themselves: what fills a gap in front of them may be read on in them.
+    #[inline(always)]
+    #[must_use]
+    pub const fn shows_first(self) -> bool {
+        self as u32 & (EARLY | SECOND) != 0
     }
 
     /// Whether it lies inside a gap.
     #[inline(always)]
     pub(super) const fn fills(self) -> bool {
-        self as u32 == Self::Filler as u32 || self as u32 == Self::Inside as u32
+        self as u32 & FILLS != 0
     }
 }
 

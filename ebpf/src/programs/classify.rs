@@ -8,7 +8,6 @@ use aya_ebpf::{
 use aya_log_ebpf::debug;
 use tokenblock_ebpf::{
     blocked::Again,
-    flow::Place,
     packet::{Link, Segment, parse},
     reply::{RST, URG},
     verdict::{Counter, OnHit, Policy, Settings},
@@ -64,7 +63,7 @@ pub fn classify(ctx: &TcContext, link: Link, direction: Direction) -> i32 {
     // Somebody who is not on the path can't tell what the server awaits.
     let standing = Standing {
         may_forbid: work.may_forbid != 0,
-        plausible: !matches!(work.place, Place::Ahead),
+        plausible: !work.place.is_early(),
     };
     let on_hit = match reason {
         Counter::Blocked => {

@@ -142,10 +142,8 @@ fn pass(
     end: u32,
 ) -> Result<(), Counter> {
     let (place, start, now) = (work.place, work.start, work.now);
-    if matches!(place, Place::Inside) {
+    if place.shows_first() {
         work.rest.copy(&work.gap);
-    }
-    if matches!(place, Place::Ahead | Place::Inside | Place::Repeat) {
         if !keep_behind(skb, work) {
             return Err(Counter::ReadFailed);
         }
@@ -158,7 +156,7 @@ fn pass(
         maps::keep_state(&work.gap_key, flow.state());
     }
     let passed = flow.pass(place, start, end, now, &mut work.gap);
-    if matches!(place, Place::Ahead | Place::Inside | Place::Repeat) {
+    if place.shows_first() {
         flow.seal_behind(&mut work.gap, rules);
     }
     work.gap_key.epoch = flow.epoch;
@@ -170,19 +168,19 @@ fn pass(
             if matches!(place, Place::Filler) && matches!(work.gap.left, Left::Open) {
                 maps::keep_state(&work.gap_key, flow.next_state());
             }
+            if matches!(place, Place::Inside) && flow.rest(end, &mut work.rest) {
+                work.gap_key.at = end;
+                note_gap(&work.gap_key, &work.rest, flow);
+                if matches!(work.rest.left, Left::Open) {
+                    maps::keep_state(&work.gap_key, flow.next_state());
+                }
+            }
         }
         Err(Conflict::Ambiguous) if matches!(place, Place::Repeat) => {
             return Err(Counter::Duplicate);
         }
         Err(Conflict::Ambiguous) => return Err(Counter::TooEarly),
         Err(Conflict::Gap) => return Err(Counter::GapConflict),
-    }
-    if matches!(place, Place::Inside) && flow.rest(end, &mut work.rest) {
-        work.gap_key.at = end;
-        note_gap(&work.gap_key, &work.rest, flow);
-        if matches!(work.rest.left, Left::Open) {
-            maps::keep_state(&work.gap_key, flow.next_state());
-        }
     }
     if flow.remember(start, end, &mut work.gap) {
         work.gap_key.at = start;
@@ -349,7 +347,7 @@ extern "C" fn unit(_index: u64, context: *mut Shared<'_>) -> i64 {
             };
             let blocked = entry.action != ACTION_ALERT && shared.settings.monitor == 0;
             let place = shared.work.place;
-            if blocked && (place.is_early() || matches!(place, Place::Repeat)) {
+            if blocked && place.shows_first() {
                 // It comes again in its place, and is one hit then.
                 shared.work.outcome = Outcome::Ambiguous;
                 return STOP;
