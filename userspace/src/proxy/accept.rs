@@ -26,6 +26,7 @@ use super::{
     fast::Buffers,
     hits::Hits,
     inspect::Inspector,
+    linger::Linger,
     refuse::Written,
     settings::ProxySettings,
     tls::ServerTls,
@@ -67,6 +68,8 @@ pub(super) struct Worker {
     pub(super) inspector: Inspector,
     /// The same under all settings.
     pub(super) hits: Rc<Hits>,
+    /// This, too.
+    pub(super) linger: Rc<Linger>,
     pub(super) admission: Arc<Admission>,
     pub(super) counters: Arc<Counters>,
     pub(super) routes: Routes,
@@ -102,7 +105,7 @@ impl Seat {
 }
 
 impl Worker {
-    fn new(live: &Live, lasting: &Lasting, hits: &Rc<Hits>) -> Self {
+    fn new(live: &Live, lasting: &Lasting, hits: &Rc<Hits>, linger: &Rc<Linger>) -> Self {
         let settings = &live.settings;
         Self {
             default_host: HeaderValue::from_str(&settings.upstream.authority())
@@ -112,6 +115,7 @@ impl Worker {
             tls: live.tls.clone(),
             inspector: live.inspector.clone(),
             hits: Rc::clone(hits),
+            linger: Rc::clone(linger),
             written: Written::default(),
             buffers: Buffers::default(),
             admission: Arc::clone(&lasting.admission),
@@ -149,13 +153,16 @@ pub(super) fn run(seed: WorkerSeed) -> Result<(), ProxyError> {
         let listener = TcpListener::from_std(listener).map_err(ProxyError::Worker)?;
         let first = Arc::clone(&lasting.live.borrow_and_update());
         let hits = Rc::new(Hits::new(first.inspector.events.clone()));
-        let worker = Rc::new(Worker::new(&first, &lasting, &hits));
+        let linger = Rc::new(Linger::default());
+        let worker = Rc::new(Worker::new(&first, &lasting, &hits, &linger));
         let seat = Rc::new(Seat(RefCell::new(worker)));
         let watched = Rc::clone(&hits);
         let watching = tokio::task::spawn_local(async move { watched.watch().await });
+        let lingering = tokio::task::spawn_local(async move { linger.run().await });
         let connections = accept(&seat, &lasting, listener).await;
         drain_connections(&seat.worker(), connections).await;
         watching.abort();
+        lingering.abort();
         hits.settle();
         Ok(())
     })
@@ -199,8 +206,8 @@ async fn accept(seat: &Rc<Seat>, lasting: &Lasting, listener: TcpListener) -> Jo
             Some(_) = connections.join_next() => {}
             Ok(()) = live.changed() => {
                 let next = Arc::clone(&live.borrow_and_update());
-                let hits = Rc::clone(&seat.worker().hits);
-                seat.succeed(Worker::new(&next, lasting, &hits));
+                let before = seat.worker();
+                seat.succeed(Worker::new(&next, lasting, &before.hits, &before.linger));
                 // The ones before end with this.
                 sweepers = seat.worker().sweepers();
             }

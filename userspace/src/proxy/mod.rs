@@ -20,6 +20,7 @@ mod http2;
 mod incoming;
 mod inspect;
 mod interim;
+mod linger;
 mod listen;
 mod preamble;
 mod refuse;

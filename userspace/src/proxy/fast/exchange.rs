@@ -145,7 +145,7 @@ async fn send<A: Asker>(
                 return Err(Failure::Malformed);
             }
             Ok(0) => return Err(Failure::Silent(None)),
-            Ok(_) => {}
+            Ok(_) => worker.linger.note(),
             Err(failure) => return Err(failure),
         }
         loop {

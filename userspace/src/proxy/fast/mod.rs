@@ -92,6 +92,7 @@ pub(super) async fn serve(
             Next::End => return Ok(Outcome::Over),
             Next::NotPlain => return Ok(Outcome::NotPlain(Box::new(lane.into_client()))),
         };
+        lane.peer.worker.linger.note();
         lane.answer(request, alarm.as_mut()).await?;
         if lane.ending.get() {
             lane.close().await;
