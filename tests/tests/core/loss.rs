@@ -263,3 +263,48 @@ fn a_gap_may_end_in_a_candidate() {
     let (fates, _) = reorder(&before, late.as_bytes(), &[behind.into()]);
     assert_eq!(fates, [Fate::Dropped(Place::TooEarly)]);
 }
+
+/// Uploads in chunks are read for parameters too, wherever they stand: lines of logs and traces with URLs, headers and
+/// cookies come through, whatever a segment ends in.
+#[test]
+fn uploads_that_are_read_twice_come_through() {
+    let listing = Listing::new().unwrap();
+    let listed = |digest: &_| listing.has(digest);
+    let kinds: [fn(u64) -> String; 4] = [
+        |n| {
+            format!(
+                "{{\"at\": {n}, \"url\": \"https://h/?page=1&access_token={n:040x}&q=2\", \"from\": \"https://g/?api_key={n:x}\"}}\n"
+            )
+        },
+        |n| {
+            format!(
+                "GET /a?access_token={n:040x} HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer {n:040x}\r\n\
+             Cookie: theme=dark; session={n:040x}; lang=de\r\nReferer: https://g/?api_key={n:x}&x=y\r\n\r\n"
+            )
+        },
+        |n| format!("name=a&access_token={n:040x}&api_key={n:x}\r\n"),
+        |n| {
+            format!(
+                "- url: https://h/?access_token={n:040x}\n  Authorization: Bearer {n:x}\n  cookie: session={n:x}; b=c\n"
+            )
+        },
+    ];
+    for (kind, line) in kinds.iter().enumerate() {
+        for (lost, early, seed) in [(0, 0, 1), (5, 0, 2), (0, 25, 3)] {
+            for shift in 0..8 {
+                let lines: String = (0..600).map(|n| line(n * n * 77)).collect();
+                let request = Framing::Chunked.request(lines.as_bytes());
+                let path = Path {
+                    lost,
+                    lost_behind: 0,
+                    early,
+                    seed,
+                };
+                let mut engine = Engine::new(&listing.rules, &listed);
+                let sizes = [1448 - 13 * shift];
+                let sent = send(&mut engine, slice::from_ref(&request), &sizes, path);
+                assert!(sent.stream == request, "{kind}, {path:?}, {shift}");
+            }
+        }
+    }
+}
