@@ -135,6 +135,9 @@ fn ten_million(bench: &Bench) -> Result<()> {
     let after = Ours::memory(&product)?;
     let both = each(before.0, after.0) + each(before.1, after.1);
     figure("bytes_per_addition_both_10m", both, "B");
+    drop(product);
+    // What is in the database is listed in what is measured next, too.
+    fs::remove_dir_all(bench.folder.path().join("state"))?;
     Ok(())
 }
 
