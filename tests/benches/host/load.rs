@@ -1,6 +1,6 @@
 //! Requests of about 1.1 kB on 64 kept-alive connections, as many as the host takes.
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use tokenblock_tests::bench::{cores, request, wrk};
@@ -17,14 +17,22 @@ pub(crate) struct Outcome {
     pub(crate) cpu_per_request: f64,
 }
 
-/// Loads a host for so long.
+/// Loads a host for so long, with the same request over and over or with those of a script.
 ///
 /// # Errors
 /// Where not every answer is a 200.
-pub(crate) fn run(contender: &Contender, lasting: Duration) -> Result<Outcome> {
+pub(crate) fn run(
+    contender: &Contender,
+    lasting: Duration,
+    script: Option<&Path>,
+) -> Result<Outcome> {
     let before = contender.cpu()?;
+    let mut wrk = cores::pinned(&contender.pair.client, CLIENTS, "wrk");
+    if let Some(script) = script {
+        wrk.arg("--script").arg(script);
+    }
     let answers = wrk::run(
-        cores::pinned(&contender.pair.client, CLIENTS, "wrk"),
+        wrk,
         CONNECTIONS,
         lasting,
         &request::headers(&request::opaque("clean")),

@@ -49,7 +49,7 @@ pub(crate) struct Extent {
 }
 
 impl Extent {
-    /// Less than two minutes.
+    /// Less than three minutes.
     fn quick() -> Self {
         Self {
             rounds: 9,

@@ -1,7 +1,9 @@
 //! All hosts, loaded in turns, and compared with the one that has nothing in front.
 
+use std::path::Path;
+
 use anyhow::Result;
-use tokenblock_tests::bench::{figure, median};
+use tokenblock_tests::bench::{figure, median, wrk};
 
 use crate::{
     Bench, Extent,
@@ -13,6 +15,7 @@ use crate::{
 /// What each has to reach of what the host does with nothing in front.
 const LIMITS: &[(&str, f64)] = &[
     ("ratio_tokenblock", 0.95),
+    ("ratio_varied_tokenblock", 0.95),
     ("upload_ratio", 0.90),
     ("download_ratio", 0.95),
 ];
@@ -42,10 +45,17 @@ impl<'a> Rounds<'a> {
         })
     }
 
-    /// Gives requests per second and CPU.
+    /// Gives requests per second and CPU, of clients that repeat their header lines and of those that don't.
     pub(crate) fn requests(&self) -> Result<()> {
+        let script = self.bench.folder.path().join("varied.lua");
+        wrk::write_script(&script)?;
+        self.load("", None)?;
+        self.load("varied_", Some(&script))
+    }
+
+    fn load(&self, which: &str, script: Option<&Path>) -> Result<()> {
         let outcomes = self.turns(self.extent.rounds, |contender| {
-            load::run(contender, self.extent.load)
+            load::run(contender, self.extent.load, script)
         })?;
         let of = |field: fn(&Outcome) -> f64| -> Vec<Vec<f64>> {
             let each = outcomes.iter();
@@ -59,13 +69,14 @@ impl<'a> Rounds<'a> {
             .map(|contender| contender.kind.name());
         for ((name, rates), cpu) in names.zip(&rates).zip(of(|outcome| outcome.cpu_per_request)) {
             figure(
-                &format!("requests_per_s_{name}"),
+                &format!("{which}requests_per_s_{name}"),
                 median(rates.clone()),
                 "1/s",
             );
-            figure(&format!("cpu_us_per_request_{name}"), median(cpu), "us");
+            let what = format!("cpu_us_per_{which}request_{name}");
+            figure(&what, median(cpu), "us");
         }
-        self.compare(&rates, |kind| format!("ratio_{}", kind.name()));
+        self.compare(&rates, |kind| format!("ratio_{which}{}", kind.name()));
         Ok(())
     }
 

@@ -1,8 +1,31 @@
 //! wrk, the load generator for HTTP/1.1: started, and its report read.
 
-use std::{process::Command, time::Duration};
+use std::{fs, path::Path, process::Command, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
+
+/// Requests that are alike but for this header, of which each connection gets one after the other.
+const SCRIPT: &str = r#"
+local requests, at = {}, 0
+function init(args)
+  for n = 1, 4096 do
+    wrk.headers["X-Request-Id"] = string.format("6f1f9cf0-6f6c-4b1a-9d1b-%012d", n)
+    requests[n] = wrk.format()
+  end
+end
+function request()
+  at = at % #requests + 1
+  return requests[at]
+end
+"#;
+
+/// Writes a script by which each request has an `X-Request-Id` of its own, for `--script`.
+///
+/// # Errors
+/// Where it can't be written.
+pub fn write_script(file: &Path) -> Result<()> {
+    fs::write(file, SCRIPT).context("writing a script for wrk")
+}
 
 /// What it reports.
 #[derive(Clone, Copy, Debug)]
