@@ -3,18 +3,20 @@
 use std::{
     fs::{self, File},
     net::{SocketAddr, TcpStream},
+    os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::Duration,
 };
 
 use anyhow::{Context as _, Result};
+use rustix::process::{Pid, Signal, kill_process_group};
 
 use crate::{netns::Netns, poll};
 
 const START: Duration = Duration::from_secs(20);
 
-/// A running program; killed when dropped.
+/// A running program; killed when dropped, with all that it has started.
 #[derive(Debug)]
 pub struct Program {
     child: Child,
@@ -39,6 +41,7 @@ impl Program {
             .stdin(Stdio::null())
             .stdout(file.try_clone()?)
             .stderr(file)
+            .process_group(0)
             .spawn()
             .with_context(|| format!("starting {command:?}"))?;
         let program = Self { child, log };
@@ -66,8 +69,9 @@ impl Program {
 
 impl Drop for Program {
     fn drop(&mut self) {
-        // Both fail where it has ended already.
-        drop(self.child.kill());
+        // Both fail where it has ended already. Alone it would leave its own behind: a server its workers, `timeout` the program.
+        let group = Pid::from_child(&self.child);
+        let _ended = kill_process_group(group, Signal::KILL);
         drop(self.child.wait());
     }
 }

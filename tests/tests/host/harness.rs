@@ -1,6 +1,6 @@
 //! The control: without the product between them, the origin sees what the client sends.
 
-use std::time::Duration;
+use std::{net::TcpStream, time::Duration};
 
 use tokenblock_tests::{
     certificate::Certificate,
@@ -9,6 +9,8 @@ use tokenblock_tests::{
     gate,
     netns::Pair,
     origin::Origin,
+    poll,
+    program::Program,
 };
 
 const LIMIT: Duration = Duration::from_secs(2);
@@ -98,4 +100,21 @@ fn namespaces_leave_nothing_behind() {
         .filter(|name| names.contains(&format!("\"{name}\"")))
         .collect();
     assert!(left.is_empty(), "{left:?}");
+}
+
+/// What runs under `timeout` ends with it.
+#[test]
+fn a_program_ends_with_all_that_it_has_started() {
+    if !gate::namespaces("a_program_ends_with_all_that_it_has_started") {
+        return;
+    }
+    let pair = Pair::new().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let [address, _] = pair.server_addresses(8080);
+    let mut command = pair.server.command("timeout");
+    command.args(["60", "python3", "-m", "http.server", "8080"]);
+    let program = Program::serve(&mut command, folder.path(), &pair.server, address).unwrap();
+    drop(program);
+    let listens = || pair.server.enter(|| TcpStream::connect(address)).unwrap();
+    assert!(poll::until(LIMIT, || listens().is_err().then_some(())).is_some());
 }
