@@ -238,6 +238,20 @@ struct Lines<'a> {
     rules: &'a Rules,
 }
 
+/// What a function gets that the verifier walks through once: to it any pointer may be null.
+///
+/// # Safety
+/// The pointers are references, or null.
+#[inline(always)]
+unsafe fn passed<'a>(
+    scan: *mut Scan,
+    window: *const Window,
+    rules: *const Rules,
+) -> Option<(&'a mut Scan, &'a Window, &'a Rules)> {
+    // SAFETY: as above; the verifier sees to the rest.
+    unsafe { Some((scan.as_mut()?, window.as_ref()?, rules.as_ref()?)) }
+}
+
 /// [`Source::whole_lines`], under a name that other objects could call, since such a function the verifier walks through
 /// once. Gives 0, for the verifier wants a value.
 #[inline(never)]
@@ -248,10 +262,8 @@ extern "C" fn tokenblock_whole_lines(
     window: *const Window,
     rules: *const Rules,
 ) -> u64 {
-    // SAFETY: the caller passes references; the verifier sees to the rest.
-    let (Some(scan), Some(window), Some(rules)) =
-        (unsafe { (scan.as_mut(), window.as_ref(), rules.as_ref()) })
-    else {
+    // SAFETY: the caller passes references.
+    let Some((scan, window, rules)) = (unsafe { passed(scan, window, rules) }) else {
         return 0;
     };
     let mut lines = Lines {
@@ -305,11 +317,11 @@ extern "C" fn tokenblock_request_line(
     window: *const Window,
     rules: *const Rules,
 ) -> u64 {
-    // SAFETY: the caller passes references; the verifier sees to the rest.
-    let passed = unsafe { (scan.as_mut(), window.as_ref(), rules.as_ref()) };
-    if let (Some(scan), Some(window), Some(rules)) = passed {
-        scan.request_line(rules, window);
-    }
+    // SAFETY: the caller passes references.
+    let Some((scan, window, rules)) = (unsafe { passed(scan, window, rules) }) else {
+        return 0;
+    };
+    scan.request_line(rules, window);
     0
 }
 
@@ -322,10 +334,8 @@ extern "C" fn tokenblock_find_part(
     window: *const Window,
     rules: *const Rules,
 ) -> u64 {
-    // SAFETY: the caller passes references; the verifier sees to the rest.
-    let (Some(scan), Some(window), Some(rules)) =
-        (unsafe { (scan.as_mut(), window.as_ref(), rules.as_ref()) })
-    else {
+    // SAFETY: the caller passes references.
+    let Some((scan, window, rules)) = (unsafe { passed(scan, window, rules) }) else {
         return 0;
     };
     scan.find_part(rules, window);
