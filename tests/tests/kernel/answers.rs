@@ -87,73 +87,64 @@ fn check(programs: &mut Programs, frame: &Frame, name: &str) {
     }
 }
 
-#[test]
-fn answers_are_complete_however_the_request_was_wrapped() {
-    let name = "answers_are_complete_however_the_request_was_wrapped";
+/// Runs a test with programs that answer so; their clones leave through a loopback interface of their own.
+fn with_programs(name: &str, on_hit: OnHit, run: impl FnOnce(&mut Programs) + Send) {
     if !gate::programs(name) || !gate::namespaces(name) {
         return;
     }
-    // The clones leave through a loopback interface of their own.
+    let setup = Setup {
+        on_hit,
+        ..Setup::default()
+    };
     let netns = Netns::new().unwrap();
     netns
-        .enter(|| {
-            let mut programs = Programs::with_fixtures(&Setup {
-                on_hit: OnHit::Forbid,
-                ..Setup::default()
-            })
-            .unwrap();
-            let frames = [
-                ("IPv4", Frame::v4(compromised())),
-                ("IPv6", Frame::v6(compromised())),
-                ("a tag", Frame::v4(compromised()).tagged(&[CUSTOMER_TAG])),
-                (
-                    "two tags",
-                    Frame::v6(compromised()).tagged(&[PROVIDER_TAG, CUSTOMER_TAG]),
-                ),
-                ("IP options", Frame::v4(compromised()).ip_options(3)),
-                (
-                    "extension headers",
-                    Frame::v6(compromised()).extensions(&[
-                        IpNumber::IPV6_HEADER_HOP_BY_HOP,
-                        IpNumber::IPV6_DESTINATION_OPTIONS,
-                    ]),
-                ),
-                (
-                    "TCP options",
-                    Frame::v4(compromised()).tcp_options(4).unwrap(),
-                ),
-            ];
-            for (name, frame) in frames {
-                check(&mut programs, &frame, name);
-            }
-        })
+        .enter(|| run(&mut Programs::with_fixtures(&setup).unwrap()))
         .unwrap();
+}
+
+#[test]
+fn answers_are_complete_however_the_request_was_wrapped() {
+    let name = "answers_are_complete_however_the_request_was_wrapped";
+    with_programs(name, OnHit::Forbid, |programs| {
+        let frames = [
+            ("IPv4", Frame::v4(compromised())),
+            ("IPv6", Frame::v6(compromised())),
+            ("a tag", Frame::v4(compromised()).tagged(&[CUSTOMER_TAG])),
+            (
+                "two tags",
+                Frame::v6(compromised()).tagged(&[PROVIDER_TAG, CUSTOMER_TAG]),
+            ),
+            ("IP options", Frame::v4(compromised()).ip_options(3)),
+            (
+                "extension headers",
+                Frame::v6(compromised()).extensions(&[
+                    IpNumber::IPV6_HEADER_HOP_BY_HOP,
+                    IpNumber::IPV6_DESTINATION_OPTIONS,
+                ]),
+            ),
+            (
+                "TCP options",
+                Frame::v4(compromised()).tcp_options(4).unwrap(),
+            ),
+        ];
+        for (name, frame) in frames {
+            check(programs, &frame, name);
+        }
+    });
 }
 
 /// The server's end has heard nothing yet of a connection whose SYN bears a token.
 #[test]
 fn a_blocked_syn_becomes_no_reset_for_the_server() {
     let name = "a_blocked_syn_becomes_no_reset_for_the_server";
-    if !gate::programs(name) || !gate::namespaces(name) {
-        return;
-    }
-    // The clones leave through a loopback interface of their own.
-    let netns = Netns::new().unwrap();
-    netns
-        .enter(|| {
-            let mut programs = Programs::with_fixtures(&Setup {
-                on_hit: OnHit::Reset,
-                ..Setup::default()
-            })
-            .unwrap();
-            let plain = Frame::v4(compromised());
-            let syn = Frame::v4(compromised()).syn().no_ack();
-            for (frame, fate) in [(plain, Fate::Passed), (syn, Fate::Dropped)] {
-                for (program, bytes) in for_each_program(&frame) {
-                    programs.forget_flows().unwrap();
-                    assert_eq!(programs.run(program, &bytes).unwrap(), fate, "{program}");
-                }
+    with_programs(name, OnHit::Reset, |programs| {
+        let plain = Frame::v4(compromised());
+        let syn = Frame::v4(compromised()).syn().no_ack();
+        for (frame, fate) in [(plain, Fate::Passed), (syn, Fate::Dropped)] {
+            for (program, bytes) in for_each_program(&frame) {
+                programs.forget_flows().unwrap();
+                assert_eq!(programs.run(program, &bytes).unwrap(), fate, "{program}");
             }
-        })
-        .unwrap();
+        }
+    });
 }
