@@ -19,6 +19,7 @@ use super::{
     },
     client::Client,
     import::{import, send, show},
+    prompt::ask,
     server::Server,
 };
 use crate::exit::{Exit, Failure};
@@ -274,10 +275,8 @@ impl Given {
                 Self::One(Zeroizing::new(token.to_owned()))
             }
             None if input.is_terminal() => {
-                let typed = rpassword::prompt_password("Token: ");
-                let typed = typed.context("can't read from the terminal");
-                let typed = typed.map_err(|error| Failure::new(Exit::NoInput, error))?;
-                Self::One(Zeroizing::new(typed))
+                let typed = ask("Token: ").context("can't read from the terminal");
+                Self::One(typed.map_err(|error| Failure::new(Exit::NoInput, error))?)
             }
             None => Self::Lines(all_input()?),
         };

@@ -14,6 +14,7 @@ mod export;
 mod files;
 mod import;
 mod peer;
+mod prompt;
 mod receivers;
 mod refusal;
 mod remote;

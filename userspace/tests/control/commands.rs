@@ -1,9 +1,8 @@
 //! Each command, its effect on requests, its output and its exit code.
 
 use std::{
-    fs::{self, File, OpenOptions},
-    io::{Read as _, Write as _},
-    os::unix::fs::OpenOptionsExt as _,
+    fs,
+    io::Read as _,
     process::{Child, Command, Stdio},
     thread,
     time::{Duration, SystemTime},
@@ -11,12 +10,7 @@ use std::{
 
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 
-use rustix::{
-    fs::OFlags,
-    pty::{OpenptFlags, openpt, ptsname, unlockpt},
-};
-
-use crate::support::{Host, IN_FILE, tokens};
+use crate::support::{Host, IN_FILE, terminal, tokens};
 
 const LEAKED: &str = "leaked-token-0000001";
 
@@ -58,44 +52,6 @@ fn a_token_as_an_argument_works_and_warns() {
     assert_eq!(code, 0);
     assert!(
         error.starts_with("warning: other users of this host can see") && !error.contains(LEAKED)
-    );
-    assert!(running.blocks(LEAKED));
-}
-
-#[test]
-fn a_token_is_asked_for_on_a_terminal_and_not_shown_there() {
-    let host = Host::new();
-    let running = host.start(&[]);
-    // A session of its own, whose terminal that is.
-    let mut command = Command::new("setsid");
-    let command = host.set(&mut command);
-    command.args(["--ctty", "--wait", env!("CARGO_BIN_EXE_tokenblock")]);
-    command.args(["deny", "add"]);
-    let (terminal, end) = terminal();
-    let mut child = command
-        .stdin(end.try_clone().unwrap())
-        .stdout(end.try_clone().unwrap())
-        .stderr(end)
-        .spawn()
-        .unwrap();
-    // The other end is open in the command as well.
-    *command = Command::new("true");
-    let (mut terminal, mut shown) = (terminal, Vec::new());
-    let mut piece = [0; 1024];
-    while let Ok(length) = terminal.read(&mut piece)
-        && length > 0
-    {
-        shown.extend_from_slice(&piece[..length]);
-        if shown.ends_with(b"Token: ") {
-            writeln!(terminal, "{LEAKED}").unwrap();
-        }
-    }
-    assert!(child.wait().unwrap().success());
-    let shown = String::from_utf8(shown).unwrap();
-    assert!(shown.contains("added "), "{shown}");
-    assert!(
-        !shown.contains(LEAKED) && !shown.contains("warning"),
-        "{shown}"
     );
     assert!(running.blocks(LEAKED));
 }
@@ -460,20 +416,6 @@ fn a_long_file_shows_at_start_on_a_terminal_how_far_it_is() {
     let shown = shown.join().unwrap();
     assert!(shown.contains("/4.77 MiB"), "{shown}");
     assert!(!shown.contains("file-token"));
-}
-
-/// A terminal: what a person sees and types at, and what a command has.
-fn terminal() -> (File, File) {
-    let terminal = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
-    unlockpt(&terminal).unwrap();
-    let name = ptsname(&terminal, Vec::new()).unwrap();
-    let no_terminal_of_ours = OFlags::NOCTTY.bits().cast_signed();
-    let end = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .custom_flags(no_terminal_of_ours)
-        .open(name.to_str().unwrap());
-    (File::from(terminal), end.unwrap())
 }
 
 /// Runs a command with its standard error on a terminal; gives all that is shown there.

@@ -15,6 +15,7 @@ mod disk;
 mod hashes;
 mod lists;
 mod peers;
+mod prompt;
 mod receivers;
 mod remote;
 mod sightings;

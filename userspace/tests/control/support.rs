@@ -1,9 +1,10 @@
 //! A running tokenblock with a state folder, and its commands.
 
 use std::{
-    fs,
+    fs::{self, File, OpenOptions},
     io::{BufRead as _, BufReader, Read as _, Write as _},
     net::{SocketAddr, TcpStream},
+    os::unix::fs::OpenOptionsExt as _,
     path::PathBuf,
     process::{Child, Command, Output, Stdio},
     sync::{Arc, Mutex},
@@ -11,12 +12,16 @@ use std::{
     time::Duration,
 };
 
+use rustix::{
+    fs::OFlags,
+    pty::{OpenptFlags, openpt, ptsname, unlockpt},
+};
 use serde_json::Value;
 use tempfile::TempDir;
 
 /// On the denylist file.
 pub(crate) const IN_FILE: &str = "token-of-the-file-0001";
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A folder with a denylist and a state folder.
 pub(crate) struct Host {
@@ -224,6 +229,20 @@ pub(crate) fn outcome(output: Output) -> (i32, String, String) {
 pub(crate) fn tokens(prefix: &str, count: usize) -> String {
     let token = |n| format!("{prefix}-{n:08}");
     (0..count).map(token).collect::<Vec<_>>().join("\n")
+}
+
+/// A terminal: what a person sees and types at, and what a command has.
+pub(crate) fn terminal() -> (File, File) {
+    let terminal = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    unlockpt(&terminal).unwrap();
+    let name = ptsname(&terminal, Vec::new()).unwrap();
+    let no_terminal_of_ours = OFlags::NOCTTY.bits().cast_signed();
+    let end = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .custom_flags(no_terminal_of_ours)
+        .open(name.to_str().unwrap());
+    (File::from(terminal), end.unwrap())
 }
 
 /// Runs as root, as some tests need.
