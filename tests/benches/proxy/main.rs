@@ -64,8 +64,8 @@ impl Extent {
             sizes: &[1_000_000],
             rounds: 3,
             load: Duration::from_secs(1),
-            paced_rounds: 5,
-            paced: Duration::from_millis(400),
+            paced_rounds: 25,
+            paced: Duration::from_millis(100),
             idle: 2000,
             kinds: Kind::ALL.to_vec(),
             endurance: false,
@@ -77,7 +77,7 @@ impl Extent {
             sizes: &[0, 1000, 100_000, 1_000_000],
             rounds: 3,
             load: Duration::from_secs(2),
-            paced_rounds: 15,
+            paced_rounds: 75,
             idle: 10_000,
             ..Self::quick()
         }

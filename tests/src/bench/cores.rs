@@ -33,7 +33,7 @@ const NICE: i32 = -15;
 const RANK: &str = "1";
 
 /// What others get of it at a time.
-const OTHERS: Duration = Duration::from_millis(200);
+const OTHERS: Duration = Duration::from_millis(50);
 
 static IN_REAL_TIME: AtomicBool = AtomicBool::new(false);
 

@@ -1,9 +1,9 @@
 //! The proxies at one rate, in turns.
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use tokenblock_tests::bench::{figure, median};
 
-use super::Pace;
+use super::{Pace, generator::Generator};
 use crate::{
     Bench, Extent,
     load::Load,
@@ -16,7 +16,7 @@ const PARTS: [u32; 3] = [25, 50, 75];
 /// What one round gave, in microseconds.
 #[derive(Clone, Copy, Debug)]
 struct Waited {
-    /// Of the proxy, a request.
+    /// What the proxy has taken, a request; in steps of a tick, so that only the mean of many rounds says something.
     cpu: f64,
     p50: f64,
     p99: f64,
@@ -33,20 +33,29 @@ pub(crate) fn measure(
     load: &Load,
     most: f64,
 ) -> Result<()> {
+    let ports = contenders.iter().map(|contender| contender.kind.port());
+    let mut generators = ports
+        .chain([FLOOR])
+        .map(|port| Generator::open(bench, load, port))
+        .collect::<Result<Vec<_>>>()?;
     for percent in PARTS {
         let what = format!("{}_at_{percent}", load.name);
         let mut waits: Vec<Vec<Waited>> = vec![Vec::new(); contenders.len()];
         let (mut floor, mut late) = (Vec::new(), Vec::new());
         for round in 0..extent.paced_rounds {
             let pace = Pace {
-                load,
                 rate: most * f64::from(percent) / 100.0,
                 lasting: extent.paced,
                 seed: round,
             };
-            for (contender, waits) in contenders.iter().zip(&mut waits) {
+            for turn in order(round, generators.len()) {
+                let generator = generators.get_mut(turn).context("no such turn")?;
+                let Some((contender, waits)) = contenders.get(turn).zip(waits.get_mut(turn)) else {
+                    floor.push(generator.run(&pace)?.p99());
+                    continue;
+                };
                 let before = contender.process.cpu()?;
-                let mut waited = pace.run(bench, contender.kind.port())?;
+                let mut waited = generator.run(&pace)?;
                 let spent = contender.process.cpu()?.saturating_sub(before);
                 waits.push(Waited {
                     cpu: spent.as_secs_f64() * 1e6 / (pace.rate * pace.seconds()),
@@ -55,14 +64,13 @@ pub(crate) fn measure(
                 });
                 late.push(waited.late_p99());
             }
-            floor.push(pace.run(bench, FLOOR)?.p99());
         }
         for (contender, waits) in contenders.iter().zip(&waits) {
             let name = contender.kind.name();
             eprintln!("{name}_{what}_p99_us, round by round: {}", rounds(waits));
             figure(
                 &format!("{name}_{what}_cpu_us"),
-                middle(waits, |w| w.cpu),
+                mean(waits, |w| w.cpu),
                 "us",
             );
             figure(
@@ -90,6 +98,13 @@ pub(crate) fn measure(
     Ok(())
 }
 
+/// Who comes when in a round: another first in each. What the machine does at times of its own (a kernel thread each half
+/// second, say) would else meet the same one in every round.
+fn order(round: u64, of: usize) -> impl Iterator<Item = usize> {
+    let first = usize::try_from(round).unwrap_or(0);
+    (0..of).map(move |turn| (first + turn) % of)
+}
+
 /// In order: the lower ones are those of rounds that nothing else disturbed.
 fn rounds(waits: &[Waited]) -> String {
     let mut p99: Vec<f64> = waits.iter().map(|waited| waited.p99).collect();
@@ -100,6 +115,12 @@ fn rounds(waits: &[Waited]) -> String {
 
 fn middle(waits: &[Waited], of: fn(&Waited) -> f64) -> f64 {
     median(waits.iter().map(of).collect())
+}
+
+fn mean(waits: &[Waited], of: fn(&Waited) -> f64) -> f64 {
+    #[expect(clippy::cast_precision_loss, reason = "some rounds")]
+    let count = waits.len() as f64;
+    waits.iter().map(of).sum::<f64>() / count
 }
 
 /// The last contender (ours) against the other that waits least in the middle of the rounds. Not the one that waits least in
