@@ -1,11 +1,14 @@
 //! Keyed sums of bytes, by which a block is known again of which no copy is kept.
 //!
-//! Two multilinear hashes (Carter and Wegman, "Universal classes of hash functions") modulo 2^64 under independent random
-//! keys, one over the words as they are, the other over the words with their bytes in reverse. For two blocks of one length
-//! take any word in which they differ, `b` and `c` the lowest and the highest byte there that do. The words' difference is
-//! divisible by at most 2^(8b+7), so that at most so many of the 2^64 keys of that word make the first sums equal; with the
-//! bytes in reverse it is at most 2^(8(7-c)+7). Since `b <= c`, both sums are equal for one of 2^58 choices of the keys at
-//! most, whatever the blocks are, as long as who chooses them does not know the keys.
+//! Two multilinear hashes (Carter and Wegman, "Universal classes of hash functions") modulo 2^64 under random keys, one
+//! over the words as they are, the other over the words with their bytes in reverse, each under the key of the word behind
+//! it: so a word costs one key, and the keys half the cache (as Toeplitz matrices do: Krawczyk, "LFSR-based hashing and
+//! authentication"). For two blocks of one length take the last word in which they differ, `b` and `c` the lowest and the
+//! highest byte there that do. The words' difference is divisible by at most 2^(8b+7), so that at most so many of the 2^64
+//! keys of that word make the first sums equal. Whichever it is, the key behind it counts in no other difference of the
+//! second sums, and with the bytes in reverse at most 2^(8(7-c)+7) of those make these equal. Since `b <= c`, both are
+//! equal for one of 2^58 choices of the keys at most, whatever the blocks are, as long as who chooses them does not know
+//! the keys.
 
 use crate::swar;
 
@@ -17,12 +20,13 @@ pub const MOST: u32 = GROUPS * GROUP;
 /// Most groups of a block.
 const GROUPS: u32 = 32;
 const GROUP_WORDS: usize = GROUP as usize / 8;
-const KEYS: usize = GROUPS as usize * GROUP_WORDS;
+const KEYS: usize = GROUPS as usize * GROUP_WORDS + 1;
 
-/// Random words, two for each word of a block; they lie in a BPF array map as they are, and nowhere else.
+/// Random words, one for each word of a block and one behind them; they lie in a BPF array map as they are, and nowhere
+/// else.
 #[derive(Clone, Copy)]
 #[repr(transparent)]
-pub struct SumKeys([[u64; 2]; KEYS]);
+pub struct SumKeys([u64; KEYS]);
 
 impl SumKeys {
     /// Bytes of all keys.
@@ -31,17 +35,16 @@ impl SumKeys {
     /// Keys of these bytes, which have to be random.
     #[must_use]
     pub fn new(random: &[u8; Self::BYTES]) -> Self {
-        let mut keys = Self([[0; 2]; KEYS]);
-        let words = random.as_chunks().0.iter();
-        for (key, word) in keys.0.as_flattened_mut().iter_mut().zip(words) {
+        let mut keys = Self([0; KEYS]);
+        for (key, word) in keys.0.iter_mut().zip(random.as_chunks().0) {
             *key = u64::from_ne_bytes(*word);
         }
         keys
     }
 
-    /// The keys of a group.
+    /// The keys of a group, and the one behind them.
     #[inline(always)]
-    fn group(&self, group: u32) -> &[[u64; 2]; GROUP_WORDS] {
+    fn group(&self, group: u32) -> &[u64; GROUP_WORDS + 1] {
         let at = (group & (GROUPS - 1)) as usize * GROUP_WORDS;
         // SAFETY: in bounds by the mask.
         unsafe { &*self.0.as_ptr().add(at).cast() }
@@ -89,13 +92,16 @@ impl Sums {
     #[inline(always)]
     fn take_group<G>(
         &mut self,
-        keys: &[[u64; 2]; GROUP_WORDS],
+        keys: &[u64; GROUP_WORDS + 1],
         group: &G,
         word: &impl Fn(&G, u32) -> u64,
     ) {
+        let mut plain = keys[0];
         let mut i = 0;
         while i < GROUP_WORDS {
-            self.take(keys[i], word(group, i as u32));
+            let reversed = keys[i + 1];
+            self.take([plain, reversed], word(group, i as u32));
+            plain = reversed;
             if i % 2 == 1 {
                 // Two after the other: all at once they need more registers than there are.
                 swar::forget_registers();
@@ -104,7 +110,7 @@ impl Sums {
         }
     }
 
-    /// Takes one word more, under keys of its own.
+    /// Takes one word more, under these keys.
     #[inline(always)]
     pub(crate) fn take(&mut self, [plain, reversed]: [u64; 2], word: u64) {
         self.plain = self.plain.wrapping_add(plain.wrapping_mul(word));
@@ -112,8 +118,8 @@ impl Sums {
         self.reversed = self.reversed.wrapping_add(product);
     }
 
-    /// Both in one word: for two that differ the same for one of 2^33 choices of the keys at most, since one of a word's
-    /// difference and of that in reverse is divisible by no more than 2^31.
+    /// Both in one word, of words that have two keys each: for two that differ the same for one of 2^33 choices of the keys at
+    /// most, since one of a word's difference and of that in reverse is divisible by no more than 2^31.
     #[inline(always)]
     pub(crate) const fn total(&self) -> u64 {
         self.plain.wrapping_add(self.reversed)
@@ -175,7 +181,7 @@ mod tests {
 
     fn total(keys: &SumKeys, words: [u64; 2]) -> u64 {
         let mut sums = Sums::NONE;
-        for (key, word) in keys.group(0).iter().zip(words) {
+        for (key, word) in keys.group(0).as_chunks().0.iter().zip(words) {
             sums.take(*key, word);
         }
         sums.total()
