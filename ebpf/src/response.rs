@@ -307,7 +307,8 @@ impl Head {
     /// have a pipelining client read a 403 in a wrong place, no more.
     #[inline(always)]
     fn mix(&self, n: u32) -> u64 {
-        let mut mix = self.key;
+        // Side by side: one behind the other each word would wait for the product of the last.
+        let mut lanes = [self.key; BEHIND / 8];
         let mut at = 0;
         while at < KNOWN - ROUND {
             if at + ROUND >= n {
@@ -318,10 +319,12 @@ impl Head {
                 let at = self.bytes.as_ptr().add((at + k) as usize);
                 at.cast::<u64>().read_unaligned()
             };
-            mix = take(mix, [word(0), word(8), word(16), word(24)]);
+            take(&mut lanes, [word(0), word(8), word(16), word(24)]);
             at += ROUND;
         }
-        take(mix, self.words(n.wrapping_sub(ROUND))) | 1
+        take(&mut lanes, self.words(n.wrapping_sub(ROUND)));
+        let [first, others @ ..] = lanes;
+        others.into_iter().fold(first, mixed) | 1
     }
 
     /// Eight bytes from `at` on; others where so many are not there.
@@ -376,13 +379,19 @@ impl Head {
     }
 }
 
-/// Mixes words into a word. What only the upper bits tell apart is to reach all others.
+/// Mixes a word into each lane.
 #[inline(always)]
-fn take(mix: u64, words: [u64; BEHIND / 8]) -> u64 {
+fn take(lanes: &mut [u64; BEHIND / 8], words: [u64; BEHIND / 8]) {
+    for (lane, word) in lanes.iter_mut().zip(words) {
+        *lane = mixed(*lane, word);
+    }
+}
+
+/// Mixes a word into a word. What only the upper bits tell apart is to reach all others.
+#[inline(always)]
+fn mixed(mix: u64, word: u64) -> u64 {
     const ODD: u64 = 0x9e37_79b9_7f4a_7c15;
-    words
-        .iter()
-        .fold(mix, |mix, word| (mix ^ word).wrapping_mul(ODD).swap_bytes())
+    (mix ^ word).wrapping_mul(ODD).swap_bytes()
 }
 
 #[cfg(test)]
