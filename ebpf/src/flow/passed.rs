@@ -63,10 +63,12 @@ impl Flow {
         let mut note = None;
         let at = self.reads_from(place, start);
         let first = place as u32 == Place::First as u32;
-        let behind = self.knows_settled != 0 && before(self.adrift_from, self.settled);
-        if self.flags & ADRIFT != 0 && (first || behind) {
-            // Nothing comes back that stands before it.
-            self.adrift_from = if first { start } else { self.settled };
+        if self.flags & ADRIFT != 0 {
+            let behind = self.knows_settled != 0 && before(self.adrift_from, self.settled);
+            if first || behind {
+                // Nothing comes back that stands before it.
+                self.adrift_from = if first { start } else { self.settled };
+            }
         }
         match place {
             Place::Filler => {

@@ -152,11 +152,9 @@ impl Flow {
         if self.flags & KNOWS_TIP == 0 {
             return Place::First;
         }
-        if knows_settled && before(self.gave_up_at, self.settled) {
-            self.flags &= !GAVE_UP;
-        }
-        if knows_settled && !before(self.settled, self.framed_last()) {
-            self.flags &= !(FRAMED | AGAIN | MORE);
+        // Most flows have none of them, and what says where they are lies in a cache line apart.
+        if knows_settled && self.flags & (GAVE_UP | FRAMED | AGAIN | MORE) != 0 {
+            self.settle_marks();
         }
         forget_registers();
         let knows_settled = self.knows_settled != 0;
@@ -210,6 +208,17 @@ impl Flow {
             return Place::Recovery;
         }
         Place::Duplicate
+    }
+
+    /// What the receiver has taken of given up states and of changes of the framing is over.
+    #[inline(always)]
+    fn settle_marks(&mut self) {
+        if before(self.gave_up_at, self.settled) {
+            self.flags &= !GAVE_UP;
+        }
+        if !before(self.settled, self.framed_last()) {
+            self.flags &= !(FRAMED | AGAIN | MORE);
+        }
     }
 
     /// The receiver has taken more than was passed since a recovery: it held what was passed before. Or it took

@@ -1,6 +1,6 @@
 //! What is known of a flow.
 
-use core::time::Duration;
+use core::{mem::offset_of, time::Duration};
 
 use super::{
     super::{framing::Framing, rules::Rules, scan::Scan},
@@ -11,6 +11,10 @@ use super::{
 };
 
 /// What is known of a flow. All zero is a flow of which nothing is known.
+///
+/// Between two packets of a flow so much else is done that each of its cache lines comes from far away. So what a usual
+/// packet reads and writes stands in the first ones, in this order: what every packet needs, and what a server's packet
+/// changes; what a segment needs besides; what only bodies, losses and second readings do.
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub struct Flow {
@@ -19,10 +23,20 @@ pub struct Flow {
     /// Held by the program that judges a segment; the programs' own affair.
     pub lock: u32,
     pub(super) flags: u32,
+    /// All before this sequence number is taken by the receiver.
+    pub(super) settled: u32,
+    /// Behind the last byte that was passed.
+    pub(super) tip: u32,
     pub(super) knows_settled: u32,
-    pub(super) knows_sent: u32,
+    /// 1 while nobody but a sender who may be anybody has said that there is such a connection; the programs' own affair,
+    /// as `lock`.
+    pub newcomer: u32,
+
+    /// When a segment was last passed, in nanoseconds of the monotonic clock.
+    pub passed_at: u64,
     /// Behind the last byte that the server sent.
     pub(super) sent: u32,
+    pub(super) knows_sent: u32,
     /// Segments with payload that the server sent.
     pub(super) answers: u32,
     /// How the response ends that the server began last: one of [`OVER`], [`AT`], [`IN_CHUNKS`], [`UNTOLD`], [`AWAITED`].
@@ -32,61 +46,61 @@ pub struct Flow {
     /// Whether a whole header block was passed, and `answers` at that time.
     pub(super) asked: u32,
     pub(super) asked_at: u32,
-    /// All before this sequence number is taken by the receiver.
-    pub(super) settled: u32,
     /// The timestamp that the receiver echoed last: of the segment that it took last in order (RFC 7323 section 4.3); 0:
     /// none.
     pub(super) echoed: u32,
-    /// That of the last segment that was passed where the receiver stands, and its end.
-    pub(super) stamped: u32,
-    pub(super) stamped_to: u32,
-    /// That of the segment under judgement; 0: none.
-    pub(super) next_stamp: u32,
-    /// As what that is read, whether a message may begin with it, and whether it is to be remembered.
-    pub(super) next_read: Place,
-    pub(super) next_starts: u32,
-    pub(super) remembers: u32,
-    /// Behind the last byte that was passed.
-    pub(super) tip: u32,
-    /// Behind the furthest byte that was passed before a recovery; the receiver may hold such bytes.
-    pub(super) high: u32,
-    /// How the state was left at `high`.
-    pub(super) high_left: Left,
-    /// Where the first segment begins that changed the framing and is not settled, and the last one.
-    pub(super) framed_from: u32,
-    pub(super) framed_again: u32,
-    /// Where they end: what is said inside of them was not kept.
-    pub(super) framed_to: u32,
-    pub(super) again_to: u32,
     /// One of [`OPEN`], [`FINISHED`], [`RESET`], [`LEFT`].
     pub(super) over: u32,
+    /// The timestamp of the last segment that was passed where the receiver stands, and its end.
+    pub(super) stamped: u32,
+    pub(super) stamped_to: u32,
+    /// How the state was left at `tip`.
+    pub(super) left: Left,
+    /// Part of the key of the flow's gaps.
+    pub epoch: u32,
     /// Bytes passed since the last sign of a header.
     pub(super) quiet: u32,
+
     /// Bytes of a declared body that are still to come behind `tip`, at least.
     pub(super) body: u64,
     /// What the header block says which is being read.
     pub(super) framing: Framing,
-    /// `body` and `framing` at `framed_from`.
-    pub(super) kept_body: u64,
-    /// The same at `framed_again`.
-    pub(super) again_framing: Framing,
-    pub(super) again_body: u64,
-    pub(super) kept_framing: Framing,
-    /// `body` and `framing` where the segment under judgement is read from, and whether they are known there.
+    /// Sets the flow's states apart from another's; see [`Scan::seal`].
+    pub(super) salt: u64,
+    /// `body` and `framing` where the segment under judgement is read from, and behind it.
     pub(super) at_body: u64,
     pub(super) at_framing: Framing,
-    pub(super) knows_framing: u32,
-    /// What the segment under judgement is, and how the state was left at the gap that it fills.
+    pub(super) next_body: u64,
+    pub(super) next_framing: Framing,
+    /// What the segment under judgement is, and how it leaves the state at `tip`.
     pub(super) next_place: Place,
+    pub(super) next_left: Left,
+
+    /// Its timestamp; 0: none.
+    pub(super) next_stamp: u32,
+    /// Signs of it: see [`super::scans`].
+    pub(super) next_signs: u32,
+    /// How the state was left at the gap that it fills.
     pub(super) next_gap: Left,
+    /// As what it is read, whether a message may begin with it, and whether it is to be remembered.
+    pub(super) next_read: Place,
+    pub(super) next_starts: u32,
+    pub(super) remembers: u32,
+    /// Whether `at_body` and `at_framing` are known.
+    pub(super) knows_framing: u32,
     /// Whether it closes that gap, behind which something is kept.
     pub(super) closes: u32,
     /// Behind the first bytes of messages in it that are to be read as well; 0 where none is.
     pub(super) next_fork: u32,
     pub(super) next_fork_again: u32,
-    /// 1 while nobody but a sender who may be anybody has said that there is such a connection; the programs' own affair,
-    /// as `lock`.
-    pub newcomer: u32,
+    /// What is remembered of its header blocks.
+    pub(super) memo: Memo,
+    /// All that was passed from here on was read for what begins anywhere, where the flow is adrift.
+    pub(super) adrift_from: u32,
+    /// Where segments ended that are not settled, the last ones; `ends` counts them.
+    pub(super) ends: u32,
+    pub(super) ended: [Boundary; ENDS],
+
     /// How the server's silence is counted while it reads a declared body: the sequence number of the first byte that
     /// counts, and `sent` at that time.
     pub(super) proof_from: u32,
@@ -94,44 +108,37 @@ pub struct Flow {
     /// What was passed unread: from the first of these sequence numbers up to the second.
     pub(super) unread_from: u32,
     pub(super) unread_to: u32,
-    /// All that was passed from here on was read for what begins anywhere, where the flow is adrift.
-    pub(super) adrift_from: u32,
-    /// Under which sequence number that stands which is noted for the segment under judgement: its first, or the left end of
-    /// the gap in which it lies.
-    pub(super) noted_under: u32,
-    /// `body` and `framing` behind the segment under judgement.
-    pub(super) next_body: u64,
-    pub(super) next_framing: Framing,
-    /// When a segment was last passed, in nanoseconds of the monotonic clock.
-    pub passed_at: u64,
-    /// How the state was left at `tip`.
-    pub(super) left: Left,
-    /// How the segment under judgement leaves it.
-    pub(super) next_left: Left,
+    /// Where the first segment begins that changed the framing and is not settled, and the last one.
+    pub(super) framed_from: u32,
+    pub(super) framed_again: u32,
+    /// Where they end: what is said inside of them was not kept.
+    pub(super) framed_to: u32,
+    pub(super) again_to: u32,
+    /// `body` and `framing` at `framed_from`.
+    pub(super) kept_body: u64,
+    pub(super) kept_framing: Framing,
+    /// The same at `framed_again`.
+    pub(super) again_body: u64,
+    pub(super) again_framing: Framing,
+    /// Behind the furthest byte that was passed before a recovery; the receiver may hold such bytes.
+    pub(super) high: u32,
+    /// How the state was left at `high`.
+    pub(super) high_left: Left,
     /// The sequence number to which `held` belongs.
     pub(super) held_at: u32,
     /// The sequence numbers of the first and of the last open state that was given up.
     pub(super) gave_up_from: u32,
     pub(super) gave_up_at: u32,
-    /// Signs of the segment under judgement: see [`super::scans`].
-    pub(super) next_signs: u32,
-    /// Part of the key of the flow's gaps.
-    pub epoch: u32,
-    /// Where segments ended that are not settled, the last ones; `ends` counts them.
-    pub(super) ended: [Boundary; ENDS],
-    pub(super) ends: u32,
-    /// The epoch to which `open` belongs.
-    pub(super) open_epoch: u32,
-    /// Gaps that are open, as many as fit.
+    /// Under which sequence number that stands which is noted for the segment under judgement: its first, or the left end of
+    /// the gap in which it lies.
+    pub(super) noted_under: u32,
+    /// Gaps that are open, as many as fit, and the epoch to which they belong.
     pub(super) open: [OpenGap; OPEN_GAPS],
-    /// Sets the flow's states apart from another's; see [`Scan::seal`].
-    pub(super) salt: u64,
+    pub(super) open_epoch: u32,
     /// A digest of the first bytes of the segment under judgement.
     pub(super) next_first: u64,
     /// The signature of `next` as it was before it was sealed.
     pub(super) next_signature: u64,
-    /// What is remembered of its header blocks.
-    pub(super) memo: Memo,
     /// The state at `tip`, where it was left open.
     pub(super) state: Scan,
     /// The state at the end of the segment under judgement, where it is left open.
@@ -139,6 +146,16 @@ pub struct Flow {
     /// The last open state that is not settled yet.
     pub(super) held: Scan,
 }
+
+/// Bytes of a cache line.
+const LINE: usize = 64;
+// The kernel's allocator puts a flow at the start of a line.
+const _: () = assert!(
+    offset_of!(Flow, passed_at) == LINE
+        && offset_of!(Flow, body) == 2 * LINE
+        && offset_of!(Flow, next_stamp) == 3 * LINE
+        && offset_of!(Flow, ended) < 5 * LINE
+);
 
 pub(super) const KNOWS_TIP: u32 = 1;
 /// A gap was noted.
