@@ -3,9 +3,13 @@
 //! Reads a copy of the first bytes of the frame, so that it needs no packet pointers. What it refuses has a
 //! reason each.
 
+mod usual;
+
 use network_types::{eth::EtherType, ip::IpProto};
 
 use crate::{swar, verdict::Counter};
+
+pub use self::usual::{Bytes, parse_usual};
 
 /// Bytes of a frame that are read for its headers.
 pub const HEAD: usize = 128;
@@ -37,14 +41,6 @@ pub struct Head {
     reserved: u32,
 }
 
-/// Bytes from the first of an IP header on that hold the headers of a usual TCP segment: IPv4 without options and IPv6
-/// without extension headers, TCP with timestamps.
-pub const USUAL_V4: u32 = 52;
-/// See [`USUAL_V4`].
-pub const USUAL_V6: u32 = 72;
-/// Where a [`Head`] that was put together word by word may hold payload: from behind the shortest headers to its end.
-const PAYLOAD: core::ops::Range<usize> = 40 / 8..88 / 8;
-
 impl Head {
     /// A head of zeros.
     #[must_use]
@@ -66,35 +62,12 @@ impl Head {
         head
     }
 
-    /// Puts the eight bytes from `at` on in their place, as they stand in memory; `at` is below [`HEAD`].
-    #[inline(always)]
-    pub fn put(&mut self, at: u32, word: u64) {
-        let at = at as usize & (HEAD - 1);
-        // SAFETY: in bounds by the mask and the sixteen bytes behind.
-        unsafe {
-            self.bytes
-                .as_mut_ptr()
-                .add(at)
-                .cast::<u64>()
-                .write_unaligned(word);
-        }
-    }
-
     /// Leaves none of the payload behind.
     #[inline(always)]
     pub fn clear(&mut self) {
-        if self.len <= PAYLOAD.end as u32 * 8 {
-            self.clear_words(PAYLOAD.start, PAYLOAD.end);
-        } else {
-            self.clear_words(0, HEAD / 8);
-        }
-    }
-
-    #[inline(always)]
-    fn clear_words(&mut self, from: usize, to: usize) {
         let words = (&raw mut *self).cast::<u64>();
-        let mut at = from;
-        while at < to {
+        let mut at = 0;
+        while at < HEAD / 8 {
             // In line: a call of the kernel's own memset costs three times as much.
             // SAFETY: a head is aligned to words, and holds so many.
             unsafe { words.add(at).write_volatile(swar::zero()) };
@@ -107,9 +80,16 @@ impl Head {
     pub fn as_mut_ptr(&mut self) -> *mut u8 {
         self.bytes.as_mut_ptr()
     }
+}
 
-    // Positions are masked, not checked: the caller has compared with the length, which the verifier does
-    // not follow; the sixteen bytes behind keep the longest read inside.
+// Positions are masked, not checked: the caller has compared with the length, which the verifier does
+// not follow; the sixteen bytes behind keep the longest read inside.
+impl Bytes for Head {
+    #[inline(always)]
+    fn holds(&self, n: u32) -> bool {
+        n <= self.len
+    }
+
     #[inline(always)]
     fn u8(&self, at: u32) -> u8 {
         self.bytes[at as usize & (HEAD - 1)]
@@ -139,24 +119,6 @@ impl Head {
         word.copy_from_slice(&self.bytes[at..at + 8]);
         u64::from_ne_bytes(word)
     }
-
-    #[inline(always)]
-    fn address6(&self, at: u32) -> Address {
-        Address {
-            high: self.word(at),
-            low: self.word(at + 8),
-        }
-    }
-
-    #[inline(always)]
-    fn address4(&self, at: u32) -> Address {
-        let mapped = u64::from(u32::from_ne_bytes([0, 0, 0xff, 0xff]));
-        let address = u64::from(self.be32(at).to_be());
-        Address {
-            high: swar::zero(),
-            low: mapped | address << 32,
-        }
-    }
 }
 
 /// An IPv6 address, or an IPv4 address mapped into IPv6 (RFC 4291 section 2.5.5.2), in network byte order.
@@ -170,6 +132,16 @@ pub struct Address {
 impl Address {
     /// `::`.
     pub const UNSPECIFIED: Self = Self { high: 0, low: 0 };
+
+    /// That of an IPv4 address, as it lies in memory.
+    #[inline(always)]
+    fn v4(address: u32) -> Self {
+        let mapped = u64::from(u32::from_ne_bytes([0, 0, 0xff, 0xff]));
+        Self {
+            high: swar::zero(),
+            low: mapped | u64::from(address) << 32,
+        }
+    }
 
     /// The sixteen bytes as they stand in an IPv6 header.
     #[must_use]

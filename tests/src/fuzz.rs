@@ -11,7 +11,7 @@ use etherparse::{NetSlice, SlicedPacket, TransportSlice};
 pub use response::response;
 use tokenblock_ebpf::{
     filter::NoFilter,
-    packet::{Head, Link, Segment, parse},
+    packet::{Head, Link, Segment, parse, parse_usual},
     verdict::Policy,
 };
 
@@ -39,7 +39,7 @@ static LISTING: LazyLock<Listing> =
     LazyLock::new(|| Listing::new().expect("rules of the fixtures"));
 
 /// Where the parser finds a segment it stands inside the frame, and where another parser finds a plain one, ours finds
-/// the same.
+/// the same; what is read of usual headers where they lie is what it reads.
 ///
 /// # Panics
 /// Where that is not so.
@@ -54,6 +54,10 @@ pub fn packet(bytes: &[u8]) {
             let end = segment.payload_at.checked_add(segment.payload_len);
             assert!(end.is_some_and(|end| end <= len), "{segment:?} of {len}");
             assert!(segment.ip_at < segment.tcp_at && segment.tcp_at < segment.payload_at);
+        }
+        let mut usual = Segment::default();
+        if link == Link::Ethernet && parse_usual(&Head::of(bytes), len, &mut usual) {
+            assert_eq!((parsed, usual), (Ok(()), segment));
         }
         let theirs = match link {
             Link::Ethernet => SlicedPacket::from_ethernet(bytes),

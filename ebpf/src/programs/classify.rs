@@ -8,7 +8,7 @@ use aya_ebpf::{
 use aya_log_ebpf::debug;
 use tokenblock_ebpf::{
     blocked::Again,
-    packet::{Link, Segment, parse},
+    packet::{Link, Segment},
     reply::{RST, URG},
     verdict::{Counter, OnHit, Policy, Settings},
 };
@@ -40,8 +40,6 @@ pub fn classify(ctx: &TcContext, link: Link, direction: Direction) -> i32 {
     // SAFETY: this CPU's and this hook's own.
     let work = unsafe { &mut *work };
     let judged = read(skb, ctx.len(), work, counts, link, direction);
-    // The first bytes of a frame hold the first of its payload, where the query of a request stands.
-    work.head.clear();
     let reason = match judged {
         Ok(()) => Counter::Clean,
         Err(reason) => reason,
@@ -116,13 +114,8 @@ fn read(
     link: Link,
     direction: Direction,
 ) -> Result<(), Counter> {
-    if !head::fill(skb, len, link, &mut work.head) {
-        return Err(Counter::NotIp);
-    }
-    let parsed = parse(&work.head, len, link, &mut work.segment);
-    let (Some(ports), Some(rules), Some(settings)) =
-        (maps::ports(), maps::rules(), maps::settings())
-    else {
+    let parsed = head::read(skb, len, link, &mut work.head, &mut work.segment);
+    let (Some(ports), Some(settings)) = (maps::ports(), maps::settings()) else {
         return Err(Counter::OtherPort);
     };
     match parsed {
@@ -179,5 +172,8 @@ fn read(
     if work.segment.payload_len == 0 {
         return Err(Counter::NoPayload);
     }
+    let Some(rules) = maps::rules() else {
+        return Err(Counter::OtherPort);
+    };
     judge(skb, work, counts, rules, settings, direction)
 }

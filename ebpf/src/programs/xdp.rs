@@ -43,7 +43,13 @@ pub fn cut(ctx: &XdpContext) -> u32 {
     look.head.len = least(len, HEAD as u32);
     // SAFETY: `head` holds HEAD bytes and more.
     let read = unsafe { load::<{ HEAD as u32 }>(xdp, look.head.as_mut_ptr(), len) };
-    if !read || parse(&look.head, len, Link::Ethernet, &mut look.segment).is_err() {
+    if !read {
+        return XDP_PASS;
+    }
+    let parsed = parse(&look.head, len, Link::Ethernet, &mut look.segment);
+    // It may hold the first bytes of a payload.
+    look.head.clear();
+    if parsed.is_err() {
         return XDP_PASS;
     }
     let segment = &look.segment;

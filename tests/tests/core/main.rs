@@ -13,6 +13,7 @@ mod heedless;
 mod life;
 mod loss;
 mod memo;
+mod packets;
 mod parity;
 mod reasons;
 mod repeats;
