@@ -77,6 +77,13 @@ impl Framing {
         self.0 & DECLARED != 0
     }
 
+    /// 1 where `Transfer-Encoding` was read behind a request line, else 0.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_coded(self) -> u32 {
+        (self.0 >> CODED.trailing_zeros() & self.0 >> BEGUN.trailing_zeros() & 1) as u32
+    }
+
     /// 1 where a length was read, and no request line in front of it, else 0.
     #[inline(always)]
     #[must_use]
@@ -202,6 +209,10 @@ mod tests {
         }
         assert_eq!(Framing::NONE.declare().begin(), begun);
         assert_eq!(begun.declare().begin(), begun.declare());
+        assert_eq!(begun.code().is_coded(), 1);
+        for framing in [Framing::NONE, Framing::NONE.code(), begun, begun.declare()] {
+            assert_eq!(framing.is_coded(), 0);
+        }
         let five = begun.declare().read(u64::from(b'5'), 1).0;
         assert!(five.differs(6) && !five.differs(5));
         assert!(five.is_as(Framing(five.0 & !BEGUN)) && !five.is_as(begun));

@@ -201,6 +201,16 @@ impl Streams {
     /// the same with a letter of each name changed; the same with that in the names' middle, and the lines indented.
     #[must_use]
     pub fn in_body() -> Self {
+        Self::inside("Content-Length: 100000\r\n\r\n")
+    }
+
+    /// The same in a chunk.
+    #[must_use]
+    pub fn in_chunk() -> Self {
+        Self::inside("Transfer-Encoding: chunked\r\n\r\n186a0\r\n")
+    }
+
+    fn inside(framing: &str) -> Self {
         let token = Token::Opaque.text();
         let text = |len: usize| "lorem ipsum dolor sit amet\r\n".repeat(len / 28);
         let request = |header: &str, query: &str, cookie: &str, before: &str| {
@@ -210,8 +220,7 @@ impl Streams {
                 text(PLAIN_BODY),
                 text(420)
             );
-            format!("POST /a HTTP/1.1\r\nHost: h\r\nContent-Length: 100000\r\n\r\n{body}")
-                .into_bytes()
+            format!("POST /a HTTP/1.1\r\nHost: h\r\n{framing}{body}").into_bytes()
         };
         Self {
             variants: [
@@ -226,8 +235,8 @@ impl Streams {
     /// Where the lines of [`Streams::in_body`] begin.
     #[must_use]
     pub fn lines_at(&self) -> usize {
-        let head = self.variants[0].windows(4).position(|at| at == b"\r\n\r\n");
-        head.map_or(0, |head| head + 4 + PLAIN_BODY / 28 * 28)
+        let text = self.variants[0].windows(5).position(|at| at == b"lorem");
+        text.map_or(0, |text| text + PLAIN_BODY / 28 * 28)
     }
 
     /// A request whose body ends within a line, behind which another bears a listed token; the same with a body of

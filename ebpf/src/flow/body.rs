@@ -2,9 +2,9 @@
 
 use super::{
     super::{framing::Framing, swar::forget_registers},
-    Conflict, Flow, Left, Place, before,
-    record::{AGAIN, DECLARED, DOUBTED, FRAMED, MORE, NOISY, RECOVERING},
-    scans::{ENDED_HEADERS, SAW_BLANK, SAW_HEADER},
+    Conflict, Flow, Place, before,
+    record::{AGAIN, CHUNKED, DECLARED, DOUBTED, FRAMED, MORE, NOISY, PAUSED, RECOVERING},
+    scans::{ENDED_HEADERS, MAY_END_CHUNKS, SAW_BLANK, SAW_CHUNKS, SAW_HEADER},
 };
 
 impl Flow {
@@ -148,13 +148,15 @@ impl Flow {
 
     /// The segment was passed up to `end`, and read from `at` on.
     #[inline(always)]
-    pub(super) fn count_body(&mut self, place: Place, at: u32, end: u32, left: Left) {
+    pub(super) fn count_body(&mut self, place: Place, at: u32, end: u32) {
         let (framing, body) = (self.at_framing, self.at_body);
         let len = end.wrapping_sub(at);
         self.quiet = self.quiet.saturating_add(len);
-        if self.next_signs & SAW_BLANK != 0 && matches!(left, Left::Line | Left::AfterCr) {
+        self.flags &= !PAUSED;
+        if self.next_signs & MAY_END_CHUNKS != 0 {
             // Perhaps the end of the last chunk, and a header block comes next.
             self.quiet = 0;
+            self.flags |= PAUSED;
         }
         let len = u64::from(len);
         if place as u32 == Place::Ahead as u32 {
@@ -177,10 +179,14 @@ impl Flow {
         if self.next_signs & SAW_HEADER != 0 {
             self.quiet = 0;
             self.flags |= NOISY;
-            self.flags &= !DECLARED;
+            self.flags &= !(DECLARED | CHUNKED);
         }
         if self.next_signs & ENDED_HEADERS != 0 {
             self.flags |= DECLARED;
+            self.flags &= !NOISY;
+        }
+        if self.next_signs & SAW_CHUNKS != 0 {
+            self.flags |= CHUNKED;
             self.flags &= !NOISY;
         }
         forget_registers();

@@ -132,7 +132,7 @@ impl Flow {
         if left as u32 != Left::Closed as u32 || self.flags & GAVE_UP != 0 {
             self.note_end(end, self.next_from());
         }
-        self.count_body(place, at, end, left);
+        self.count_body(place, at, end);
         self.commit(end, left, now);
         Ok(note)
     }

@@ -4,8 +4,8 @@ use super::{
     super::swar::forget_registers,
     Flow, Gap, before,
     record::{
-        ACCEPTED, AGAIN, DECLARED, FRAMED, GAPS, GAVE_UP, HELD_STARTS, KNOWS_TIP, MORE, NOISY,
-        NOTED, OPEN, PROVES, RECOVERING, TRUSTS, UNREAD,
+        ACCEPTED, AGAIN, CHUNKED, DECLARED, FRAMED, GAPS, GAVE_UP, HELD_STARTS, KNOWS_TIP, MORE,
+        NOISY, NOTED, OPEN, PAUSED, PROVES, RECOVERING, TRUSTS, UNREAD,
     },
 };
 
@@ -238,8 +238,9 @@ impl Flow {
         }
     }
 
-    /// Whether all up to `end` belongs to a body. A length that was declared is believed; without one (chunks,
-    /// a protocol upgrade) much that showed no sign of a header is taken for a body. A lie gains a reset.
+    /// Whether all up to `end` belongs to a body. A length that was declared is believed, and so are chunks, but where
+    /// they may be over; without either (a protocol upgrade) much that showed no sign of a header is taken for a body. A lie
+    /// gains a reset.
     #[inline(always)]
     fn in_body(&self, end: u32) -> bool {
         let ahead = u64::from(end.wrapping_sub(self.tip));
@@ -248,7 +249,9 @@ impl Flow {
 
     #[inline(always)]
     fn is_body(&self, ahead: u64) -> bool {
+        let in_chunks = self.flags & (CHUNKED | PAUSED | NOISY | DECLARED) == CHUNKED;
         ahead <= self.body && (self.flags & NOISY == 0 || self.quiet >= BULK)
+            || in_chunks
             || self.flags & DECLARED == 0 && self.quiet >= BULK && self.left.is_light()
     }
 }

@@ -196,6 +196,10 @@ pub(super) const UNREAD: u32 = 16384;
 pub(super) const DOUBTED: u32 = 32768;
 /// Where messages end is not known from here on: parameters are looked for anywhere.
 pub(super) const ADRIFT: u32 = 1 << 23;
+/// The last header block said that its message comes in chunks.
+pub(super) const CHUNKED: u32 = 1 << 24;
+/// What was passed last may be the end of chunks.
+pub(super) const PAUSED: u32 = 1 << 25;
 /// `knows_settled`: from the SYN-ACK alone, which the server may send for several connections of the same ends and
 /// keep none of (SYN cookies).
 pub(super) const ACCEPTED: u32 = 1;

@@ -58,6 +58,10 @@ const READS_TARGET: u32 = 2048;
 const READS_ANYWHERE: u32 = 4096;
 /// Messages may begin anywhere from this segment on.
 pub(super) const SAW_ADRIFT: u32 = 8192;
+/// A header block ended that says that its message comes in chunks.
+pub(super) const SAW_CHUNKS: u32 = 1 << 14;
+/// The segment ends in an empty line by which chunks may be over.
+pub(super) const MAY_END_CHUNKS: u32 = 1 << 15;
 /// Signs of what stands behind a gap, and of what a flow that was adrift before is read for.
 pub(super) const OF_BEHIND: u32 = READS_BEHIND | LEFT_BEHIND | READS_ANYWHERE;
 /// Signs of any scan of a segment; the others are those of the last.
@@ -449,7 +453,9 @@ impl Flow {
             | u32::from(scan.saw_http2()) << 3
             | u32::from(scan.began_plain()) << 5
             | u32::from(scan.saw_word()) << 6
-            | u32::from(scan.is_ambiguous()) << 7;
+            | u32::from(scan.is_ambiguous()) << 7
+            | u32::from(scan.begins_chunks()) << 14
+            | u32::from(scan.may_end_chunks()) << 15;
     }
 }
 

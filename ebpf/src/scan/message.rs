@@ -7,9 +7,12 @@ use super::super::{
     swar,
 };
 use super::{
-    ADRIFT, AMBIGUOUS, BLANK, Chunk, DOUBT, ENDED, FAR, FIELD, Mode, NO_END, NO_LENGTH, ODD, Scan,
-    Source,
+    ADRIFT, AMBIGUOUS, BEFORE_CHUNKS, BLANK, CHUNKS, Chunk, DOUBT, ENDED, FAR, FIELD, Mode, NO_END,
+    NO_LENGTH, ODD, Scan, Source,
 };
+
+/// Of an empty line behind `Transfer-Encoding`.
+const CODED: u32 = CHUNKS | BEFORE_CHUNKS;
 
 impl Scan {
     #[inline(always)]
@@ -164,10 +167,13 @@ impl Scan {
     pub(super) fn end_headers(&mut self) {
         // The first line of a message is looked at more closely than those of its fields.
         self.headers = (self.headers | BLANK) & !FIELD;
+        self.blank_at = self.base.wrapping_add(self.pos).wrapping_add(1);
         if self.in_body() {
             return;
         }
         let length = self.framing.bytes();
+        self.headers &= !BEFORE_CHUNKS;
+        self.headers |= self.framing.is_coded() * CODED;
         self.framing = Framing::NONE;
         if length == 0 {
             return;

@@ -128,6 +128,11 @@ const ONE_LINE: u32 = 1 << 16;
 /// What was read may be a length that is not taken for one here, or none that is: messages may begin anywhere from here on.
 const ADRIFT: u32 = 1024;
 
+/// An empty line has ended a header block that says that its message comes in chunks; [`BEFORE_CHUNKS`]: and none since.
+const CHUNKS: u32 = 2048;
+
+const BEFORE_CHUNKS: u32 = 4096;
+
 /// `also`: parameters are looked for anywhere, and nothing else.
 const ANYWHERE: u32 = 1 << 31;
 
@@ -188,6 +193,10 @@ pub struct Scan {
     /// where none does.
     fork_at: u32,
     fork_again_at: u32,
+    /// Behind the first byte of the last empty line, where [`BLANK`] is set.
+    blank_at: u32,
+    /// Zero.
+    reserved: u32,
     /// 0 where lines are read; else [`ANYWHERE`] or, in a state that is kept, [`BOTH`] or a number below it.
     also: u32,
     fingerprint: Lanes,
@@ -220,6 +229,8 @@ impl Scan {
             in_query: 0,
             fork_at: 0,
             fork_again_at: 0,
+            blank_at: 0,
+            reserved: 0,
             also: 0,
             fingerprint: Lanes::NONE,
             name: NameHash::new(LocationKind::Header, rules.name_seed),

@@ -2,7 +2,8 @@
 
 use super::super::rules::Rules;
 use super::{
-    ADRIFT, AMBIGUOUS, BLANK, DOUBT, ENDED, HTTP2, Mode, NAMED, NO_END, ODD, SIGN, Scan, WORD,
+    ADRIFT, AMBIGUOUS, BEFORE_CHUNKS, BLANK, CHUNKS, DOUBT, ENDED, HTTP2, Mode, NAMED, NO_END, ODD,
+    SIGN, Scan, WORD,
 };
 
 impl Scan {
@@ -99,6 +100,23 @@ impl Scan {
     #[must_use]
     pub fn ended_headers(&self) -> bool {
         self.headers & ENDED != 0
+    }
+
+    /// Whether an empty line has ended a header block that says that its message comes in chunks.
+    #[inline(always)]
+    #[must_use]
+    pub fn begins_chunks(&self) -> bool {
+        self.headers & CHUNKS != 0
+    }
+
+    /// Whether what was read ends in an empty line by which chunks may be over: not that of the head in front of them.
+    #[inline(always)]
+    #[must_use]
+    pub fn may_end_chunks(&self) -> bool {
+        // Its first byte may be a CR, behind which an LF was taken.
+        let behind = self.base.wrapping_add(self.pos).wrapping_sub(self.blank_at);
+        let blank = self.headers & (BLANK | BEFORE_CHUNKS) == BLANK;
+        blank && behind < 2 && self.mode as u32 == Mode::Line as u32
     }
 
     /// Whether a header block says in two ways where its message ends.

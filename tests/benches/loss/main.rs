@@ -48,6 +48,12 @@ const BODIES: [(&str, Body); 3] = [
     ("text", Body::Text),
     ("json", Body::Json),
 ];
+/// What is loaded.
+const WAYS: [Way; 3] = [
+    Way::Upload(Framing::Declared),
+    Way::Upload(Framing::Chunked),
+    Way::Download,
+];
 
 /// A host behind a path.
 struct Host {
@@ -59,14 +65,15 @@ struct Host {
 /// Which way a body goes.
 #[derive(Clone, Copy, Debug)]
 enum Way {
-    Upload,
+    Upload(Framing),
     Download,
 }
 
 impl Way {
     fn name(self) -> &'static str {
         match self {
-            Self::Upload => "upload",
+            Self::Upload(Framing::Declared) => "upload",
+            Self::Upload(Framing::Chunked) => "chunks",
             Self::Download => "download",
         }
     }
@@ -100,7 +107,7 @@ impl Host {
     fn transfer(&self, way: Way, name: &str, body: Body) -> Result<Option<f64>> {
         let [server, _] = self.relay.pair.server_addresses(ORIGIN);
         let request = match way {
-            Way::Upload => Framing::Declared.request(&body.bytes(LENGTH)),
+            Way::Upload(framing) => framing.request(&body.bytes(LENGTH)),
             Way::Download => format!(
                 "GET /{name} HTTP/1.1\r\nHost: {}\r\n\r\n",
                 Certificate::HOST
@@ -148,7 +155,7 @@ fn measure(binary: &FilePath, name: &str, path: Path, rounds: usize) -> Result<(
         Host::start(path, None)?,
         Host::start(path, Some((binary, &folder)))?,
     ];
-    for way in [Way::Upload, Way::Download] {
+    for way in WAYS {
         let mut all = [Vec::new(), Vec::new()];
         let mut resets = [0.0; 2];
         for (what, body) in BODIES {

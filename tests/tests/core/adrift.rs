@@ -206,32 +206,36 @@ fn what_was_read_without_doubt_is_not_left_behind_a_doubt() {
     }
 }
 
-/// How a server frames its messages; none of them reads as all others do.
+/// How a server frames its messages, a bit for each [`Habit`]; none of them reads as all others do.
 #[derive(Clone, Copy, Debug)]
-#[expect(
-    clippy::struct_excessive_bools,
-    reason = "each is a way to read, and any of them go together"
-)]
-struct Server {
+struct Server(u8);
+
+/// A way to read that some servers have; any of them go together.
+#[derive(Clone, Copy)]
+enum Habit {
     /// It reads chunks; else it takes them for what follows.
-    chunks: bool,
+    Chunks,
     /// It reads the bodies of `GET` requests.
-    bodies_of_get: bool,
+    BodiesOfGet,
     /// It reads declared bodies at all.
-    bodies: bool,
+    Bodies,
     /// Of a length and a coding the length counts.
-    length_first: bool,
+    LengthFirst,
     /// Of several lengths the last counts.
-    last_length: bool,
+    LastLength,
     /// It leaves out white space in front of the colon, and what Latin-1 calls so.
-    strips_names: bool,
+    StripsNames,
     /// A CR without an LF ends a line.
-    ends_at_cr: bool,
+    EndsAtCr,
     /// What is no header ends the header block's reading, as in Python's parser.
-    stops_at_junk: bool,
+    StopsAtJunk,
 }
 
 impl Server {
+    fn has(self, habit: Habit) -> bool {
+        self.0 & 1 << habit as u8 != 0
+    }
+
     /// Whether an application behind this server gets the listed token in a query.
     fn reads_token(self, stream: &[u8], token: &str) -> bool {
         let mut rest = stream;
@@ -272,7 +276,7 @@ impl Server {
             let rest = bytes.get(at..)?;
             let end = rest
                 .iter()
-                .position(|byte| *byte == b'\n' || self.ends_at_cr && *byte == b'\r')?;
+                .position(|byte| *byte == b'\n' || self.has(Habit::EndsAtCr) && *byte == b'\r')?;
             let with_lf = rest[end] == b'\r' && rest.get(end + 1) == Some(&b'\n');
             at += end + 1 + usize::from(with_lf);
             let line = rest[..end].strip_suffix(b"\r").unwrap_or(&rest[..end]);
@@ -288,29 +292,33 @@ impl Server {
         let (mut lengths, mut coded) = (Vec::new(), false);
         for field in fields {
             let Some((name, value)) = field.split_once(':') else {
-                if self.stops_at_junk {
+                if self.has(Habit::StopsAtJunk) {
                     break;
                 }
                 return None;
             };
-            if self.stops_at_junk && name.contains([' ', '\t']) {
+            if self.has(Habit::StopsAtJunk) && name.contains([' ', '\t']) {
                 break;
             }
-            let name = if self.strips_names { name.trim() } else { name };
+            let name = if self.has(Habit::StripsNames) {
+                name.trim()
+            } else {
+                name
+            };
             if name.eq_ignore_ascii_case("content-length") {
                 lengths.push(value.trim().parse::<usize>().ok()?);
             }
             coded |= name.eq_ignore_ascii_case("transfer-encoding");
         }
-        let length = if self.last_length {
+        let length = if self.has(Habit::LastLength) {
             lengths.last()
         } else {
             lengths.first()
         };
-        if coded && self.chunks && !(self.length_first && length.is_some()) {
+        if coded && self.has(Habit::Chunks) && !(self.has(Habit::LengthFirst) && length.is_some()) {
             return self.chunked(behind);
         }
-        if !self.bodies || !self.bodies_of_get && method == "GET" {
+        if !self.has(Habit::Bodies) || !self.has(Habit::BodiesOfGet) && method == "GET" {
             return Some(0);
         }
         let length = length.copied().unwrap_or(0);
@@ -342,27 +350,7 @@ impl Server {
 }
 
 fn server() -> impl Strategy<Value = Server> {
-    prop::array::uniform8(any::<bool>()).prop_map(
-        |[
-            chunks,
-            bodies_of_get,
-            bodies,
-            length_first,
-            last_length,
-            strips_names,
-            ends_at_cr,
-            stops_at_junk,
-        ]| Server {
-            chunks,
-            bodies_of_get,
-            bodies,
-            length_first,
-            last_length,
-            strips_names,
-            ends_at_cr,
-            stops_at_junk,
-        },
-    )
+    any::<u8>().prop_map(Server)
 }
 
 /// A line that says how long a body is, in one of the ways that some server knows.

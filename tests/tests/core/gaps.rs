@@ -111,16 +111,15 @@ fn acts(streams: &Streams, cuts: &[usize], events: &[Event]) -> Vec<Act> {
 }
 
 /// Plays them; gives how many segments were passed in the middle of gaps, and whether a listed token was delivered.
-fn played(cuts: &[usize], events: &[Event]) -> (usize, bool) {
+fn played(streams: &Streams, cuts: &[usize], events: &[Event]) -> (usize, bool) {
     let listing = Listing::new().unwrap();
     let listed = |digest: &_| listing.has(digest);
-    let streams = Streams::in_body();
     let mut inspector = Counting {
         engine: Engine::new(&listing.rules, &listed),
         inside: 0,
     };
-    let acts = acts(&streams, cuts, events);
-    let stream = play(&mut inspector, &streams, &acts, FIRST).stream;
+    let acts = acts(streams, cuts, events);
+    let stream = play(&mut inspector, streams, &acts, FIRST).stream;
     (inspector.inside, streams.bring_token(&listing, &stream))
 }
 
@@ -133,8 +132,10 @@ proptest! {
         cuts in prop::collection::vec(1..LINES + 60, 4..30),
         events in prop::collection::vec(event(), 4..60),
     ) {
-        let (_, delivered) = played(&cuts, &events);
-        prop_assert!(!delivered);
+        for streams in [Streams::in_body(), Streams::in_chunk()] {
+            let (_, delivered) = played(&streams, &cuts, &events);
+            prop_assert!(!delivered);
+        }
     }
 
     /// Nor where an honest sender sends it over a path that loses and reorders.
@@ -148,17 +149,19 @@ proptest! {
     ) {
         let listing = Listing::new().unwrap();
         let listed = |digest: &_| listing.has(digest);
-        let streams = Streams::in_body();
-        let mut engine = Engine::new(&listing.rules, &listed);
-        let path = Path { lost, lost_behind, early, seed };
-        let sent = send(&mut engine, &streams.variants[..1], &sizes, path);
-        prop_assert!(!streams.bring_token(&listing, &sent.stream));
+        for streams in [Streams::in_body(), Streams::in_chunk()] {
+            let mut engine = Engine::new(&listing.rules, &listed);
+            let path = Path { lost, lost_behind, early, seed };
+            let sent = send(&mut engine, &streams.variants[..1], &sizes, path);
+            prop_assert!(!streams.bring_token(&listing, &sent.stream));
+        }
     }
 
     /// Where segments are lost behind the hook as well, an upload comes through, or its flow is reset.
     #[test]
     fn uploads_never_hang(
         body in prop::sample::select(&ALL[..]),
+        framing in prop::sample::select(&[Framing::Declared, Framing::Chunked][..]),
         sizes in prop::collection::vec(200..1449_usize, 1..20),
         lost_behind in 0..4_u64,
         early in 10..40_u64,
@@ -167,7 +170,7 @@ proptest! {
         let listing = Listing::new().unwrap();
         let listed = |digest: &_| listing.has(digest);
         let mut engine = Engine::new(&listing.rules, &listed);
-        let request = [Framing::Declared.request(&body.bytes(60_000))];
+        let request = [framing.request(&body.bytes(60_000))];
         let path = Path { lost: 1, lost_behind, early, seed };
         let sent = send(&mut engine, &request, &sizes, path);
         let reset = sent.ways.iter().any(|(_, _, way)| *way == Counter::GapConflict);
@@ -183,12 +186,14 @@ fn segments_pass_in_the_middle_of_gaps() {
         prop::collection::vec(1..LINES + 60, 4..30),
         prop::collection::vec(event(), 4..60),
     );
-    let mut inside = 0;
-    for _ in 0..200 {
-        let (cuts, events) = inputs.new_tree(&mut runner).unwrap().current();
-        inside += played(&cuts, &events).0;
+    for streams in [Streams::in_body(), Streams::in_chunk()] {
+        let mut inside = 0;
+        for _ in 0..200 {
+            let (cuts, events) = inputs.new_tree(&mut runner).unwrap().current();
+            inside += played(&streams, &cuts, &events).0;
+        }
+        assert!(inside >= 200, "{inside}");
     }
-    assert!(inside >= 200, "{inside}");
 }
 
 const PASSED: Fate = Fate::Passed(Place::Filler);

@@ -188,6 +188,43 @@ fn a_request_in_one_segment_with_chunks_comes_late() {
     assert!(matches!(filler, Fate::Reset(_)));
 }
 
+/// Chunks are a body from their head on, and until they may be over.
+#[test]
+fn chunks_pass_ahead_of_a_gap() {
+    const EARLY: Fate = Fate::Dropped(Place::TooEarly);
+    const AHEAD: Fate = Fate::Passed(Place::Ahead);
+    let head = "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let text = "and so on\nand on\n";
+    let chunk = format!("{:x}\r\n{text}\r\n", text.len());
+    let (size, rest) = chunk.split_at(4);
+    let (front, end) = head.split_at(head.len() - 2);
+    let request = "GET /a HTTP/1.1\r\n";
+    for (before, ahead) in [
+        (vec![head], AHEAD),
+        (vec![front, end], AHEAD),
+        (vec![head, &chunk], EARLY),
+        (vec![&format!("{head}{chunk}")], EARLY),
+        (vec![head, &chunk, size], AHEAD),
+        (vec![head, &chunk, size, text], AHEAD),
+        (vec![head, &chunk, "0\r\n"], AHEAD),
+        (vec![head, &chunk, "0\r\n\r\n"], EARLY),
+        (vec![head, &chunk, "0\r\nX: y\r\n\r\n"], EARLY),
+        // Another message.
+        (vec![head, "0\r\n\r\n", request], EARLY),
+        (vec![head, "0\r\n\r\n", request, "X: y\r\n"], EARLY),
+        // It may be the head of one.
+        (vec![head, &chunk, "Authorization: me\r\n"], EARLY),
+        // It is not told yet, or not told at all.
+        (vec![front], EARLY),
+        (vec!["Transfer-Encoding: chunked\r\n\r\n", size], EARLY),
+        (vec!["POST / HTTP/1.1\r\n\r\n", size], EARLY),
+    ] {
+        let pieces: Vec<Vec<u8>> = before.iter().map(|piece| piece.as_bytes().into()).collect();
+        let (fates, _) = reorder(&pieces, rest.as_bytes(), &[text.into()]);
+        assert_eq!(fates, [ahead], "{before:?}");
+    }
+}
+
 /// A gap that is filled piece by piece, where a piece ends in what may begin a location's name: its state is kept, whatever
 /// other gaps there are.
 #[test]
@@ -305,6 +342,38 @@ fn uploads_that_are_read_twice_come_through() {
                 let sent = send(&mut engine, slice::from_ref(&request), &sizes, path);
                 assert!(sent.stream == request, "{kind}, {path:?}, {shift}");
             }
+        }
+    }
+}
+
+/// Uploads in chunks come through as soon as those of a declared length.
+#[test]
+fn chunks_take_no_longer_than_a_declared_body() {
+    let listing = Listing::new().unwrap();
+    let listed = |digest: &_| listing.has(digest);
+    for body in [Body::Binary, Body::Text, Body::Json, Body::Line] {
+        for (lost, early) in [(1, 0), (5, 0), (0, 25)] {
+            let took = |framing: Framing| {
+                let request = framing.request(&body.bytes(200_000));
+                let times = (1..6).map(|seed| {
+                    let mut engine = Engine::new(&listing.rules, &listed);
+                    let path = Path {
+                        lost,
+                        lost_behind: 0,
+                        early,
+                        seed,
+                    };
+                    let sent = send(&mut engine, slice::from_ref(&request), &[1448], path);
+                    assert!(sent.stream == request, "{body:?}, {framing:?}, {path:?}");
+                    sent.took
+                });
+                times.sum::<u64>()
+            };
+            let (declared, chunked) = (took(Framing::Declared), took(Framing::Chunked));
+            assert!(
+                chunked * 10 <= declared * 11,
+                "{body:?}, {lost}, {early}: {chunked} for {declared}"
+            );
         }
     }
 }

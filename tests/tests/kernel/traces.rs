@@ -224,6 +224,7 @@ fn the_program_judges_as_the_engine_on_the_host() {
             check(&mut programs, 0, "lines", &Streams::by_lines(0));
             check(&mut programs, 0, "framing", &Streams::by_framing(60));
             check(&mut programs, 0, "in body", &Streams::in_body());
+            check(&mut programs, 0, "in chunk", &Streams::in_chunk());
             check(&mut programs, 0, "long lines", &Streams::by_lines(20_000));
             check(
                 &mut programs,
