@@ -18,7 +18,8 @@ use crate::{
     state::Store,
 };
 
-const SECOND: Duration = Duration::from_secs(1);
+/// Less than it takes until files are looked at without being told of.
+const PATIENCE: Duration = Duration::from_secs(4);
 
 /// A keeper at work on files of a folder.
 struct Kept {
@@ -93,11 +94,7 @@ impl Kept {
     async fn becomes(&self, token: &str, listed: bool) {
         let start = Instant::now();
         while self.is_listed(token) != listed {
-            assert!(
-                start.elapsed() < SECOND,
-                "{token}: {} for a second",
-                !listed
-            );
+            assert!(start.elapsed() < PATIENCE, "{token} stays {}", !listed);
             sleep(Duration::from_millis(5)).await;
         }
     }
@@ -115,7 +112,7 @@ fn replace(path: &Path, text: &str) {
 }
 
 #[tokio::test]
-async fn a_rewritten_and_a_replaced_file_are_in_force_within_a_second() {
+async fn a_rewritten_and_a_replaced_file_are_in_force_soon() {
     let kept = Kept::new(&["list"], &[("list", "token-one\ntoken-two\n")]);
     assert!(kept.is_listed("token-one") && kept.is_listed("token-two"));
     kept.write("list", "token-two\ntoken-three\n");
@@ -286,11 +283,14 @@ async fn an_entry_leaves_at_its_second() {
         &["list"],
         &[("list", &format!("token-one expires={text}\ntoken-two\n"))],
     );
-    while SystemTime::now() < expires {
-        assert!(kept.is_listed("token-one"));
+    loop {
+        let listed = kept.is_listed("token-one");
+        if SystemTime::now() >= expires {
+            break;
+        }
+        assert!(listed);
         sleep(Duration::from_millis(20)).await;
     }
-    // The next full second, and a little.
-    sleep(Duration::from_millis(1_100)).await;
-    assert!(!kept.is_listed("token-one") && kept.is_listed("token-two"));
+    kept.becomes("token-one", false).await;
+    assert!(kept.is_listed("token-two"));
 }

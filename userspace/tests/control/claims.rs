@@ -126,7 +126,7 @@ fn conditions_that_are_added_live_as_other_entries_do() {
 
     // In a list, with other entries, and until a time.
     let list =
-        "listed-token-0001\njwt:sub=alice jwt:iss=https://idp.example expires=2s reason=breach\n";
+        "listed-token-0001\njwt:sub=alice jwt:iss=https://idp.example expires=4s reason=breach\n";
     let (code, out, error) = host.call(&["deny", "import", "--list", "-"], list);
     assert!(code == 0 && out.starts_with("2 added"), "{out} {error}");
     let alice = issued("alice", "other-key", 1);

@@ -79,7 +79,7 @@ fn a_hash_leaves_at_its_second_and_what_else_lists_the_token_stays() {
     fs::write(host.path("list"), list).unwrap();
     let running = host.start(&[]);
     let short_lived = "short-lived-token-01";
-    let (code, _, error) = host.call(&["deny", "add", "--expires=2s"], &hash(short_lived));
+    let (code, _, error) = host.call(&["deny", "add", "--expires=4s"], &hash(short_lived));
     assert_eq!(code, 0, "{error}");
     assert!(running.blocks(short_lived));
     while running.blocks(short_lived) {}

@@ -4,14 +4,15 @@ use std::{
     io::{Read as _, Write as _},
     net::{Shutdown, TcpStream},
     sync::atomic::{AtomicBool, Ordering::Relaxed},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tokenblock::proxy::ProxySettings;
 
-use crate::support::{LISTED, Origin, Raw, Tier, raw_origin};
+use crate::support::{LISTED, Origin, PATIENCE, Raw, Tier, raw_origin, read};
 
-const SOON: Duration = Duration::from_millis(150);
+/// A limit that is waited for; who is to keep to it has time for that on a busy machine too.
+const SOON: Duration = Duration::from_millis(500);
 const REQUEST: &str = "GET / HTTP/1.1\r\nHost: h\r\n\r\n";
 
 /// A proxy before an echo, so adjusted.
@@ -41,8 +42,10 @@ fn connections_at_a_time() {
             .starts_with("HTTP/1.1 200 ")
     );
     drop(second);
-    std::thread::sleep(SOON);
-    counted_and_served(&tier, "proxy_closed_too_many_connections");
+    let start = Instant::now();
+    while tier.curl("/", &[]).status != 200 {
+        assert!(start.elapsed() < PATIENCE, "there is no place again");
+    }
 }
 
 #[test]
@@ -106,6 +109,7 @@ fn heads_that_are_too_large() {
         let args = [&[version], &many[..]].concat();
         assert_eq!(tier.curl("/", &args).status, 431);
     }
+    tier.wait_for("proxy_closed_header_too_large", 2);
     assert_eq!(tier.count("proxy_closed_header_too_large"), 2);
     assert_eq!(tier.count("proxy_refused_header_bytes"), 1);
     counted_and_served(&tier, "proxy_refused_header_fields");
@@ -185,12 +189,12 @@ fn a_slow_body() {
     counted_and_served(&tier, "proxy_closed_body_timeout");
 }
 
-/// Sends a body of sixty bytes, each behind a pause that is shorter than what is allowed; gives the answer.
+/// Sends a body of forty bytes, each behind a pause that is shorter than what is allowed; gives the answer.
 fn drip(tier: &Tier) -> String {
     let mut client = tier.connect();
-    client.send("POST / HTTP/1.1\r\nHost: h\r\nConnection: close\r\nContent-Length: 60\r\n\r\n");
-    for _ in 0..60 {
-        std::thread::sleep(SOON / 10);
+    client.send("POST / HTTP/1.1\r\nHost: h\r\nConnection: close\r\nContent-Length: 40\r\n\r\n");
+    for _ in 0..40 {
+        std::thread::sleep(SOON / 20);
         if client.0.write_all(b"x").is_err() {
             break;
         }
@@ -269,7 +273,7 @@ fn an_upload_does_not_wait_for_who_has_answered_already() {
         std::thread::park();
     });
     let tier = Tier::plain(full, |s| {
-        s.timeouts.body = SOON * 10;
+        s.timeouts.body = SOON * 3;
         s.timeouts.idle = Duration::from_mins(5);
         s.timeouts.upstream_idle = Duration::from_mins(5);
     });
@@ -319,7 +323,7 @@ fn head_alone(stream: &mut Raw) {
 fn an_upstream_that_takes_its_time_is_not_the_clients_fault() {
     let upstream = raw_origin(|_, mut upstream| {
         head_alone(&mut upstream);
-        std::thread::sleep(SOON * 8);
+        std::thread::sleep(SOON * 5 / 2);
         let mut left = LARGE;
         let mut buffer = vec![0; 1 << 16];
         while left > 0 {
@@ -328,7 +332,7 @@ fn an_upstream_that_takes_its_time_is_not_the_clients_fault() {
         upstream.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
     });
     let tier = Tier::plain(upstream, |s| {
-        s.timeouts.body = SOON * 4;
+        s.timeouts.body = SOON * 5 / 4;
         s.limits.body_rate = LARGE as u64;
     });
     let body = "x".repeat(LARGE);
@@ -358,7 +362,7 @@ fn a_silent_tunnel() {
     client.until("\r\n\r\n");
     // Whoever says something now and then goes on.
     for _ in 0..6 {
-        std::thread::sleep(SOON / 3);
+        std::thread::sleep(SOON / 5);
         client.send(".").until(".");
     }
     assert_eq!(tier.count("proxy_closed_tunnel_timeout"), 0);
@@ -489,9 +493,9 @@ fn frames_without_use() {
             .sum();
         sum == 6
     };
-    let start = std::time::Instant::now();
+    let start = Instant::now();
     while !ended(&tier) {
-        assert!(start.elapsed() < Duration::from_secs(5), "it goes on");
+        assert!(start.elapsed() < PATIENCE, "it goes on");
         std::thread::sleep(Duration::from_millis(5));
     }
     counted_and_served(&tier, "proxy_closed_control_flood");
@@ -539,10 +543,10 @@ fn all_at_once_beside_a_client_that_is_served() {
             });
         }
         for _ in 0..50 {
-            let start = std::time::Instant::now();
+            let start = Instant::now();
             let reply = kept.send(REQUEST).until("tokenblock\n\n");
             assert!(reply.starts_with("HTTP/1.1 200 "), "{reply}");
-            assert!(start.elapsed() < Duration::from_secs(2));
+            assert!(start.elapsed() < PATIENCE);
         }
     });
     assert_eq!(tier.curl("/", &["--http2-prior-knowledge"]).status, 200);
@@ -553,9 +557,9 @@ fn all_at_once_beside_a_client_that_is_served() {
             .map(|why| tier.count(&format!("proxy_closed_{why}")))
             .sum()
     };
-    let start = std::time::Instant::now();
+    let start = Instant::now();
     while ended() < 80 {
-        assert!(start.elapsed() < Duration::from_secs(5), "{}", ended());
+        assert!(start.elapsed() < PATIENCE, "{}", ended());
         std::thread::sleep(Duration::from_millis(5));
     }
 }
@@ -565,7 +569,7 @@ pub(crate) fn read_until(stream: &mut TcpStream, wanted: &[u8]) -> Vec<u8> {
     let mut got = Vec::new();
     let mut buffer = [0; 4096];
     while !got.windows(wanted.len()).any(|window| window == wanted) {
-        let n = stream.read(&mut buffer).unwrap();
+        let n = read(stream, &mut buffer).unwrap();
         assert!(n > 0, "closed after {}", got.escape_ascii());
         got.extend_from_slice(&buffer[..n]);
     }
@@ -586,7 +590,7 @@ pub(crate) fn closes(stream: &mut TcpStream) {
 fn a_slow_body_of_one_http_2_stream() {
     let origin = Origin::echo();
     let tier = tier(&origin, |s| {
-        s.timeouts.body = SOON * 2;
+        s.timeouts.body = SOON;
         s.timeouts.upstream_response = SOON * 20;
         s.health.failures = 1;
         s.more_upstreams = vec![s.upstream.clone()];
@@ -814,12 +818,12 @@ fn a_client_that_goes_on_after_the_end_was_announced() {
     closes(&mut silent);
     let mut busy = http2(&tier);
     frame(&mut busy, SETTINGS, 0, 0, &[]);
-    let start = std::time::Instant::now();
+    let start = Instant::now();
     for id in (1..).step_by(2) {
         if try_frame(&mut busy, HEADERS, END_STREAM | END_HEADERS, id, GET).is_err() {
             break;
         }
-        assert!(start.elapsed() < Duration::from_secs(5), "it goes on");
+        assert!(start.elapsed() < PATIENCE, "it goes on");
         std::thread::sleep(SOON / 10);
     }
     assert_eq!(tier.curl("/", &[]).status, 200);

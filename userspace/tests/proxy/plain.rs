@@ -1,8 +1,8 @@
 //! Requests without a body on kept-alive connections of HTTP/1.1, which have a path of their own.
 
-use std::{sync::mpsc, time::Duration};
+use std::sync::mpsc;
 
-use crate::support::{LISTED, Origin, Raw, Tier, one_worker, raw_origin, scripted};
+use crate::support::{LISTED, Origin, PATIENCE, Raw, Tier, one_worker, raw_origin, scripted};
 
 const GET: &str = "GET /plain HTTP/1.1\r\nHost: h\r\n\r\n";
 
@@ -160,7 +160,7 @@ fn the_upstream_is_let_go_when_the_client_leaves() {
     let mut client = tier.connect();
     client.send(GET).until("hello");
     drop(client);
-    has_left.recv_timeout(Duration::from_secs(5)).unwrap();
+    has_left.recv_timeout(PATIENCE).unwrap();
 }
 
 #[test]

@@ -13,7 +13,7 @@ use tokenblock::proxy::UpstreamHttp;
 
 use crate::support::{LISTED, Origin, Tier, raw_origin};
 
-const SOON: Duration = Duration::from_millis(200);
+const SOON: Duration = Duration::from_millis(700);
 
 /// An origin that notes every byte, and answers whatever looks like the end of a head or of a body in chunks.
 struct Listener {

@@ -18,7 +18,7 @@ use h2::{
 use http::{HeaderMap, Method, Request, Response};
 use tokio::runtime;
 
-use crate::support::{LISTED, Origin, Raw, Tier, full, one_worker, raw_origin, scripted};
+use crate::support::{LISTED, Origin, PATIENCE, Raw, Tier, full, one_worker, raw_origin, scripted};
 
 /// One connection to a cleartext proxy.
 #[derive(Clone)]
@@ -344,7 +344,7 @@ fn an_upstream_that_says_nothing_keeps_nobody_else_waiting() {
         }),
         |settings| {
             settings.workers = 1.try_into().unwrap();
-            settings.timeouts.upstream_response = Duration::from_millis(200);
+            settings.timeouts.upstream_response = Duration::from_secs(1);
         },
     );
     connected(&tier, async |client| {
@@ -511,7 +511,7 @@ fn the_upstream_is_let_go_when_the_client_resets_its_stream() {
             // The connection goes on meanwhile.
             let gone = tokio::task::spawn_blocking(move || {
                 for _ in 0..2 {
-                    has_left.recv_timeout(Duration::from_secs(5)).unwrap();
+                    has_left.recv_timeout(PATIENCE).unwrap();
                 }
             });
             gone.await.unwrap();

@@ -3,7 +3,7 @@
 use std::{
     convert::Infallible,
     fmt::Write as _,
-    io::{Read as _, Write as _},
+    io::{self, Read as _, Write as _},
     net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream},
     path::{Path, PathBuf},
     process::{Command, Output},
@@ -34,6 +34,8 @@ use tokenblock_ebpf::{
 };
 use tokio::{net::TcpListener, runtime::Builder, sync::oneshot};
 
+/// How long what must come may take on a machine that has much else to do.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 /// A free port.
 pub(crate) const LOOPBACK: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 /// A token that is blocked.
@@ -148,7 +150,7 @@ impl Tier {
     pub(crate) fn wait_for(&self, name: &str, least: u64) {
         let start = Instant::now();
         while self.count(name) < least {
-            assert!(start.elapsed() < Duration::from_secs(5), "{name} < {least}");
+            assert!(start.elapsed() < PATIENCE, "{name} < {least}");
             thread::sleep(Duration::from_millis(5));
         }
     }
@@ -177,7 +179,7 @@ impl Tier {
     pub(crate) fn curl(&self, path: &str, args: &[&str]) -> Reply {
         let mut command = Command::new("curl");
         command
-            .args(["-sS", "-m", "10", "--noproxy", "*", "-i"])
+            .args(["-sS", "-m", "20", "--noproxy", "*", "-i"])
             .args(args);
         if let Some(ca) = &self.ca {
             command.arg("--cacert").arg(ca);
@@ -188,7 +190,7 @@ impl Tier {
     /// What curl says on standard error, with `args` in front of the URL and without the usual `--cacert`.
     pub(crate) fn curl_at(&self, url: &str, args: &[&str]) -> Reply {
         let mut command = Command::new("curl");
-        command.args(["-sS", "-m", "10", "--noproxy", "*", "-i"]);
+        command.args(["-sS", "-m", "20", "--noproxy", "*", "-i"]);
         let resolve = format!("*:{}:127.0.0.1", self.address.port());
         command.args(["--resolve", &resolve]).args(args).arg(url);
         Reply::of(&command.output().unwrap())
@@ -320,9 +322,7 @@ pub(crate) struct Raw(pub(crate) TcpStream);
 impl Raw {
     pub(crate) fn new(address: SocketAddr) -> Self {
         let stream = TcpStream::connect(address).unwrap();
-        stream
-            .set_read_timeout(Some(Duration::from_secs(10)))
-            .unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
         Self(stream)
     }
 
@@ -333,9 +333,7 @@ impl Raw {
         socket.bind(&source.into()).unwrap();
         socket.connect(&address.into()).unwrap();
         let stream = TcpStream::from(socket);
-        stream
-            .set_read_timeout(Some(Duration::from_secs(10)))
-            .unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
         Self(stream)
     }
 
@@ -349,7 +347,7 @@ impl Raw {
         let mut got = Vec::new();
         let mut buffer = [0; 4096];
         while !String::from_utf8_lossy(&got).contains(end) {
-            let n = self.0.read(&mut buffer).unwrap_or_else(|error| {
+            let n = read(&mut self.0, &mut buffer).unwrap_or_else(|error| {
                 panic!("{error} after {:?}", String::from_utf8_lossy(&got))
             });
             assert!(n > 0, "closed after {:?}", String::from_utf8_lossy(&got));
@@ -363,10 +361,20 @@ impl Raw {
         let mut got = Vec::new();
         match self.0.read_to_end(&mut got) {
             Ok(_) => {}
-            Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => {}
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {}
             Err(error) => panic!("{error} after {:?}", String::from_utf8_lossy(&got)),
         }
         String::from_utf8_lossy(&got).into_owned()
+    }
+}
+
+/// Reads what has come. A read with a time limit is interrupted where the machine is stopped and goes on.
+pub(crate) fn read(stream: &mut TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
+    loop {
+        match stream.read(buffer) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            read => return read,
+        }
     }
 }
 
