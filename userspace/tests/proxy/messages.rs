@@ -11,7 +11,7 @@ use http_body_util::BodyExt as _;
 use socket2::{Domain, Socket, Type};
 use tokenblock::proxy::UpstreamHttp;
 
-use crate::support::{LISTED, LOOPBACK, Origin, Tier, full, raw_origin};
+use crate::support::{LISTED, LOOPBACK, Origin, Tier, full, nobody, raw_origin};
 
 #[test]
 fn heads_are_rewritten_for_the_next_hop() {
@@ -84,10 +84,7 @@ fn large_bodies_stream_both_ways() {
 
 #[test]
 fn an_upstream_that_is_not_there_gives_502() {
-    let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = gone.local_addr().unwrap();
-    drop(gone);
-    let tier = Tier::plain(address, |_| {});
+    let tier = Tier::plain(nobody(), |_| {});
     let reply = tier.curl("/", &[]);
     assert_eq!(reply.status, 502);
     assert!(reply.head.contains("content-type: application/json"));
@@ -143,6 +140,33 @@ fn targets_of_every_form() {
     assert_eq!(tier.count("proxy_refused_connect"), 1);
     assert_eq!(tier.count("proxy_refused_host"), 1);
     assert_eq!(origin.seen().len(), 2);
+}
+
+#[test]
+fn what_names_nothing_here_is_refused() {
+    let origin = Origin::echo();
+    let tier = Tier::plain(origin.address, |_| {});
+    // With a body, and without one.
+    for more in ["", "Content-Length: 1\r\n"] {
+        for (line, hosts, status) in [
+            ("CONNECT /x", "Host: h", "405"),
+            ("GET *", "Host: h", "400"),
+            ("GET ftp://h/x", "Host: h", "400"),
+            ("GET http://user:secret@h/x", "Host: h", "400"),
+            ("GET /x", "Host: h\r\nHost: h", "400"),
+            ("GET /x", "Host: h\r\nhost: other", "400"),
+            ("GET /x", "Host: h/x", "400"),
+            ("GET /x", "Host: user@h", "400"),
+            ("GET /x", "Host: h h", "400"),
+        ] {
+            let mut client = tier.connect();
+            client.send(&format!("{line} HTTP/1.1\r\n{hosts}\r\n{more}\r\n"));
+            let reply = client.until("\r\n");
+            let wanted = format!("HTTP/1.1 {status} ");
+            assert!(reply.starts_with(&wanted), "{line} {hosts}: {reply}");
+        }
+    }
+    assert_eq!(origin.seen(), Vec::<String>::new());
 }
 
 /// Some APIs take the body of a GET for the question.
@@ -234,6 +258,21 @@ fn expect_100_continue_is_asked_of_the_upstream() {
     let mut client = tier.connect();
     let reply = client.send(head).until("no");
     assert!(reply.starts_with("HTTP/1.1 413 "), "{reply}");
+}
+
+/// Its client is told so before it has sent anything of it.
+#[test]
+fn the_body_of_a_refused_request_is_not_asked_for() {
+    let origin = Origin::echo();
+    let tier = Tier::plain(origin.address, |_| {});
+    let mut client = tier.connect();
+    client.send(&format!(
+        "POST / HTTP/1.1\r\nHost: h\r\nX-API-Key: {LISTED}\r\nContent-Length: 5\r\n\
+         Expect: 100-continue\r\n\r\n"
+    ));
+    let reply = client.until("}\n");
+    assert!(reply.starts_with("HTTP/1.1 403 "), "{reply}");
+    assert_eq!(origin.seen(), Vec::<String>::new());
 }
 
 #[test]
@@ -433,6 +472,27 @@ fn an_upgraded_connection_is_a_tunnel() {
         .send(ask)
         .send(&format!("Sec-WebSocket-Protocol: bearer, {LISTED}\r\n\r\n"));
     assert!(client.until("}\n").starts_with("HTTP/1.1 403 "));
+}
+
+#[test]
+fn a_change_of_protocol_that_was_not_asked_for_is_no_answer() {
+    let upstream = raw_origin(|_, mut upstream| {
+        upstream.until("\r\n\r\n");
+        upstream.send(
+            "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: other\r\n\r\n",
+        );
+        upstream.rest();
+    });
+    let tier = Tier::plain(upstream, |_| {});
+    for args in [
+        &["-d", "body"][..],
+        &["-d", "body", "--http2-prior-knowledge"],
+        &["-d", "body", "-H", "Upgrade: other"],
+    ] {
+        let reply = tier.curl("/", args);
+        assert_eq!(reply.status, 502, "{args:?}: {reply:?}");
+    }
+    assert_eq!(tier.count("proxy_upgrades_total"), 0);
 }
 
 /// Answers one request a connection, and closes it when the next one comes.

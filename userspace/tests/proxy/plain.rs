@@ -223,8 +223,46 @@ fn a_refusal_of_head_has_no_body() {
             head.starts_with("HTTP/1.1 403") && head.contains("content-length: 25\r\n"),
             "{head}"
         );
+        assert!(head.ends_with("\r\n\r\n"), "{head}");
         client.send("GET / HTTP/1.1\r\nhost: h\r\n\r\n");
         let clean = client.until("host: h");
         assert!(clean.starts_with("HTTP/1.1 200"), "{head}{clean}");
     }
+}
+
+/// Nor has the last answer of a connection.
+#[test]
+fn a_refusal_of_head_that_ends_the_connection_has_no_body() {
+    let origin = Origin::echo();
+    let tier = Tier::plain(origin.address, |s| {
+        s.limits.requests_per_connection = Some(1);
+    });
+    let mut client = tier.connect();
+    client.send(&format!(
+        "HEAD / HTTP/1.1\r\nhost: h\r\nx-api-key: {LISTED}\r\n\r\n"
+    ));
+    let head = client.rest();
+    assert!(head.contains("content-length: 25\r\n"), "{head}");
+    assert!(head.contains("connection: close\r\n"), "{head}");
+    assert!(head.ends_with("\r\n\r\n"), "{head}");
+}
+
+/// `TE` speaks to the next hop alone, whether `Connection` says so or not.
+#[test]
+fn trailers_are_taken_whatever_connection_says() {
+    let origin = raw_origin(|_, mut upstream| {
+        let head = upstream.until("\r\n\r\n").to_lowercase();
+        assert!(head.contains("\r\nte: trailers\r\n"), "{head}");
+        assert!(head.contains("\r\nconnection: te\r\n"), "{head}");
+        upstream.send(
+            "HTTP/1.1 200 OK\r\nTrailer: X-Back\r\nTransfer-Encoding: chunked\r\n\r\n\
+             4\r\nbody\r\n0\r\nX-Back: 7\r\n\r\n",
+        );
+        upstream.rest();
+    });
+    let tier = one_worker(origin);
+    let mut client = tier.connect();
+    client.send("GET / HTTP/1.1\r\nHost: h\r\nTE: trailers, gzip\r\n\r\n");
+    let reply = client.until("0\r\nx-back: 7\r\n\r\n");
+    assert!(reply.starts_with("HTTP/1.1 200 "), "{reply}");
 }

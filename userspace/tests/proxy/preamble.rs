@@ -1,10 +1,15 @@
 //! Who the client is: the PROXY protocol in front of its bytes, proxies that speak for it.
 
-use std::{io::Write as _, time::Duration};
+use std::{
+    io::{Read as _, Write as _},
+    os::unix::net::UnixListener,
+    thread,
+    time::Duration,
+};
 
 use tokenblock::proxy::{Preamble, ProxySettings, UpstreamHttp};
 
-use crate::support::{LISTED, Origin, Raw, Tier};
+use crate::support::{LISTED, LOOPBACK, Origin, Raw, Tier};
 
 #[test]
 fn the_client_that_a_balancer_names_is_the_client() {
@@ -16,7 +21,7 @@ fn the_client_that_a_balancer_names_is_the_client() {
     let header = "PROXY TCP4 192.0.2.7 192.0.2.8 4711 443\r\n";
     let (start, end) = header.split_at(10);
     client.send(start);
-    std::thread::sleep(Duration::from_millis(30));
+    thread::sleep(Duration::from_millis(30));
     client.send(end).send("GET / HTTP/1.1\r\nHost: h\r\n\r\n");
     assert!(
         client
@@ -187,4 +192,28 @@ fn upstreams_are_told_before_tls_too() {
         reply.body.contains("for=127.0.0.9;proto=https"),
         "{reply:?}"
     );
+}
+
+#[test]
+fn a_socket_of_the_file_system_is_told_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("origin.sock");
+    let listener = UnixListener::bind(&path).unwrap();
+    let origin = thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut heard = [0; 4096];
+        let n = stream.read(&mut heard).unwrap();
+        let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+        stream.write_all(answer).unwrap();
+        String::from_utf8_lossy(&heard[..n]).into_owned()
+    });
+    let tier = Tier::plain(LOOPBACK, |s| {
+        s.upstream = format!("unix:{}", path.display()).parse().unwrap();
+        s.upstream_preamble = Preamble::V1;
+    });
+    let reply = tier.curl("/", &["--interface", "127.0.0.9"]);
+    assert_eq!(reply.body, "ok", "{reply:?}");
+    let heard = origin.join().unwrap();
+    let named = heard.starts_with("PROXY TCP4 127.0.0.9 127.0.0.1 ");
+    assert!(named, "{heard}");
 }

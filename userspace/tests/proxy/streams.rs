@@ -18,7 +18,9 @@ use h2::{
 use http::{HeaderMap, Method, Request, Response};
 use tokio::runtime;
 
-use crate::support::{LISTED, Origin, PATIENCE, Raw, Tier, full, one_worker, raw_origin, scripted};
+use crate::support::{
+    LISTED, Origin, PATIENCE, Raw, Tier, full, nobody, one_worker, raw_origin, scripted,
+};
 
 /// One connection to a cleartext proxy.
 #[derive(Clone)]
@@ -72,7 +74,10 @@ pub(crate) fn get(path: &str) -> Request<()> {
 }
 
 impl Client {
-    async fn send(&self, request: Request<()>) -> Result<Response<RecvStream>, h2::Error> {
+    pub(crate) async fn send(
+        &self,
+        request: Request<()>,
+    ) -> Result<Response<RecvStream>, h2::Error> {
         let mut sender = self.0.clone().ready().await.unwrap();
         let (response, _stream) = sender.send_request(request, true).unwrap();
         response.await
@@ -81,7 +86,7 @@ impl Client {
     /// Why a response breaks off; the reset may overtake its head.
     async fn broken(&self, request: Request<()>) -> Option<Reason> {
         let error = match self.send(request).await {
-            Ok(response) => Self::read(response).await.broken?,
+            Ok(response) => return Self::read(response).await.broken(),
             Err(error) => error,
         };
         error.reason()
@@ -121,6 +126,11 @@ impl Answer {
 
     pub(crate) fn field(&self, name: &str) -> Option<&str> {
         self.head.headers().get(name).map(|v| v.to_str().unwrap())
+    }
+
+    /// Why the body broke off.
+    pub(crate) fn broken(&self) -> Option<Reason> {
+        self.broken.as_ref()?.reason()
     }
 
     pub(crate) fn text(&self) -> &str {
@@ -226,6 +236,43 @@ fn bodies_of_every_framing_come_whole() {
         assert_eq!(tier.count("proxy_upstream_connects_total"), 2);
         assert_eq!(tier.count("proxy_upstream_retries_total"), 0);
         assert_eq!(tier.count("proxy_requests_total"), 16);
+    }
+}
+
+/// Whoever answers it: an upstream, or the proxy in its place.
+#[test]
+fn no_answer_to_head_has_a_body() {
+    let (gone, origin) = (nobody(), Origin::echo());
+    for builder in ways() {
+        for (address, field, status) in [
+            // Plain, and what asks for more.
+            (gone, ("x-a", "b"), 502),
+            (gone, ("te", "trailers"), 502),
+            (origin.address, ("x-api-key", LISTED), 403),
+        ] {
+            let tier = one_worker(address);
+            adjusted(&tier, &builder, async |client| {
+                let ask = |method: Method, more: Option<(&'static str, &str)>| {
+                    let mut request = get("/");
+                    *request.method_mut() = method;
+                    for (name, value) in more.into_iter().chain([field]) {
+                        let value = value.parse().unwrap();
+                        request.headers_mut().insert(name, value);
+                    }
+                    client.ask(request)
+                };
+                for more in [None, Some(("te", "trailers"))] {
+                    let whole = ask(Method::GET, more).await;
+                    assert_eq!(whole.status(), status);
+                    let length = whole.text().len().to_string();
+                    assert_eq!(whole.field("content-length"), Some(&*length));
+                    // The library of this client takes a body for an error.
+                    let head = ask(Method::HEAD, more).await;
+                    assert_eq!((head.status(), head.text()), (status, ""), "{field:?}");
+                    assert_eq!(head.field("content-length"), Some(&*length));
+                }
+            });
+        }
     }
 }
 
@@ -390,9 +437,7 @@ fn a_kept_connection_that_was_closed_is_no_error_where_that_is_safe() {
 #[test]
 fn an_upstream_that_is_not_there_gives_502() {
     for builder in ways() {
-        let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let tier = one_worker(gone.local_addr().unwrap());
-        drop(gone);
+        let tier = one_worker(nobody());
         adjusted(&tier, &builder, async |client| {
             let answer = client.ask(get("/")).await;
             assert_eq!(answer.status(), 502);

@@ -494,6 +494,12 @@ pub(crate) fn raw_origin(handle: impl Fn(usize, Raw) + Send + Sync + 'static) ->
     address
 }
 
+/// Where nobody listens.
+pub(crate) fn nobody() -> SocketAddr {
+    let gone = std::net::TcpListener::bind(LOOPBACK).unwrap();
+    gone.local_addr().unwrap()
+}
+
 /// A whole body.
 pub(crate) fn full(bytes: impl Into<Bytes>) -> OriginBody {
     Full::new(bytes.into()).boxed()

@@ -3,12 +3,17 @@
 use std::net::SocketAddr;
 
 use bytes::Bytes;
+use h2::{Reason, SendStream, server};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
 use http_body_util::{BodyExt as _, StreamBody};
 use hyper::body::Frame;
 use tokenblock::proxy::{ProxySettings, Upstream, UpstreamHttp};
+use tokio::{net::TcpStream, runtime::Builder};
 
-use crate::support::{LISTED, Origin, OriginBody, Tier, certificate, full, raw_origin};
+use crate::{
+    streams::{Client, connected, get},
+    support::{LISTED, Origin, OriginBody, Tier, certificate, full, raw_origin},
+};
 
 fn https(tier: &Tier) -> Upstream {
     tier.url("").parse().unwrap()
@@ -112,6 +117,39 @@ fn grpc_passes_with_its_trailers() {
     assert_eq!(body, "message");
     assert_eq!(trailers.unwrap()["grpc-status"], "0");
     assert_eq!(call("authorization", LISTED).status(), 403);
+}
+
+/// A server of HTTP/2 that breaks off one answer, for this reason, when it begins the next.
+fn breaks_off(reason: Reason) -> SocketAddr {
+    raw_origin(move |_, upstream| {
+        upstream.0.set_nonblocking(true).unwrap();
+        let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let stream = TcpStream::from_std(upstream.0).unwrap();
+            let mut connection = server::handshake(stream).await.unwrap();
+            let mut before: Option<SendStream<Bytes>> = None;
+            while let Some(Ok((_, mut respond))) = connection.accept().await {
+                let next = respond.send_response(Response::new(()), false).unwrap();
+                if let Some(mut before) = before.replace(next) {
+                    before.send_reset(reason);
+                }
+            }
+        });
+    })
+}
+
+/// Calls of gRPC end by it: cancelled, out of resources.
+#[test]
+fn why_an_answer_breaks_off_is_passed_on() {
+    for reason in [Reason::CANCEL, Reason::ENHANCE_YOUR_CALM] {
+        let origin = breaks_off(reason);
+        let tier = Tier::plain(origin, |s| s.upstream_http = UpstreamHttp::Http2);
+        connected(&tier, async |client| {
+            let first = client.send(get("/")).await.unwrap();
+            let _next = client.send(get("/")).await.unwrap();
+            assert_eq!(Client::read(first).await.broken(), Some(reason));
+        });
+    }
 }
 
 #[test]

@@ -1,7 +1,6 @@
 //! The answer on one stream.
 
 use std::{
-    error::Error,
     pin::Pin,
     task::{Context, Poll, ready},
 };
@@ -193,17 +192,10 @@ fn complete(headers: &mut HeaderMap, length: Option<u64>) {
     }
 }
 
-/// What an upstream that speaks HTTP/2 has said of why its response breaks off.
+/// What the sender of a body has said of why it breaks off, where it speaks HTTP/2.
 fn code(error: &BodyError) -> Code {
-    if let BodyError::Stream(error) = error {
-        return error.reason().unwrap_or(Code::INTERNAL_ERROR);
+    match error {
+        BodyError::Stream(error) => error.reason().unwrap_or(Code::INTERNAL_ERROR),
+        BodyError::Broken(_) | BodyError::ListedToken | BodyError::TooSlow => Code::INTERNAL_ERROR,
     }
-    let mut cause = Some(error as &(dyn Error + 'static));
-    while let Some(error) = cause {
-        if let Some(error) = error.downcast_ref::<h2::Error>() {
-            return error.reason().unwrap_or(Code::INTERNAL_ERROR);
-        }
-        cause = error.source();
-    }
-    Code::INTERNAL_ERROR
 }
