@@ -7,7 +7,7 @@ use tokenblock_ebpf::{
     behind::Behind,
     digest::TokenDigest,
     filter::NoFilter,
-    flow::{Conflict, Flow, FlowKey, Gap, GapKey, Left, Place, Rest, STEPS, Start},
+    flow::{Conflict, Flow, FlowKey, Gap, GapKey, Left, Place, Recalled, Rest, STEPS, Start},
     packet::Address,
     response::{HEAD, Head, LAST_CHUNK, Said, USUAL_HEAD, is_last_chunk},
     rules::Rules,
@@ -267,8 +267,25 @@ impl<'a> Engine<'a> {
             | Place::Inside => {}
         }
         let mut gap = gap.unwrap_or(Gap::NONE);
-        self.flow.open(place, start, end, &gap);
         let mut scan = Scan::new(self.rules);
+        let may_recall = self.flow.may_recall(place, start);
+        let recalled = match &self.keys {
+            Some(keys) if may_recall => {
+                let (rules, generation) = (self.rules, self.generation);
+                self.flow.recall(&mut scan, bytes, keys, rules, generation)
+            }
+            _ => Recalled::Nothing,
+        };
+        let line = match recalled {
+            Recalled::Request => {
+                self.repeated += 1;
+                self.flow.pass_known(start, end, now);
+                return Fate::Passed(place);
+            }
+            Recalled::Line(line) => line as usize,
+            Recalled::Nothing => 0,
+        };
+        self.flow.open(place, start, end, &gap);
         for step in 0..STEPS {
             let Some(begun) = self.flow.start(step, start, &mut scan, self.rules) else {
                 break;
@@ -282,14 +299,8 @@ impl<'a> Engine<'a> {
                     .unwrap_or_default()
                     .to_vec()
             };
-            let first = match &self.keys {
-                Some(keys) if step == 0 && self.flow.may_recall() => {
-                    let first = self.flow.recall(&scan, &rest[..], keys, self.generation);
-                    first as usize
-                }
-                _ => 0,
-            };
-            match self.scan_after(&mut scan, &rest, begun, first) {
+            let line = if step == 0 { line } else { 0 };
+            match self.scan_after(&mut scan, &rest, begun, line) {
                 // It comes again in its place, and is one hit then.
                 Scanned::Hit if place.is_early() => return Fate::Dropped(Place::TooEarly),
                 Scanned::Hit if place == Place::Repeat => return Fate::Dropped(Place::Duplicate),

@@ -33,6 +33,14 @@ impl Flow {
         }
     }
 
+    /// A segment is passed: where all before it is settled nobody comes back to where others ended.
+    #[inline(always)]
+    pub(super) fn forget_ends(&mut self) {
+        if self.knows_settled != 0 && self.settled == self.tip {
+            self.ends = 0;
+        }
+    }
+
     /// A segment ended at `at`; what is behind it is read from there.
     pub(super) fn note_end(&mut self, at: u32, from: u32) {
         if let Some(end) = self.ended.get_mut(self.ends as usize & (ENDS - 1)) {

@@ -3,15 +3,19 @@
 //! A client sends the same header lines with each request of a connection. What was judged clean once in a flow is known
 //! again by its keyed sums, and not read again: what the scanner finds in a block depends on its state where the block
 //! begins, on the bytes, the rules and the list alone. So the first line is read, and where it leaves the scanner as it did
-//! then, the scanner is set as the block left it. See "Header blocks that repeat" in ARCHITECTURE.md.
+//! then, the scanner is set as the block left it. Where that line is as usual, and so is the flow, nothing else of the engine
+//! has anything to say of such a request, and it is passed at once. See "Header blocks that repeat" in ARCHITECTURE.md.
 
 use super::{
     super::{
+        framing::Framing,
+        rules::Rules,
         scan::{Chunk as _, Scan, Source, WIDEST},
         sums::{GROUP, MOST, SumKeys, Sums},
         swar,
     },
-    Flow, Left,
+    Flow, Left, Place,
+    record::{ADRIFT, DECLARED, LOSSY, NOISY, PROVES, RECOVERING, STARTS, UNREAD},
 };
 
 /// What a flow remembers of its last header block.
@@ -47,6 +51,17 @@ enum Doing {
     Learns = 2,
     /// The rest is read.
     Reads = 3,
+}
+
+/// What is known of a segment before it is scanned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Recalled {
+    /// Nothing.
+    Nothing,
+    /// So many bytes are to be read before [`Flow::come_to_end`] is asked.
+    Line(u32),
+    /// All of it: a request that may be passed by [`Flow::pass_known`].
+    Request,
 }
 
 /// What comes behind the bytes that were read.
@@ -155,12 +170,14 @@ impl Memo {
 }
 
 impl Flow {
-    /// Whether [`Flow::recall`] is to be asked of the segment under judgement, in which a request may begin.
+    /// Whether [`Flow::recall`] is to be asked of the segment at `start`, in which a request may begin.
     #[inline(always)]
-    pub fn may_recall(&mut self) -> bool {
+    pub fn may_recall(&mut self, place: Place, start: u32) -> bool {
+        const ODD: u32 = RECOVERING | UNREAD | ADRIFT | STARTS;
         self.memo.doing = Doing::Nothing;
-        let line = self.left as u32 == Left::Line as u32;
-        if !line || self.at_body != 0 {
+        let next = place as u32 == Place::Next as u32 && start == self.tip;
+        let line = self.left as u32 == Left::Line as u32 && self.flags & ODD == 0;
+        if !next || !line || self.body != 0 || self.framing != Framing::NONE {
             return false;
         }
         let rests = self.memo.rests;
@@ -169,24 +186,51 @@ impl Flow {
         rests == 0
     }
 
-    /// Before the only scan of a segment, which `source` holds whole: how many of its bytes are to be read before
-    /// [`Flow::come_to_end`] is asked; 0: all. `generation` was read before anything of the list and the rules was.
+    /// Before a segment is scanned, which `source` holds whole. `scan` is a state of no more use, `generation` was read before
+    /// anything of the list and the rules was.
     #[inline(always)]
     pub fn recall<S: Source + ?Sized>(
         &mut self,
-        scan: &Scan,
+        scan: &mut Scan,
         source: &S,
         keys: &SumKeys,
+        rules: &Rules,
         generation: u64,
-    ) -> u32 {
-        if !self.is_read(scan) || !scan.begins_message() {
-            return 0;
-        }
+    ) -> Recalled {
         if self.memo.len == 0 {
             self.memo.note(source);
-            return 0;
+            return Recalled::Nothing;
         }
-        self.memo.compare(source, keys, generation)
+        let line = self.memo.compare(source, keys, generation);
+        if line == 0 {
+            return Recalled::Nothing;
+        }
+        let known = self.memo.doing as u32 == Doing::Knows as u32;
+        if known && self.flags & LOSSY == 0 {
+            scan.restart();
+            source.request_line(scan, rules);
+            if scan.begins_block() && scan.pos == line {
+                return Recalled::Request;
+            }
+        }
+        Recalled::Line(line)
+    }
+
+    /// Passes the segment `start..end` at `now`, of which all is known: as [`Flow::pass`] passes a request without a body that
+    /// was scanned, in a flow of which [`Flow::may_recall`] was true.
+    #[inline(always)]
+    pub fn pass_known(&mut self, start: u32, end: u32, now: u64) {
+        self.memo.doing = Doing::Nothing;
+        self.memo.misses = 0;
+        self.forget_ends();
+        self.note_end(end, Left::Line as u32);
+        self.quiet = 0;
+        self.flags = self.flags & !(DECLARED | PROVES) | NOISY;
+        self.asked = 1;
+        self.asked_at = self.answers;
+        self.tip = end;
+        self.passed_at = now;
+        self.note_stamp(start, end);
     }
 
     /// The scan came to the end of what it was given, behind which the segment ends at `end`.

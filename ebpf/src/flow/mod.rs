@@ -23,7 +23,7 @@ mod trust;
 pub use self::{
     key::{FlowKey, Gap, GapKey, PlaceKeys},
     left::Left,
-    memo::Rest,
+    memo::{Recalled, Rest},
     passed::Conflict,
     place::Place,
     record::Flow,

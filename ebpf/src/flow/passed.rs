@@ -123,9 +123,7 @@ impl Flow {
                 self.flags &= !(AGAIN | MORE);
             }
         }
-        if self.knows_settled != 0 && self.settled == self.tip {
-            self.ends = 0;
-        }
+        self.forget_ends();
         if place as u32 == Place::Ahead as u32 {
             self.note_end(start, AHEAD);
         }

@@ -111,6 +111,37 @@ fn judge_in_flow(
     work.start = start;
     work.may_forbid = u32::from(flow.owes_nothing(work.segment.acknowledgment));
     forget_registers();
+    let payload_at = work.segment.payload_at;
+    work.window.open(
+        payload_at,
+        payload_at.wrapping_add(work.segment.payload_len),
+    );
+    if !work.window.advance(skb, 0) {
+        return Err(Counter::ReadFailed);
+    }
+    forget_registers();
+    let judged = judge_held(skb, work, counts, rules, settings, flow);
+    work.window.close(skb);
+    judged
+}
+
+/// Judges the segment of which the window holds as much as it can.
+#[inline(always)]
+fn judge_held(
+    skb: *mut __sk_buff,
+    work: &mut Work,
+    counts: &mut Counts,
+    rules: &'static Rules,
+    settings: &'static Settings,
+    flow: &mut Flow,
+) -> Result<(), Counter> {
+    let end = work.start.wrapping_add(work.segment.payload_len);
+    if recall(work, flow, rules) {
+        counts.count(Counter::Repeated);
+        flow.pass_known(work.start, end, work.now);
+        return Ok(());
+    }
+    forget_registers();
     flow.open(work.place, work.start, end, &work.gap);
     forget_registers();
     scan(skb, work, counts, rules, settings, flow)?;
@@ -261,26 +292,19 @@ fn scan(
     settings: &'static Settings,
     flow: &mut Flow,
 ) -> Result<(), Counter> {
-    let payload_at = work.segment.payload_at;
     // Each constant that is alive here, in a register or on the stack, would be one more walk through all units.
     forget_registers();
-    work.window.open(
-        payload_at,
-        payload_at.wrapping_add(work.segment.payload_len),
-    );
     let Some(begun) = flow.start(0, work.start, &mut work.scan, rules) else {
         return Err(Counter::ScanUnfinished);
     };
-    work.window
-        .reopen(payload_at.wrapping_add(begun.offset), begun.first_line_only);
     work.step = 0;
     work.begun = begun;
     work.outcome = Outcome::Unfinished;
-    if !work.window.advance(skb, 0) {
-        work.scan.wipe();
-        return Err(Counter::ReadFailed);
+    if begun.offset != 0 {
+        // What is in front of it was passed. The first unit reads what is shown.
+        let payload_at = work.segment.payload_at;
+        (work.window).reopen(payload_at.wrapping_add(begun.offset), false);
     }
-    recall(work, flow);
     forget_registers();
     let mut shared = Shared {
         skb,
@@ -293,7 +317,6 @@ fn scan(
     let context: *mut Shared<'_> = &raw mut shared;
     // SAFETY: the callback gets the context back, and it outlives the call.
     unsafe { bpf_loop(MAX_UNITS, unit as *mut c_void, context.cast(), 0) };
-    shared.work.window.close(skb);
     if shared.work.begun.behind {
         // The gap is closed, and what is kept of it lies open. SAFETY: BEHIND bytes.
         unsafe { skb::clear::<BEHIND>(skb, shared.work.gap.behind.as_mut_ptr(), BEHIND) };

@@ -56,6 +56,11 @@ struct Connection<'a> {
     engine: Engine<'a>,
     now: u64,
     end: usize,
+    /// Where the receiver stands, and whether it takes what comes.
+    taken: usize,
+    takes: bool,
+    /// What was sent, and where.
+    sent: Vec<(usize, Vec<u8>)>,
 }
 
 impl<'a> Connection<'a> {
@@ -65,17 +70,39 @@ impl<'a> Connection<'a> {
             engine,
             now: START,
             end: 0,
+            taken: 0,
+            takes: true,
+            sent: Vec::new(),
         }
     }
 
     fn send(&mut self, bytes: impl AsRef<[u8]>) -> Fate {
         let bytes = bytes.as_ref();
-        self.now += 1_000_000;
-        let at = sequence(FIRST, self.end);
-        let fate = self.engine.segment(at, bytes, self.now);
+        let fate = self.send_at(self.end, bytes);
+        self.sent.push((self.end, bytes.to_vec()));
         self.end += bytes.len();
-        self.engine.settle(sequence(FIRST, self.end));
+        if self.takes {
+            self.take(self.end);
+        }
         fate
+    }
+
+    fn send_at(&mut self, at: usize, bytes: &[u8]) -> Fate {
+        self.now += 1_000_000;
+        self.engine.segment(sequence(FIRST, at), bytes, self.now)
+    }
+
+    /// What was sent last but so many comes once more.
+    fn send_again(&mut self, back: usize) -> Option<Fate> {
+        let n = self.sent.len().checked_sub(back + 1)?;
+        let (at, bytes) = self.sent.get(n)?.clone();
+        Some(self.send_at(at, &bytes))
+    }
+
+    /// The receiver acknowledges all up to there.
+    fn take(&mut self, end: usize) {
+        self.taken = self.taken.max(end);
+        self.engine.settle(sequence(FIRST, self.taken));
     }
 
     /// Whether the block of this segment, which passes, was known.
@@ -270,6 +297,26 @@ fn who_never_repeats_is_left_alone() {
     assert!((0..100).all(|_| connection.knows(&request)));
 }
 
+/// What was known and passed may be lost behind the hook all the same.
+#[test]
+fn known_requests_that_are_lost_come_again() {
+    let listing = Listing::new().unwrap();
+    let listed = |_: &_| false;
+    let mut connection =
+        Connection::that_knows(Engine::new(&listing.rules, &listed), &block(TOKEN));
+    connection.takes = false;
+    let request = format!("{LINE}{}", block(TOKEN));
+    assert!(connection.knows(&request) && connection.knows(&request));
+    assert_eq!(
+        connection.send_again(1),
+        Some(Fate::Dropped(Place::Duplicate))
+    );
+    connection.now += 300_000_000;
+    let recovered = Some(Fate::Passed(Place::Recovery));
+    assert_eq!(connection.send_again(1), recovered);
+    assert_eq!(connection.send_again(0), Some(PASSED));
+}
+
 /// What a client sends next.
 #[derive(Clone, Debug)]
 enum Next {
@@ -277,6 +324,14 @@ enum Next {
     Request(usize, usize, Option<usize>),
     /// The list holds the token, or no longer.
     List(bool),
+    /// From now on the receiver takes what comes, or nothing of it.
+    Take(bool),
+    /// What was sent last but so many comes once more.
+    Again(usize),
+    /// For so many milliseconds nothing happens.
+    Wait(u64),
+    /// The receiver answers.
+    Answer,
 }
 
 const LINES: [&str; 5] = [
@@ -304,6 +359,10 @@ fn next() -> impl Strategy<Value = Next> {
     prop_oneof![
         12 => (line, block, cut).prop_map(|(line, block, cut)| Next::Request(line, block, cut)),
         1 => any::<bool>().prop_map(Next::List),
+        2 => any::<bool>().prop_map(Next::Take),
+        3 => (0..4_usize).prop_map(Next::Again),
+        1 => (0..400_u64).prop_map(Next::Wait),
+        2 => Just(Next::Answer),
     ]
 }
 
@@ -327,8 +386,33 @@ proptest! {
             blocks()
         };
         let (mut reads, mut remembers) = (Connection::of(reads), Connection::of(remembers));
+        let mut answered = 7;
         for step in steps {
+            prop_assert_eq!(reads.engine.owes_nothing(answered), remembers.engine.owes_nothing(answered));
             match step {
+                Next::Take(takes) => {
+                    for connection in [&mut reads, &mut remembers] {
+                        connection.takes = takes;
+                        if takes {
+                            connection.take(connection.end);
+                        }
+                    }
+                }
+                Next::Again(back) => {
+                    prop_assert_eq!(reads.send_again(back), remembers.send_again(back));
+                }
+                Next::Wait(milliseconds) => {
+                    for connection in [&mut reads, &mut remembers] {
+                        connection.now += milliseconds * 1_000_000;
+                    }
+                }
+                Next::Answer => {
+                    for connection in [&mut reads, &mut remembers] {
+                        let taken = sequence(FIRST, connection.taken);
+                        connection.engine.answer(answered, 100, taken);
+                    }
+                    answered += 100;
+                }
                 Next::List(holds) => {
                     list.holds.set(holds);
                     remembers.engine.change();
