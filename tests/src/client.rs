@@ -16,8 +16,8 @@ pub use tls::TlsClient;
 
 use crate::netns::Netns;
 
-/// How long a connection may take to come up.
-const CONNECT: Duration = Duration::from_secs(5);
+/// How long a connection may take to come up: on a path that loses packets some SYNs are sent again, the fourth after 7 s.
+const CONNECT: Duration = Duration::from_secs(20);
 
 /// A TCP connection from inside a namespace.
 #[derive(Debug)]
@@ -121,7 +121,7 @@ pub fn curl(netns: &Netns, args: &[&str]) -> Result<(u16, String)> {
             "--silent",
             "--show-error",
             "--max-time",
-            "5",
+            "20",
             "--write-out",
             "\n%{http_code}",
         ])

@@ -20,3 +20,16 @@ pub fn until<T>(limit: Duration, mut probe: impl FnMut() -> Option<T>) -> Option
         thread::sleep(PAUSE);
     }
 }
+
+/// How long something takes that is to take no more than `limit`: of up to three times the first that keeps to it, or else the
+/// least. What else a machine has to do adds to a time, and never takes from it.
+pub fn fastest(limit: Duration, mut times: impl FnMut() -> Duration) -> Duration {
+    let mut least = Duration::MAX;
+    for _ in 0..3 {
+        least = least.min(times());
+        if least <= limit {
+            break;
+        }
+    }
+    least
+}

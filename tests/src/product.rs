@@ -19,9 +19,9 @@ use serde_json::Value;
 use crate::{netns::Netns, poll};
 
 /// How long a start may take: the programs are verified by the kernel meanwhile.
-const START: Duration = Duration::from_secs(30);
+const START: Duration = Duration::from_mins(1);
 /// How long a running one may take to say something.
-const ANSWER: Duration = Duration::from_secs(5);
+const ANSWER: Duration = Duration::from_secs(30);
 /// Settings of the surrounding shell must not reach the product.
 const PREFIXES: [&str; 2] = ["TOKENBLOCK_", "APIFW_"];
 

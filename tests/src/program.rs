@@ -14,7 +14,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 
 use crate::{netns::Netns, poll};
 
-const START: Duration = Duration::from_secs(20);
+const START: Duration = Duration::from_secs(30);
 
 /// A running program; killed when dropped, with all that it has started.
 #[derive(Debug)]

@@ -22,7 +22,7 @@ pub const PHANTOM_V4: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 77, 0, 9));
 pub const PHANTOM_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 9));
 
 /// How long the server may take to answer a SYN.
-const HANDSHAKE: Duration = Duration::from_secs(3);
+const HANDSHAKE: Duration = Duration::from_secs(20);
 /// When what is not acknowledged is sent again.
 const RETRANSMISSION: Duration = Duration::from_millis(260);
 /// How long something is sent again and again.

@@ -15,7 +15,7 @@ use tempfile::TempDir;
 use crate::{netns::Netns, poll};
 
 /// How long it may take to start.
-const START: Duration = Duration::from_secs(30);
+const START: Duration = Duration::from_mins(1);
 /// Units of the distribution that touch what namespaces don't part, or that nobody needs.
 const MASKED: [&str; 24] = [
     "dbus.service",

@@ -15,7 +15,7 @@ use crate::{
     poll,
 };
 
-const START: Duration = Duration::from_secs(10);
+const START: Duration = Duration::from_secs(30);
 
 /// A running `python3 -m http.server`; killed when dropped.
 #[derive(Debug)]

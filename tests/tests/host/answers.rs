@@ -4,7 +4,7 @@ use std::{
     ffi::OsString,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     path::PathBuf,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use tokenblock_tests::{
@@ -17,15 +17,12 @@ use tokenblock_tests::{
 
 use crate::lab::{Bench, LIMIT, Lab, ORIGIN_PORT, Tier};
 
-/// Less than the shortest retransmission timeout of Linux (`TCP_RTO_MIN`): what comes in this time answers the
-/// first packet.
-const ROUND_TRIP: Duration = Duration::from_millis(190);
 /// A request without a token.
 const CLEAN: &[u8] = b"GET /clean HTTP/1.1\r\nHost: origin.test\r\n\r\n";
 /// The end of what clients of the test of [`clients_show_403`] do, in Python.
 const PYTHON_CLIENT: &str = "
 import http.client, sys
-connection = http.client.HTTPConnection(sys.argv[1], int(sys.argv[2]), timeout=10)
+connection = http.client.HTTPConnection(sys.argv[1], int(sys.argv[2]), timeout=30)
 body = b'x' * int(sys.argv[3])
 connection.request('POST', '/', body=body, headers={'Authorization': 'Bearer ' + sys.argv[4]})
 response = connection.getresponse()
@@ -48,6 +45,19 @@ fn server_sockets(netns: &Netns) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
+/// Asserts that it was the first packet of a request that was answered: none was sent a second time.
+fn assert_sent_once(netns: &Netns, client: &Client) {
+    let output = netns
+        .command("ss")
+        .args(["-Htin", "sport", "="])
+        .arg(format!(":{}", client.address().unwrap().port()))
+        .output()
+        .unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(said.contains("bytes_sent:"), "{said}");
+    assert!(!said.contains("retrans:"), "{said}");
+}
+
 /// Asserts that the server's end of the only connection is gone.
 fn assert_freed(netns: &Netns, name: &str) {
     let freed = poll::until(LIMIT, || server_sockets(netns).is_empty().then_some(()));
@@ -68,9 +78,7 @@ fn a_403_comes_at_once_and_frees_the_server() {
         );
         let mut client = Client::connect(&lab.bench.pair.client, server).unwrap();
         assert_eq!(client.exchange(CLEAN, LIMIT).unwrap().status(), Some(200));
-        let start = Instant::now();
         let answer = client.exchange(&Lab::request(Token::Jwt), LIMIT).unwrap();
-        let took = start.elapsed();
         let Answer::Response { status, head, body } = answer else {
             panic!("{server}: {answer:?}\n{}", lab.product.log());
         };
@@ -79,7 +87,7 @@ fn a_403_comes_at_once_and_frees_the_server() {
             (403, &b"{\"error\":\"listed_token\"}\n"[..])
         );
         assert!(head.contains("\r\nConnection: close"), "{head}");
-        assert!(took < ROUND_TRIP, "{server}: {took:?}");
+        assert_sent_once(&lab.bench.pair.client, &client);
         // Behind it the connection ends in order, not by a reset.
         let end = client.answer(LIMIT);
         assert_eq!(end, Answer::Closed(Vec::new()), "{server}");
@@ -108,11 +116,8 @@ fn a_reset_comes_at_once_and_frees_the_server() {
         let mut neighbour = Client::connect(&lab.bench.pair.client, server).unwrap();
         let mut client = Client::connect(&lab.bench.pair.client, server).unwrap();
         assert_eq!(client.exchange(CLEAN, LIMIT).unwrap().status(), Some(200));
-        let start = Instant::now();
         let answer = client.exchange(&Lab::request(Token::Jwt), LIMIT).unwrap();
-        let took = start.elapsed();
         assert_eq!(answer, Answer::Reset, "{server}\n{}", lab.product.log());
-        assert!(took < ROUND_TRIP, "{server}: {took:?}");
         let answer = neighbour.exchange(CLEAN, LIMIT).unwrap();
         assert_eq!(
             answer.status(),
@@ -124,6 +129,10 @@ fn a_reset_comes_at_once_and_frees_the_server() {
     }
     assert!(!lab.bench.origin.saw(Token::Jwt.text().as_bytes()));
     assert_eq!(lab.product.kernel_counter("reset").unwrap(), 2);
+    // What was answered were first packets: none was sent a second time.
+    for counter in ["blocked_again", "xdp_blocked"] {
+        assert_eq!(lab.product.kernel_counter(counter).unwrap(), 0, "{counter}");
+    }
 }
 
 /// A dropped request is sent again and again: one hit, whoever drops the rest.
@@ -140,18 +149,22 @@ fn retransmissions_are_no_hits() {
         ("auto", "xdp_blocked"),
     ] {
         let lab = lab(binary.clone(), &["--on-hit", "drop", "--xdp", xdp]);
-        for server in lab.servers() {
+        let clients = lab.servers().map(|server| {
             let mut client = Client::connect(&lab.bench.pair.client, server).unwrap();
             let answer = client
                 .exchange(&Lab::request(Token::Opaque), Duration::from_secs(1))
                 .unwrap();
             assert_eq!(answer, Answer::Silence(Vec::new()), "{xdp} {server}");
+            client
+        });
+        // Most often after 200 and 600 ms, as Linux does.
+        let again = || (lab.product.kernel_counter(counter).unwrap() >= 4).then_some(());
+        let again = poll::until(LIMIT, again);
+        assert!(again.is_some(), "{xdp}\n{}", lab.product.log());
+        assert_eq!(lab.product.kernel_counter("blocked").unwrap(), 2, "{xdp}");
+        for client in clients {
             client.abort().unwrap();
         }
-        assert_eq!(lab.product.kernel_counter("blocked").unwrap(), 2, "{xdp}");
-        // After 200 and 600 ms, as Linux does.
-        let again = lab.product.kernel_counter(counter).unwrap();
-        assert!(again >= 4, "{xdp}: {again}\n{}", lab.product.log());
         assert_eq!(
             lab.product.events().len(),
             2,
@@ -273,7 +286,7 @@ def ask(head):
     s = socket.socket()
     s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     s.bind(('', 40000))
-    s.settimeout(5)
+    s.settimeout(30)
     s.connect((host, port))
     s.sendall(b'GET / HTTP/1.1\\r\\nHost: x\\r\\n' + head + b'\\r\\n')
     try:

@@ -1,6 +1,6 @@
 //! Sources that go on to send compromised tokens.
 
-use std::{net::SocketAddr, time::Duration};
+use std::net::SocketAddr;
 
 use tokenblock_tests::{
     client::curl,
@@ -25,7 +25,7 @@ fn a_source_is_banned_after_so_many_hits_unless_exempt() {
     };
     for (xdp, counter) in [("off", "banned"), ("native", "xdp_banned")] {
         let exempt = format!("{CLIENT_V6}/64");
-        let args = ["--ban", "3/60/2", "--ban-exempt", &exempt, "--xdp", xdp];
+        let args = ["--ban", "3/60/5", "--ban-exempt", &exempt, "--xdp", xdp];
         let lab = Bench::new(binary.clone()).start(Tier::Kernel, &args);
         let _other = Origin::start(&lab.bench.pair.server, OTHER_PORT).unwrap();
         let [v4, v6] = lab.servers();
@@ -47,18 +47,18 @@ fn a_source_is_banned_after_so_many_hits_unless_exempt() {
             .0
         };
         assert_eq!(clean(v4, "0.5"), 0, "{xdp}: a banned source is served");
-        // From what is not protected nobody is kept; a second SYN would come when the ban is over.
+        // From what is not protected nobody is kept; a third SYN would come when the ban is over.
         let other = SocketAddr::new(v4.ip(), OTHER_PORT);
         assert_eq!(
-            clean(other, "0.9"),
+            clean(other, "2"),
             200,
             "{xdp}: a port that is not protected"
         );
-        assert_eq!(clean(v6, "3"), 200, "{xdp}: an exempt source is not");
+        assert_eq!(clean(v6, "20"), 200, "{xdp}: an exempt source is not");
         assert!(lab.product.kernel_counter(counter).unwrap() > 0, "{xdp}");
         assert_eq!(lab.product.kernel_counter("bans").unwrap(), 1, "{xdp}");
-        std::thread::sleep(Duration::from_secs(2));
-        assert_eq!(clean(v4, "3"), 200, "{xdp}: the ban has no end");
+        let over = poll::until(LIMIT, || (clean(v4, "0.5") == 200).then_some(()));
+        assert!(over.is_some(), "{xdp}: the ban has no end");
     }
 }
 
@@ -87,7 +87,7 @@ fn exempt_are_those_networks_and_no_others() {
             let answer = lab.exchange(server, &Lab::request(Token::Opaque), LIMIT);
             assert_eq!(answer.answer.status(), Some(403), "{exempt:?} {server}");
             let url = format!("http://{server}/");
-            let patience = if banned { "0.3" } else { "5" };
+            let patience = if banned { "0.3" } else { "20" };
             let args = ["--connect-timeout", patience, &url];
             let (status, _) = curl(&lab.bench.pair.client, &args).unwrap();
             let want = if banned { 0 } else { 200 };

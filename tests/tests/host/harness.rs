@@ -1,6 +1,6 @@
 //! The control: without the product between them, the origin sees what the client sends.
 
-use std::{net::TcpStream, time::Duration};
+use std::net::TcpStream;
 
 use tokenblock_tests::{
     certificate::Certificate,
@@ -13,7 +13,7 @@ use tokenblock_tests::{
     program::Program,
 };
 
-const LIMIT: Duration = Duration::from_secs(2);
+use crate::lab::{LIMIT, SILENCE};
 
 #[test]
 fn every_request_reaches_the_origin() {
@@ -29,7 +29,7 @@ fn every_request_reaches_the_origin() {
             // A line that ends with CR alone never ends for this origin.
             let complete = fixture.line_end != "\r";
             client.send(&request).unwrap();
-            let answer = client.answer(if complete { LIMIT } else { LIMIT / 20 });
+            let answer = client.answer(if complete { LIMIT } else { SILENCE });
             assert_eq!(
                 answer.status(),
                 complete.then_some(200),

@@ -27,7 +27,7 @@ pub(crate) const ORIGIN_PORT: u16 = 8080;
 /// Where the proxy listens.
 pub(crate) const PROXY_PORT: u16 = 8443;
 /// How long an answer, an event or an end may take on a machine that has much else to do.
-pub(crate) const LIMIT: Duration = Duration::from_secs(10);
+pub(crate) const LIMIT: Duration = Duration::from_secs(30);
 /// How long a client waits for an answer that must not come.
 pub(crate) const SILENCE: Duration = Duration::from_millis(50);
 

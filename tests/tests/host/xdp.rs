@@ -1,6 +1,6 @@
 //! Where XDP is attached, in which mode, and that it is no more than help.
 
-use std::{ffi::OsString, time::Duration};
+use std::{ffi::OsString, net::SocketAddr, time::Duration};
 
 use tokenblock_tests::{
     client::{Answer, Client},
@@ -27,13 +27,13 @@ fn mode(netns: &Netns, interface: &str) -> Option<&'static str> {
     })
 }
 
-/// A blocked request, that is sent again and again.
-fn send_listed(netns: &Netns, server: std::net::SocketAddr) {
+/// Sends a blocked request, which is sent again and again until this is dropped.
+fn send_listed(netns: &Netns, server: SocketAddr) -> Client {
     let mut client = Client::connect(netns, server).unwrap();
     let request = Lab::request(Token::Opaque);
     let answer = client.exchange(&request, RETRANSMISSIONS).unwrap();
     assert_eq!(answer, Answer::Silence(Vec::new()), "{server}");
-    client.abort().unwrap();
+    client
 }
 
 /// On a link of software, and on loopback, whose driver knows no XDP.
@@ -74,15 +74,17 @@ fn modes_are_what_was_asked_for() {
         let server = &bench.pair.server;
         assert_eq!(mode(server, interface), before, "{name}");
         let [there, _] = bench.pair.server_addresses(ORIGIN_PORT);
-        if interface == "lo" {
-            send_listed(server, ([127, 0, 0, 1], ORIGIN_PORT).into());
+        let client = if interface == "lo" {
+            send_listed(server, ([127, 0, 0, 1], ORIGIN_PORT).into())
         } else {
-            send_listed(&bench.pair.client, there);
-        }
+            send_listed(&bench.pair.client, there)
+        };
         assert_eq!(mode(server, interface), after, "{name}");
         let counted = |counter| product.kernel_counter(counter).unwrap();
         assert_eq!(counted("blocked"), 1, "{name}");
-        assert!(counted(counter) >= 2, "{name}");
+        let again = poll::until(LIMIT, || (counted(counter) >= 2).then_some(()));
+        assert!(again.is_some(), "{name}\n{}", product.log());
+        client.abort().unwrap();
         let told = product.says("XDP can't help on this interface");
         assert_eq!(told, asked == "native" && interface == "lo", "{name}");
         drop(product);
@@ -108,12 +110,14 @@ fn another_program_is_left_in_its_place() {
         let bench = Bench::new(binary.clone());
         let other = other(&bench, theirs);
         let lab = bench.start(Tier::Kernel, &["--on-hit=drop", "--xdp", ours]);
-        for server in lab.servers() {
-            send_listed(&lab.bench.pair.client, server);
-        }
+        let clients = lab
+            .servers()
+            .map(|server| send_listed(&lab.bench.pair.client, server));
         assert!(!lab.bench.origin.saw(OPAQUE.as_bytes()), "{name}");
-        let again = lab.product.kernel_counter("blocked_again").unwrap();
-        assert!(again >= 4, "{name}: {again}");
+        let again = || lab.product.kernel_counter("blocked_again").unwrap();
+        let again = poll::until(LIMIT, || (again() >= 4).then_some(()));
+        assert!(again.is_some(), "{name}\n{}", lab.product.log());
+        drop(clients);
         let words = "another XDP program is attached to it";
         assert!(lab.product.says(words), "{name}\n{}", lab.product.log());
         assert_eq!(
