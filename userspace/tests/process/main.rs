@@ -13,7 +13,7 @@ use std::{
     fs,
     io::{Read as _, Write as _},
     iter,
-    net::{TcpListener, TcpStream},
+    net::{SocketAddr, TcpListener, TcpStream},
     os::{
         fd::AsRawFd as _,
         unix::{fs::PermissionsExt as _, net::UnixDatagram},
@@ -29,6 +29,7 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 use rustix::process::Signal;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
+use socket2::{Socket, Type};
 
 use self::support::{Bench, PATIENCE, Running, TOKEN, outcome, status};
 
@@ -300,16 +301,55 @@ fn the_file_says_how_the_proxy_works() {
     assert_eq!(status(address.as_str().unwrap(), &blocked), "418");
 }
 
+/// A server that says nothing, closes, or says nonsense, as the path has it.
+fn unreliable() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    thread::spawn(move || {
+        let mut open = Vec::new();
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut head = [0; 4096];
+            let n = stream.read(&mut head).unwrap();
+            match String::from_utf8_lossy(&head[..n]).split(' ').nth(1) {
+                Some("/closes") => {}
+                Some("/nonsense") => stream.write_all(b"ick\r\n\r\n").unwrap(),
+                _ => open.push(stream),
+            }
+        }
+    });
+    address
+}
+
+/// The status of a request on a connection that stays open, which a request like most is on.
+fn status_of(address: &str, path: &str, more: &str) -> String {
+    let mut client = TcpStream::connect(address).unwrap();
+    client.set_read_timeout(Some(PATIENCE)).unwrap();
+    let request = format!("POST {path} HTTP/1.1\r\nHost: a\r\n{more}\r\n");
+    client.write_all(request.as_bytes()).unwrap();
+    let mut status = [0; 12];
+    client.read_exact(&mut status).unwrap();
+    String::from_utf8_lossy(&status[9..]).into_owned()
+}
+
 /// What a client is told in a word stands in the log with its upstream and why.
 #[test]
 fn the_log_says_why_there_was_no_answer() {
     let bench = Bench::new();
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let silent = format!("http://{}", listener.local_addr().unwrap());
-    let upstream = format!("--upstream={silent}");
-    let flags = [&*upstream, "--timeout-response=100ms"];
-    let routes = "--route=/gone=http://127.0.0.1:9,http://127.0.0.1:9;/gone=http://127.0.0.1:9";
-    let flags = [&flags[..], &[routes, "--upstream-failures=1"]].concat();
+    let unreliable = unreliable();
+    // One waits to be accepted, for which there is room, and one for that.
+    let full = Socket::new(socket2::Domain::IPV4, Type::STREAM, None).unwrap();
+    let free: SocketAddr = "127.0.0.1:0".parse().unwrap();
+    full.bind(&free.into()).unwrap();
+    full.listen(0).unwrap();
+    let busy = full.local_addr().unwrap().as_socket().unwrap();
+    let _waiting = TcpStream::connect(busy).unwrap();
+    let _next = TcpStream::connect_timeout(&busy, Duration::from_millis(100));
+    let busy = format!("http://{busy}");
+    let upstream = format!("--upstream={unreliable}");
+    let flags = [&*upstream, "--timeout-response=1s", "--timeout-connect=1s"];
+    let routes = format!("--route=/gone=http://127.0.0.1:9,http://127.0.0.1:9;/full={busy}");
+    let flags = [&flags[..], &[&*routes, "--upstream-failures=1"]].concat();
     let mut command = bench.run(&[]);
     command.args([
         "--denylist=list",
@@ -323,8 +363,23 @@ fn the_log_says_why_there_was_no_answer() {
     });
     let address = running.line("in force")["proxy"].clone();
     let address = address.as_str().unwrap();
-    assert_eq!(status(address, "/ HTTP/1.1"), "504");
-    assert_eq!(running.line("no response in time")["upstream"], silent);
+    for more in ["", "Content-Length: 1\r\n"] {
+        for (path, status, message, upstream, error) in [
+            ("/silent", "504", "no response in time", &*unreliable, ""),
+            ("/closes", "502", "no response", &unreliable, "close"),
+            ("/nonsense", "502", "no response", &unreliable, ""),
+            ("/full", "504", "takes no connection in time", &busy, ""),
+        ] {
+            // The body comes with the head: nobody waits for it.
+            let body = if more.is_empty() { "" } else { "\r\nx" };
+            let more = format!("{more}{body}");
+            assert_eq!(status_of(address, path, &more), status, "{path} {more:?}");
+            let line = running.line(message);
+            assert_eq!(line["upstream"], upstream, "{line}");
+            let why = line["error"].as_str().unwrap_or_default();
+            assert!(why.contains(error), "{line}");
+        }
+    }
     // The first one leaves both out.
     status(address, "/gone HTTP/1.1");
     let line = running.line("can't connect to the upstream");

@@ -30,17 +30,19 @@ fn a_listed_token_is_refused_wherever_it_stands() {
         ),
     ];
     for version in ["--http1.1", "--http2"] {
-        for (path, field) in &cases {
-            let reply = tier.curl(path, &[version, "-H", field]);
-            assert_eq!(reply.status, 403, "{version} {field}: {reply:?}");
-            assert_eq!(reply.body, "{\"error\":\"listed_token\"}\n");
+        for body in [&[][..], &["-d", "body"]] {
+            for (path, field) in &cases {
+                let reply = tier.curl(path, &[&[version, "-H", field], body].concat());
+                assert_eq!(reply.status, 403, "{version} {field} {body:?}: {reply:?}");
+                assert_eq!(reply.body, "{\"error\":\"listed_token\"}\n");
+            }
         }
     }
     assert_eq!(origin.seen(), Vec::<String>::new());
-    assert_eq!(tier.count("proxy_blocked_total"), 16);
-    assert_eq!(tier.count("proxy_refused_listed_token"), 16);
+    assert_eq!(tier.count("proxy_blocked_total"), 32);
+    assert_eq!(tier.count("proxy_refused_listed_token"), 32);
     let events = tier.events();
-    assert_eq!(events.len(), 16, "one event a request");
+    assert_eq!(events.len(), 32, "one event a request");
     assert!(events.iter().all(|e| e.outcome == Outcome::Blocked));
     assert_eq!(&*events[0].location, "header authorization");
     assert_eq!(&*events[6].location, "cookie session");

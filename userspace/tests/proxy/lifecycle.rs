@@ -17,6 +17,7 @@ use tokenblock::{
     event::EventSink,
     proxy::{ProxyError, ProxySettings, TlsFiles},
 };
+use tokio::runtime::Builder;
 
 fn settings() -> ProxySettings {
     let upstream = "http://127.0.0.1:1".parse().unwrap();
@@ -199,6 +200,28 @@ fn a_successor_on_the_same_socket_loses_nobody() {
         Tier::serving(crate::support::bind_with(settings, listener, EventSink::new(drop)).unwrap())
     };
     assert_eq!(hand_over(start(), start), 0);
+}
+
+#[test]
+fn who_has_connected_before_the_stop_is_served() {
+    let origin = Origin::echo();
+    let mut settings = settings();
+    settings.upstream = format!("http://{}", origin.address).parse().unwrap();
+    settings.timeouts.drain = PATIENCE;
+    let proxy = bind(settings, EventSink::new(drop)).unwrap();
+    let mut clients: Vec<Raw> = (0..20).map(|_| Raw::new(proxy.local_addr())).collect();
+    for client in &mut clients {
+        client.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n");
+    }
+    // Nobody has taken them yet, and it is over already.
+    let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+    runtime
+        .block_on(proxy.serve(std::future::ready(())))
+        .unwrap();
+    for client in &mut clients {
+        let reply = client.rest();
+        assert!(reply.starts_with("HTTP/1.1 200 "), "{reply}");
+    }
 }
 
 #[test]

@@ -706,6 +706,24 @@ fn a_head_that_grows_when_it_is_read() {
 }
 
 /// More requests at a time than a connection may have: those beyond it wait for nobody.
+/// However many frames are allowed: what is held of it is bounded.
+#[test]
+fn a_head_without_an_end() {
+    let origin = Origin::echo();
+    let tier = tier(&origin, |s| {
+        s.limits.http2_control_frames = u32::MAX;
+        s.limits.header_bytes = 16 * 1024;
+    });
+    let mut client = http2(&tier);
+    frame(&mut client, SETTINGS, 0, 0, &[]);
+    frame(&mut client, HEADERS, END_STREAM, 1, GET);
+    let more = [0_u8; 1 << 14];
+    let refused = (0..4096).any(|_| try_frame(&mut client, CONTINUATION, 0, 1, &more).is_err());
+    assert!(refused, "64 MiB of it are taken");
+    tier.wait_for("proxy_closed_protocol", 1);
+    assert_eq!(tier.curl("/", &[]).status, 200);
+}
+
 #[test]
 fn streams_at_a_time() {
     for more in MORE {

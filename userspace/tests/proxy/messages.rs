@@ -166,6 +166,9 @@ fn what_names_nothing_here_is_refused() {
             assert!(reply.starts_with(&wanted), "{line} {hosts}: {reply}");
         }
     }
+    assert_eq!(tier.count("proxy_refused_connect"), 2);
+    assert_eq!(tier.count("proxy_refused_target"), 6);
+    assert_eq!(tier.count("proxy_refused_host"), 10);
     assert_eq!(origin.seen(), Vec::<String>::new());
 }
 
@@ -510,14 +513,21 @@ fn a_kept_connection_that_was_closed_is_no_error_where_that_is_safe() {
         s.workers = 1.try_into().unwrap();
     });
     let mut client = tier.connect();
-    for _ in 0..3 {
-        let reply = client.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n").until("ok");
+    for more in ["", "", "", "TE: trailers\r\n", "TE: trailers\r\n"] {
+        let get = format!("GET / HTTP/1.1\r\nHost: h\r\n{more}\r\n");
+        let reply = client.send(&get).until("ok");
         assert!(reply.starts_with("HTTP/1.1 200 "), "{reply}");
     }
-    assert_eq!(tier.count("proxy_upstream_retries_total"), 2);
-    // Nobody knows whether the upstream has acted on this one.
-    let post = "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\n\r\n";
-    assert!(client.send(post).until("}\n").starts_with("HTTP/1.1 502 "));
+    assert_eq!(tier.count("proxy_upstream_retries_total"), 4);
+    // Nobody knows whether the upstream has acted on these.
+    for fields in ["", "Content-Length: 0\r\n", "Content-Length: 1\r\n\r\nx"] {
+        let mut client = tier.connect();
+        client.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n").until("ok");
+        let end = if fields.ends_with('x') { "" } else { "\r\n" };
+        client.send(&format!("POST / HTTP/1.1\r\nHost: h\r\n{fields}{end}"));
+        let reply = client.until("}\n");
+        assert!(reply.starts_with("HTTP/1.1 502 "), "{fields:?}: {reply}");
+    }
 }
 
 #[test]
@@ -548,6 +558,7 @@ fn an_upstream_that_takes_no_connection_gives_504() {
         assert_eq!(reply.status, 504);
         assert_eq!(reply.body, "{\"error\":\"upstream_connect_timeout\"}\n");
     }
+    assert_eq!(tier.count("proxy_refused_upstream_connect_timeout"), 2);
 }
 
 #[test]

@@ -167,7 +167,14 @@ fn the_upstream_is_let_go_when_the_client_leaves() {
 fn what_proxies_in_front_say_is_kept_where_they_are_trusted() {
     let origin = Origin::echo();
     let said = "GET / HTTP/1.1\r\nHost: h\r\nX-Forwarded-For: 192.0.2.1\r\nx-forwarded-for: 192.0.2.2\r\n\
-                X-Forwarded-Proto: https\r\nForwarded: for=192.0.2.1\r\nVia: 1.1 front\r\n\r\n";
+                X-Forwarded-Proto: https\r\nForwarded: for=192.0.2.1\r\nVia: 1.1 front\r\n";
+    // As a plain request, and as one that isn't.
+    for more in ["\r\n", "TE: trailers\r\n\r\n"] {
+        what_proxies_say_is_kept(&origin, &format!("{said}{more}"));
+    }
+}
+
+fn what_proxies_say_is_kept(origin: &Origin, said: &str) {
     for (trusted, wanted) in [
         (
             true,
@@ -265,4 +272,62 @@ fn trailers_are_taken_whatever_connection_says() {
     client.send("GET / HTTP/1.1\r\nHost: h\r\nTE: trailers, gzip\r\n\r\n");
     let reply = client.until("0\r\nx-back: 7\r\n\r\n");
     assert!(reply.starts_with("HTTP/1.1 200 "), "{reply}");
+}
+
+/// Whether `Connection` names them or not; in a request with a body, and in one without.
+#[test]
+fn what_speaks_to_the_next_hop_ends_here() {
+    let origin = Origin::echo();
+    let tier = one_worker(origin.address);
+    for more in ["", "Content-Length: 0\r\n"] {
+        for field in [
+            "Keep-Alive: timeout=5",
+            "Proxy-Connection: keep-alive",
+            "Upgrade: h2c",
+            "HTTP2-Settings: AAMAAABkAAQAAP__",
+            "TE: gzip",
+        ] {
+            let mut client = tier.connect();
+            client.send(&format!(
+                "GET / HTTP/1.1\r\nHost: h\r\n{field}\r\nX-Kept: 1\r\n{more}\r\n"
+            ));
+            let reply = client.until("tokenblock\n\n");
+            let (name, _) = field.split_once(':').unwrap();
+            let gone = format!("\n{}:", name.to_lowercase());
+            let seen = reply.contains(&gone);
+            assert!(reply.contains("\nx-kept: 1\n") && !seen, "{reply}");
+        }
+    }
+}
+
+/// No server gets one; what stands in it is not the query.
+#[test]
+fn a_fragment_is_not_passed_on() {
+    let origin = Origin::echo();
+    let tier = one_worker(origin.address);
+    let mut client = tier.connect();
+    client.send("GET /a?b#c HTTP/1.1\r\nHost: h\r\n\r\n");
+    let reply = client.until("tokenblock\n\n");
+    assert!(reply.contains("\r\n\r\nGET /a?b\n"), "{reply}");
+}
+
+#[test]
+fn an_upstream_that_closes_is_not_asked_on_the_same_connection() {
+    for more in ["Connection: close\r\n", "Transfer-Encoding: chunked\r\n"] {
+        let answer =
+            format!("HTTP/1.1 200 OK\r\n{more}Content-Length: 12\r\n\r\n2\r\nok\r\n0\r\n\r\n");
+        let origin = raw_origin(move |_, mut upstream| {
+            upstream.until("\r\n\r\n");
+            upstream.send(&answer);
+            // Open all the same.
+            assert_eq!(upstream.rest(), "");
+        });
+        let tier = one_worker(origin);
+        let mut client = tier.connect();
+        for _ in 0..3 {
+            client.send(GET).until("0\r\n\r\n");
+        }
+        assert_eq!(tier.count("proxy_upstream_connects_total"), 3);
+        assert_eq!(tier.count("proxy_upstream_retries_total"), 0);
+    }
 }

@@ -201,11 +201,16 @@ fn a_socket_of_the_file_system_is_told_too() {
     let listener = UnixListener::bind(&path).unwrap();
     let origin = thread::spawn(move || {
         let (mut stream, _) = listener.accept().unwrap();
-        let mut heard = [0; 4096];
-        let n = stream.read(&mut heard).unwrap();
+        let mut heard = Vec::new();
+        while !heard.ends_with(b"\r\n\r\n") {
+            let mut more = [0; 4096];
+            let n = stream.read(&mut more).unwrap();
+            assert!(n > 0, "closed after {}", heard.escape_ascii());
+            heard.extend_from_slice(&more[..n]);
+        }
         let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
         stream.write_all(answer).unwrap();
-        String::from_utf8_lossy(&heard[..n]).into_owned()
+        String::from_utf8(heard).unwrap()
     });
     let tier = Tier::plain(LOOPBACK, |s| {
         s.upstream = format!("unix:{}", path.display()).parse().unwrap();

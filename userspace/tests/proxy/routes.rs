@@ -3,7 +3,7 @@
 use std::{
     net::{SocketAddr, TcpListener},
     os::unix::net::UnixListener,
-    sync::mpsc,
+    sync::{Mutex, mpsc},
     thread,
     time::{Duration, Instant},
 };
@@ -91,14 +91,19 @@ fn a_server_that_is_gone_is_left_out_until_it_is_back() {
     let gone = listener.local_addr().unwrap();
     drop(listener);
     let well = Origin::echo();
-    let tier = Tier::plain(gone, |s| {
-        one_worker(s);
-        s.balance = Balance::RoundRobin;
-        s.health.eject = Duration::from_millis(300);
-        s.more_upstreams = vec![format!("http://{}", well.address).parse().unwrap()];
-    });
+    let tier = || {
+        Tier::plain(gone, |s| {
+            one_worker(s);
+            s.balance = Balance::RoundRobin;
+            s.health.eject = Duration::from_millis(300);
+            s.more_upstreams = vec![format!("http://{}", well.address).parse().unwrap()];
+        })
+    };
+    let (tier, other) = (tier(), tier());
     for _ in 0..20 {
         assert_eq!(tier.curl("/", &[]).status, 200, "the other one is asked");
+        let reply = other.curl("/", &["-d", "x"]);
+        assert_eq!(reply.status, 200, "with a body too");
     }
     assert_eq!(tier.count("proxy_upstreams_ejected_total"), 1);
     let back = TcpListener::bind(gone).unwrap();
@@ -117,6 +122,100 @@ fn a_server_that_is_gone_is_left_out_until_it_is_back() {
     while was_asked.try_recv().is_err() {
         assert_eq!(tier.curl("/", &[]).status, 200);
         assert!(start.elapsed() < PATIENCE, "not asked again");
+    }
+    // It has its turns again.
+    for _ in 0..10 {
+        assert_eq!(tier.curl("/", &[]).status, 200);
+    }
+    assert!(was_asked.try_iter().count() >= 4, "left out still");
+}
+
+/// Once in a while is no failure, and what an upstream takes without an answer is one.
+#[test]
+fn only_failures_in_a_row_leave_a_server_out() {
+    let origin = raw_origin(|_, mut upstream| {
+        while !upstream.until("\r\n\r\n").contains(" /fails ") {
+            upstream.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+        }
+    });
+    for more in [&[][..], &["-d", "x"]] {
+        let tier = Tier::plain(origin, |s| {
+            one_worker(s);
+            s.health.failures = 2;
+            s.timeouts.upstream_idle = Duration::ZERO;
+        });
+        for _ in 0..4 {
+            assert_eq!(tier.curl("/fails", more).status, 502);
+            assert_eq!(tier.curl("/", more).status, 200);
+        }
+        assert_eq!(tier.count("proxy_upstreams_ejected_total"), 0);
+        for _ in 0..2 {
+            assert_eq!(tier.curl("/fails", more).status, 502);
+        }
+        assert_eq!(tier.count("proxy_upstreams_ejected_total"), 1, "{more:?}");
+    }
+}
+
+/// An origin that answers once it is told to, and tells when a connection is closed.
+fn held() -> (SocketAddr, mpsc::Sender<()>, mpsc::Receiver<()>) {
+    let (go, gone) = mpsc::channel::<()>();
+    let (tell, closed) = mpsc::channel();
+    let gone = Mutex::new(gone);
+    let origin = raw_origin(move |_, mut upstream| {
+        upstream.until("\r\n\r\n");
+        gone.lock().unwrap().recv().unwrap();
+        upstream.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+        upstream.0.set_read_timeout(None).unwrap();
+        upstream.rest();
+        tell.send(()).unwrap();
+    });
+    (origin, go, closed)
+}
+
+const KINDS: [&str; 2] = ["", "TE: trailers\r\n"];
+
+fn ask(tier: &Tier, kind: &str) -> Raw {
+    let mut client = tier.connect();
+    client.send(&format!("GET / HTTP/1.1\r\nHost: h\r\n{kind}\r\n"));
+    client
+}
+
+#[test]
+fn connections_that_nobody_uses_are_closed_in_time() {
+    for kind in KINDS {
+        let (origin, go, closed) = held();
+        let tier = Tier::plain(origin, |s| {
+            one_worker(s);
+            s.timeouts.upstream_idle = Duration::from_millis(200);
+        });
+        let mut client = ask(&tier, kind);
+        go.send(()).unwrap();
+        client.until("ok");
+        closed.recv_timeout(PATIENCE).unwrap();
+    }
+}
+
+#[test]
+fn no_more_unused_connections_are_kept_than_set() {
+    for kind in KINDS {
+        let (origin, go, closed) = held();
+        let tier = Tier::plain(origin, |s| {
+            one_worker(s);
+            s.limits.upstream_idle = 1;
+            s.timeouts.upstream_idle = Duration::from_mins(5);
+        });
+        let mut clients = [ask(&tier, kind), ask(&tier, kind), ask(&tier, kind)];
+        tier.wait_for("proxy_upstream_connects_total", 3);
+        for _ in &clients {
+            go.send(()).unwrap();
+        }
+        for client in &mut clients {
+            client.until("ok");
+        }
+        for _ in 0..2 {
+            closed.recv_timeout(PATIENCE).unwrap();
+        }
+        assert!(closed.try_recv().is_err(), "the third is kept");
     }
 }
 

@@ -16,6 +16,7 @@ use h2::{
     client::{self, SendRequest},
 };
 use http::{HeaderMap, Method, Request, Response};
+use tokenblock::proxy::UpstreamHttp;
 use tokio::runtime;
 
 use crate::support::{
@@ -633,17 +634,19 @@ fn targets_of_every_form() {
 #[test]
 fn a_length_that_is_said_twice_goes_on_once() {
     let origin = Origin::echo();
-    let tier = Tier::plain(origin.address, |_| {});
-    connected(&tier, async |client| {
-        let mut sender = client.0.clone().ready().await.unwrap();
-        let request = Request::post("http://h/").header("content-length", "5");
-        let request = request.header("content-length", "5").body(()).unwrap();
-        let (response, mut stream) = sender.send_request(request, false).unwrap();
-        stream.send_data("hello".into(), true).unwrap();
-        let answer = Client::read(response.await.unwrap()).await;
-        let lengths = answer.text().matches("content-length: 5\n").count();
-        assert_eq!((answer.status(), lengths), (200, 1), "{}", answer.text());
-    });
+    for http in [UpstreamHttp::Http1, UpstreamHttp::Http2] {
+        let tier = Tier::plain(origin.address, |s| s.upstream_http = http);
+        connected(&tier, async |client| {
+            let mut sender = client.0.clone().ready().await.unwrap();
+            let request = Request::post("http://h/").header("content-length", "5");
+            let request = request.header("content-length", "5").body(()).unwrap();
+            let (response, mut stream) = sender.send_request(request, false).unwrap();
+            stream.send_data("hello".into(), true).unwrap();
+            let answer = Client::read(response.await.unwrap()).await;
+            let lengths = answer.text().matches("content-length: 5\n").count();
+            assert_eq!((answer.status(), lengths), (200, 1), "{}", answer.text());
+        });
+    }
 }
 
 #[test]

@@ -10,8 +10,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustls::{ClientConfig, ClientConnection, HandshakeKind, RootCertStore, StreamOwned};
-use rustls_pki_types::{CertificateDer, pem::PemObject as _};
+use rustls::{
+    ClientConfig, ClientConnection, ConfigBuilder, HandshakeKind, RootCertStore, StreamOwned,
+    client::WantsClientCert,
+};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
 use tokenblock::proxy::{ProxyError, ProxySettings, TlsFiles, TlsVersion};
 
 use crate::support::{LOOPBACK, Origin, PATIENCE, Raw, Tier, certificate, certificate_of};
@@ -59,11 +62,15 @@ fn the_certificate_is_chosen_by_name_and_by_kind_of_key() {
     assert_eq!(status("both.example", &rsa.cert, &by_rsa), 200);
     let by_ecdsa = old("ECDHE-ECDSA-AES128-GCM-SHA256");
     assert_eq!(status("both.example", &ecdsa.cert, &by_ecdsa), 200);
-    // Who asks for another name gets the default.
+    // Who asks for another name, or for none, gets the default.
     assert_eq!(
         status("other.example", &folder.path().join("shop.pem"), &[]),
         0
     );
+    for host in ["other.example", "127.0.0.1"] {
+        let reply = tier.curl_at(&format!("https://{host}:{port}/"), &["-k"]);
+        assert_eq!(reply.status, 200, "{host}: {reply:?}");
+    }
     assert_eq!(tier.curl("/", &[]).status, 200);
 }
 
@@ -71,7 +78,8 @@ fn the_certificate_is_chosen_by_name_and_by_kind_of_key() {
 fn new_certificates_are_taken_up_and_broken_ones_are_not() {
     let origin = Origin::echo();
     let tier = Tier::tls(origin.address, |_| {});
-    let mut kept = client(&tier, &config(tier.ca.as_ref().unwrap()));
+    let known = config(tier.ca.as_ref().unwrap());
+    let mut kept = client(&tier, &known);
     ask(&mut kept);
     let old = tier.folder.join("old.pem");
     fs::copy(tier.folder.join("server.pem"), &old).unwrap();
@@ -90,9 +98,47 @@ fn new_certificates_are_taken_up_and_broken_ones_are_not() {
         assert!(start.elapsed() < PATIENCE, "not taken up");
     }
     assert!(!accepted(&old));
-    // Whoever was connected hasn't noticed.
+    // Whoever was connected hasn't noticed, and goes on later where it was.
     ask(&mut kept);
+    let mut again = client(&tier, &known);
+    ask(&mut again);
+    assert_eq!(again.conn.handshake_kind(), Some(HandshakeKind::Resumed));
     assert_eq!(tier.count("proxy_closed_protocol"), 0);
+}
+
+/// Every file that the settings name: further certificates, and the authority of clients.
+#[test]
+fn whichever_file_changes_is_read_again() {
+    let origin = Origin::echo();
+    let folder = tempfile::tempdir().unwrap();
+    let shop = certificate(folder.path(), "shop", &["shop.example"]);
+    let clients = certificate(folder.path(), "clients", &["client.example"]);
+    let others = certificate(folder.path(), "others", &["client.example"]);
+    let tier = Tier::tls(origin.address, |s| {
+        s.more_certificates = vec![shop.clone()];
+        s.client_ca = Some(clients.cert.clone());
+    });
+    let url = format!("https://shop.example:{}/", tier.address.port());
+    let with = |ca: &Path, shown: &TlsFiles| {
+        let shown = ["--cert", text(&shown.cert), "--key", text(&shown.key)];
+        let args = [&["--cacert", text(ca)], &shown[..]].concat();
+        tier.curl_at(&url, &args).status == 200
+    };
+    let becomes = |ca: &Path, shown: &TlsFiles| {
+        let start = Instant::now();
+        while !with(ca, shown) {
+            assert!(start.elapsed() < PATIENCE, "not taken up");
+        }
+    };
+    assert!(with(&shop.cert, &clients) && !with(&shop.cert, &others));
+    let fresh = certificate(folder.path(), "fresh", &["shop.example"]);
+    fs::copy(&fresh.key, &shop.key).unwrap();
+    fs::copy(&fresh.cert, &shop.cert).unwrap();
+    becomes(&fresh.cert, &clients);
+    // The key that is shown stays its own.
+    fs::copy(&others.cert, folder.path().join("next")).unwrap();
+    fs::rename(folder.path().join("next"), &clients.cert).unwrap();
+    becomes(&fresh.cert, &others);
 }
 
 #[test]
@@ -160,6 +206,24 @@ fn sessions_are_resumed() {
     assert_eq!(second.conn.handshake_kind(), Some(HandshakeKind::Resumed));
 }
 
+/// A session that goes on is not asked again who the client is, though its certificate may be taken back meanwhile.
+#[test]
+fn who_shows_a_certificate_shows_it_each_time() {
+    let origin = Origin::echo();
+    let folder = tempfile::tempdir().unwrap();
+    let shown = certificate(folder.path(), "shown", &["client.example"]);
+    let tier = Tier::tls(origin.address, |s| s.client_ca = Some(shown.cert.clone()));
+    let chain = vec![CertificateDer::from_pem_file(&shown.cert).unwrap()];
+    let key = PrivateKeyDer::from_pem_file(&shown.key).unwrap();
+    let config = trusting(tier.ca.as_ref().unwrap()).with_client_auth_cert(chain, key);
+    let config = Arc::new(config.unwrap());
+    for _ in 0..3 {
+        let mut client = client(&tier, &config);
+        ask(&mut client);
+        assert_eq!(client.conn.handshake_kind(), Some(HandshakeKind::Full));
+    }
+}
+
 #[test]
 fn clients_show_a_certificate_where_one_is_asked_for() {
     let origin = Origin::echo();
@@ -180,17 +244,19 @@ fn clients_show_a_certificate_where_one_is_asked_for() {
 type Client = StreamOwned<ClientConnection, TcpStream>;
 
 fn config(ca: &Path) -> Arc<ClientConfig> {
+    Arc::new(trusting(ca).with_no_client_auth())
+}
+
+fn trusting(ca: &Path) -> ConfigBuilder<ClientConfig, WantsClientCert> {
     let mut roots = RootCertStore::empty();
     roots
         .add(CertificateDer::from_pem_file(ca).unwrap())
         .unwrap();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = ClientConfig::builder_with_provider(provider)
+    ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_root_certificates(roots)
-        .with_no_client_auth();
-    Arc::new(config)
 }
 
 fn client(tier: &Tier, config: &Arc<ClientConfig>) -> Client {

@@ -147,7 +147,7 @@ pub(in crate::proxy) fn kind(name: &str) -> Kind {
         7 if is("upgrade") || is("trailer") => Kind::NotPlain,
         10 if is("connection") => Kind::Connection,
         10 if is("keep-alive") => Kind::NotPlain,
-        14 if is("content-length") => Kind::NotPlain,
+        14 if is("content-length") || is("http2-settings") => Kind::NotPlain,
         16 if is("proxy-connection") => Kind::NotPlain,
         17 if is("transfer-encoding") => Kind::NotPlain,
         _ => Kind::Other,

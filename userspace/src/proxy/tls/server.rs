@@ -7,8 +7,8 @@ use rustls::{
     RootCertStore, ServerConfig, SupportedProtocolVersion,
     crypto::{CryptoProvider, aws_lc_rs},
     server::{
-        ProducesTickets, ServerSessionMemoryCache, StoresServerSessions, WebPkiClientVerifier,
-        danger::ClientCertVerifier,
+        NoServerSessionStorage, ProducesTickets, ServerSessionMemoryCache, StoresServerSessions,
+        WebPkiClientVerifier, danger::ClientCertVerifier,
     },
     version::{TLS12, TLS13},
 };
@@ -166,10 +166,12 @@ fn configure(
     let http2 = settings.http2.then(|| b"h2".to_vec());
     config.alpn_protocols = http2.into_iter().chain([b"http/1.1".to_vec()]).collect();
     if settings.client_ca.is_none() {
-        // A resumed session isn't asked for its certificate again: with client certificates, every session
-        // is a new one.
         config.session_storage = Arc::clone(sessions);
         config.ticketer = Arc::clone(tickets);
+    } else {
+        // A resumed session isn't asked for its certificate again: with client certificates, every session
+        // is a new one. Left alone, the library would keep some itself.
+        config.session_storage = Arc::new(NoServerSessionStorage {});
     }
     Ok(config)
 }
