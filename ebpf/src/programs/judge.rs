@@ -8,8 +8,8 @@ use tokenblock_ebpf::{
     flow::{Conflict, Flow, Gap, GapKey, Left, Place, Rest, STEPS},
     reply::SYN,
     rules::Rules,
-    scan::{Source as _, Step},
-    swar::forget_registers,
+    scan::{Source as _, Step, begins_request},
+    swar::{self, forget_registers},
     verdict::{ACTION_ALERT, Counter, Policy, Settings},
 };
 
@@ -152,7 +152,8 @@ fn judge_held(
         note(Counter::AmbiguousFraming, counts, settings)?;
     }
     if work.tracked == 0 {
-        return if matches!(flow.leaves(), Left::Closed | Left::Line) {
+        let ends = matches!(flow.leaves(), Left::Closed | Left::Line);
+        return if ends && begins(skb, work.segment.payload_at) {
             Ok(())
         } else {
             Err(Counter::FlowTableFull)
@@ -161,6 +162,16 @@ fn judge_held(
     forget_registers();
     let end = work.start.wrapping_add(work.segment.payload_len);
     pass(skb, work, rules, flow, end)
+}
+
+/// Whether a segment of which no flow is kept begins as a request does. What begins elsewhere may be the rest of a candidate:
+/// the receiver would keep it for the beginning, which may come once there is room for a flow.
+#[inline(always)]
+fn begins(skb: *mut __sk_buff, payload_at: u32) -> bool {
+    let mut word = swar::zero();
+    // SAFETY: a word holds as many bytes.
+    let read = unsafe { skb::read::<8>(skb, payload_at, (&raw mut word).cast()) };
+    read && begins_request(word)
 }
 
 /// Passes the segment that was scanned, where that may be, and notes what has to be.

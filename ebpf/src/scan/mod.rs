@@ -28,7 +28,10 @@ use super::{
     swar,
 };
 
-pub use self::source::{Chunk, Source};
+pub use self::{
+    request::begins_request,
+    source::{Chunk, Source},
+};
 
 /// What the scanner reads at its position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

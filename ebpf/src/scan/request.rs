@@ -14,6 +14,43 @@ const MOST: u32 = WIDEST - 2 * END;
 const PARAMETERS: u32 = 16;
 const WORDS: u32 = 32;
 
+/// How requests with the methods of RFC 9110 and RFC 5789 begin, as far as eight bytes show, but for CONNECT.
+const BEGINNINGS: [&[u8]; 8] = [
+    b"GET /",
+    b"HEAD /",
+    b"POST /",
+    b"PUT /",
+    b"PATCH /",
+    b"DELETE /",
+    b"TRACE /",
+    b"OPTIONS ",
+];
+
+/// Whether a segment whose first eight bytes these are begins as a request does, and not in the middle of a line.
+#[inline(always)]
+#[must_use]
+pub fn begins_request(word: u64) -> bool {
+    let mut begins = false;
+    let mut i = 0;
+    while i < BEGINNINGS.len() {
+        let beginning = const_word(BEGINNINGS[i]);
+        begins |= swar::keep(word, BEGINNINGS[i].len() as u32) == beginning;
+        i += 1;
+    }
+    begins
+}
+
+/// Up to eight bytes as a word.
+const fn const_word(bytes: &[u8]) -> u64 {
+    let mut word = 0;
+    let mut i = bytes.len();
+    while i > 0 {
+        i -= 1;
+        word = word << 8 | bytes[i] as u64;
+    }
+    word
+}
+
 impl Scan {
     /// Whether [`Scan::request_line`] may be done: nothing was read yet.
     #[inline(always)]
@@ -141,4 +178,39 @@ fn path_end(word: u64) -> u64 {
 #[inline(always)]
 fn value_end(word: u64) -> u64 {
     swar::first_equal(word, b'&') | swar::first_equal(word, b';') | swar::first_below(word, b'!')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::begins_request;
+
+    #[test]
+    fn requests_begin_with_a_method_and_a_path() {
+        let begins = |bytes: &[u8; 8]| begins_request(u64::from_le_bytes(*bytes));
+        for request in [
+            b"GET / HT",
+            b"GET /abc",
+            b"HEAD / H",
+            b"POST /ab",
+            b"PUT /abc",
+            b"PATCH /a",
+            b"DELETE /",
+            b"TRACE /a",
+            b"OPTIONS ",
+        ] {
+            assert!(begins(request), "{}", request.escape_ascii());
+        }
+        for other in [
+            b"GETX / H",
+            b"GET  / H",
+            b" GET / H",
+            b"get / HT",
+            b"a\r\n\r\nGET",
+            b"A / HTTP",
+            b"PUTGET /",
+            b"DELETE a",
+        ] {
+            assert!(!begins(other), "{}", other.escape_ascii());
+        }
+    }
 }

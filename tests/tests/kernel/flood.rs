@@ -166,6 +166,28 @@ fn a_million_half_open_connections_harm_nobody() {
     assert_eq!(Peer(0).sends(&mut programs, 0, &one, 7), UNSPEC);
 }
 
+/// Where there is no room for its flow, the end of a request may be in front of its beginning, which comes once there is room:
+/// what begins inside a token must not wait for it at the server.
+#[test]
+fn the_second_half_of_a_token_does_not_pass_alone() {
+    let test = "the_second_half_of_a_token_does_not_pass_alone";
+    let Some(mut programs) = programs(test, OnHit::Drop) else {
+        return;
+    };
+    let (one, two) = cut(OPAQUE);
+    for sender in 0..=NEWCOMERS {
+        Peer(sender).sends(&mut programs, 0, &one, 7);
+    }
+    let late = Peer(MILLION);
+    let [first, second] = [(0, &one), (one.len(), &two)]
+        .map(|(offset, part)| late.sends(&mut programs, offset, part, 7) == UNSPEC);
+    // There is room again for what is sent a second time.
+    programs.age_flows(DEAD).unwrap();
+    programs.sweep(true).unwrap();
+    let again = late.sends(&mut programs, 0, &one, 7) == UNSPEC;
+    assert_eq!([first, second && again], [false, false]);
+}
+
 /// What is forgotten after half a minute, and after three.
 #[test]
 fn what_is_over_or_nobodys_is_forgotten_and_what_stands_inside_a_candidate_is_not() {

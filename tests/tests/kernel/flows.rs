@@ -222,12 +222,14 @@ fn one_place_is_one_flow() {
     let strange = of_another(&first);
     let blocked = |programs: &Programs| programs.totals().unwrap()[Counter::Blocked.name()];
     assert_eq!(judged(&mut programs, &first), PASS);
-    // It stands for itself, and is no rest of anything.
-    assert_eq!(judged(&mut programs, &stranger), PASS);
+    // It stands for itself: the rest of something, but not of that.
+    assert_ne!(judged(&mut programs, &stranger), PASS);
     assert_eq!(blocked(&programs), 0);
+    let whole = of_another(&Frame::v6(REQUEST).ethernet().unwrap());
+    assert_eq!(judged(&mut programs, &whole), PASS);
     // There is no room for what would have to be kept of it.
     assert_ne!(judged(&mut programs, &strange), PASS);
-    assert_eq!(programs.totals().unwrap()[Counter::FlowTableFull.name()], 1);
+    assert_eq!(programs.totals().unwrap()[Counter::FlowTableFull.name()], 2);
     assert_eq!(programs.count_flows().unwrap(), 1);
     assert_ne!(judged(&mut programs, &second), PASS);
     assert_eq!(blocked(&programs), 1);
