@@ -169,8 +169,20 @@ fn a_service_keeps_its_port_and_gets_judged_requests() {
     let own = own_port(&product);
     let [mut own, _] = service.bench.pair.server_addresses(own);
     own.set_ip(Ipv4Addr::LOCALHOST.into());
-    let mut direct = Client::connect(&service.bench.pair.server, own).unwrap();
-    assert!(matches!(direct.answer(LIMIT), Answer::Closed(bytes) if bytes.is_empty()));
+    let bench = &service.bench;
+    let direct = TlsClient::connect(&bench.pair.server, own, &bench.certificate);
+    assert!(direct.is_err(), "a handshake");
+    let counted = || count(&product, "proxy_closed_not_intercepted").filter(|n| *n == 1);
+    assert!(poll::until(LIMIT, counted).is_some(), "{}", product.log());
+}
+
+/// A counter, as the log's last line of them has it, whose quotes are escaped; another line is asked for.
+fn count(product: &Product, name: &str) -> Option<u64> {
+    product.signal(Signal::USR1).unwrap();
+    let lines = product.lines();
+    let line = lines.iter().rfind(|line| line.contains("counters"))?;
+    let (_, rest) = line.split_once(&format!(r#"\"{name}\":"#))?;
+    rest.split([',', '}']).next()?.parse().ok()
 }
 
 /// The port that the proxy listens at.
@@ -341,15 +353,8 @@ fn its_health_is_asked_of_the_service_itself() {
     };
     let service = Service::new(binary);
     let product = service.intercept(&["--upstream-check=/up", "--upstream-check-interval=20ms"]);
-    // Of the log's last line of counters, whose quotes are escaped.
-    let count = |name: &str| -> Option<u64> {
-        let lines = product.lines();
-        let line = lines.iter().rfind(|line| line.contains("counters"))?;
-        let (_, rest) = line.split_once(&format!(r#"\"{name}\":"#))?;
-        rest.split([',', '}']).next()?.parse().ok()
-    };
+    let count = |name: &str| count(&product, name);
     let asked = poll::until(LIMIT, || {
-        product.signal(Signal::USR1).unwrap();
         count("proxy_health_checks_total").filter(|asked| *asked > 5)
     });
     assert!(asked.is_some(), "{}", product.log());

@@ -439,6 +439,11 @@ fn a_proxy_without_files_left_goes_on() {
         .map(|_| TcpStream::connect(address).unwrap())
         .collect();
     running.line("can't take a connection");
+    running.signal(Signal::USR1);
+    let counters = running.line("counters");
+    let counters: Value = serde_json::from_str(counters["counters"].as_str().unwrap()).unwrap();
+    let failed = &counters["proxy"]["proxy_closed_accept_failed"];
+    assert!(failed.as_u64() > Some(0), "{counters}");
     let first = &mut clients[0];
     let request = format!("GET {blocked}\r\nHost: a\r\n\r\n");
     first.write_all(request.as_bytes()).unwrap();

@@ -14,7 +14,7 @@ use tokenblock::proxy::UpstreamHttp;
 use tokio::{net::TcpListener, runtime};
 
 use crate::{
-    streams::{Client, connected},
+    streams::{Client, adjusted, connected, ways},
     support::{Tier, raw_origin},
 };
 
@@ -167,10 +167,14 @@ fn it_is_passed_on_at_once_to_clients_of_http_1_1() {
 
 #[test]
 fn it_is_passed_on_at_once_to_clients_of_http_2() {
-    for http in [UpstreamHttp::Http1, UpstreamHttp::Http2] {
+    let both = [UpstreamHttp::Http1, UpstreamHttp::Http2];
+    for (http, way) in both
+        .into_iter()
+        .flat_map(|http| ways().map(|way| (http, way)))
+    {
         let upstream = hinting(http);
         let tier = tier(&upstream);
-        connected(&tier, async |client| {
+        adjusted(&tier, &way, async |client| {
             for body in [None, Some("hello")] {
                 let mut sender = client.0.clone().ready().await.unwrap();
                 let method = if body.is_none() { "GET" } else { "POST" };

@@ -298,6 +298,24 @@ fn an_upload_does_not_wait_for_who_has_answered_already() {
     tier.wait_for("proxy_requests_total", 2);
 }
 
+/// Of one that is longer than what is read of it, nobody waits for the rest.
+#[test]
+fn a_refused_body_that_is_too_long_is_not_waited_for() {
+    let origin = Origin::echo();
+    let tier = tier(&origin, |s| {
+        s.limits.discard_bytes = 1 << 10;
+        s.timeouts.body = Duration::from_mins(5);
+    });
+    let mut client = tier.connect();
+    let chunk = format!("400\r\n{}\r\n", "x".repeat(1 << 10));
+    client.send(&format!(
+        "POST / HTTP/1.1\r\nHost: h\r\nX-API-Key: {LISTED}\r\nTransfer-Encoding: chunked\r\n\r\n{}",
+        chunk.repeat(2)
+    ));
+    let reply = client.until("listed_token");
+    assert!(reply.starts_with("HTTP/1.1 403 "), "{reply}");
+}
+
 #[test]
 fn a_refused_body_without_an_end() {
     let origin = Origin::echo();

@@ -51,7 +51,8 @@ pub(crate) fn ample() -> client::Builder {
     builder
 }
 
-fn adjusted<F: Future<Output = ()>>(
+/// The same as a client of this kind.
+pub(crate) fn adjusted<F: Future<Output = ()>>(
     tier: &Tier,
     builder: &client::Builder,
     with: impl FnOnce(Client) -> F,
