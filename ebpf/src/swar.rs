@@ -163,6 +163,16 @@ pub const fn first_line_end(word: u64) -> u64 {
     first_equal(word, b'\n') | first_equal(word, b'\r')
 }
 
+/// Bytes other than LF and CR.
+#[inline(always)]
+#[must_use]
+pub const fn not_line_end(word: u64) -> u64 {
+    let seven = word & SEVEN;
+    let lf = (seven ^ splat(b'\n')).wrapping_add(SEVEN);
+    let cr = (seven ^ splat(b'\r')).wrapping_add(SEVEN);
+    (lf & cr | word) & HIGH
+}
+
 /// Zero if no byte is in `0x08..=0x0f`, where LF and CR are; may be combined by `|` over words.
 ///
 /// The subtraction borrows into bytes above a match only, so whether there is one is exact.
@@ -237,7 +247,7 @@ pub fn part(n: u32, index: u32) -> u32 {
 #[inline(always)]
 #[must_use]
 pub const fn before(first: u32, rest: u32) -> u32 {
-    first + (first >> 3) * rest
+    first + (rest & (first >> 3).wrapping_neg())
 }
 
 /// Folds a word of a location name: letters to lower case, and every other printable byte that is not a

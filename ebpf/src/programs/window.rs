@@ -9,8 +9,7 @@ use tokenblock_ebpf::{
     scan::{Chunk, Scan, Source, WIDEST},
     sums::{GROUP, MOST, SumKeys, Sums},
     swar::{
-        before, first, first_line_end, forget_registers, least, least_long, not_plain, opaque,
-        opaque_long,
+        before, first, forget_registers, least, not_line_end, not_plain, opaque, opaque_long, splat,
     },
 };
 
@@ -178,18 +177,19 @@ impl Source for Window {
         let mut at = opaque_long(u64::from(from));
         'found: while at < last {
             // Most lines are short.
-            for n in [0, 2, 4, 6] {
+            for n in [0, 2, 4, 6, 8, 10] {
                 let (a, b) = (word(at, n), word(at, n + 1));
                 if not_plain(a) | not_plain(b) != 0 {
-                    let (a, b) = (first_line_end(a), first_line_end(b));
-                    if a | b != 0 {
-                        at += n as u64 * 8 + u64::from(before(first(a), first(b)));
+                    let (a, b) = (not_line_end(a), not_line_end(b));
+                    if a & b != splat(0x80) {
+                        let (a, b) = (first(a ^ splat(0x80)), first(b ^ splat(0x80)));
+                        at += n as u64 * 8 + u64::from(before(a, b));
                         break 'found;
                     }
                 }
             }
             // Not by pointers, which the verifier does not compare.
-            at = opaque_long(at + 64);
+            at = opaque_long(at + 96);
             while at < last {
                 let mut odd = 0;
                 for n in 0..8 {
@@ -202,7 +202,7 @@ impl Source for Window {
             }
             forget_registers();
         }
-        least_long(at, u64::from(end)) as u32
+        if at < u64::from(end) { at as u32 } else { end }
     }
 
     #[inline(always)]

@@ -18,7 +18,7 @@ const SEPARATORS: u32 = 1;
 const BLANK: u32 = 4;
 
 /// Of a header's name: all its bytes so far are beyond ASCII, if it has any.
-const FRONT: u32 = 0x80;
+pub(super) const FRONT: u32 = 0x80;
 
 impl Scan {
     /// Takes the LF behind a CR.
@@ -312,10 +312,11 @@ impl Scan {
 }
 
 /// What ends a header name, or a method. Bytes beyond ASCII are among it, for to some servers they are white space, but not
-/// those that it begins with: `front` is [`FRONT`] where all before the word are such, else 0.
+/// those that it begins with: `front` is [`FRONT`] where all before the word are such, else 0. Marks behind the first one may
+/// be wrong.
 #[inline(always)]
-fn name_end(word: u64, front: u32) -> u64 {
+pub(super) fn name_end(word: u64, front: u32) -> u64 {
     let high = swar::not_ascii(word);
     let begun = high & !(high << 8 | u64::from(front));
-    swar::equal(word, b':') | swar::below(word, b'!') | begun
+    swar::first_equal(word, b':') | swar::first_below(word, b'!') | begun
 }

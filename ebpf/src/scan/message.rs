@@ -60,7 +60,8 @@ impl Scan {
     #[inline(always)]
     pub(super) fn end_body(&mut self) {
         self.body_end = NO_END;
-        self.headers &= !ENDED;
+        // As behind an empty line, what begins here is looked at more closely than a field.
+        self.headers &= !(ENDED | FIELD);
         self.framing = Framing::NONE;
         if self.is_closed() {
             self.mode = Mode::Line;

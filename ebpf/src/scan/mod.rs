@@ -6,6 +6,7 @@
 
 mod anywhere;
 mod block;
+mod body;
 mod cookie;
 mod line;
 mod message;

@@ -42,6 +42,9 @@ pub trait Chunk {
     /// The eight bytes from `index * 8` on, the first in the lowest place; `index` below `WIDEST / 8`.
     fn word(&self, index: u32) -> u64;
 
+    /// The eight bytes from `at` on, `at` below `WIDEST / 2`.
+    fn word_at(&self, at: u32) -> u64;
+
     /// The two words from `index` on, a multiple of two.
     fn pair(&self, index: u32) -> (u64, u64);
 
@@ -93,6 +96,13 @@ impl Chunk for &[u8; WIDEST as usize] {
     }
 
     #[inline(always)]
+    fn word_at(&self, at: u32) -> u64 {
+        let at = (at & (WIDEST / 2 - 1)) as usize;
+        // SAFETY: as in `word`.
+        u64::from_le_bytes(unsafe { self.as_ptr().add(at).cast::<[u8; 8]>().read() })
+    }
+
+    #[inline(always)]
     fn pair(&self, index: u32) -> (u64, u64) {
         // One check for both.
         let at = (index & (WIDEST_WORDS - 2)) as usize * 8;
@@ -118,7 +128,11 @@ impl Chunk for &[u8; WIDEST as usize] {
 
 impl Chunk for &[u8] {
     fn word(&self, index: u32) -> u64 {
-        let rest = self.get(index as usize * 8..).unwrap_or(&[]);
+        self.word_at(index * 8)
+    }
+
+    fn word_at(&self, at: u32) -> u64 {
+        let rest = self.get(at as usize..).unwrap_or(&[]);
         match rest.first_chunk::<8>() {
             Some(chunk) => u64::from_le_bytes(*chunk),
             None => rest

@@ -3,6 +3,7 @@
 use super::super::{rules::Rules, swar};
 use super::{
     ABSOLUTE, ABSOLUTE_CASE, Chunk, FIELD, Mode, NAMED, ODD, ONE_LINE, Scan, Source, VERSION, WORD,
+    body::{indent, target_end},
 };
 
 impl Scan {
@@ -27,7 +28,9 @@ impl Scan {
     pub fn whole_line<S: Source + ?Sized>(&mut self, rules: &Rules, source: &S) -> bool {
         let left = self.end(source).wrapping_sub(self.pos);
         if !self.is_closed() {
-            let taken = if self.headers & FIELD == 0 {
+            let taken = if self.is_body_line() {
+                self.take_body_line(rules, source)
+            } else if self.headers & FIELD == 0 {
                 self.take_text(rules, source, left)
             } else {
                 self.take_field(rules, source, left)
@@ -98,8 +101,7 @@ impl Scan {
         if mark == 0 || end >= left || known || byte == b'?' {
             return false;
         }
-        if (byte == b':' || !self.in_body()) && swar::not_ascii(bits | swar::keep(word, stop)) != 0
-        {
+        if swar::not_ascii(bits | swar::keep(word, stop)) != 0 {
             return false;
         }
         let next = if byte == b':' || byte == b'\r' || byte == b'\n' {
@@ -189,25 +191,8 @@ fn first_word_end(word: u64) -> u64 {
     swar::first_equal(word, b':') | target_end(word)
 }
 
-/// What ends a request target, or begins its query; marks behind the first one may be wrong.
-#[inline(always)]
-fn target_end(word: u64) -> u64 {
-    swar::first_equal(word, b'?') | swar::first_below(word, b'!')
-}
-
 /// What ends a header name, or a method, and all bytes beyond ASCII; marks behind the first one may be wrong.
 #[inline(always)]
 fn usual_name_end(word: u64) -> u64 {
     swar::first_equal(word, b':') | swar::first_odd(word, b'!')
-}
-
-/// How many white space and control characters the word begins with; 8 also where a line end is among them.
-#[inline(always)]
-fn indent(word: u64) -> u32 {
-    let indent = swar::first(swar::below(word, b'!') ^ swar::splat(0x80));
-    if swar::keep(swar::line_end(word), indent) == 0 {
-        indent
-    } else {
-        8
-    }
 }
