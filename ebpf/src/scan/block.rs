@@ -39,6 +39,7 @@ impl Scan {
         self.is_bare()
             && self.headers & !FIELD == SIGN | WORD | BLANK
             && self.framing == Framing::NONE
+            && self.may_end_chunks()
     }
 
     /// Where [`Scan::begins_block`]: header lines are what is most likely to come.
@@ -52,6 +53,7 @@ impl Scan {
     pub fn end_block(&mut self, end: u32) {
         self.pos = end;
         self.headers = SIGN | WORD | BLANK;
+        self.blank_at = self.base.wrapping_add(end);
         self.framing = Framing::NONE;
     }
 }
