@@ -15,7 +15,7 @@ use super::{
         swar,
     },
     Flow, Left, Place,
-    record::{ADRIFT, DECLARED, LOSSY, NOISY, PROVES, RECOVERING, STARTS, UNREAD},
+    record::{ADRIFT, CHUNKED, DECLARED, LOSSY, NOISY, PAUSED, PROVES, RECOVERING, STARTS, UNREAD},
 };
 
 /// What a flow remembers of its last header block.
@@ -23,26 +23,40 @@ use super::{
 #[repr(C)]
 pub(super) struct Memo {
     /// Bytes from the end of the first line to the end of the segment; 0: none is known.
-    len: u32,
+    len: u16,
     /// Segments that are not looked at.
-    rests: u32,
+    rests: u16,
+    /// Bytes of the first line in front of it that was read last, and was as usual; [`SUMMED`] where `line_sums` are of it.
+    line: u16,
     /// Blocks that were no repeats, since the last one that was.
-    misses: u32,
-    /// What is under way with the segment under judgement.
-    doing: Doing,
+    misses: u8,
     /// Whether a block with these sums was judged clean, under this generation of the list and the rules; else they are of
     /// one that is being judged.
-    clean: u32,
-    /// Whether something was found in it that is reported each time.
-    reported: u32,
+    judged: Judged,
     generation: u64,
     sums: Sums,
+    /// Of the segment's first groups, in which the line lies.
+    line_sums: Sums,
+}
+
+/// Of [`Memo::line`].
+const SUMMED: u16 = 1 << 15;
+
+/// What was found in a block.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+enum Judged {
+    /// It was not read to its end.
+    Not = 0,
+    Clean = 1,
+    /// Something that is reported each time.
+    Reported = 2,
 }
 
 /// What is under way with a segment.
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
-enum Doing {
+pub(super) enum Doing {
     /// It is read as any other.
     Nothing = 0,
     /// Its first line is read; the rest is known.
@@ -77,22 +91,22 @@ pub enum Rest {
 }
 
 /// Misses after which no block is looked at for a while.
-const PATIENCE: u32 = 2;
+const PATIENCE: u8 = 2;
 /// Segments that are not looked at then, at first; twice as many each further time, up to so many times.
-const REST: u32 = 16;
-const DOUBLINGS: u32 = 6;
+const REST: u16 = 16;
+const DOUBLINGS: u8 = 6;
 
 impl Memo {
     /// Nothing.
     pub(super) const NONE: Self = Self {
         len: 0,
         rests: 0,
+        line: 0,
         misses: 0,
-        doing: Doing::Nothing,
-        clean: 0,
-        reported: 0,
+        judged: Judged::Not,
         generation: 0,
         sums: Sums::NONE,
+        line_sums: Sums::NONE,
     };
 
     /// Forgets all.
@@ -101,15 +115,20 @@ impl Memo {
         self.len = 0;
         self.rests = 0;
         self.misses = 0;
-        self.doing = Doing::Nothing;
-        self.clean = 0;
+        self.judged = Judged::Not;
+    }
+
+    #[inline(always)]
+    fn is_clean(&self) -> bool {
+        self.judged as u8 == Judged::Clean as u8
     }
 
     /// The block is not the one that is remembered. Requests that differ each time are left alone for longer and longer.
     #[inline(always)]
     fn miss(&mut self) {
-        self.clean = 0;
-        self.misses = swar::least(self.misses + 1, PATIENCE + DOUBLINGS);
+        self.judged = Judged::Not;
+        let most = u32::from(PATIENCE + DOUBLINGS);
+        self.misses = swar::least(u32::from(self.misses) + 1, most) as u8;
         if self.misses >= PATIENCE {
             self.len = 0;
             self.rests = REST << (self.misses.wrapping_sub(PATIENCE) & 7);
@@ -131,41 +150,69 @@ impl Memo {
         let behind = i * 8 + swar::first(mark) + 1;
         let len = source.end().wrapping_sub(behind);
         if (GROUP..=MOST).contains(&len) {
-            self.len = len;
-            self.clean = 0;
+            self.len = len as u16;
+            self.judged = Judged::Not;
         } else {
             self.miss();
         }
     }
 
-    /// Compares the last bytes of a segment with the block that is remembered; how many are in front of it, which have to be
-    /// read in any case, or 0.
-    fn compare<S: Source + ?Sized>(&mut self, source: &S, keys: &SumKeys, generation: u64) -> u32 {
+    /// Compares the last bytes of a segment with the block that is remembered: how many are in front of it, and what is to be
+    /// done with them.
+    fn compare<S: Source + ?Sized>(
+        &mut self,
+        source: &S,
+        keys: &SumKeys,
+        generation: u64,
+    ) -> (u32, Doing) {
         let end = source.end();
-        let from = end.wrapping_sub(self.len);
+        let len = u32::from(self.len);
+        let from = end.wrapping_sub(len);
         let line_end = source.chunk(from.wrapping_sub(1)).word(0) as u8 == b'\n';
-        if self.len >= end || from > MOST || !line_end {
+        if len >= end || from > MOST || !line_end {
             self.miss();
-            return 0;
+            return (0, Doing::Nothing);
         }
-        let sums = source.sums(keys, from, self.len);
+        let sums = source.sums(keys, from, len);
         let same = sums.is_as(&self.sums) && self.generation == generation;
-        if same && self.clean != 0 {
-            self.doing = Doing::Knows;
-            return from;
+        if same && self.is_clean() {
+            return (from, Doing::Knows);
         }
-        if self.clean != 0 {
+        // What was found of a line counts under one generation as well.
+        self.line = 0;
+        if self.is_clean() {
             self.miss();
         }
         if self.len == 0 {
-            return 0;
+            return (0, Doing::Nothing);
         }
-        self.clean = 0;
-        self.reported = 0;
+        self.judged = Judged::Not;
         self.generation = generation;
         self.sums = sums;
-        self.doing = Doing::Learns;
-        from
+        (from, Doing::Learns)
+    }
+
+    /// The sums of the groups in which the first `line` bytes lie, in front of a block, which is a group at least.
+    #[inline(always)]
+    fn sums_of_line<S: Source + ?Sized>(source: &S, keys: &SumKeys, line: u32) -> Sums {
+        source.sums(keys, 0, line.wrapping_add(GROUP - 1) & !(GROUP - 1))
+    }
+
+    /// Whether the first `line` bytes are those of the line that was read last.
+    fn knows_line<S: Source + ?Sized>(&self, source: &S, keys: &SumKeys, line: u32) -> bool {
+        u32::from(self.line) == line | u32::from(SUMMED)
+            && Self::sums_of_line(source, keys, line).is_as(&self.line_sums)
+    }
+
+    /// The first `line` bytes were read, and were as usual. Of two lines of one length the second is remembered: most clients
+    /// ask for something else each time.
+    fn note_line<S: Source + ?Sized>(&mut self, source: &S, keys: &SumKeys, line: u32) {
+        if u32::from(self.line & !SUMMED) == line {
+            self.line_sums = Self::sums_of_line(source, keys, line);
+            self.line |= SUMMED;
+        } else {
+            self.line = line as u16;
+        }
     }
 }
 
@@ -174,7 +221,7 @@ impl Flow {
     #[inline(always)]
     pub fn may_recall(&mut self, place: Place, start: u32) -> bool {
         const ODD: u32 = RECOVERING | UNREAD | ADRIFT | STARTS;
-        self.memo.doing = Doing::Nothing;
+        self.recalls = Doing::Nothing;
         let next = place as u32 == Place::Next as u32 && start == self.tip;
         let line = self.left as u32 == Left::Line as u32 && self.flags & ODD == 0;
         if !next || !line || self.body != 0 || self.framing != Framing::NONE {
@@ -182,7 +229,7 @@ impl Flow {
         }
         let rests = self.memo.rests;
         // One less, down to none.
-        self.memo.rests = rests - (1 ^ swar::is_zero(rests));
+        self.memo.rests = rests - (1 ^ swar::is_zero(u32::from(rests))) as u16;
         rests == 0
     }
 
@@ -201,15 +248,19 @@ impl Flow {
             self.memo.note(source);
             return Recalled::Nothing;
         }
-        let line = self.memo.compare(source, keys, generation);
+        let (line, recalls) = self.memo.compare(source, keys, generation);
+        self.recalls = recalls;
         if line == 0 {
             return Recalled::Nothing;
         }
-        let known = self.memo.doing as u32 == Doing::Knows as u32;
-        if known && self.flags & LOSSY == 0 {
+        if recalls as u32 == Doing::Knows as u32 && self.flags & LOSSY == 0 {
+            if self.memo.knows_line(source, keys, line) {
+                return Recalled::Request;
+            }
             scan.restart();
             source.request_line(scan, rules);
             if scan.begins_block() && scan.pos == line {
+                self.memo.note_line(source, keys, line);
                 return Recalled::Request;
             }
         }
@@ -220,12 +271,12 @@ impl Flow {
     /// was scanned, in a flow of which [`Flow::may_recall`] was true.
     #[inline(always)]
     pub fn pass_known(&mut self, start: u32, end: u32, now: u64) {
-        self.memo.doing = Doing::Nothing;
+        self.recalls = Doing::Nothing;
         self.memo.misses = 0;
         self.forget_ends();
         self.note_end(end, Left::Line as u32);
         self.quiet = 0;
-        self.flags = self.flags & !(DECLARED | PROVES) | NOISY;
+        self.flags = self.flags & !(DECLARED | CHUNKED | PROVES) | NOISY | PAUSED;
         self.asked = 1;
         self.asked_at = self.answers;
         self.tip = end;
@@ -236,7 +287,7 @@ impl Flow {
     /// The scan came to the end of what it was given, behind which the segment ends at `end`.
     #[inline(always)]
     pub fn come_to_end(&mut self, scan: &mut Scan, end: u32) -> Rest {
-        if self.memo.doing as u32 == Doing::Nothing as u32 {
+        if self.recalls as u32 == Doing::Nothing as u32 {
             return Rest::None;
         }
         match tokenblock_come_to_end(self, scan, end) {
@@ -247,11 +298,12 @@ impl Flow {
     }
 
     fn come_to_end_here(&mut self, scan: &mut Scan, end: u32) -> Rest {
-        let doing = self.memo.doing;
-        self.memo.doing = Doing::Nothing;
+        let doing = self.recalls;
+        self.recalls = Doing::Nothing;
         if matches!(doing, Doing::Reads) {
-            if scan.ended_block() && self.memo.reported == 0 {
-                self.memo.clean = 1;
+            let reported = self.memo.judged as u8 == Judged::Reported as u8;
+            if scan.ended_block() && !reported {
+                self.memo.judged = Judged::Clean;
             } else {
                 self.memo.miss();
             }
@@ -267,14 +319,14 @@ impl Flow {
             return Rest::Known;
         }
         scan.begin_block();
-        self.memo.doing = Doing::Reads;
+        self.recalls = Doing::Reads;
         Rest::Unknown
     }
 
     /// Something was found in the segment under judgement that is reported each time.
     #[inline(always)]
     pub fn reports(&mut self) {
-        self.memo.reported = 1;
+        self.memo.judged = Judged::Reported;
     }
 }
 

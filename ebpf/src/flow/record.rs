@@ -3,11 +3,11 @@
 use core::{mem::offset_of, time::Duration};
 
 use super::{
-    super::{framing::Framing, rules::Rules, scan::Scan},
+    super::{digest::HOLDS_BYTES, framing::Framing, rules::Rules, scan::Scan},
     FlowKey, Left, Place, before,
     ends::{Boundary, ENDS},
     gaps::{OPEN_GAPS, OpenGap},
-    memo::Memo,
+    memo::{Doing, Memo},
 };
 
 /// What is known of a flow. All zero is a flow of which nothing is known.
@@ -95,6 +95,8 @@ pub struct Flow {
     pub(super) next_fork_again: u32,
     /// What is remembered of its header blocks.
     pub(super) memo: Memo,
+    /// What is under way with that of the segment under judgement.
+    pub(super) recalls: Doing,
     /// All that was passed from here on was read for what begins anywhere, where the flow is adrift.
     pub(super) adrift_from: u32,
     /// Where segments ended that are not settled, the last ones; `ends` counts them.
@@ -108,6 +110,8 @@ pub struct Flow {
     /// What was passed unread: from the first of these sequence numbers up to the second.
     pub(super) unread_from: u32,
     pub(super) unread_to: u32,
+    /// The epoch to which `open` belongs.
+    pub(super) open_epoch: u32,
     /// Where the first segment begins that changed the framing and is not settled, and the last one.
     pub(super) framed_from: u32,
     pub(super) framed_again: u32,
@@ -132,9 +136,8 @@ pub struct Flow {
     /// Under which sequence number that stands which is noted for the segment under judgement: its first, or the left end of
     /// the gap in which it lies.
     pub(super) noted_under: u32,
-    /// Gaps that are open, as many as fit, and the epoch to which they belong.
+    /// Gaps that are open, as many as fit.
     pub(super) open: [OpenGap; OPEN_GAPS],
-    pub(super) open_epoch: u32,
     /// A digest of the first bytes of the segment under judgement.
     pub(super) next_first: u64,
     /// The signature of `next` as it was before it was sealed.
@@ -146,6 +149,11 @@ pub struct Flow {
     /// The last open state that is not settled yet.
     pub(super) held: Scan,
 }
+
+/// Most bytes of a flow for which the kernel's allocator takes 2 KiB, with what the hash map has in front of it; for more
+/// it takes twice as many.
+const MOST: usize = 2048 - 64;
+const _: () = assert!(HOLDS_BYTES || size_of::<Flow>() <= MOST);
 
 /// Bytes of a cache line.
 const LINE: usize = 64;
@@ -306,6 +314,7 @@ impl Flow {
             salt: 0,
             next_signature: 0,
             memo: Memo::NONE,
+            recalls: Doing::Nothing,
             state: scan,
             next: scan,
             held: scan,
