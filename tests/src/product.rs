@@ -136,6 +136,13 @@ impl Product {
             .collect()
     }
 
+    /// Waits until so many events are reported; gives all that are.
+    #[must_use]
+    pub fn wait_for_all_events(&self, count: usize, limit: Duration) -> Vec<Event> {
+        let reported = || Some(self.events()).filter(|events| events.len() >= count);
+        poll::until(limit, reported).unwrap_or_else(|| self.events())
+    }
+
     /// The events of a client so far.
     #[must_use]
     pub fn events_from(&self, source: SocketAddr) -> Vec<Event> {

@@ -103,7 +103,8 @@ fn a_403_comes_at_once_and_frees_the_server() {
     assert!(!lab.bench.origin.saw(Token::Jwt.text().as_bytes()));
     assert_eq!(lab.product.kernel_counter("blocked").unwrap(), 2);
     assert_eq!(lab.product.kernel_counter("forbidden").unwrap(), 2);
-    assert_eq!(lab.product.events().len(), 2, "{}", lab.product.log());
+    let events = lab.product.wait_for_all_events(2, LIMIT).len();
+    assert_eq!(events, 2, "{}", lab.product.log());
 }
 
 #[test]
@@ -165,12 +166,8 @@ fn retransmissions_are_no_hits() {
         for client in clients {
             client.abort().unwrap();
         }
-        assert_eq!(
-            lab.product.events().len(),
-            2,
-            "{xdp}\n{}",
-            lab.product.log()
-        );
+        let events = lab.product.wait_for_all_events(2, LIMIT).len();
+        assert_eq!(events, 2, "{xdp}\n{}", lab.product.log());
         assert!(!lab.bench.origin.saw(OPAQUE.as_bytes()));
     }
 }

@@ -8,6 +8,8 @@ use tokenblock_tests::{
     fixtures::{OPAQUE, Token},
     gate,
     netns::Netns,
+    poll,
+    product::Event,
 };
 
 use crate::lab::{Bench, LIMIT, Lab, Tier};
@@ -119,15 +121,20 @@ fn check(lab: &Lab, browser: &Browser, site: &str, version: &str, refused: &Seen
     let page = browser.page(netns, &format!("{site}/?access_token={OPAQUE}"));
     assert!(page.contains(&refused.page), "{site}: {page}");
     assert_eq!(origin.connections().len(), 0, "{site}");
-    let mut events = lab.product.events();
-    events.retain(|event| event.token == Token::Opaque.short_id());
     for location in [
         "cookie session",
         "header authorization",
         "query access_token",
     ] {
-        let seen = events.iter().any(|event| event.location == location);
-        assert!(seen, "{site}: {location}: {events:?}");
+        let is_it =
+            |event: &Event| event.token == Token::Opaque.short_id() && event.location == location;
+        let seen = || lab.product.events().iter().any(is_it).then_some(());
+        let log = || lab.product.log();
+        assert!(
+            poll::until(LIMIT, seen).is_some(),
+            "{site}: {location}\n{}",
+            log()
+        );
     }
 }
 

@@ -219,8 +219,9 @@ fn pods_are_protected_while_they_live() {
     });
     assert!(requests.into_inner() > 0);
     // Before a pod was protected its requests were answered.
-    let events = product.events().len();
-    assert!(events >= LANES * GENERATIONS * 6, "{events}");
+    let due = LANES * GENERATIONS * 6;
+    let events = product.wait_for_all_events(due, LIMIT).len();
+    assert!(events >= due, "{events}");
     assert_lets_go(&product, 1, LIMIT);
     assert_ends_well(product, &node);
 }

@@ -36,8 +36,9 @@ fn every_request_reaches_the_origin() {
                 "{}: {answer:?}",
                 fixture.name
             );
-            let seen = origin.seen_from(client.address().unwrap());
-            assert_eq!(seen, request, "{} from {server}", fixture.name);
+            let seen = || origin.seen_from(client.address().unwrap());
+            poll::until(LIMIT, || (seen().len() >= request.len()).then_some(()));
+            assert_eq!(seen(), request, "{} from {server}", fixture.name);
         }
     }
 }
