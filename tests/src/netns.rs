@@ -3,7 +3,7 @@
 use std::{
     cell::RefCell,
     ffi::OsStr,
-    fs::File,
+    fs::{self, File},
     io::Write as _,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     os::fd::AsFd as _,
@@ -107,6 +107,16 @@ impl Netns {
             .arg("--")
             .arg(program);
         command
+    }
+
+    /// Sets a switch of the kernel's for it, of `/proc/sys/net/ipv4`.
+    ///
+    /// # Errors
+    /// Where there is no such switch or value.
+    pub fn set_ipv4(&self, name: &str, value: &str) -> Result<()> {
+        let file = format!("/proc/sys/net/ipv4/{name}");
+        let set = self.enter(|| fs::write(&file, value))?;
+        set.with_context(|| format!("writing {value} to {file}"))
     }
 
     /// Does `work` on a thread inside this namespace: a new one, unless the caller is inside already. Sockets that it

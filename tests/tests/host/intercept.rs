@@ -11,7 +11,7 @@ use rustix::process::Signal;
 use tempfile::TempDir;
 use tokenblock_tests::{
     certificate::Certificate,
-    client::{Answer, Client, TlsClient},
+    client::{Answer, Client, TlsClient, curl},
     fixtures::Token,
     gate,
     netns::Netns,
@@ -362,4 +362,47 @@ fn its_health_is_asked_of_the_service_itself() {
     assert_eq!(count("intercepted"), Some(0), "{}", product.log());
     assert!(count("own") > Some(4), "{}", product.log());
     assert!(service.ways().into_iter().all(|way| service.judged(way)));
+}
+
+/// The near ends of the connections of this host to `to`.
+fn near_ends(netns: &Netns, to: SocketAddr) -> Vec<SocketAddr> {
+    let wanted = ["-Htn", "state", "established", "dst", &to.to_string()];
+    let output = netns.command("ss").args(wanted).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let near = |line: &str| line.split_ascii_whitespace().nth(2)?.parse().ok();
+    text.lines().filter_map(near).collect()
+}
+
+/// What is noted of the proxy's own connections is noted while they are made, and no longer: whoever comes from the same
+/// address and port later is a client like any other.
+#[test]
+fn who_comes_from_where_the_proxy_came_from_is_judged() {
+    let Some(binary) = gate::product("intercept::who_comes_from_where_the_proxy_came_from") else {
+        return;
+    };
+    let service = Service::new(binary);
+    let _product = service.intercept(&["--timeout-upstream-idle=100ms"]);
+    let server = &service.bench.pair.server;
+    // A port is free as soon as its connection is over.
+    server.set_ipv4("tcp_max_tw_buckets", "0").unwrap();
+    let to = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), PORT);
+    let mut client = service.connect((server, to));
+    assert!(is_judged(&mut client));
+    let clients = client.address().unwrap();
+    let of_proxy = near_ends(server, to)
+        .into_iter()
+        .find(|near| *near != clients);
+    let near = of_proxy.expect("a connection of the proxy's own");
+    let gone = || (!near_ends(server, to).contains(&near)).then_some(());
+    assert!(poll::until(LIMIT, gone).is_some(), "{near} is kept");
+    let name = Certificate::HOST;
+    let resolve = format!("{name}:{PORT}:{}", to.ip());
+    let ca = service.bench.certificate.cert_file.to_str().unwrap();
+    let (from, port) = (near.ip().to_string(), near.port().to_string());
+    let url = format!("https://{name}:{PORT}/");
+    let args = ["--resolve", &resolve, "--cacert", ca, "--interface", &from];
+    let args = [&args[..], &["--local-port", &port, &url]].concat();
+    let (status, body) = curl(server, &args).unwrap();
+    assert_eq!(status, 200, "{body}");
+    assert!(body.to_lowercase().contains("via: "), "{body}");
 }

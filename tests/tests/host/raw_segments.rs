@@ -4,7 +4,7 @@
 
 mod cases;
 
-use std::{fs, net::SocketAddr, path::PathBuf, thread};
+use std::{net::SocketAddr, path::PathBuf, thread};
 
 use cases::{
     Case, SETTLING, by_cookie, cases, fragments, framed_otherwise, middle, on_the_syn, pieces,
@@ -27,14 +27,6 @@ struct Played {
     expected: Vec<u8>,
     urgent: bool,
     address: SocketAddr,
-}
-
-/// Sets a switch of the server's TCP.
-fn set(pair: &Pair, name: &str, value: &str) {
-    let file = format!("/proc/sys/net/ipv4/{name}");
-    pair.server
-        .enter(|| fs::write(file, value).unwrap())
-        .unwrap();
 }
 
 /// Plays the cases side by side, each over both families on a port of its own; `round` keeps the ports apart.
@@ -122,7 +114,7 @@ fn assert_kept_out(lab: &Lab, played: &[Played]) {
 fn server(switches: &[(&str, &str)]) -> Pair {
     let pair = Pair::new().unwrap();
     for (name, value) in switches {
-        set(&pair, name, value);
+        pair.server.set_ipv4(name, value).unwrap();
     }
     pair
 }

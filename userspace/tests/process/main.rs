@@ -20,13 +20,18 @@ use std::{
     },
     path::{Path, PathBuf},
     process::{Command, Stdio},
-    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
     thread,
     time::Duration,
 };
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use rustix::process::Signal;
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
+use rustls_pki_types::PrivateKeyDer;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use socket2::{Socket, Type};
@@ -299,6 +304,53 @@ fn the_file_says_how_the_proxy_works() {
     let running = Running::start(bench.proxy(&["--config=settings.toml"]));
     let address = running.line("in force")["proxy"].clone();
     assert_eq!(status(address.as_str().unwrap(), &blocked), "418");
+}
+
+/// A server over TLS; gives its URL, and writes its certificate to `path`.
+fn over_tls(path: &Path) -> String {
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    fs::write(path, made.cert.pem()).unwrap();
+    let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![made.cert.der().clone()], key);
+    let config = Arc::new(config.unwrap());
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!(
+        "https://localhost:{}",
+        listener.local_addr().unwrap().port()
+    );
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let connection = ServerConnection::new(Arc::clone(&config)).unwrap();
+            let mut stream = StreamOwned::new(connection, stream.unwrap());
+            // Who doesn't trust it is gone.
+            if stream.read(&mut [0; 4096]).is_ok() {
+                let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+                stream.write_all(answer).unwrap();
+            }
+        }
+    });
+    url
+}
+
+#[test]
+fn upstreams_are_known_by_the_systems_authorities() {
+    let bench = Bench::new();
+    let authorities = bench.path("authorities.pem");
+    let upstream = format!("--upstream={}", over_tls(&authorities));
+    for (file, wanted) in [(Some(&authorities), "200"), (None, "502")] {
+        let mut command = bench.proxy(&[&*upstream]);
+        // In the place of those of this host.
+        command.envs(file.map(|file| ("SSL_CERT_FILE", file)));
+        let running = Running::start(command);
+        let address = running.line("in force")["proxy"].clone();
+        let status = status(address.as_str().unwrap(), "/ HTTP/1.1");
+        assert_eq!(status, wanted, "{file:?}");
+    }
 }
 
 /// A server that says nothing, closes, or says nonsense, as the path has it.
