@@ -357,12 +357,12 @@ impl<'a> Engine<'a> {
                         let state = *self.flow.next_state();
                         self.states.insert(key(at, self.flow.epoch), state);
                     }
-                }
-                if place == Place::Inside && self.flow.rest(end, &mut rest) {
-                    self.gaps.insert(key(end, self.flow.epoch), rest);
-                    if rest.left == Left::Open {
-                        let state = *self.flow.next_state();
-                        self.states.insert(key(end, self.flow.epoch), state);
+                    if self.flow.rest(end, &mut rest) {
+                        self.gaps.insert(key(end, self.flow.epoch), rest);
+                        if rest.left == Left::Open {
+                            let state = *self.flow.next_state();
+                            self.states.insert(key(end, self.flow.epoch), state);
+                        }
                     }
                 }
                 if self.flow.remember(start, end, gap) {

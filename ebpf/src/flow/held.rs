@@ -3,7 +3,7 @@
 use super::{
     super::scan::Scan,
     Flow, Gap, Place, before,
-    record::{GAVE_UP, HELD_STARTS, HOLDS, LOSSY, STARTS},
+    record::{GAVE_UP, HELD_STARTS, HOLDS, LOSSY, RECOVERING, STARTS},
 };
 
 impl Flow {
@@ -131,7 +131,9 @@ impl Flow {
     #[inline(always)]
     #[must_use]
     pub fn wants_state(&self, start: u32, gap: &Gap) -> bool {
-        self.noted_under == start && !gap.left.is_light() && !self.holds(start)
+        // During a recovery that at its end is held, and stays so.
+        let free = self.flags & RECOVERING == 0 || self.high_left.is_light();
+        free && self.noted_under == start && !gap.left.is_light() && !self.holds(start)
     }
 
     /// Takes the state at `start`, which was kept by its place.

@@ -82,11 +82,16 @@ impl Flow {
                 return Ok(Some(self.noted_under));
             }
             Place::Repeat => {
-                if self.turns_adrift(end) || !self.is_same(&gap.passed) {
+                let whole = gap.passed.to == end;
+                if self.turns_adrift(end) || whole && !self.is_same(&gap.passed) {
                     return Err(Conflict::Ambiguous);
                 }
+                if !whole {
+                    self.cut(start, end, gap)?;
+                    note = Some(start);
+                }
                 self.passed_at = now;
-                return Ok(None);
+                return Ok(note);
             }
             Place::Ahead => {
                 note = Some(self.tip);
@@ -200,14 +205,6 @@ impl Flow {
         gap.right = start;
         gap.plain = u32::from(self.next_signs & PLAIN != 0);
         Ok(())
-    }
-
-    /// What is left of `gap` behind the segment up to `end`, which lies in its middle, where anything is.
-    #[inline(always)]
-    pub fn rest(&self, end: u32, gap: &mut Gap) -> bool {
-        gap.left = self.next_left;
-        gap.passed.starts = 0;
-        gap.right != end
     }
 
     /// What was passed from what is settled on was lost behind the hook, or is held by the receiver: the tip goes

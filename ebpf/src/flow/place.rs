@@ -47,7 +47,8 @@ pub enum Place {
     OutOfWindow = 6,
     /// Older than what the receiver has taken: dropped, as the receiver would.
     Old = 7,
-    /// A second copy of a segment that was passed: passed where it leaves the flow as the first did.
+    /// A second copy of a segment that was passed, or of its beginning: passed where it leaves the flow as the first did, or
+    /// the rest does.
     Repeat = SECOND,
     /// It lies inside a gap, and not at its left end: passed as what is ahead of one, and the gap is two.
     Inside = EARLY | FILLS,
@@ -188,6 +189,7 @@ impl Flow {
             // Its first bytes are settled; the receiver reads on from the tip.
             return Place::Next;
         }
+        let recovers = knows_settled && lost && !before(self.settled, start);
         let inside = self.noted_under != start;
         if gap.is_some() && inside && self.takes_inside(start) {
             return Place::Inside;
@@ -197,14 +199,14 @@ impl Flow {
             && (gap.left.is_light() || self.holds(start))
         {
             if gap.passed.is_known() {
-                if gap.passed.to == end {
+                if gap.passed.is_copied(start, end, recovers) {
                     return Place::Repeat;
                 }
             } else if !before(gap.right, end) {
                 return Place::Filler;
             }
         }
-        if knows_settled && lost && !before(self.settled, start) {
+        if recovers {
             return Place::Recovery;
         }
         Place::Duplicate

@@ -4,12 +4,16 @@
 //! about, it is remembered of each segment how it was read and how it left the scanner. A second copy of the same bounds
 //! that is read from the same state, and leaves the same, may take the place of the first: whichever of them the receiver
 //! has, it was judged in its place, and so was what follows.
+//!
+//! Who sends again may cut elsewhere: what was one segment, perhaps of many that the host had put together, comes in
+//! pieces. A shorter copy inside of a body is passed too. What is left of the segment is then to be read from where that copy
+//! leaves the scanner, and has to leave it as the whole did.
 
 use super::{
-    super::{framing::Framing, rules::Rules},
-    Flow, Gap, Left, Place, before,
-    record::{HELD_STARTS, LOSSY, NOTED, STARTS, UNREAD},
-    scans::OF_BEHIND,
+    super::{behind::BEHIND, framing::Framing, rules::Rules},
+    Conflict, Flow, Gap, Left, Place, before,
+    record::{HELD_STARTS, LOSSY, NOTED, PROVES, STARTS, TRUSTS, UNREAD},
+    scans::{MAY_END_CHUNKS, OF_BEHIND, PIECE, PLAIN, READS_TARGET, SAW_BLANK, SAW_WORD},
 };
 
 /// How a segment was read that was passed, and how it left the scanner.
@@ -36,6 +40,14 @@ pub struct Passed {
     body: u64,
 }
 
+/// In `signs`: it is what is left of a segment behind a shorter copy, and was not passed by itself.
+const LEFT: u32 = 1 << 31;
+/// Signs that a segment which is cut may have: it lies inside of one message's body.
+const OF_BODY: u32 =
+    PLAIN | SAW_WORD | SAW_BLANK | MAY_END_CHUNKS | READS_TARGET | OF_BEHIND | LEFT;
+/// Those of them that say nothing new of a piece of it.
+const OF_PIECE: u32 = PLAIN | SAW_WORD | READS_TARGET | PIECE | OF_BEHIND;
+
 impl Passed {
     /// None.
     pub const NONE: Self = Self {
@@ -60,6 +72,25 @@ impl Passed {
         self.place as u32 != Place::Settled as u32
     }
 
+    /// Whether `start..end` may be a copy of it, or of its beginning. What filled the gap in front of it may have been read on
+    /// in its first bytes, so that these stay together. A piece may be one that does not pass, however often it comes: so not
+    /// where a recovery `recovers`.
+    #[inline(always)]
+    pub(super) fn is_copied(&self, start: u32, end: u32, recovers: bool) -> bool {
+        let whole = self.to == end;
+        let shows_first = !self.place.is_early() || end.wrapping_sub(start) >= BEHIND;
+        let piece = self.signs & LEFT != 0 || !whole;
+        (whole || before(end, self.to) && shows_first) && !(piece && recovers)
+    }
+
+    /// Whether it lies inside of one message's body, as far as it was read.
+    fn is_of_body(&self, start: u32) -> bool {
+        let len = u64::from(self.to.wrapping_sub(start));
+        let framed = self.at_framing != Framing::NONE || self.framing != Framing::NONE;
+        let ends = self.at_body != 0 && self.at_body <= len;
+        self.signs & !OF_BODY == 0 && self.starts == 0 && !framed && !ends
+    }
+
     /// Takes a copy of another's.
     #[inline(always)]
     pub(super) fn copy(&mut self, from: &Self) {
@@ -76,7 +107,7 @@ impl Flow {
 
     /// Before the scans of a segment from `start` on: how it is to be read, and whether that is to be remembered.
     #[inline(always)]
-    pub(super) fn open_repeat(&mut self, place: Place, start: u32, gap: &Gap) {
+    pub(super) fn open_repeat(&mut self, place: Place, start: u32, end: u32, gap: &Gap) {
         let repeats = place as u32 == Place::Repeat as u32;
         let next = place as u32 == Place::Next as u32;
         let filler = place as u32 == Place::Filler as u32;
@@ -95,6 +126,9 @@ impl Flow {
         let whole = next && start == self.tip && self.flags & UNREAD == 0;
         self.remembers = u32::from(whole || filler || place.is_early());
         if repeats {
+            if gap.passed.to != end {
+                self.next_signs |= PIECE;
+            }
             self.knows_framing = 1;
             self.at_framing = gap.passed.at_framing;
             self.at_body = gap.passed.at_body;
@@ -114,9 +148,81 @@ impl Flow {
         let state = left as u32 == passed.left as u32
             && (left.is_light() || self.signature_of_next() == passed.signature);
         let message = self.next_framing.is_as(passed.framing) && self.next_body == passed.body;
-        let signs = (self.next_signs ^ passed.signs) & !OF_BEHIND == 0;
-        let first = !passed.place.is_early() || self.next_first == passed.first;
-        state && message && signs && first
+        let signs = if passed.signs & LEFT == 0 {
+            (self.next_signs ^ passed.signs) & !OF_BEHIND == 0
+        } else {
+            self.says_no_more(passed)
+        };
+        state && message && signs && self.begins_as(passed)
+    }
+
+    /// Whether the segment under judgement, a copy of what was passed or of a piece of it, says nothing that was not said.
+    fn says_no_more(&self, passed: &Passed) -> bool {
+        self.next_signs & !(passed.signs | OF_PIECE) == 0
+    }
+
+    /// Whether the first bytes of the segment under judgement are those of what was passed, where they count.
+    fn begins_as(&self, passed: &Passed) -> bool {
+        !passed.place.is_early() || self.next_first == passed.first
+    }
+
+    /// The segment under judgement, `start..end`, is a copy of the beginning of the one that is noted in `gap`: it takes its place
+    /// there, and what is left of that one is [`Flow::rest`].
+    ///
+    /// # Errors
+    /// [`Conflict::Ambiguous`] where it can't be passed before all of it comes.
+    pub(super) fn cut(&mut self, start: u32, end: u32, gap: &mut Gap) -> Result<(), Conflict> {
+        let passed = &mut gap.passed;
+        let plain = !passed.place.is_early() || passed.signs & !self.next_signs & PLAIN == 0;
+        let unframed = self.next_framing == Framing::NONE;
+        let piece = passed.is_of_body(start) && unframed && self.says_no_more(passed);
+        if !piece || !plain || !self.begins_as(passed) {
+            return Err(Conflict::Ambiguous);
+        }
+        // The word from which on the server's silence counts may be in what is left.
+        self.flags &= !(PROVES | TRUSTS);
+        // The receiver may turn out to stand there. Who comes up to here, and took what was passed at first, reads on in
+        // that: so the end is not noted.
+        self.hold_next(end);
+        self.note_passed(end, &mut gap.passed);
+        Ok(())
+    }
+
+    /// What is left of the segment that is noted in `gap`, of which the one under judgement was passed, up to `end`.
+    fn left_of(&self, end: u32, gap: &mut Gap) {
+        gap.right = end;
+        gap.left = if self.next_signs & PIECE == 0 {
+            self.next_left
+        } else {
+            Left::Open
+        };
+        gap.plain = 0;
+        let passed = &mut gap.passed;
+        passed.place = Place::Next;
+        passed.starts = 0;
+        passed.signs |= LEFT;
+        passed.at_framing = self.next_framing;
+        passed.at_body = self.next_body;
+    }
+
+    /// What is left behind the segment up to `end` of the gap or the segment in whose place it was passed, where anything is.
+    /// That is noted in `gap` as it was before.
+    #[inline(always)]
+    pub fn rest(&self, end: u32, gap: &mut Gap) -> bool {
+        tokenblock_rest(self, gap, end) != 0
+    }
+
+    fn rest_here(&self, end: u32, gap: &mut Gap) -> bool {
+        if self.next_place as u32 == Place::Inside as u32 {
+            gap.left = self.next_left;
+            gap.passed.starts = 0;
+            return gap.right != end;
+        }
+        let cut = self.next_place as u32 == Place::Repeat as u32 && gap.passed.to != end;
+        if cut {
+            self.left_of(end, gap);
+        }
+        cut
     }
 
     /// Whether the segment `start..end`, which was passed, is to be noted under its start; then `gap` becomes what is noted.
@@ -138,21 +244,26 @@ impl Flow {
         gap.left = self.next_gap;
         gap.plain = 0;
         let passed = &mut gap.passed;
-        passed.to = end;
         passed.place = self.next_place;
         passed.starts = self.next_starts;
-        passed.signs = self.next_signs;
-        passed.left = self.next_left;
-        passed.signature = 0;
         passed.first = self.next_first;
         passed.at_framing = self.at_framing;
         passed.at_body = self.at_body;
+        self.note_passed(end, passed);
+        true
+    }
+
+    /// Notes how the segment under judgement, up to `end`, leaves the scanner.
+    fn note_passed(&self, end: u32, passed: &mut Passed) {
+        passed.to = end;
+        passed.signs = self.next_signs & !PIECE;
+        passed.left = self.next_left;
+        passed.signature = 0;
         passed.framing = self.next_framing;
         passed.body = self.next_body;
         if !self.next_left.is_light() {
             passed.signature = self.signature_of_next();
         }
-        true
     }
 }
 
@@ -164,6 +275,16 @@ extern "C" fn tokenblock_remember(flow: *mut Flow, gap: *mut Gap, start: u32, en
         return 0;
     };
     u64::from(flow.remember_here(start, end, gap))
+}
+
+/// [`Flow::rest`], likewise.
+#[cfg_attr(target_arch = "bpf", inline(never), unsafe(no_mangle))]
+extern "C" fn tokenblock_rest(flow: *const Flow, gap: *mut Gap, end: u32) -> u64 {
+    // SAFETY: as above.
+    let (Some(flow), Some(gap)) = (unsafe { (flow.as_ref(), gap.as_mut()) }) else {
+        return 0;
+    };
+    u64::from(flow.rest_here(end, gap))
 }
 
 /// [`Passed::copy`], likewise. Gives 0, for it wants a value.

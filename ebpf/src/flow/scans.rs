@@ -53,7 +53,7 @@ const READS_BEHIND: u32 = 512;
 /// There the candidate ends in which the segment does.
 pub(super) const LEFT_BEHIND: u32 = 1024;
 /// The segment is read as a request target as well.
-const READS_TARGET: u32 = 2048;
+pub(super) const READS_TARGET: u32 = 2048;
 /// The segment is read for parameters anywhere as well.
 const READS_ANYWHERE: u32 = 4096;
 /// Messages may begin anywhere from this segment on.
@@ -62,11 +62,19 @@ pub(super) const SAW_ADRIFT: u32 = 8192;
 pub(super) const SAW_CHUNKS: u32 = 1 << 14;
 /// The segment ends in an empty line by which chunks may be over.
 pub(super) const MAY_END_CHUNKS: u32 = 1 << 15;
+/// The segment is the beginning of one that was passed, and the state at its end is kept, whatever that is.
+pub(super) const PIECE: u32 = 1 << 16;
 /// Signs of what stands behind a gap, and of what a flow that was adrift before is read for.
 pub(super) const OF_BEHIND: u32 = READS_BEHIND | LEFT_BEHIND | READS_ANYWHERE;
 /// Signs of any scan of a segment; the others are those of the last.
-const OF_ANY: u32 =
-    SAW_HTTP2 | ENDS_BODY | SAW_AMBIGUOUS | STILL_UNREAD | READS_TARGET | SAW_ADRIFT | OF_BEHIND;
+const OF_ANY: u32 = SAW_HTTP2
+    | ENDS_BODY
+    | SAW_AMBIGUOUS
+    | STILL_UNREAD
+    | READS_TARGET
+    | SAW_ADRIFT
+    | PIECE
+    | OF_BEHIND;
 
 /// What [`tokenblock_flow_start`] gives.
 const NOTHING: u64 = u64::MAX;
@@ -334,7 +342,7 @@ impl Flow {
         let framing = self.framing_at(place, self.reads_from(place, start));
         self.knows_framing = u32::from(framing.is_some());
         (self.at_framing, self.at_body) = framing.unwrap_or((Framing::NONE, 0));
-        self.open_repeat(place, start, gap);
+        self.open_repeat(place, start, end, gap);
     }
 
     /// Where a segment is read from.
@@ -398,10 +406,16 @@ impl Flow {
         }
         forget_registers();
         let left = Left::of(scan, rules);
-        if left as u32 == Left::Closed as u32 {
+        let closed = left as u32 == Left::Closed as u32;
+        if first_line_only && !closed {
+            // Both ends are kept as one.
+            self.next_signs &= !PIECE;
+        }
+        let exact = self.next_signs & PIECE != 0 && !first_line_only;
+        if closed && !exact {
             return Ok(());
         }
-        if self.next_left as u32 != Left::Closed as u32 {
+        if !closed && self.next_left as u32 != Left::Closed as u32 {
             let same = self.next_left as u32 == left as u32
                 && (left.is_light() || self.signature_of_next() == scan.signature());
             if same || place as u32 == Place::First as u32 {
@@ -414,8 +428,10 @@ impl Flow {
             }
             return Err(Conflict::Ambiguous);
         }
-        self.next_left = left;
-        if !left.is_light() {
+        if !closed {
+            self.next_left = left;
+        }
+        if !left.is_light() || exact {
             self.keep_next(scan, rules);
         }
         Ok(())

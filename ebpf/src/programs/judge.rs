@@ -210,7 +210,7 @@ fn pass(
             if matches!(place, Place::Filler) && matches!(work.gap.left, Left::Open) {
                 maps::keep_state(&work.gap_key, flow.next_state());
             }
-            if matches!(place, Place::Inside) && flow.rest(end, &mut work.rest) {
+            if flow.rest(end, &mut work.rest) {
                 work.gap_key.at = end;
                 note_gap(&work.gap_key, &work.rest, flow);
                 if matches!(work.rest.left, Left::Open) {

@@ -226,12 +226,13 @@ proptest! {
         sizes in prop::collection::vec(1..1500_usize, 1..40),
         seed in 1..u64::MAX,
         body in 0..40_000_usize,
+        cut in prop::sample::select(&[0_u64, 30][..]),
     ) {
         let [_, clean, _] = Streams::by_lines(body).variants;
-        let (delivered, fates) = send(&clean, &sizes, seed, 3);
+        let (delivered, fates) = send(&clean, &sizes, seed, 3, cut);
         let reset = fates.iter().any(|fate| matches!(fate, Fate::Reset(_)));
         prop_assert!(!fates.contains(&Fate::Blocked));
-        prop_assert!(reset || delivered == clean, "stuck at {} of {}", delivered.len(), clean.len());
+        prop_assert!(reset || delivered == clean, "stuck at {} of {}: {:?}", delivered.len(), clean.len(), &fates[fates.len().saturating_sub(60)..]);
     }
 
     /// An honest client whose segments are lost, doubled and reordered on the way gets its clean stream
@@ -243,7 +244,7 @@ proptest! {
         body in 0..40_000_usize,
     ) {
         let [_, clean, _] = Streams::by_lines(body).variants;
-        let (delivered, fates) = send(&clean, &sizes, seed, 0);
+        let (delivered, fates) = send(&clean, &sizes, seed, 0, 0);
         let harmed = fates.iter().position(|fate| !matches!(fate, Fate::Passed(_) | Fate::Trusted | Fate::Dropped(_)));
         prop_assert_eq!(harmed, None, "{:?} of {}", fates, clean.len());
         prop_assert_eq!(delivered, clean);
@@ -251,8 +252,9 @@ proptest! {
 }
 
 /// Sends a stream through the engine in segments of these sizes, over and over; of them 5 % are lost in front of it,
-/// some `behind` it (per cent), and 25 % late. Gives what was delivered and what became of each segment.
-fn send(stream: &[u8], sizes: &[usize], seed: u64, behind: u64) -> (Vec<u8>, Vec<Fate>) {
+/// some `behind` it (per cent), and 25 % late; `cut` per cent come in two, anew each time. Gives what was delivered
+/// and what became of each segment.
+fn send(stream: &[u8], sizes: &[usize], seed: u64, behind: u64, cut: u64) -> (Vec<u8>, Vec<Fate>) {
     const FIRST: u32 = 5;
     let listing = listing();
     let listed = |digest: &_| listing.has(digest);
@@ -285,7 +287,17 @@ fn send(stream: &[u8], sizes: &[usize], seed: u64, behind: u64) -> (Vec<u8>, Vec
         }
         // A window of segments, each perhaps lost, perhaps late.
         let unsettled = segments.iter().filter(|(_, end)| *end > receiver.next());
-        let mut flight: Vec<_> = unsettled.take(20).copied().collect();
+        let mut flight: Vec<_> = unsettled
+            .take(20)
+            .map(|(start, end)| ((*start).max(receiver.next()), *end))
+            .collect();
+        for (i, (start, end)) in flight.clone().into_iter().enumerate() {
+            if end - start > 1 && percent() < cut {
+                let middle = start + 1 + (end - start - 1) * i / flight.len();
+                flight[i] = (start, middle);
+                flight.push((middle, end));
+            }
+        }
         for i in 1..flight.len() {
             if percent() < 25 {
                 flight.swap(i - 1, i);

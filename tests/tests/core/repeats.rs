@@ -104,11 +104,10 @@ fn another_that_says_something_else_is_dropped() {
     let name = "Authorization: Bearer ";
     let line = "and so it went on, and on, and\n";
     for second in [
-        // It ends in another state, or at another place.
+        // It ends in another state, or further on.
         "and so it went on, and on, and ",
         "and so it went on, and on, \nAut",
         "and so it went on, and on, and\nx",
-        "and so it went on, and on,",
     ] {
         assert_eq!(twice(&[line], &[second]), [DROPPED], "{second:?}");
         let fates = twice(&["and on\n", line], &["and on\n", second]);
@@ -127,6 +126,170 @@ fn another_that_says_something_else_is_dropped() {
         )[1],
         DROPPED
     );
+}
+
+/// Pieces of a segment that was passed, each at its offset.
+fn pieces(whole: &str, pieces: &[(usize, &str)]) -> Vec<Fate> {
+    let listing = Listing::new().unwrap();
+    let listed = |digest: &_| listing.has(digest);
+    let mut upload = Upload::begin(&listing, &listed);
+    let ahead = "of a line that ends\n".repeat(10);
+    let (first, at) = (upload.end, upload.end + ahead.len());
+    assert_eq!(upload.send(first, &ahead), Fate::Passed(Place::Ahead));
+    assert_eq!(upload.send(at, whole), Fate::Passed(Place::Next));
+    // What stands ahead of a gap may be read on in its first bytes, which stay together.
+    let cut = [(100, DUPLICATE), (140, REPEAT)];
+    for (len, fate) in cut {
+        assert_eq!(upload.send(first, ahead.split_at(len).0), fate, "{len}");
+    }
+    assert_eq!(upload.send(first + 140, ahead.split_at(140).1), REPEAT);
+    pieces
+        .iter()
+        .map(|(offset, piece)| upload.send(at + offset, piece))
+        .collect()
+}
+
+const REPEAT: Fate = Fate::Passed(Place::Repeat);
+const DUPLICATE: Fate = Fate::Dropped(Place::Duplicate);
+
+/// Who sends again cuts elsewhere: what the receiver has of it leaves the scanner as the whole did.
+#[test]
+fn a_second_copy_passes_in_pieces() {
+    let whole = "and so it went on\nAuthor: me\nand on\n/?a=b\nsee it\nAuth";
+    for first in 1..whole.len() {
+        for second in first + 1..whole.len() {
+            let (front, three) = whole.split_at(second);
+            let (one, two) = front.split_at(first);
+            let copies = [
+                (0, front),
+                (0, one),
+                (0, one),
+                (first, two),
+                (second, three),
+                (first, two),
+            ];
+            assert_eq!(pieces(whole, &copies), [REPEAT; 6], "{first}, {second}");
+        }
+    }
+}
+
+/// What is left behind a shorter copy is read from where that one ended, and leaves the scanner as the whole did.
+#[test]
+fn what_is_left_behind_a_shorter_copy_ends_as_the_whole_did() {
+    let token = Token::Opaque.text();
+    let whole = "and so it went on, line by line, and on, and no end of it was seen\n";
+    let first = (0, "and so\nAuth");
+    let (_, rest) = whole.split_at(first.1.len());
+    assert_eq!(pieces(whole, &[first, (first.1.len(), rest)]), [REPEAT; 2]);
+    // It ends in another state.
+    let other = format!("{}\nAuth", rest.split_at(rest.len() - 5).0);
+    assert_eq!(
+        pieces(whole, &[first, (first.1.len(), &other)]),
+        [REPEAT, DUPLICATE]
+    );
+    // The name goes on in it.
+    let evil = format!("orization: {token}\n{:41}\n", "");
+    let (evil, _) = evil.split_at(rest.len());
+    let fates = pieces(whole, &[first, (first.1.len(), evil)]);
+    assert_eq!(fates, [REPEAT, DUPLICATE], "{evil:?}");
+    // It is more than was left, or begins elsewhere.
+    let more = format!("{rest}and on");
+    for (at, piece) in [(first.1.len(), more.as_str()), (3, whole.split_at(3).1)] {
+        assert_eq!(pieces(whole, &[first, (at, piece)]), [REPEAT, DUPLICATE]);
+    }
+    // What it says is new: a line like a header's, an empty line.
+    for new in ["Cookie: a=b\n", "and so\n\nan"] {
+        assert_eq!(pieces(whole, &[(0, new)]), [DUPLICATE], "{new:?}");
+    }
+}
+
+/// The state at the end of a recovery is kept for who goes on there, whatever comes twice on the way.
+#[test]
+fn a_second_copy_within_a_recovery_takes_no_other_state() {
+    let token = Token::Opaque.text();
+    let listing = Listing::new().unwrap();
+    let listed = |digest: &_| listing.has(digest);
+    let mut upload = Upload::whole(&listing, &listed);
+    let pieces = ["and so on\n", "and on, and on\n", "and on\nAuth"];
+    let at = in_order(&mut upload, &pieces);
+    let end = upload.end;
+    // What passes is noted from now on.
+    assert_eq!(upload.send(at[2], pieces[2]), DUPLICATE);
+    upload.engine.settle(sequence(FIRST, at[0]));
+    upload.now += 300_000_000;
+    let fate = upload.send(at[0], pieces[0]);
+    assert_eq!(fate, Fate::Passed(Place::Recovery));
+    assert_eq!(upload.send(at[1], pieces[1]), Fate::Passed(Place::Next));
+    let (one, two) = pieces[1].split_at(6);
+    assert_eq!(upload.send(at[1], one), REPEAT);
+    assert_eq!(upload.send(at[1] + 6, two), DUPLICATE);
+    // The receiver has the rest.
+    upload.engine.settle(sequence(FIRST, end));
+    let evil = format!("orization: {token}\r\n");
+    assert_eq!(upload.send(end, evil), Fate::Blocked);
+}
+
+/// What says where a message ends comes as it came first, or later.
+#[test]
+fn a_second_copy_of_a_head_comes_whole() {
+    let listing = Listing::new().unwrap();
+    let listed = |digest: &_| listing.has(digest);
+    let first = "POST / HTTP/1.1\r\nHost: h\r\n";
+    let (other, second) = (
+        "Xontent-Length: 7\r\nX: y\r\n",
+        "Content-Length: 7\r\nX: y\r\n",
+    );
+    for body in [false, true] {
+        let mut engine = Engine::new(&listing.rules, &listed);
+        engine.accept(FIRST);
+        let mut at = 0;
+        let mut send =
+            |at: usize, bytes: &str| engine.segment(sequence(FIRST, at), bytes.as_bytes(), START);
+        // Something comes late.
+        assert_eq!(send(500, "a"), Fate::Dropped(Place::TooEarly));
+        for piece in [first, if body { "\r\n" } else { "A: b\r\n" }, other] {
+            assert_eq!(send(at, piece), Fate::Passed(Place::Next));
+            at += piece.len();
+        }
+        at -= other.len();
+        let (piece, _) = second.split_at(20);
+        assert_eq!(send(at, piece), DUPLICATE, "{body}");
+    }
+}
+
+/// Who comes back to where a shorter copy ended stands behind that; who comes up to there may have taken the whole.
+#[test]
+fn a_recovery_where_a_shorter_copy_ended() {
+    let token = Token::Opaque.text();
+    let listing = Listing::new().unwrap();
+    let listed = |digest: &_| listing.has(digest);
+    let (one, other) = ("so it goes, and\n", "so it goes\nAuth");
+    let whole = format!("{one}orization: {token}\nand so it went on\n");
+    let whole = whole.replace("\norization", "\nyorization");
+    let begin = || {
+        let mut upload = Upload::begin(&listing, &listed);
+        let first = upload.end;
+        assert_eq!(upload.send(first, "a line\n"), Fate::Passed(Place::Ahead));
+        let at = upload.end;
+        assert_eq!(upload.send(at, &whole), Fate::Passed(Place::Next));
+        assert_eq!(upload.send(at, other), REPEAT);
+        (upload, first, at)
+    };
+    // It took the shorter copy.
+    let (mut upload, _, at) = begin();
+    let settled = at + other.len();
+    upload.engine.settle(sequence(FIRST, settled));
+    upload.now += 300_000_000;
+    let evil = format!("orization: {token}\n");
+    assert_eq!(upload.send(settled, evil), Fate::Blocked);
+    // It holds the whole, which begins in a line of its own there.
+    let (mut upload, first, at) = begin();
+    upload.engine.settle(sequence(FIRST, first));
+    upload.now += 300_000_000;
+    let both = format!("a line\n{other}");
+    assert_eq!(first + both.len(), at + other.len());
+    let fate = upload.send(first, both);
+    assert!(matches!(fate, Fate::Reset(_)), "{fate:?}");
 }
 
 /// What fills a gap is read from one state, which is that of the copy that the receiver may have.
@@ -154,7 +317,7 @@ fn a_gap_is_filled_once() {
         upload.send(gap, "a line that ends not"),
         Fate::Dropped(Place::Duplicate)
     );
-    assert_eq!(upload.send(gap, "another"), Fate::Dropped(Place::Duplicate));
+    assert_eq!(upload.send(gap, "another"), REPEAT);
     assert_eq!(upload.send(gap + piece.len(), late), Fate::Blocked);
 }
 
