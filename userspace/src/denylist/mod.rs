@@ -7,7 +7,7 @@ mod hashed;
 pub(crate) mod jwt;
 mod list;
 pub mod model;
-mod overlay;
+pub(crate) mod overlay;
 mod set;
 mod store;
 mod table;

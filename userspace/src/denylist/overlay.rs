@@ -18,11 +18,9 @@ impl<K, V> Default for Overlay<K, V> {
 impl<K: Ord + Copy, V: Copy> Overlay<K, V> {
     /// Changes in any order; of two of one key the last given counts.
     pub(super) fn of(mut changes: Vec<(K, Option<V>)>) -> Self {
-        // Stable, so that the last given is the first when it is turned round.
+        // Stable, so that the last given stays the last.
         changes.sort_by_key(|change| change.0);
-        changes.reverse();
-        changes.dedup_by_key(|change| change.0);
-        changes.reverse();
+        keep_last(&mut changes, |change| change.0);
         Self(changes)
     }
 
@@ -67,24 +65,40 @@ impl<K: Ord + Copy, V: Copy> Overlay<K, V> {
 
     /// The list below with the changes applied; ascending, and so is what comes out.
     pub(super) fn over(&self, list: impl Iterator<Item = (K, V)>) -> impl Iterator<Item = (K, V)> {
-        let mut list = list.peekable();
-        let mut changes = self.0.iter().copied().peekable();
-        iter::from_fn(move || {
-            loop {
-                let change_first = match (list.peek(), changes.peek()) {
-                    (_, None) => return list.next(),
-                    (None, Some(_)) => true,
-                    (Some(entry), Some(change)) => change.0 <= entry.0,
-                };
-                if !change_first {
-                    return list.next();
-                }
-                let (key, value) = changes.next()?;
-                list.next_if(|entry| entry.0 == key);
-                if let Some(value) = value {
-                    return Some((key, value));
-                }
-            }
-        })
+        changed(list, self.0.iter().copied())
     }
+}
+
+/// Of several entries of one key, which stand one behind the other, leaves the last.
+pub(crate) fn keep_last<T, K: PartialEq>(entries: &mut Vec<T>, key: impl Fn(&T) -> K) {
+    entries.reverse();
+    entries.dedup_by_key(|entry| key(entry));
+    entries.reverse();
+}
+
+/// A list with changes applied, `None` for what is removed; each key comes once in both, ascending, and so does what comes
+/// out.
+pub(crate) fn changed<K: Ord, V>(
+    list: impl Iterator<Item = (K, V)>,
+    changes: impl Iterator<Item = (K, Option<V>)>,
+) -> impl Iterator<Item = (K, V)> {
+    let mut list = list.peekable();
+    let mut changes = changes.peekable();
+    iter::from_fn(move || {
+        loop {
+            let change_first = match (list.peek(), changes.peek()) {
+                (_, None) => return list.next(),
+                (None, Some(_)) => true,
+                (Some(entry), Some(change)) => change.0 <= entry.0,
+            };
+            if !change_first {
+                return list.next();
+            }
+            let (key, value) = changes.next()?;
+            list.next_if(|entry| entry.0 == key);
+            if let Some(value) = value {
+                return Some((key, value));
+            }
+        }
+    })
 }

@@ -7,7 +7,10 @@ use std::{
 
 use rayon::slice::ParallelSliceMut as _;
 
-use crate::denylist::{Action, Expires, Fingerprint, Listed, Record, ShortTokenId, TokenDigest};
+use crate::denylist::{
+    Action, Expires, Fingerprint, Listed, Record, ShortTokenId, TokenDigest,
+    overlay::{changed, keep_last},
+};
 
 /// So many changes are always held apart, and one for so many entries besides.
 const RECENT: usize = 1024;
@@ -148,26 +151,19 @@ impl Held {
         }
         // Stable, so that the last given stays the last.
         new.par_sort_by_key(|packed| u128::from_be_bytes(packed.digest.0));
+        keep_last(&mut new, |packed| packed.digest);
         let recent = mem::take(&mut self.recent);
         self.settle(recent.into_iter());
         let new = new.into_iter().map(|packed| (packed.digest, Some(packed)));
         self.settle(new);
     }
 
-    /// Takes changes in, whose digests ascend.
+    /// Takes changes in, each of another digest; they ascend.
     fn settle(&mut self, changes: impl Iterator<Item = (TokenDigest, Option<Packed>)>) {
         let old = mem::take(&mut self.settled);
         let mut settled = Vec::with_capacity(old.len() + changes.size_hint().0);
-        let mut old = old.into_iter().peekable();
-        for (digest, change) in changes {
-            while let Some(kept) = old.next_if(|kept| kept.digest < digest) {
-                settled.push(kept);
-            }
-            old.next_if(|replaced| replaced.digest == digest);
-            settled.pop_if(|earlier: &mut Packed| earlier.digest == digest);
-            settled.extend(change);
-        }
-        settled.extend(old);
+        let old = old.into_iter().map(|packed| (packed.digest, packed));
+        settled.extend(changed(old, changes).map(|(_, packed)| packed));
         settled.shrink_to_fit();
         self.len = settled.len();
         self.settled = settled;
