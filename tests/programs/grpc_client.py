@@ -1,6 +1,7 @@
 """Calls the gRPC server: grpc_client.py ADDRESS PORT NAME CA TOKEN"""
 
 import json
+import queue
 import sys
 
 import grpc
@@ -12,28 +13,29 @@ with grpc.secure_channel(f"{address}:{port}", credentials, options) as channel:
     unary = channel.unary_unary("/test.Echo/Unary")
     both_ways = channel.stream_stream("/test.Echo/BothWays")
     result = {}
-    reply, call = unary.with_call(b"x" * 100_000, timeout=10)
+    reply, call = unary.with_call(b"x" * 100_000, timeout=60)
     result["length"] = len(reply)
     result["trailer"] = dict(call.trailing_metadata())["x-sum"]
     try:
-        unary(b"missing", timeout=10)
+        unary(b"missing", timeout=60)
     except grpc.RpcError as error:
         result["missing"] = [error.code().name, error.details()]
     # Each answer is waited for before the next is asked for.
-    answers = []
+    result["answers"] = []
+    answered = queue.SimpleQueue()
 
     def ask():
         for n in range(5):
-            while len(answers) < n:
-                pass
+            if n > 0:
+                answered.get()
             yield bytes([n])
 
-    for answer in both_ways(ask(), timeout=10):
-        answers.append(answer.hex())
-    result["answers"] = answers
+    for answer in both_ways(ask(), timeout=60):
+        result["answers"].append(answer.hex())
+        answered.put(True)
     try:
-        unary(b"x", timeout=10, metadata=(("authorization", f"Bearer {token}"),))
+        unary(b"x", timeout=60, metadata=(("authorization", f"Bearer {token}"),))
     except grpc.RpcError as error:
         result["listed"] = error.code().name
-    result["after"] = unary(b"still here", timeout=10).decode()
+    result["after"] = unary(b"still here", timeout=60).decode()
     print(json.dumps(result))

@@ -57,7 +57,7 @@ def with_requests():
         for asked in ASKED:
             try:
                 reply = session.request(
-                    "POST" if "data" in asked else "GET", base, timeout=10, verify=ca or None, **asked
+                    "POST" if "data" in asked else "GET", base, timeout=60, verify=ca or None, **asked
                 )
                 said.append(reply.status_code)
             except requests.RequestException as error:
@@ -67,7 +67,7 @@ def with_requests():
 
 def with_httpx():
     said = []
-    with httpx.Client(trust_env=False, timeout=10, verify=context or True) as client:
+    with httpx.Client(trust_env=False, timeout=60, verify=context or True) as client:
         for asked in ASKED:
             asked = {"content" if key == "data" else key: value for key, value in asked.items()}
             # For one request they are set by hand.
@@ -92,7 +92,7 @@ def with_urllib():
         if "cookies" in asked:
             request.add_header("Cookie", f"session={token}")
         try:
-            with opener.open(request, timeout=10) as reply:
+            with opener.open(request, timeout=60) as reply:
                 said.append(reply.status)
         except urllib.request.HTTPError as error:
             said.append(error.code)
@@ -103,7 +103,7 @@ def with_urllib():
 
 async def with_aiohttp():
     said = []
-    timeout = aiohttp.ClientTimeout(total=10)
+    timeout = aiohttp.ClientTimeout(total=60)
     connector = aiohttp.TCPConnector(ssl=context or True)
     async with aiohttp.ClientSession(connector=connector, timeout=timeout, cookie_jar=aiohttp.DummyCookieJar()) as session:
         for asked in ASKED:

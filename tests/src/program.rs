@@ -76,11 +76,11 @@ impl Drop for Program {
     }
 }
 
-/// A script of `tests/programs` in a namespace; it ends after a minute in any case.
+/// A script of `tests/programs` in a namespace; it ends after five minutes in any case.
 #[must_use]
 pub fn script(netns: &Netns, interpreter: &Path, name: &str) -> Command {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("programs");
     let mut command = netns.command("timeout");
-    command.arg("60").arg(interpreter).arg(folder.join(name));
+    command.arg("300").arg(interpreter).arg(folder.join(name));
     command
 }
