@@ -26,7 +26,8 @@ pub(super) struct Memo {
     len: u16,
     /// Segments that are not looked at.
     rests: u16,
-    /// Bytes of the first line in front of it that was read last, and was as usual; [`SUMMED`] where `line_sums` are of it.
+    /// Bytes of the first line in front of it that was read last, and was as usual ([`LENGTH`]); [`SUMMED`] where `line_sums`
+    /// are of it; how many of them are not looked at ([`RESTS`]).
     line: u16,
     /// Blocks that were no repeats, since the last one that was.
     misses: u8,
@@ -40,7 +41,11 @@ pub(super) struct Memo {
 }
 
 /// Of [`Memo::line`].
-const SUMMED: u16 = 1 << 15;
+const LENGTH: u16 = 0xfff;
+const SUMMED: u16 = 1 << 12;
+const RESTS: u16 = 7 * ONE_REST;
+const ONE_REST: u16 = 1 << 13;
+const _: () = assert!(MOST <= LENGTH as u32);
 
 /// What was found in a block.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -192,27 +197,43 @@ impl Memo {
         (from, Doing::Learns)
     }
 
-    /// The sums of the groups in which the first `line` bytes lie, in front of a block, which is a group at least.
+    /// The sums of the first groups of a segment, in which the first `line` bytes lie, where those are to be looked at. Behind
+    /// them is a block, which is a group at least.
     #[inline(always)]
-    fn sums_of_line<S: Source + ?Sized>(source: &S, keys: &SumKeys, line: u32) -> Sums {
-        source.sums(keys, 0, line.wrapping_add(GROUP - 1) & !(GROUP - 1))
-    }
-
-    /// Whether the first `line` bytes are those of the line that was read last.
-    fn knows_line<S: Source + ?Sized>(&self, source: &S, keys: &SumKeys, line: u32) -> bool {
-        u32::from(self.line) == line | u32::from(SUMMED)
-            && Self::sums_of_line(source, keys, line).is_as(&self.line_sums)
-    }
-
-    /// The first `line` bytes were read, and were as usual. Of two lines of one length the second is remembered: most clients
-    /// ask for something else each time.
-    fn note_line<S: Source + ?Sized>(&mut self, source: &S, keys: &SumKeys, line: u32) {
-        if u32::from(self.line & !SUMMED) == line {
-            self.line_sums = Self::sums_of_line(source, keys, line);
-            self.line |= SUMMED;
-        } else {
-            self.line = line as u16;
+    fn sums_of_line<S: Source + ?Sized>(
+        &self,
+        source: &S,
+        keys: &SumKeys,
+        line: u32,
+    ) -> Option<Sums> {
+        if u32::from(self.line & (LENGTH | RESTS)) != line {
+            return None;
         }
+        let groups = line.wrapping_add(GROUP - 1) & !(GROUP - 1);
+        Some(source.sums(keys, 0, groups))
+    }
+
+    /// Whether the line of these sums is the one that was read last.
+    #[inline(always)]
+    fn knows_line(&self, sums: Option<&Sums>) -> bool {
+        self.line & SUMMED != 0 && sums.is_some_and(|sums| sums.is_as(&self.line_sums))
+    }
+
+    /// The first `line` bytes were read, and were as usual. Of two lines of one length the second is remembered; where the
+    /// third is another none is looked at for a while, for most clients ask for something else each time.
+    #[inline(always)]
+    fn note_line(&mut self, line: u32, sums: Option<&Sums>) {
+        let rests = self.line & RESTS;
+        self.line = line as u16
+            | match sums {
+                Some(_) if self.line & SUMMED != 0 => RESTS,
+                Some(sums) => {
+                    self.line_sums = *sums;
+                    SUMMED
+                }
+                None if rests != 0 => rests - ONE_REST,
+                None => 0,
+            };
     }
 }
 
@@ -254,13 +275,14 @@ impl Flow {
             return Recalled::Nothing;
         }
         if recalls as u32 == Doing::Knows as u32 && self.flags & LOSSY == 0 {
-            if self.memo.knows_line(source, keys, line) {
+            let sums = self.memo.sums_of_line(source, keys, line);
+            if self.memo.knows_line(sums.as_ref()) {
                 return Recalled::Request;
             }
             scan.restart();
             source.request_line(scan, rules);
             if scan.begins_block() && scan.pos == line {
-                self.memo.note_line(source, keys, line);
+                self.memo.note_line(line, sums.as_ref());
                 return Recalled::Request;
             }
         }
