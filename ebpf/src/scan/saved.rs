@@ -92,7 +92,8 @@ impl Scan {
         self.after_cr = 1;
     }
 
-    /// Sets the state to the middle of what may be a method.
+    /// Sets the state to the middle of what may be a method. Bytes beyond ASCII are taken for its end, also where it has begun
+    /// with such: then one word more is looked at as a target than if the method were not cut.
     #[inline(always)]
     pub fn restart_in_method(&mut self) {
         self.restart();

@@ -411,3 +411,41 @@ fn a_header_cut_by_a_gap_is_not_passed() {
         assert_eq!(both, !has_token, "{rest}: {ahead:?}, {filler:?}");
     }
 }
+
+/// A method that begins beyond ASCII, cut among those bytes: the flow keeps no name of it, so what is behind the cut may end it.
+#[test]
+fn a_method_beyond_ascii_hides_no_target_wherever_it_is_cut() {
+    const FIRST: u32 = 5;
+    let listing = listing();
+    let listed = |digest: &_| listing.has(digest);
+    let token = Token::Opaque.text();
+    let methods: [&[u8]; 5] = [
+        b"\xe9\xe8\xe7GET",
+        b"\xe9\xe8\xe7",
+        b"\xe9\xe8G\xe7ET",
+        b"\xe9\xe8\xe7G\xe6",
+        b"\xe9\xe8\xe7G:T",
+    ];
+    for method in methods {
+        for target in [" /", "  /", "\t*", " http://a/"] {
+            let behind = format!("{target}?access_token={token} HTTP/1.1\r\nHost: a\r\n\r\n");
+            let request = [method, behind.as_bytes()].concat();
+            for first in 1..method.len() + 2 {
+                for second in first + 1..method.len() + 3 {
+                    let mut engine = Engine::new(&listing.rules, &listed);
+                    engine.accept(FIRST);
+                    let cuts = [(0, first), (first, second), (second, request.len())];
+                    let blocked = cuts.iter().any(|(from, to)| {
+                        let at = sequence(FIRST, *from);
+                        matches!(
+                            engine.segment(at, &request[*from..*to], START),
+                            Fate::Blocked
+                        )
+                    });
+                    let text = request.escape_ascii();
+                    assert!(blocked, "{text} cut at {first} and {second}");
+                }
+            }
+        }
+    }
+}

@@ -101,36 +101,51 @@ struct Left {
     framing: u64,
 }
 
-fn read<S: Source + ?Sized>(scan: &mut Scan, rules: &Rules, piece: &S) -> Left {
+/// Reads a piece to its end: what was looked up.
+fn look_up<S: Source + ?Sized>(
+    scan: &mut Scan,
+    rules: &Rules,
+    piece: &S,
+) -> Vec<(LocationId, TokenDigest)> {
     let mut looked_up = Vec::new();
     loop {
         match scan.step(rules, piece, &NoFilter) {
             Step::More => {}
             Step::Lookup(digest) => looked_up.push((scan.location(), digest)),
-            Step::End => break,
+            Step::End => return looked_up,
         }
     }
-    let left = Left {
-        looked_up,
-        signature: scan.signature(),
-        signs: [
-            scan.saw_header(),
-            scan.saw_blank(),
-            scan.saw_word(),
-            scan.saw_http2(),
-            scan.began_plain(),
-            scan.ended_headers(),
-            scan.is_doubtful(),
-            scan.is_odd(),
-            scan.is_ambiguous(),
-            scan.is_adrift(),
-        ],
-        forks: scan.forks(),
-        body: scan.body_left(),
-        framing: scan.framing.bytes(),
-    };
+}
+
+fn read<S: Source + ?Sized>(scan: &mut Scan, rules: &Rules, piece: &S) -> Left {
+    let looked_up = look_up(scan, rules, piece);
+    let left = Left::of(scan, looked_up);
     scan.rebase();
     left
+}
+
+impl Left {
+    fn of(scan: &Scan, looked_up: Vec<(LocationId, TokenDigest)>) -> Self {
+        Self {
+            looked_up,
+            signature: scan.signature(),
+            signs: [
+                scan.saw_header(),
+                scan.saw_blank(),
+                scan.saw_word(),
+                scan.saw_http2(),
+                scan.began_plain(),
+                scan.ended_headers(),
+                scan.is_doubtful(),
+                scan.is_odd(),
+                scan.is_ambiguous(),
+                scan.is_adrift(),
+            ],
+            forks: scan.forks(),
+            body: scan.body_left(),
+            framing: scan.framing.bytes(),
+        }
+    }
 }
 
 /// Lines of headers and of text, of which many are usual, with what the generator makes between them.
@@ -258,6 +273,34 @@ proptest! {
                 break;
             }
         }
+    }
+}
+
+proptest! {
+    #![proptest_config(many_cases())]
+
+    /// Where a header block is known, the scanner is set as reading it would have left it.
+    #[test]
+    fn a_known_block_is_left_as_a_read_one(lines in lines()) {
+        let listing = Listing::new().unwrap();
+        let rules = &listing.rules;
+        let line = &b"GET /items HTTP/1.1\r\n"[..];
+        // As far as a message without a body reaches.
+        let bytes = [line, &lines, b"\r\n"].concat();
+        let end = bytes.windows(4).position(|end| end == b"\r\n\r\n");
+        let request = &bytes[..end.map_or(bytes.len(), |end| end + 4)];
+        let mut reads = Scan::new(rules);
+        let looked_up = look_up(&mut reads, rules, request);
+        prop_assume!(reads.ended_block());
+        let mut knows = Scan::new(rules);
+        look_up(&mut knows, rules, line);
+        prop_assert!(knows.begins_block());
+        knows.end_block(u32::try_from(request.len()).unwrap());
+        prop_assert!(knows.ended_block());
+        // What is left of a query's name, which counts no more, is in the signature too.
+        let left = |scan| Left { signature: 0, ..Left::of(scan, looked_up.clone()) };
+        prop_assert_eq!(left(&knows), left(&reads));
+        prop_assert_eq!(knows.pos, reads.pos);
     }
 }
 
