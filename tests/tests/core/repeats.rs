@@ -138,6 +138,8 @@ fn pieces(whole: &str, pieces: &[(usize, &str)]) -> Vec<Fate> {
     assert_eq!(upload.send(first, &ahead), Fate::Passed(Place::Ahead));
     assert_eq!(upload.send(at, whole), Fate::Passed(Place::Next));
     // What stands ahead of a gap may be read on in its first bytes, which stay together.
+    let other = format!("x{}", ahead.split_at(140).0.split_at(1).1);
+    assert_eq!(upload.send(first, other), DUPLICATE);
     let cut = [(100, DUPLICATE), (140, REPEAT)];
     for (len, fate) in cut {
         assert_eq!(upload.send(first, ahead.split_at(len).0), fate, "{len}");
@@ -275,13 +277,18 @@ fn a_recovery_where_a_shorter_copy_ended() {
         assert_eq!(upload.send(at, other), REPEAT);
         (upload, first, at)
     };
-    // It took the shorter copy.
-    let (mut upload, _, at) = begin();
-    let settled = at + other.len();
-    upload.engine.settle(sequence(FIRST, settled));
-    upload.now += 300_000_000;
-    let evil = format!("orization: {token}\n");
-    assert_eq!(upload.send(settled, evil), Fate::Blocked);
+    // It took the shorter copy, whatever the maps have forgotten.
+    for forgotten in [false, true] {
+        let (mut upload, _, at) = begin();
+        let settled = at + other.len();
+        upload.engine.settle(sequence(FIRST, settled));
+        upload.now += 300_000_000;
+        if forgotten {
+            upload.engine.forget_notes();
+        }
+        let evil = format!("orization: {token}\n");
+        assert_eq!(upload.send(settled, evil), Fate::Blocked);
+    }
     // It holds the whole, which begins in a line of its own there.
     let (mut upload, first, at) = begin();
     upload.engine.settle(sequence(FIRST, first));
