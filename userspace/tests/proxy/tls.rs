@@ -10,14 +10,21 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
+use http::Response;
 use rustls::{
     ClientConfig, ClientConnection, ConfigBuilder, HandshakeKind, RootCertStore, StreamOwned,
     client::WantsClientCert,
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
+use socket2::{Domain, Socket, Type};
 use tokenblock::proxy::{ProxyError, ProxySettings, TlsFiles, TlsVersion};
+use tokio_rustls::TlsConnector;
 
-use crate::support::{LOOPBACK, Origin, PATIENCE, Raw, Tier, certificate, certificate_of};
+use crate::{
+    streams::{self, ample, get},
+    support::{LOOPBACK, Origin, PATIENCE, Raw, Tier, certificate, certificate_of, full},
+};
 
 fn text(path: &Path) -> &str {
     path.to_str().unwrap()
@@ -239,6 +246,60 @@ fn clients_show_a_certificate_where_one_is_asked_for() {
     assert_eq!(with(&unknown), 0);
     assert_eq!(tier.curl("/", &[]).status, 0);
     assert_eq!(origin.seen().len(), 1);
+}
+
+/// Asks for a body of so many bytes, over a connection of which the kernel takes only some.
+async fn begin(
+    tier: &Tier,
+    size: usize,
+) -> (h2::client::ResponseFuture, h2::client::SendRequest<Bytes>) {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.set_tcp_mss(536).unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    socket.connect(&tier.address.into()).unwrap();
+    socket.set_nonblocking(true).unwrap();
+    let socket = tokio::net::TcpStream::from_std(socket.into()).unwrap();
+    let mut config = trusting(tier.ca.as_ref().unwrap()).with_no_client_auth();
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let tls = TlsConnector::from(Arc::new(config));
+    let stream = tls.connect("localhost".try_into().unwrap(), socket).await;
+    let mut builder = ample();
+    builder.initial_window_size(4 << 20);
+    let (mut sender, connection) = builder.handshake(stream.unwrap()).await.unwrap();
+    tokio::spawn(connection);
+    let (response, _body) = sender.send_request(get(&format!("/{size}")), true).unwrap();
+    (response, sender)
+}
+
+/// What TLS still has when the socket is full leaves as soon as it can, although nothing else is to be written.
+#[test]
+fn the_end_of_a_response_over_http_2_leaves_once_the_client_reads() {
+    let origin = Origin::serving(|request| async move {
+        let size = request.uri().path().trim_start_matches('/').parse();
+        Response::new(full(vec![b'x'; size.unwrap()]))
+    });
+    let tier = Tier::tls(origin.address, |_| {});
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        // Sizes around all that the kernel may take, nearer to each other than what is written at a time.
+        let mut begun = Vec::new();
+        for size in (16..256).step_by(6).map(|kib| kib * 1024) {
+            begun.push((size, begin(&tier, size).await));
+        }
+        while origin.seen().len() < begun.len() {
+            tokio::task::yield_now().await;
+        }
+        // Nothing is read meanwhile, so that every socket is full.
+        thread::sleep(Duration::from_millis(200));
+        for (size, (response, _sender)) in begun {
+            let read = async { streams::Client::read(response.await.unwrap()).await };
+            let answer = tokio::time::timeout(PATIENCE, read).await;
+            assert_eq!(answer.expect("no end").text().len(), size);
+        }
+    });
 }
 
 type Client = StreamOwned<ClientConnection, TcpStream>;

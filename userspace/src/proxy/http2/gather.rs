@@ -39,6 +39,8 @@ struct Gathered<'a> {
     held: Buffer,
     /// How many of these were written.
     written: usize,
+    /// Whether TLS may hold some of what was.
+    is_unflushed: bool,
     outgoing: Outgoing,
     /// Frames of ours that come as soon as the library's frame at hand has ended.
     next: Vec<u8>,
@@ -75,6 +77,7 @@ impl<'a> Gather<'a> {
             desk: Rc::new(Desk::new(peer, ending)),
             held: Buffer::empty(buffers),
             written: 0,
+            is_unflushed: false,
             outgoing: Outgoing::default(),
             next: Vec::new(),
             too_many: 0,
@@ -182,9 +185,6 @@ impl Outgoing {
 
 impl Gathered<'_> {
     fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.held.is_empty() {
-            return Poll::Ready(Ok(()));
-        }
         while let Some(rest) = self.held.get(self.written..)
             && !rest.is_empty()
         {
@@ -192,12 +192,20 @@ impl Gathered<'_> {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 n => self.written += n,
             }
+            self.is_unflushed = true;
         }
-        self.written = 0;
-        self.held.clear();
-        self.held.settle();
-        self.intake.lane.on_room();
-        Pin::new(&mut self.client).poll_flush(cx)
+        if self.written > 0 {
+            self.written = 0;
+            self.held.clear();
+            self.held.settle();
+            self.intake.lane.on_room();
+        }
+        if self.is_unflushed {
+            // A socket that is full leaves records with TLS, and nothing else may be written for long.
+            ready!(Pin::new(&mut self.client).poll_flush(cx))?;
+            self.is_unflushed = false;
+        }
+        Poll::Ready(Ok(()))
     }
 
     /// Holds what there is room for; says how many bytes that is.
