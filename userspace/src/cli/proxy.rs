@@ -126,7 +126,7 @@ pub struct TlsArgs {
     #[arg(default_value_t = TlsVersion::default())]
     pub tls_min_version: TlsVersion,
 
-    /// Authorities in PEM of which clients must show a certificate
+    /// Authorities in PEM of which clients must show a certificate, on each connection: no session is resumed
     #[arg(long, value_name = "FILE", env = "TOKENBLOCK_TLS_CLIENT_CA")]
     pub tls_client_ca: Option<PathBuf>,
 }
