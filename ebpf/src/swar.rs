@@ -156,13 +156,6 @@ pub const fn line_end(word: u64) -> u64 {
     equal(word, b'\n') | equal(word, b'\r')
 }
 
-/// As [`line_end`], at half the cost; marks behind the first one may be wrong.
-#[inline(always)]
-#[must_use]
-pub const fn first_line_end(word: u64) -> u64 {
-    first_equal(word, b'\n') | first_equal(word, b'\r')
-}
-
 /// Bytes other than LF and CR.
 #[inline(always)]
 #[must_use]
@@ -171,16 +164,6 @@ pub const fn not_line_end(word: u64) -> u64 {
     let lf = (seven ^ splat(b'\n')).wrapping_add(SEVEN);
     let cr = (seven ^ splat(b'\r')).wrapping_add(SEVEN);
     (lf & cr | word) & HIGH
-}
-
-/// Zero if no byte is in `0x08..=0x0f`, where LF and CR are; may be combined by `|` over words.
-///
-/// The subtraction borrows into bytes above a match only, so whether there is one is exact.
-#[inline(always)]
-#[must_use]
-pub const fn near_line_end(word: u64) -> u64 {
-    let x = word ^ splat(0x08);
-    x.wrapping_sub(splat(0x08)) & !x & HIGH
 }
 
 /// Zero if every byte is in `0x30..=0x7f` or is `-`, as those of most tokens are; `/` may be marked too. May be combined
@@ -288,8 +271,7 @@ mod tests {
             prop_assert_eq!(first(first_odd(word, limit)), first(below(word, limit) | not_ascii(word)));
             let end = bytes.iter().position(|x| *x == b'\n' || *x == b'\r').unwrap_or(8);
             prop_assert_eq!(first(line_end(word)) as usize, end);
-            prop_assert_eq!(first(first_line_end(word)) as usize, end);
-            prop_assert_eq!(near_line_end(word) != 0, bytes.iter().any(|x| (8..16).contains(x)));
+            prop_assert_eq!(marks(not_line_end(word)), bytes.map(|x| x != b'\n' && x != b'\r'));
         }
 
         #[test]

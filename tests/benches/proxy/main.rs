@@ -58,7 +58,7 @@ pub(crate) struct Extent {
 }
 
 impl Extent {
-    /// Three minutes.
+    /// Less than six minutes.
     fn quick() -> Self {
         Self {
             sizes: &[1_000_000],
