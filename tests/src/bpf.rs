@@ -292,7 +292,7 @@ impl Programs {
         const PLACE: usize = size_of::<GapKey>();
         clear::<KEY, { size_of::<Blocked>() }>(&mut self.ebpf, "BLOCKED")?;
         self.sweep_flows()?;
-        clear::<KEY, { size_of::<[u32; 2]>() }>(&mut self.ebpf, "HANDSHAKES")?;
+        clear::<KEY, { size_of::<[u32; 3]>() }>(&mut self.ebpf, "HANDSHAKES")?;
         match self.variant {
             Variant::Keyed => {
                 clear::<PLACE, { size_of::<Scan>() }>(&mut self.ebpf, "STATES")?;

@@ -84,19 +84,6 @@ impl FlowKey {
     pub fn stands_in(place: u64) -> bool {
         place & 1 == 0
     }
-
-    /// The key of the flow that stands in on a CPU for those for which there is no room; `hook` is 0 or 1.
-    #[inline(always)]
-    #[must_use]
-    pub fn stand_in(cpu: u32, hook: u32) -> Self {
-        Self {
-            client: Address::UNSPECIFIED,
-            server: Address::UNSPECIFIED,
-            client_port: 0,
-            server_port: 0,
-            passes: cpu << 1 | hook,
-        }
-    }
 }
 
 /// What is noted under a flow and a sequence number: a gap between what was passed, under its left end, or a segment that

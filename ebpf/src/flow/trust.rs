@@ -125,6 +125,13 @@ impl Flow {
         }
     }
 
+    /// The connection was accepted, and passed some that no flow was kept of: where messages end is not known.
+    #[inline(always)]
+    pub fn begin_adrift(&mut self) {
+        self.flags |= ADRIFT | DOUBTED;
+        self.adrift_from = self.tip;
+    }
+
     /// Whether the segment up to `end` is to set the flow adrift, though what was passed behind it was not read for what
     /// begins anywhere.
     #[inline(always)]

@@ -60,7 +60,6 @@ pub fn of_request(
     } else {
         // SAFETY: no arguments.
         let cpu = unsafe { bpf_get_smp_processor_id() };
-        *key = FlowKey::stand_in(cpu, hook as u32);
         maps::stand_in(cpu, hook as u32)
     };
     // SAFETY: an entry lives while its program runs; what is written is guarded by `lock`.
@@ -94,6 +93,9 @@ fn begin(segment: &Segment, key: &FlowKey, hook: Direction) -> Option<*mut Flow>
     if let Some(handshake) = handshake {
         maps::drop_handshake(key);
         flow.accept(handshake.acknowledgment);
+        if handshake.passed != 0 {
+            flow.begin_adrift();
+        }
     }
     Some(begun)
 }
@@ -201,6 +203,7 @@ pub fn hear_answer(
                 acknowledgment: segment.acknowledgment,
                 // The SYN takes a sequence number of its own.
                 next: segment.sequence.wrapping_add(1),
+                passed: 0,
             };
             maps::keep_handshake(key, &handshake);
         }

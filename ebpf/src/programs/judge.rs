@@ -153,7 +153,8 @@ fn judge_held(
     }
     if work.tracked == 0 {
         let ends = matches!(flow.leaves(), Left::Closed | Left::Line);
-        return if ends && begins(skb, work.segment.payload_at) {
+        let alone = ends && begins(skb, work.segment.payload_at);
+        return if alone && maps::take_turn(&work.gap_key.flow, work.start, end) {
             Ok(())
         } else {
             Err(Counter::FlowTableFull)
@@ -165,7 +166,8 @@ fn judge_held(
 }
 
 /// Whether a segment of which no flow is kept begins as a request does. What begins elsewhere may be the rest of a candidate:
-/// the receiver would keep it for the beginning, which may come once there is room for a flow.
+/// the receiver would keep it for the beginning, which may come once there is room for a flow. One that overlaps what has
+/// passed would be read from its middle on; see [`maps::take_turn`].
 #[inline(always)]
 fn begins(skb: *mut __sk_buff, payload_at: u32) -> bool {
     let mut word = swar::zero();

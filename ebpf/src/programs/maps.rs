@@ -66,14 +66,16 @@ pub struct Work {
     pub window: Window,
 }
 
-/// What a server said with its SYN.
+/// What a server said with its SYN, and what passed since of which no flow is kept.
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub struct Handshake {
-    /// All before this sequence number of the client's is taken.
+    /// All before this sequence number of the client's is taken, or has passed.
     pub acknowledgment: u32,
     /// The server's next sequence number.
     pub next: u32,
+    /// Whether any has passed.
+    pub passed: u32,
 }
 
 impl Handshake {
@@ -163,7 +165,7 @@ static GAPS: LruHashMap<GapKey, Gap> = LruHashMap::with_max_entries(65_536, 0);
 /// connection.
 #[map]
 static STATES: LruHashMap<GapKey, Scan> = LruHashMap::with_max_entries(16_384, 0);
-/// What servers said with their SYN, until the client sends data.
+/// What servers said with their SYN, until there is a flow of what the client sends.
 #[map]
 static HANDSHAKES: LruHashMap<FlowKey, Handshake> = LruHashMap::with_max_entries(65_536, 0);
 /// How many flows there are of which nobody knows but their sender; set right by userspace as it sweeps.
@@ -345,6 +347,27 @@ pub fn handshake(key: &FlowKey) -> Option<Handshake> {
 #[inline(always)]
 pub fn drop_handshake(key: &FlowKey) {
     let _gone = HANDSHAKES.remove(key);
+}
+
+/// Whether a segment of which no flow is kept, `start..end`, is the next one of its connection, of which each byte passes once:
+/// of two CPUs that ask, one is told so.
+#[inline(always)]
+pub fn take_turn(key: &FlowKey, start: u32, end: u32) -> bool {
+    HANDSHAKES.get_ptr_mut(key).is_some_and(|handshake| {
+        let at: *mut Handshake = handshake;
+        let held: u64;
+        // SAFETY: as in `handshake`; the words are aligned, and live as long as this program runs.
+        unsafe {
+            (*at).passed = 1;
+            core::arch::asm!(
+                "w0 = cmpxchg32_32(r1 + 0, w0, w2)",
+                in("r1") at,
+                in("r2") u64::from(end),
+                inout("r0") u64::from(start) => held,
+            );
+        }
+        held as u32 == start
+    })
 }
 
 /// Keeps what the server said with its SYN.

@@ -158,7 +158,9 @@ fn a_million_half_open_connections_harm_nobody() {
     // A newcomer's request that is not cut is judged and passes.
     let whole = clean.0 + &clean.1;
     let last = Peer(2 * MILLION + MILLION);
-    assert_eq!(last.sends(&mut programs, 0, &whole, 7), UNSPEC);
+    last.accepted(&mut programs);
+    let unheard = HEARD.wrapping_add(1 << 30);
+    assert_eq!(last.sends(&mut programs, 0, &whole, unheard), UNSPEC);
     // Nobody's flows are forgotten, and their places are free again.
     programs.age_flows(DEAD).unwrap();
     let swept = programs.sweep(true).unwrap();
@@ -175,9 +177,7 @@ fn the_second_half_of_a_token_does_not_pass_alone() {
         return;
     };
     let (one, two) = cut(OPAQUE);
-    for sender in 0..=NEWCOMERS {
-        Peer(sender).sends(&mut programs, 0, &one, 7);
-    }
+    fill(&mut programs);
     let late = Peer(MILLION);
     let [first, second] = [(0, &one), (one.len(), &two)]
         .map(|(offset, part)| late.sends(&mut programs, offset, part, 7) == UNSPEC);
@@ -186,6 +186,67 @@ fn the_second_half_of_a_token_does_not_pass_alone() {
     programs.sweep(true).unwrap();
     let again = late.sends(&mut programs, 0, &one, 7) == UNSPEC;
     assert_eq!([first, second && again], [false, false]);
+}
+
+/// Takes all places that newcomers have.
+fn fill(programs: &mut Programs) {
+    let (one, _) = cut(OPAQUE);
+    for sender in 0..=NEWCOMERS {
+        Peer(sender).sends(programs, 0, &one, 7);
+    }
+}
+
+/// What overlaps a segment that was judged alone is read from its middle on by the server, which was not looked at.
+#[test]
+fn what_overlaps_a_segment_that_was_judged_alone_does_not_pass() {
+    let test = "what_overlaps_a_segment_that_was_judged_alone_does_not_pass";
+    let Some(mut programs) = programs(test, OnHit::Drop) else {
+        return;
+    };
+    fill(&mut programs);
+    let sender = Peer(MILLION);
+    sender.accepted(&mut programs);
+    let begun = "GET / HTTP/1.1\r\nHost: a\r\n";
+    // Servers take acknowledgments that are older, and what says no more has not heard their SYN.
+    let mut send = |from, text: &str| sender.sends(&mut programs, from, text, HEARD - 1) == UNSPEC;
+    assert!(send(0, begun));
+    let line = format!("Authorization: Bearer {OPAQUE}\r\n\r\n");
+    for from in 0..begun.len() - "GET /".len() {
+        let hidden = format!(
+            "GET /{}{line}",
+            "a".repeat(begun.len() - from - "GET /".len())
+        );
+        assert!(!send(from, &hidden), "{from}");
+    }
+    // It may have been another in its place, and nothing is kept by which that could be told.
+    assert!(!send(0, begun));
+    // A next request.
+    let next = "GET / HTTP/1.1\r\n\r\n";
+    let end = begun.len() + next.len();
+    assert!(send(begun.len(), next) && !send(end + 1, next) && send(end, next));
+    assert!(!send(end + next.len(), &line));
+}
+
+/// What was passed for itself may have said where its message ends.
+#[test]
+fn a_connection_that_is_followed_later_is_read_for_what_begins_anywhere() {
+    let test = "a_connection_that_is_followed_later_is_read_for_what_begins_anywhere";
+    let Some(mut programs) = programs(test, OnHit::Drop) else {
+        return;
+    };
+    fill(&mut programs);
+    let sender = Peer(MILLION);
+    sender.accepted(&mut programs);
+    let head = "POST / HTTP/1.1\r\nContent-Length: 5\r\n\r\n";
+    assert_eq!(sender.sends(&mut programs, 0, head, HEARD - 1), UNSPEC);
+    programs.age_flows(DEAD).unwrap();
+    programs.sweep(true).unwrap();
+    let hidden = format!("x:aaaGET /?access_token={OPAQUE} HTTP/1.1\r\n\r\n");
+    assert_ne!(
+        sender.sends(&mut programs, head.len(), &hidden, HEARD),
+        UNSPEC
+    );
+    assert_eq!(programs.totals().unwrap()[Counter::Blocked.name()], 1);
 }
 
 /// What is forgotten after half a minute, and after three.

@@ -191,11 +191,14 @@ fn segments_of_one_flow_wait_for_each_other() {
     assert!(busy < early / 2, "{totals:?}");
 }
 
-/// The frame as another client sends it.
-fn of_another(frame: &[u8]) -> Vec<u8> {
-    const CLIENT_AT: usize = 22;
-    let mut other = frame.to_vec();
-    other[CLIENT_AT + 15] ^= 1;
+/// Offsets in an Ethernet frame of IPv6: the addresses.
+const SOURCE_AT: usize = 22;
+const DESTINATION_AT: usize = 38;
+
+/// The frame with another address there.
+fn with_another(address_at: usize, frame: &Frame) -> Vec<u8> {
+    let mut other = frame.ethernet().unwrap();
+    other[address_at + 15] ^= 1;
     other
 }
 
@@ -217,15 +220,19 @@ fn one_place_is_one_flow() {
     let rest = format!("{rest}\r\n\r\n");
     let next = Frame::SEQUENCE.wrapping_add(u32::try_from(begun.len()).unwrap());
     let first = Frame::v6(begun.as_str()).ethernet().unwrap();
-    let second = Frame::v6(rest.as_str()).at(next).ethernet().unwrap();
-    let stranger = of_another(&second);
-    let strange = of_another(&first);
+    let second = Frame::v6(rest.as_str()).at(next);
+    let stranger = with_another(SOURCE_AT, &second);
+    let second = second.ethernet().unwrap();
+    let strange = with_another(SOURCE_AT, &Frame::v6(begun.as_str()));
+    let accepted = Frame::v6("").answer(Frame::SEQUENCE).syn();
+    let accepted = with_another(DESTINATION_AT, &accepted);
     let blocked = |programs: &Programs| programs.totals().unwrap()[Counter::Blocked.name()];
     assert_eq!(judged(&mut programs, &first), PASS);
     // It stands for itself: the rest of something, but not of that.
     assert_ne!(judged(&mut programs, &stranger), PASS);
     assert_eq!(blocked(&programs), 0);
-    let whole = of_another(&Frame::v6(REQUEST).ethernet().unwrap());
+    let whole = with_another(SOURCE_AT, &Frame::v6(REQUEST));
+    programs.repeat("egress_ethernet", &accepted, 1).unwrap();
     assert_eq!(judged(&mut programs, &whole), PASS);
     // There is no room for what would have to be kept of it.
     assert_ne!(judged(&mut programs, &strange), PASS);
