@@ -4,8 +4,8 @@ use super::{
     super::{framing::Framing, response::Said},
     Flow, Left, Place, before,
     record::{
-        ACCEPTED, ACKNOWLEDGED, AT, AWAITED, FINISHED, IN_CHUNKS, KNOWS_TIP, LEFT, ON_SYN, OPEN,
-        OVER, RESET, UNTOLD,
+        ACCEPTED, ACKNOWLEDGED, AT, AWAITED, FINISHED, GONE, IN_CHUNKS, KNOWS_TIP, LEFT, ON_SYN,
+        OPEN, OVER, RESET, UNTOLD,
     },
 };
 
@@ -35,6 +35,8 @@ impl Flow {
             self.over = RESET;
         } else if self.over == OPEN {
             self.over = FINISHED;
+        } else if self.over == LEFT {
+            self.over = GONE;
         }
     }
 
@@ -48,7 +50,11 @@ impl Flow {
             && !before(self.tip, sequence)
             && self.over != RESET
         {
-            self.over = LEFT;
+            self.over = if matches!(self.over, FINISHED | GONE) {
+                GONE
+            } else {
+                LEFT
+            };
         }
     }
 

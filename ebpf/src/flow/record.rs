@@ -49,7 +49,7 @@ pub struct Flow {
     /// The timestamp that the receiver echoed last: of the segment that it took last in order (RFC 7323 section 4.3); 0:
     /// none.
     pub(super) echoed: u32,
-    /// One of [`OPEN`], [`FINISHED`], [`RESET`], [`LEFT`].
+    /// One of [`OPEN`], [`FINISHED`], [`RESET`], [`LEFT`], [`GONE`].
     pub(super) over: u32,
     /// The timestamp of the last segment that was passed where the receiver stands, and its end.
     pub(super) stamped: u32,
@@ -230,6 +230,8 @@ pub(super) const FINISHED: u32 = 1;
 pub(super) const RESET: u32 = 2;
 /// `over`: the client has reset it, if the server has heard that.
 pub(super) const LEFT: u32 = 3;
+/// `over`: the same, and the server sends no more.
+pub(super) const GONE: u32 = 4;
 /// `response`: nothing of one is to come.
 pub(super) const OVER: u32 = 0;
 /// `response`: it ends at `response_end`.
@@ -342,18 +344,18 @@ impl Flow {
     ///
     /// What comes next can't be judged without one that stands inside a candidate, or whose server holds what is behind
     /// a gap: it stays until its server has ended it or would hardly wait any longer. The client's word is none: the server
-    /// may not have heard it.
+    /// may not have heard it, and what comes next may overlap what it has, so that where the flow stood must be known.
     #[must_use]
     pub fn may_go(&self, quiet: Duration, crowded: bool) -> bool {
+        let ended = matches!(self.over, FINISHED | RESET | GONE);
         if self.is_settled() {
-            return quiet > OVER_FOR && self.over != OPEN || crowded && quiet > IDLE;
+            return quiet > OVER_FOR && ended || crowded && quiet > IDLE;
         }
         // No server has said a word of such a connection but that there is none.
         let none = self.over == RESET && self.knows_settled == 0;
         if none && quiet > OVER_FOR {
             return true;
         }
-        let ended = self.over == FINISHED || self.over == RESET;
         quiet > DEAD && (ended || self.knows_settled != ACKNOWLEDGED) || crowded && quiet > FORSAKEN
     }
 

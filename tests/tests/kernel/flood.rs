@@ -324,6 +324,37 @@ fn what_is_over_or_nobodys_is_forgotten_and_what_stands_inside_a_candidate_is_no
     assert_eq!(programs.sweep(false).unwrap().flows, 0);
 }
 
+/// A client may send an RST that its server drops, for its checksum say: the connection is not forgotten for that, and what
+/// overlaps what the server has is read from there.
+#[test]
+fn who_says_that_he_is_gone_is_not_forgotten() {
+    let test = "who_says_that_he_is_gone_is_not_forgotten";
+    let Some(mut programs) = programs(test, OnHit::Drop) else {
+        return;
+    };
+    let begun = "GET / HTTP/1.1\r\nHost: a\r\n";
+    let end = FIRST + u32::try_from(begun.len()).unwrap();
+    let [left, finished] = [0, 1].map(Peer);
+    for peer in [left, finished] {
+        peer.accepted(&mut programs);
+        assert_eq!(peer.sends(&mut programs, 0, begun, HEARD), UNSPEC);
+        peer.acknowledged(&mut programs, begun.len());
+        let gone = Frame::v4("").at(end).acknowledges(HEARD).reset();
+        run(&mut programs, "ingress_ethernet", &peer.of_client(&gone));
+    }
+    // It says so as well, and goes whatever came first.
+    finished.hears(&mut programs, &Frame::v4("").at(HEARD).answer(end).finish());
+    programs.age_flows(OVER_FOR).unwrap();
+    assert_eq!(programs.sweep(true).unwrap().flows, 1);
+    programs.age_flows(FORSAKEN).unwrap();
+    assert_eq!(programs.sweep(true).unwrap().flows, 1);
+    let hidden = format!("aaaaaaaaAuthorization: Bearer {OPAQUE}\r\n\r\n");
+    assert_ne!(
+        left.sends(&mut programs, begun.len() - 8, &hidden, HEARD),
+        UNSPEC
+    );
+}
+
 /// Where connections are more than half of what fits, those that are quiet make room.
 #[test]
 fn quiet_connections_make_room_where_there_are_many() {
