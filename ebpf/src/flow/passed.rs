@@ -221,9 +221,8 @@ impl Flow {
             self.high = self.tip;
             self.high_left = self.left;
             self.flags |= RECOVERING;
-            if before(end, self.high) {
-                self.leave_tip();
-            }
+            // Also where nothing of it is left to be read: the receiver's acknowledgment may be late, and this copy lost.
+            self.leave_tip();
         }
         if before(end, self.high) && !self.high_left.is_light() && !self.holds(self.high) {
             return Err(Conflict::Gap);

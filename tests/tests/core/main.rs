@@ -10,6 +10,7 @@ mod flow;
 mod gaps;
 mod generate;
 mod heedless;
+mod late;
 mod life;
 mod loss;
 mod memo;
