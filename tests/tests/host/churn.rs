@@ -296,6 +296,33 @@ fn many_interfaces_at_once_are_all_followed() {
     assert_ends_well(product, &node);
 }
 
+/// A name that another interface has by the time that the first is attached to: both are protected, each once.
+#[test]
+fn names_that_change_hands_are_followed() {
+    let Some(binary) = gate::product("churn::names_that_change_hands_are_followed") else {
+        return;
+    };
+    let node = Node::new();
+    let stable = Pod::new(&node, STABLE);
+    let product = node.start(&binary);
+    // The product hears of all that once it is over.
+    product.signal(Signal::STOP).unwrap();
+    let lines = "link add vetha up type veth peer name peer-a\n\
+                 link set vetha down\n\
+                 link set vetha name vethb\n\
+                 link set vethb up\n\
+                 link add vetha up type veth peer name peer-b\n";
+    node.netns.ip_batch(lines).unwrap();
+    product.signal(Signal::CONT).unwrap();
+    let names = ["vetha", "vethb"].map(str::to_owned);
+    assert_followed(&node, &product, &names);
+    for name in &names {
+        assert_eq!(attached_to(&node.netns, name).len(), 2, "{name}");
+    }
+    assert_eq!(stable.ask(CLEAN), Some(200));
+    assert_ends_well(product, &node);
+}
+
 /// An interface that is gone before it is attached to is no reason not to start.
 #[test]
 fn a_start_among_interfaces_that_go() {

@@ -206,10 +206,9 @@ impl Attachments {
                 name: interface.name.clone(),
             });
         };
-        let mut links = Vec::with_capacity(Hook::ALL.len());
-        for hook in Hook::ALL {
-            links.push(self.attach_hook(ebpf, &interface.name, hook, link)?);
-        }
+        let Some(links) = self.attach_hooks(ebpf, interface, link)? else {
+            return Ok(());
+        };
         let mut xdp = Hold::new(self.xdp, ebpf, interface);
         if self.busy {
             xdp.busy(ebpf);
@@ -219,6 +218,27 @@ impl Attachments {
         self.links
             .insert(interface.index, Attached { name, links, xdp });
         Ok(())
+    }
+
+    /// Attaches to both ways of an interface; to none where it has another name by now, of which the kernel will tell. A link is made by
+    /// name, which may be another interface's: twice attached to one, the programs would take each segment for a second copy.
+    fn attach_hooks(
+        &self,
+        ebpf: &mut Ebpf,
+        interface: &Interface,
+        link: Link,
+    ) -> Result<Option<Vec<SchedClassifierLink>>, KernelError> {
+        let is_called_so = || system::is_called(interface.index, &interface.name);
+        if !is_called_so() {
+            return Ok(None);
+        }
+        let attach = |hook| self.attach_hook(ebpf, &interface.name, hook, link);
+        let links: Result<Vec<_>, _> = Hook::ALL.into_iter().map(attach).collect();
+        if is_called_so() {
+            links.map(Some)
+        } else {
+            Ok(None)
+        }
     }
 
     fn attach_hook(

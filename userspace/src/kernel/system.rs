@@ -2,7 +2,11 @@
 
 use aya::util::KernelVersion;
 use rustix::{
-    net::{AddressFamily, SocketType, netdevice::index_to_name, socket},
+    net::{
+        AddressFamily, SocketType,
+        netdevice::{index_to_name, name_to_index},
+        socket,
+    },
     system::uname,
 };
 
@@ -23,4 +27,11 @@ pub(super) fn kernel_version() -> String {
 pub(super) fn has_interface(index: u32) -> bool {
     socket(AddressFamily::UNIX, SocketType::DGRAM, None)
         .map_or(true, |socket| index_to_name(&socket, index).is_ok())
+}
+
+/// Whether the interface of this index has this name; also where that can't be told.
+#[must_use]
+pub(super) fn is_called(index: u32, name: &str) -> bool {
+    socket(AddressFamily::UNIX, SocketType::DGRAM, None)
+        .map_or(true, |socket| name_to_index(&socket, name) == Ok(index))
 }
