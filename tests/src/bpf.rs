@@ -174,6 +174,7 @@ impl Programs {
             flows: setup.flows,
             place_keys: setup.place_keys,
             exempt: &[],
+            kept: &[],
         })?;
         let flows = id_of(&ebpf, "FLOWS")?;
         let sweeper = if setup.flows == 0 || setup.newcomers.is_some() {

@@ -21,6 +21,7 @@ use crate::{
     control::{DenyCommand, StatusArgs},
     exit::Exit,
     import::ImportArgs,
+    kernel::pins::DetachArgs,
 };
 
 /// Blocks requests that bear a compromised token, in the kernel and in a TLS proxy.
@@ -56,6 +57,11 @@ pub enum Command {
     /// Changes or shows the denylist of a running tokenblock
     #[command(subcommand)]
     Deny(DenyCommand),
+    /// Ends the enforcement that `tokenblock run --pin-dir` has left
+    ///
+    /// Takes the programs off the interfaces that are kept in the folder. The `tokenblock run` that kept them has to be
+    /// ended first. What is refused by --intercept-fail closed stays so.
+    Detach(DetachArgs),
     /// Says how a running tokenblock is; succeeds only where all that is configured is enforced
     Status(StatusArgs),
 }
@@ -225,6 +231,13 @@ pub struct RunArgs {
     )]
     #[arg(help_heading = "Kernel tier (cleartext HTTP)")]
     pub ban_exempt: Vec<String>,
+
+    /// Folder on a BPF file system, for instance /sys/fs/bpf/tokenblock: the programs are kept there and go on to block when
+    /// this process ends, however it ends, until the next one takes their place or `tokenblock detach` ends it; takes tcx
+    /// [default: none; enforcement ends with the process]
+    #[arg(long, value_name = "DIR", env = "TOKENBLOCK_PIN_DIR")]
+    #[arg(help_heading = "Kernel tier (cleartext HTTP)")]
+    pub pin_dir: Option<PathBuf>,
 
     /// The proxy tier.
     #[command(flatten)]
@@ -424,7 +437,7 @@ pub enum Attach {
     /// By tcx where the kernel has it (Linux 6.6), by clsact otherwise
     #[default]
     Auto,
-    /// In front of all other programs of the hook; gone with the process, however it ends
+    /// In front of all other programs of the hook; gone with the process, however it ends, unless --pin-dir keeps them
     Tcx,
     /// As filters of the queueing discipline `clsact`, which stays when they are gone. A process that is killed
     /// leaves its filters, which go on blocking what it last knew
@@ -486,7 +499,7 @@ pub enum CliError {
 #[must_use]
 pub fn command() -> clap::Command {
     let mut command = Cli::command();
-    for name in ["run", "deny", "status"] {
+    for name in ["run", "deny", "detach", "status"] {
         command = command.mut_subcommand(name, |sub| sub.after_help(Exit::help()));
     }
     command
@@ -506,7 +519,7 @@ impl Cli {
         let cli = Self::parse_from(command(), &arguments)?;
         let file = match &cli.command {
             Command::Run(run) => run.config.as_ref(),
-            Command::Deny(_) | Command::Import(_) | Command::Status(_) => None,
+            Command::Deny(_) | Command::Import(_) | Command::Detach(_) | Command::Status(_) => None,
         };
         let Some(file) = file else {
             return Ok(cli);

@@ -6,7 +6,7 @@ use crate::{
     config_file::ConfigError,
     control::{ClientError, ControlError, RemoteError, SocketError},
     import::ImportError,
-    kernel::error::KernelError,
+    kernel::{error::KernelError, pins::PinDirError},
     key::KeyError,
     proxy::ProxyError,
     settings::SettingsError,
@@ -239,6 +239,21 @@ impl From<ProxyError> for Failure {
     }
 }
 
+impl From<PinDirError> for Failure {
+    fn from(error: PinDirError) -> Self {
+        Self::new(of_pins(&error), error)
+    }
+}
+
+fn of_pins(error: &PinDirError) -> Exit {
+    match error {
+        PinDirError::NotBpf(_) => Exit::Usage,
+        PinDirError::Foreign(_) | PinDirError::OtherNetns { .. } => Exit::Data,
+        PinDirError::Locked(_) | PinDirError::Link { .. } => Exit::Os,
+        PinDirError::Io { source, .. } => of_io(source),
+    }
+}
+
 impl From<KernelError> for Failure {
     fn from(error: KernelError) -> Self {
         let exit = match &error {
@@ -249,6 +264,7 @@ impl From<KernelError> for Failure {
             KernelError::NoInterface { .. }
             | KernelError::BadGlob { .. }
             | KernelError::BadLink { .. } => Exit::Usage,
+            KernelError::PinDir(error) => of_pins(error),
             KernelError::BadObject { .. } | KernelError::Stopping => Exit::Internal,
             KernelError::Attach { .. }
             | KernelError::Netlink(_)

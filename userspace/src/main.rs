@@ -11,6 +11,7 @@ use tokenblock::{
     control,
     exit::{Exit, Failure},
     import,
+    kernel::pins::detach,
     run::run,
     wiping::Wiping,
 };
@@ -27,6 +28,7 @@ fn main() -> ExitCode {
                 Err(error) => Err(error.into()),
             },
             Command::Deny(command) => control::deny(command),
+            Command::Detach(args) => detach(&args),
             Command::Status(args) => control::status(&args),
         },
         Err(CliError::Config(error)) => Err(error.into()),

@@ -26,7 +26,10 @@ use crate::{
     event::{EventSink, Relay},
     exit::{Exit, Failure},
     keeper::{Keeper, Sources},
-    kernel::{InterceptSettings, Interception, KernelMap, KernelTier, error::KernelError},
+    kernel::{
+        InterceptSettings, Interception, KernelMap, KernelTier, error::KernelError,
+        pins::say_what_stays,
+    },
     key::StoredKey,
     log::{Log, token_seen},
     places::Places,
@@ -49,13 +52,17 @@ const END: Duration = Duration::from_millis(100);
 /// Enforces until SIGINT or SIGTERM; SIGHUP reads the settings again.
 ///
 /// # Errors
-/// Why it could not start, or go on. Nothing is attached then.
+/// Why it could not start, or go on. Nothing is attached then, but what outlives the process.
 pub fn run(args: RunArgs) -> Result<(), Failure> {
     keep_little();
     let given = args.given.clone();
     let settings = Settings::check(args, &Surroundings::of_process())?;
     let log = Log::start(settings.log_format, settings.log_level)
         .map_err(|error| Failure::new(Exit::Internal, anyhow::Error::from_boxed(error)))?;
+    let pin_dir = settings
+        .kernel
+        .as_ref()
+        .and_then(|kernel| kernel.pin_dir.clone());
     let runtime = runtime::Builder::new_multi_thread()
         .worker_threads(THREADS)
         .on_thread_park(wipe_registers)
@@ -74,6 +81,9 @@ pub fn run(args: RunArgs) -> Result<(), Failure> {
         tiers.stop(&log).await;
         result
     });
+    if let Some(folder) = pin_dir {
+        say_what_stays(&folder);
+    }
     // A reload that is under way holds nothing that outlives the process.
     runtime.shutdown_background();
     result
@@ -325,6 +335,10 @@ impl Tiers {
                     .map(Into::into)
                     .collect(),
                 ports: kernel.ports.clone(),
+                pin_dir: kernel
+                    .tier
+                    .pin_dir()
+                    .map(|folder| folder.display().to_string()),
             }),
             proxy: self.proxy.as_ref().map(|proxy| ProxyStatus {
                 address: proxy.address.clone(),
@@ -339,7 +353,7 @@ impl Tiers {
         self.keeping.abort();
         let mut counted: Vec<(&str, Counted)> = Vec::from_iter(self.intercepted());
         if let Some(mut kernel) = self.kernel {
-            kernel.tier.detach();
+            kernel.tier.leave();
             counted.extend(kernel.tier.counters());
         }
         if let Some(proxy) = self.proxy {

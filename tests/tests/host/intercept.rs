@@ -4,11 +4,9 @@ use std::{
     ffi::OsString,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     path::{Path, PathBuf},
-    process::Command,
 };
 
 use rustix::process::Signal;
-use tempfile::TempDir;
 use tokenblock_tests::{
     certificate::Certificate,
     client::{Answer, Client, TlsClient, curl},
@@ -20,7 +18,7 @@ use tokenblock_tests::{
     program::{Program, script},
 };
 
-use crate::lab::{Bench, LIMIT, Lab};
+use crate::lab::{Bench, BpfFs, LIMIT, Lab};
 
 /// The service's port.
 const PORT: u16 = 9443;
@@ -211,27 +209,6 @@ fn it_is_off_when_the_process_ends_however_it_ends() {
     }
 }
 
-/// A BPF file system of the test's own.
-struct BpfFs(TempDir);
-
-impl BpfFs {
-    fn mount() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let mount = Command::new("mount")
-            .args(["-t", "bpf", "bpf"])
-            .arg(folder.path())
-            .status();
-        assert!(mount.unwrap().success());
-        Self(folder)
-    }
-}
-
-impl Drop for BpfFs {
-    fn drop(&mut self) {
-        drop(Command::new("umount").arg(self.0.path()).status());
-    }
-}
-
 #[test]
 fn it_can_stay_shut_until_a_proxy_runs_again() {
     let Some(binary) = gate::product("intercept::it_can_stay_shut") else {
@@ -239,7 +216,7 @@ fn it_can_stay_shut_until_a_proxy_runs_again() {
     };
     let service = Service::new(binary);
     let bpf = BpfFs::mount();
-    let pins = bpf.0.path().join("tokenblock");
+    let pins = bpf.path().join("tokenblock");
     let pin = format!("--intercept-pin={}", pins.display());
     for signal in [Signal::KILL, Signal::TERM] {
         let mut product = service.intercept(&["--intercept-fail=closed", &pin]);
@@ -322,7 +299,7 @@ fn each_port_stays_shut_for_itself() {
     let mut service = Service::new(binary);
     service.serve_at(OTHER);
     let bpf = BpfFs::mount();
-    let pin = format!("--intercept-pin={}", bpf.0.path().display());
+    let pin = format!("--intercept-pin={}", bpf.path().display());
     let both = format!("--intercept={OTHER}");
     let all = |is: fn(&Service, (&Netns, SocketAddr)) -> bool, port| {
         let ways = service.ways_to(port);

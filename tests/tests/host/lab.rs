@@ -6,6 +6,7 @@ use std::{
     net::SocketAddr,
     ops::Deref,
     path::{Path, PathBuf},
+    process::Command,
     time::Duration,
 };
 
@@ -64,6 +65,37 @@ impl From<Pair> for Ends {
 impl From<Relay> for Ends {
     fn from(relay: Relay) -> Self {
         Self::Relayed(relay)
+    }
+}
+
+/// A BPF file system of the test's own; what is kept there ends with it.
+pub(crate) struct BpfFs(TempDir);
+
+impl BpfFs {
+    pub(crate) fn mount() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mount = Command::new("mount")
+            .args(["-t", "bpf", "bpf"])
+            .arg(folder.path())
+            .status();
+        assert!(mount.unwrap().success());
+        Self(folder)
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.0.path()
+    }
+}
+
+impl Drop for BpfFs {
+    fn drop(&mut self) {
+        // Lazily: a process that ends meanwhile may still hold a folder.
+        drop(
+            Command::new("umount")
+                .arg("--lazy")
+                .arg(self.path())
+                .status(),
+        );
     }
 }
 

@@ -21,7 +21,7 @@ use tokenblock_tests::{
 use crate::lab::{Bench, LIMIT, Lab, ORIGIN_PORT, Tier};
 
 /// A user without rights.
-const NOBODY: u32 = 65_534;
+pub(crate) const NOBODY: u32 = 65_534;
 /// How long the product may take to end.
 const END: Duration = Duration::from_secs(1);
 
@@ -149,7 +149,7 @@ fn counter_lines(lines: &[String]) -> usize {
 }
 
 /// The product as the unit for systemd starts it: a user without rights, and the capabilities that stand there.
-fn as_the_unit_starts_it(folder: &Path, product: &Path) -> PathBuf {
+pub(crate) fn as_the_unit_starts_it(folder: &Path, product: &Path) -> PathBuf {
     let unit = include_str!("../../../deploy/systemd/tokenblock.service");
     let line = unit
         .lines()

@@ -54,11 +54,6 @@ impl Host {
                 "tokenblock-bpf.service",
                 deploy.join("tokenblock-bpf.service"),
             ),
-            (
-                "etc/systemd/system/tokenblock.service.d",
-                "intercept-closed.conf",
-                deploy.join("intercept-closed.conf"),
-            ),
             (own, "leaked.txt", bench.list()),
             (own, "cert.pem", bench.certificate.cert_file.clone()),
             (own, "key.pem", bench.certificate.key_file.clone()),
@@ -190,17 +185,24 @@ fn the_service_starts_reloads_restarts_and_ends() {
         host.systemd.property(SERVICE, "ActiveState").unwrap(),
         "failed"
     );
-    assert_eq!(attached(&host.bench.pair.server), [""; 0]);
+    // The programs before it stay in force.
+    assert_eq!(attached(&host.bench.pair.server).len(), 2);
+    assert_eq!(host.asked_in_clear(request.as_bytes()), Some(403));
     host.systemd.write(CONFIG, &changed).unwrap();
     host.systemctl(&["start", SERVICE]);
     host.assert_in_force();
 
     host.systemctl(&["stop", "tokenblock.socket", SERVICE]);
     assert_eq!(host.systemd.property(SERVICE, "Result").unwrap(), "success");
+    assert_eq!(host.asked_in_clear(request.as_bytes()), Some(403));
+    let detach = ["detach", "--pin-dir=/run/tokenblock-bpf/programs"];
+    host.systemd
+        .run("/usr/local/bin/tokenblock", &detach)
+        .unwrap();
     assert_eq!(attached(&host.bench.pair.server), [""; 0]);
 }
 
-/// Clients that connect anew for each request all get their answer while `work` is done.
+/// Clients that connect anew for each request all get their answer, and listed tokens a 403, while `work` is done.
 fn nobody_is_refused_while(host: &Host, work: impl FnOnce()) {
     let (done, answered) = (AtomicBool::new(false), AtomicUsize::new(0));
     thread::scope(|scope| {
@@ -208,6 +210,10 @@ fn nobody_is_refused_while(host: &Host, work: impl FnOnce()) {
             scope.spawn(|| {
                 while !done.load(Ordering::Relaxed) {
                     assert_eq!(host.asked(PORT, &clean()), Some(200));
+                    assert_eq!(host.asked_in_clear(&clean()), Some(200));
+                    // The kernel tier does not even pause.
+                    let listed = Lab::request(Token::Opaque);
+                    assert_eq!(host.asked_in_clear(&listed), Some(403));
                     answered.fetch_add(1, Ordering::Relaxed);
                 }
             });

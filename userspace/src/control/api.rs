@@ -478,6 +478,9 @@ pub struct KernelStatus {
     pub interfaces: Vec<String>,
     /// The servers' ports.
     pub ports: String,
+    /// The folder in which the programs outlive the process, where they do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pin_dir: Option<String>,
 }
 
 /// Where the proxy tier enforces.

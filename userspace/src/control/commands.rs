@@ -475,6 +475,9 @@ fn show_status(to: &mut impl Write, status: &StatusAnswer) -> io::Result<()> {
             "kernel tier: interfaces {interfaces}; ports {}",
             kernel.ports
         )?;
+        if let Some(folder) = &kernel.pin_dir {
+            writeln!(to, "the programs outlive the process: {folder}")?;
+        }
     }
     if let Some(proxy) = &status.tiers.proxy {
         writeln!(to, "proxy tier: {}", proxy.address)?;

@@ -1,11 +1,12 @@
 //! Attaching the programs to interfaces, and keeping up with those that come and go.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use aya::{
     Ebpf,
     programs::{
-        LinkOrder, ProgramError, TcAttachType,
+        LinkOrder, ProgramError, SchedClassifier, TcAttachType,
+        links::FdLink,
         tc::{NlOptions, SchedClassifierLink, TcAttachOptions, TcError, qdisc_add_clsact},
     },
 };
@@ -17,6 +18,7 @@ use super::{
     interfaces::Interface,
     load::classifier,
     patterns::Patterns,
+    pins::{self, Place, ReplaceError, SetPins},
     system,
     xdp::{Hold, Plan},
 };
@@ -42,6 +44,13 @@ impl Hook {
         }
     }
 
+    fn place(self) -> Place {
+        match self {
+            Self::Ingress => Place::Ingress,
+            Self::Egress => Place::Egress,
+        }
+    }
+
     fn attach_type(self) -> TcAttachType {
         match self {
             Self::Ingress => TcAttachType::Ingress,
@@ -50,38 +59,57 @@ impl Hook {
     }
 }
 
-/// The links that hold the programs to interfaces; dropped, they detach.
+/// The links that hold the programs to interfaces; dropped, they detach, but for those that are pinned.
 pub struct Attachments {
     patterns: Patterns,
     tcx: bool,
     xdp: Plan,
     busy: bool,
     links: BTreeMap<u32, Attached>,
+    pins: Option<SetPins>,
 }
 
 struct Attached {
     name: String,
     #[expect(dead_code, reason = "held: dropping a link detaches its program")]
-    links: Vec<SchedClassifierLink>,
+    links: Vec<Held>,
     xdp: Hold,
 }
 
+/// A link of this process, or one that is pinned as well: that nobody ends by taking the pin away while this process runs.
+#[expect(dead_code, reason = "held: dropping a link detaches its program")]
+enum Held {
+    Own(SchedClassifierLink),
+    Pinned(FdLink),
+}
+
+/// Whether programs are attached by tcx: by clsact else.
+#[must_use]
+pub(super) fn is_tcx(attach: Attach) -> bool {
+    match attach {
+        // tcx came with Linux 6.6 (kernel commit e420bed02507).
+        Attach::Auto => system::kernel_at_least(6, 6),
+        Attach::Tcx => true,
+        Attach::Clsact => false,
+    }
+}
+
 impl Attachments {
-    /// Nothing attached yet.
+    /// Nothing attached yet. With `pins`, links outlive this.
     #[must_use]
-    pub fn new(patterns: Patterns, attach: Attach, xdp: Plan) -> Self {
-        let tcx = match attach {
-            // tcx came with Linux 6.6 (kernel commit e420bed02507).
-            Attach::Auto => system::kernel_at_least(6, 6),
-            Attach::Tcx => true,
-            Attach::Clsact => false,
-        };
+    pub(super) fn new(
+        patterns: Patterns,
+        attach: Attach,
+        xdp: Plan,
+        pins: Option<SetPins>,
+    ) -> Self {
         Self {
             patterns,
-            tcx,
+            tcx: is_tcx(attach),
             xdp,
             busy: false,
             links: BTreeMap::new(),
+            pins,
         }
     }
 
@@ -100,6 +128,9 @@ impl Attachments {
             }
         }
         self.require(&names(&there))?;
+        if let Some(pins) = &self.pins {
+            pins.keep_only(&self.places())?;
+        }
         if self.links.is_empty() {
             info!("no interface matches yet; those that appear will be protected");
         }
@@ -132,6 +163,11 @@ impl Attachments {
     /// The interface with this index is gone.
     pub fn gone(&mut self, index: u32) {
         if let Some(gone) = self.links.remove(&index) {
+            if let Some(pins) = &self.pins {
+                for (place, _) in places(index, &gone) {
+                    pins.release(place, index);
+                }
+            }
             info!(interface = gone.name, "interface is gone");
         }
     }
@@ -183,9 +219,32 @@ impl Attachments {
         self.links.contains_key(&index)
     }
 
-    /// Detaches from all interfaces.
+    /// Detaches from all interfaces, also where the links are pinned.
     pub fn clear(&mut self) {
+        if let Some(pins) = &self.pins {
+            pins.remove();
+        }
         self.links.clear();
+    }
+
+    /// Detaches from all interfaces where links end with the process.
+    pub fn leave(&mut self) {
+        if self.pins.is_none() {
+            self.links.clear();
+        }
+    }
+
+    /// The pins, where links outlive the process.
+    pub(super) fn pins(&mut self) -> Option<&mut SetPins> {
+        self.pins.as_mut()
+    }
+
+    /// Where links are held.
+    fn places(&self) -> BTreeSet<(Place, u32)> {
+        let links = self.links.iter();
+        links
+            .flat_map(|(index, attached)| places(*index, attached))
+            .collect()
     }
 
     /// Names of the interfaces that are protected.
@@ -209,7 +268,7 @@ impl Attachments {
         let Some(links) = self.attach_hooks(ebpf, interface, link)? else {
             return Ok(());
         };
-        let mut xdp = Hold::new(self.xdp, ebpf, interface);
+        let mut xdp = Hold::new(self.xdp, ebpf, interface, self.pins.as_ref());
         if self.busy {
             xdp.busy(ebpf);
         }
@@ -227,26 +286,56 @@ impl Attachments {
         ebpf: &mut Ebpf,
         interface: &Interface,
         link: Link,
-    ) -> Result<Option<Vec<SchedClassifierLink>>, KernelError> {
+    ) -> Result<Option<Vec<Held>>, KernelError> {
         let is_called_so = || system::is_called(interface.index, &interface.name);
         if !is_called_so() {
             return Ok(None);
         }
-        let attach = |hook| self.attach_hook(ebpf, &interface.name, hook, link);
+        let attach = |hook| self.attach_hook(ebpf, interface, hook, link);
         let links: Result<Vec<_>, _> = Hook::ALL.into_iter().map(attach).collect();
         if is_called_so() {
-            links.map(Some)
-        } else {
-            Ok(None)
+            return links.map(Some);
         }
+        if let Some(pins) = &self.pins {
+            for hook in Hook::ALL {
+                pins.release(hook.place(), interface.index);
+            }
+        }
+        Ok(None)
     }
 
     fn attach_hook(
         &self,
         ebpf: &mut Ebpf,
-        name: &str,
+        interface: &Interface,
         hook: Hook,
         link: Link,
+    ) -> Result<Held, KernelError> {
+        let program = classifier(ebpf, hook.program(link))?;
+        let attach =
+            |program: &mut SchedClassifier| self.attach_new(program, &interface.name, hook);
+        let Some(pins) = &self.pins else {
+            return attach(program).map(Held::Own);
+        };
+        let hold = pins::Hold {
+            program,
+            interface: &interface.name,
+            replace,
+            attach: |program: &mut SchedClassifier| {
+                attach(program)?
+                    .try_into()
+                    .map_err(|_by_netlink| KernelError::BadObject { what: "a tcx link" })
+            },
+        };
+        let link = pins.hold(hook.place(), interface.index, hold)?;
+        Ok(Held::Pinned(link))
+    }
+
+    fn attach_new(
+        &self,
+        program: &mut SchedClassifier,
+        name: &str,
+        hook: Hook,
     ) -> Result<SchedClassifierLink, KernelError> {
         let failed = |source| KernelError::Attach {
             name: name.to_owned(),
@@ -258,12 +347,25 @@ impl Attachments {
             add_clsact(name)?;
             TcAttachOptions::Netlink(NlOptions::default())
         };
-        let program = classifier(ebpf, hook.program(link))?;
         let id = program
             .attach_with_options(name, hook.attach_type(), options)
             .map_err(failed)?;
         program.take_link(id).map_err(failed)
     }
+}
+
+/// Puts a program in the place of the one under a link: each packet is judged by the one or the other.
+fn replace(program: &mut SchedClassifier, link: FdLink) -> Result<FdLink, ReplaceError> {
+    let id = program.attach_to_link(link.try_into()?)?;
+    Ok(program.take_link(id)?.try_into()?)
+}
+
+/// Where an interface has links.
+fn places(index: u32, attached: &Attached) -> impl Iterator<Item = (Place, u32)> {
+    let hooks = Hook::ALL.into_iter().map(Hook::place);
+    hooks
+        .chain(attached.xdp.place())
+        .map(move |place| (place, index))
 }
 
 fn names(interfaces: &[Interface]) -> Vec<&str> {

@@ -5,7 +5,7 @@ use std::{io, path::PathBuf};
 use aya::{EbpfError, maps::MapError, programs::ProgramError};
 use thiserror::Error;
 
-use super::{object::BuiltWithout, system};
+use super::{object::BuiltWithout, pins::PinDirError, system};
 
 /// Why the kernel tier can't start or go on.
 #[derive(Debug, Error)]
@@ -99,6 +99,9 @@ pub enum KernelError {
         #[source]
         source: io::Error,
     },
+    /// What is to outlive the process can't be kept, or taken over.
+    #[error(transparent)]
+    PinDir(#[from] PinDirError),
     /// The CPUs can't be counted.
     #[error("can't tell how many CPUs there are")]
     Cpus(#[source] io::Error),

@@ -3,6 +3,7 @@
 use std::{
     net::{IpAddr, Ipv4Addr},
     panic::resume_unwind,
+    path::PathBuf,
     thread::{self, ScopedJoinHandle},
 };
 
@@ -48,6 +49,8 @@ pub struct Load<'a> {
     pub place_keys: PlaceKeys,
     /// Networks that are never banned.
     pub exempt: &'a [IpNet],
+    /// Maps that are taken from their pins, or pinned there.
+    pub kept: &'a [(&'static str, PathBuf)],
 }
 
 /// The hooks of the object, by the way a packet goes and the way its frame begins.
@@ -64,7 +67,11 @@ pub const CLASSIFIERS: [&str; 4] = [
 /// [`KernelError`] where the kernel refuses it, for the most likely reason.
 pub fn load(request: &Load<'_>) -> Result<Ebpf, KernelError> {
     let level = debug::level();
-    let mut ebpf = EbpfLoader::new()
+    let mut loader = EbpfLoader::new();
+    for (name, path) in request.kept {
+        loader.map_pin_path(name, path);
+    }
+    let mut ebpf = loader
         .override_global("AYA_LOG_LEVEL", &level, true)
         .override_global("PLACE_KEYS", &request.place_keys, true)
         .map_max_entries("FLOWS", table_size(request.flows)?)

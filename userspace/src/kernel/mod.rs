@@ -17,6 +17,7 @@ pub mod load;
 pub mod map;
 pub mod object;
 pub mod patterns;
+pub mod pins;
 mod programs;
 mod shared;
 mod system;

@@ -9,7 +9,9 @@ use aya::{
     Ebpf,
     maps::{PerCpuArray, RingBuf},
 };
+use sha2::{Digest as _, Sha256};
 use tokenblock_ebpf::{
+    digest::{Domain, Sip},
     rules::Rules,
     verdict::{PortSet, Settings},
 };
@@ -25,8 +27,9 @@ use super::{
     interfaces::Interface,
     live::LiveSettings,
     load::{Load, NewRules, load, place_keys},
-    object::Variant,
+    object::{Variant, programs},
     patterns::Patterns,
+    pins::{PinFolder, SetPins},
     xdp,
 };
 use crate::{cli, counters::Counted, event::EventSink, settings::KernelSettings};
@@ -45,9 +48,11 @@ pub(super) struct Plan {
     pub(super) ports: Box<PortSet>,
     pub(super) locations: Arc<[Arc<str>]>,
     pub(super) sink: EventSink,
+    /// Where programs outlive the process, if they do.
+    pub(super) pins: Option<Arc<PinFolder>>,
 }
 
-/// A set of programs; dropped, it is detached.
+/// A set of programs; dropped, it is detached, but where it outlives the process.
 pub(super) struct Programs {
     pub(super) attachments: Attachments,
     pub(super) events: Events,
@@ -69,17 +74,14 @@ impl Programs {
         variant: Variant,
         settings: Settings,
     ) -> Result<Self, KernelError> {
-        let ban = plan.settings.ban.as_ref();
-        let mut ebpf = load(&Load {
-            variant,
-            rules: &plan.rules,
-            settings,
-            exempt: ban.map_or(&[], |ban| &ban.exempt),
-            ports: &plan.ports,
-            flows: plan.settings.flows,
-            place_keys: place_keys()?,
-        })?;
-        let flows = flows::take(&mut ebpf, &plan.rules, variant, plan.settings.flows)?;
+        let (mut ebpf, pins) = load_with_pins(plan, variant, settings)?;
+        let mut flows = flows::take(&mut ebpf, &plan.rules, variant, plan.settings.flows)?;
+        if let Some(pins) = pins.as_ref().filter(|pins| pins.is_taken_over()) {
+            // Of others nobody knows what they have sent since.
+            let followed = pins.interfaces()?;
+            let swept = flows.sweep(&|index| followed.contains(&index))?;
+            pins.took_over(swept.flows);
+        }
         let settings = LiveSettings::take(&mut ebpf, settings)?;
         let log = ProgramLog::take(&mut ebpf);
         let mut take = |what| ebpf.take_map(what).ok_or(KernelError::BadObject { what });
@@ -95,6 +97,7 @@ impl Programs {
             plan.patterns.clone(),
             plan.settings.attach,
             xdp::Plan::new(xdp, plan.settings.direction),
+            pins,
         );
         Ok(Self {
             attachments,
@@ -181,9 +184,93 @@ impl Programs {
         counted
     }
 
-    /// Detaches, and reports the events that are still in the buffer.
+    /// What the connections that are followed depend on is otherwise now.
+    pub(super) fn refit(&mut self, plan: &Plan, variant: Variant) -> Result<(), KernelError> {
+        match self.attachments.pins() {
+            Some(pins) => pins.refit(fingerprint(plan, variant)?),
+            None => Ok(()),
+        }
+    }
+
+    /// Detaches for good, and reports the events that are still in the buffer.
     pub(super) fn detach(&mut self) {
         self.attachments.clear();
         self.events.drain();
     }
+
+    /// Detaches, where the programs do not outlive the process, and reports the events that are still in the buffer.
+    pub(super) fn leave(&mut self) {
+        self.attachments.leave();
+        self.events.drain();
+    }
+}
+
+/// Loads programs with what connections have come to under those before; where they can't be loaded so, with nothing of it.
+fn load_with_pins(
+    plan: &Plan,
+    variant: Variant,
+    settings: Settings,
+) -> Result<(Ebpf, Option<SetPins>), KernelError> {
+    let Some(folder) = &plan.pins else {
+        return Ok((load_one(plan, variant, settings, None)?, None));
+    };
+    let mut pins = SetPins::open(folder, variant, fingerprint(plan, variant)?)?;
+    let loaded = match load_one(plan, variant, settings, Some(&pins)) {
+        Err(error) if pins.is_taken_over() => {
+            warn!(
+                error = &error as &dyn std::error::Error,
+                "what open connections have come to can't be taken over: they are first seen in their middle"
+            );
+            pins.renounce()?;
+            load_one(plan, variant, settings, Some(&pins))
+        }
+        loaded => loaded,
+    };
+    let ebpf = loaded?;
+    pins.loaded()?;
+    Ok((ebpf, Some(pins)))
+}
+
+fn load_one(
+    plan: &Plan,
+    variant: Variant,
+    settings: Settings,
+    pins: Option<&SetPins>,
+) -> Result<Ebpf, KernelError> {
+    let ban = plan.settings.ban.as_ref();
+    let kept = pins.map_or_else(Vec::new, SetPins::map_paths);
+    load(&Load {
+        variant,
+        rules: &plan.rules,
+        settings,
+        exempt: ban.map_or(&[], |ban| &ban.exempt),
+        ports: &plan.ports,
+        flows: plan.settings.flows,
+        place_keys: match pins {
+            Some(pins) => pins.place_keys()?,
+            None => place_keys()?,
+        },
+        kept: &kept,
+    })
+}
+
+/// Of all that has to be the same where programs go on with the connections of those before: the programs, the key under which
+/// states are, what they were found by, and which connections are followed.
+fn fingerprint(plan: &Plan, variant: Variant) -> Result<u64, KernelError> {
+    // A digest of nothing tells keys apart, and nothing of them.
+    let key = Sip::new(&plan.rules.seed).finish(Domain::Exact);
+    let settings = &plan.settings;
+    let mut hash = Sha256::new();
+    hash.update(programs(variant)?);
+    hash.update(key.0);
+    hash.update(plan.rules.min_len.to_le_bytes());
+    hash.update(flows::table_size(settings.flows)?.to_le_bytes());
+    hash.update(format!("{:?} {}", settings.direction, settings.ports));
+    for location in plan.locations.iter() {
+        hash.update("\n");
+        hash.update(&**location);
+    }
+    let digest = hash.finalize();
+    let word = digest.first_chunk().copied().unwrap_or_default();
+    Ok(u64::from_be_bytes(word))
 }

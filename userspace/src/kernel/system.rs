@@ -2,6 +2,7 @@
 
 use aya::util::KernelVersion;
 use rustix::{
+    io::Errno,
     net::{
         AddressFamily, SocketType,
         netdevice::{index_to_name, name_to_index},
@@ -20,6 +21,22 @@ pub(super) fn kernel_at_least(major: u8, minor: u8) -> bool {
 #[must_use]
 pub(super) fn kernel_version() -> String {
     uname().release().to_string_lossy().into_owned()
+}
+
+/// Whether one of these is among the causes of an error.
+#[must_use]
+pub(super) fn has_errno(error: &(dyn std::error::Error + 'static), numbers: &[Errno]) -> bool {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref::<std::io::Error>() {
+            let number = error.raw_os_error();
+            return numbers
+                .iter()
+                .any(|errno| number == Some(errno.raw_os_error()));
+        }
+        cause = error.source();
+    }
+    false
 }
 
 /// Whether there is an interface of this index; also where that can't be told.

@@ -1,6 +1,6 @@
 //! The tier as a whole: started, filled, attached, run, dropped.
 
-use std::{sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use tokenblock_ebpf::{
     ban::BanRule,
@@ -14,6 +14,7 @@ use tokio::{
 use tracing::{info, warn};
 
 use super::{
+    attach::is_tcx,
     debug::ProgramLog,
     error::KernelError,
     flows,
@@ -23,6 +24,7 @@ use super::{
     map::{HashedMap, KernelMap},
     object::Variant,
     patterns::Patterns,
+    pins::PinFolder,
     programs::{Plan, Programs},
     unjudged::Unjudged,
 };
@@ -48,7 +50,7 @@ const FLOW_MEMORY: Duration = Duration::from_nanos(MEMORY_NS);
 /// How often the programs' log is brought, where they are debugged.
 const FLUSH_LOG: Duration = Duration::from_millis(100);
 
-/// The kernel tier; dropped, it detaches its programs and leaves nothing behind.
+/// The kernel tier; dropped, it detaches its programs and leaves nothing behind, but where they are to outlive it.
 pub struct KernelTier {
     plan: Plan,
     interfaces: Interfaces,
@@ -61,6 +63,20 @@ pub struct KernelTier {
     memory: Duration,
     /// When all of it is forgotten.
     idle_at: Instant,
+}
+
+/// The folder in which programs outlive this process.
+fn pins(settings: &KernelSettings) -> Result<Option<Arc<PinFolder>>, KernelError> {
+    let Some(folder) = &settings.pin_dir else {
+        return Ok(None);
+    };
+    if !is_tcx(settings.attach) {
+        warn!(
+            "--pin-dir takes programs that are attached by tcx (Linux 6.6): enforcement ends with this process"
+        );
+        return Ok(None);
+    }
+    Ok(Some(Arc::new(PinFolder::open(folder)?)))
 }
 
 impl KernelTier {
@@ -80,6 +96,7 @@ impl KernelTier {
             ports: Box::new(port_set(&settings.ports)),
             locations: Arc::clone(&places.locations),
             sink,
+            pins: pins(settings)?,
         };
         let of_programs = program_settings(settings);
         let mut keyed = Programs::load(&plan, Variant::Keyed, of_programs)?;
@@ -123,6 +140,12 @@ impl KernelTier {
         for programs in each(&mut self.keyed, &mut self.hashed) {
             programs.attach(&present)?;
         }
+        if let Some(pins) = &self.plan.pins {
+            if self.hashed.is_none() {
+                pins.remove(Variant::Sha256)?;
+            }
+            pins.say();
+        }
         Ok(())
     }
 
@@ -140,7 +163,30 @@ impl KernelTier {
         self.plan.rules = Arc::clone(&places.rules);
         self.plan.locations = Arc::clone(&places.locations);
         self.plan.settings.monitor = monitor;
+        self.refit();
         Ok(())
+    }
+
+    /// Other places: what is kept of connections is told apart by them.
+    fn refit(&mut self) {
+        let refitted = self.keyed.refit(&self.plan, Variant::Keyed).and_then(|()| {
+            let hashed = self.hashed.as_mut();
+            hashed.map_or(Ok(()), |programs| {
+                programs.refit(&self.plan, Variant::Sha256)
+            })
+        });
+        if let Err(error) = refitted {
+            warn!(
+                error = &error as &dyn std::error::Error,
+                "what is kept of connections can't be renamed: the next start may not take it over"
+            );
+        }
+    }
+
+    /// The folder in which the programs outlive this process, where they do.
+    #[must_use]
+    pub fn pin_dir(&self) -> Option<&Path> {
+        self.plan.pins.as_ref().map(|pins| pins.root())
     }
 
     /// Names of the interfaces that are protected.
@@ -153,9 +199,12 @@ impl KernelTier {
     pub fn counters(&self) -> impl Iterator<Item = (&'static str, Counted)> {
         let hashed = self.hashed.as_ref();
         let hashed = hashed.map(|programs| ("kernel_sha256", programs.counters()));
+        let pins = self.plan.pins.as_ref();
+        let pins = pins.map(|pins| ("pins", pins.counted()));
         [("kernel", self.keyed.counters())]
             .into_iter()
             .chain(hashed)
+            .chain(pins)
     }
 
     /// Reports events and follows the interfaces, until dropped; returns only why it can't go on.
@@ -248,9 +297,10 @@ impl KernelTier {
         }
     }
 
-    /// Detaches from all interfaces, and reports the events that are still in the buffer.
-    pub fn detach(&mut self) {
-        each(&mut self.keyed, &mut self.hashed).for_each(Programs::detach);
+    /// Detaches from all interfaces, where the programs do not outlive the process, and reports the events that are still in
+    /// the buffer.
+    pub fn leave(&mut self) {
+        each(&mut self.keyed, &mut self.hashed).for_each(Programs::leave);
     }
 
     async fn look_again(&mut self) {

@@ -3,13 +3,19 @@
 
 use aya::{
     Ebpf,
-    programs::{ProgramError, XdpMode, xdp::XdpLink},
+    programs::{Xdp as Program, XdpMode, links::FdLink, xdp::XdpLink},
 };
 use rustix::io::Errno;
 use tokenblock_ebpf::packet::Link;
 use tracing::warn;
 
-use super::{interfaces::Interface, load::xdp};
+use super::{
+    error::KernelError,
+    interfaces::Interface,
+    load::xdp,
+    pins::{self, Place, ReplaceError, SetPins},
+    system,
+};
 use crate::cli::{Direction, Xdp};
 
 /// Which modes are tried, and when.
@@ -55,13 +61,32 @@ impl Plan {
 pub struct Hold {
     plan: Plan,
     interface: Interface,
-    always: Option<XdpLink>,
+    always: Option<Always>,
     while_busy: Option<XdpLink>,
+}
+
+/// A link that is held as long as the interface is protected.
+enum Always {
+    Own {
+        #[expect(dead_code, reason = "held: dropping a link detaches its program")]
+        link: XdpLink,
+    },
+    /// It outlives the process.
+    Pinned {
+        #[expect(dead_code, reason = "held, as the other")]
+        link: FdLink,
+        place: Place,
+    },
 }
 
 impl Hold {
     /// Attaches what is held always.
-    pub fn new(plan: Plan, ebpf: &mut Ebpf, interface: &Interface) -> Self {
+    pub(super) fn new(
+        plan: Plan,
+        ebpf: &mut Ebpf,
+        interface: &Interface,
+        pins: Option<&SetPins>,
+    ) -> Self {
         let mut hold = Self {
             plan,
             interface: interface.clone(),
@@ -69,9 +94,20 @@ impl Hold {
             while_busy: None,
         };
         if let Some(mode) = plan.always(interface) {
-            hold.always = hold.attach(ebpf, mode);
+            hold.always = match pins {
+                Some(pins) => hold.attach_pinned(ebpf, mode, pins),
+                None => hold.attach(ebpf, mode).map(|link| Always::Own { link }),
+            };
         }
         hold
+    }
+
+    /// Where a link outlives the process.
+    pub(super) fn place(&self) -> Option<Place> {
+        match self.always {
+            Some(Always::Pinned { place, .. }) => Some(place),
+            Some(Always::Own { .. }) | None => None,
+        }
     }
 
     /// There is something to drop.
@@ -90,17 +126,56 @@ impl Hold {
     }
 
     fn attach(&self, ebpf: &mut Ebpf, mode: XdpMode) -> Option<XdpLink> {
+        self.told(mode, || self.attach_new(xdp(ebpf)?, mode))
+    }
+
+    fn attach_pinned(&self, ebpf: &mut Ebpf, mode: XdpMode, pins: &SetPins) -> Option<Always> {
+        let (place, other) = match mode {
+            XdpMode::Driver => (Place::XdpNative, Place::XdpGeneric),
+            XdpMode::Default | XdpMode::Skb | XdpMode::Hardware => {
+                (Place::XdpGeneric, Place::XdpNative)
+            }
+        };
+        let index = self.interface.index;
+        // An interface has one program there, in one mode.
+        pins.release(other, index);
+        self.told(mode, || {
+            let hold = pins::Hold {
+                program: xdp(ebpf)?,
+                interface: &self.interface.name,
+                replace,
+                attach: |program: &mut Program| {
+                    let link = self.attach_new(program, mode)?;
+                    link.try_into()
+                        .map_err(|_by_netlink| KernelError::BadObject {
+                            what: "an XDP link",
+                        })
+                },
+            };
+            let link = pins.hold(place, index, hold)?;
+            Ok(Always::Pinned { link, place })
+        })
+    }
+
+    fn attach_new(&self, program: &mut Program, mode: XdpMode) -> Result<XdpLink, KernelError> {
+        let failed = |source| KernelError::Attach {
+            name: self.interface.name.clone(),
+            source,
+        };
+        let id = program
+            .attach_to_if_index(self.interface.index, mode)
+            .map_err(failed)?;
+        program.take_link(id).map_err(failed)
+    }
+
+    /// What came of attaching; why it failed is a warning in the log.
+    fn told<T>(&self, mode: XdpMode, attach: impl FnOnce() -> Result<T, KernelError>) -> Option<T> {
         if self.interface.link != Some(Link::Ethernet) {
             return None;
         }
-        let attached = xdp(ebpf).map(|program| -> Result<XdpLink, ProgramError> {
-            let id = program.attach_to_if_index(self.interface.index, mode)?;
-            program.take_link(id)
-        });
-        let error: Box<dyn std::error::Error> = match attached {
-            Ok(Ok(link)) => return Some(link),
-            Ok(Err(error)) if is_taken(&error) => Box::new(Taken),
-            Ok(Err(error)) => error.into(),
+        let error: Box<dyn std::error::Error> = match attach() {
+            Ok(link) => return Some(link),
+            Err(error) if is_taken(&error) => Box::new(Taken),
             Err(error) => error.into(),
         };
         warn!(
@@ -113,22 +188,18 @@ impl Hold {
     }
 }
 
+/// Puts a program in the place of the one under a link.
+fn replace(program: &mut Program, link: FdLink) -> Result<FdLink, ReplaceError> {
+    let id = program.attach_to_link(link.try_into()?)?;
+    Ok(program.take_link(id)?.try_into()?)
+}
+
 /// An interface has one XDP program, and that in one mode.
 #[derive(Debug, thiserror::Error)]
 #[error("another XDP program is attached to it")]
 struct Taken;
 
 /// Whether the kernel refuses the program for the sake of another.
-fn is_taken(error: &ProgramError) -> bool {
-    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
-    while let Some(error) = cause {
-        if let Some(error) = error.downcast_ref::<std::io::Error>() {
-            let number = error.raw_os_error();
-            return [Errno::BUSY, Errno::EXIST]
-                .iter()
-                .any(|errno| number == Some(errno.raw_os_error()));
-        }
-        cause = error.source();
-    }
-    false
+fn is_taken(error: &KernelError) -> bool {
+    system::has_errno(error, &[Errno::BUSY, Errno::EXIST])
 }

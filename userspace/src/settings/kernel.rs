@@ -4,6 +4,7 @@ use std::{
     fmt::{self, Display},
     net::IpAddr,
     num::{NonZeroU16, NonZeroU32},
+    path::PathBuf,
     time::Duration,
 };
 
@@ -38,6 +39,8 @@ pub struct KernelSettings {
     pub xdp: Xdp,
     /// When a source is banned, where any can be.
     pub ban: Option<Ban>,
+    /// The folder on a BPF file system in which the programs outlive the process, where they do.
+    pub pin_dir: Option<PathBuf>,
 }
 
 /// When a source is banned.
@@ -93,6 +96,7 @@ pub(super) fn check(
         attach: args.attach,
         xdp: args.xdp,
         ban: Ban::check(args)?,
+        pin_dir: args.pin_dir.clone(),
     }))
 }
 
