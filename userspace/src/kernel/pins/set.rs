@@ -423,3 +423,53 @@ fn is_map(path: &Path, name: &str) -> bool {
     map.info()
         .is_ok_and(|info| info.name_as_str() == Some(name))
 }
+
+#[cfg(test)]
+mod tests {
+    use aya_obj::Object;
+
+    use super::*;
+    use crate::kernel::object::programs;
+
+    /// Those of one process.
+    const OWN: [&str; 14] = [
+        "RULES",
+        "SETTINGS",
+        "PORTS",
+        "TABLE",
+        "OVERFLOW",
+        "FILTER",
+        "GENERATION",
+        "SUM_KEYS",
+        "EXEMPT",
+        "WORK",
+        "NEW_FLOW",
+        "REPLIES",
+        "RESPONSES",
+        "LOOK",
+    ];
+    /// Of the programs that intercept, and of the log.
+    const OTHERS: [&str; 5] = ["INTERCEPT", "PROXY", "OWN", "PASSED", "AYA_LOGS"];
+
+    /// Whoever adds a map has to say whether the next process goes on with it.
+    #[test]
+    fn each_map_is_kept_or_is_of_one_process() {
+        for set in [Variant::Keyed, Variant::Sha256] {
+            // Built without the programs there are none.
+            let Ok(object) = programs(set) else {
+                return;
+            };
+            let object = Object::parse(object).unwrap();
+            let is_known = |name: &str| {
+                let known = KEPT.iter().chain(&OWN).chain(&OTHERS);
+                name.starts_with('.') || known.into_iter().any(|known| *known == name)
+            };
+            for name in object.maps.keys() {
+                assert!(is_known(name), "{name}");
+            }
+            for name in KEPT {
+                assert!(object.maps.contains_key(name), "{name}");
+            }
+        }
+    }
+}
