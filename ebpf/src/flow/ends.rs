@@ -1,6 +1,6 @@
 //! From which states the last segments were read on.
 
-use super::{super::swar::is_zero, Flow, Left};
+use super::{super::swar::is_zero, Flow, Left, place::WINDOW};
 
 /// Ends of segments that are remembered; a power of two.
 pub(super) const ENDS: usize = 32;
@@ -37,6 +37,19 @@ impl Flow {
     #[inline(always)]
     pub(super) fn forget_ends(&mut self) {
         if self.knows_settled != 0 && self.settled == self.tip {
+            self.ends = 0;
+        }
+    }
+
+    /// A segment is passed: where others ended is forgotten long before its sequence number comes round. All that was noted before the
+    /// last one stands less than a window in front of what was settled then.
+    #[inline(always)]
+    pub(super) fn forget_far_ends(&mut self) {
+        let last = self.ends.wrapping_sub(1) as usize & (ENDS - 1);
+        if let Some(end) = self.ended.get(last)
+            && self.knows_settled != 0
+            && self.settled.wrapping_sub(end.at) as i32 >= WINDOW as i32
+        {
             self.ends = 0;
         }
     }

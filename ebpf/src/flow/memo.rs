@@ -15,7 +15,9 @@ use super::{
         swar,
     },
     Flow, Left, Place,
-    record::{ADRIFT, CHUNKED, DECLARED, LOSSY, NOISY, PAUSED, PROVES, RECOVERING, STARTS, UNREAD},
+    record::{
+        ADRIFT, CHUNKED, DECLARED, HOLDS, LOSSY, NOISY, PAUSED, PROVES, RECOVERING, STARTS, UNREAD,
+    },
 };
 
 /// What a flow remembers of its last header block.
@@ -241,7 +243,7 @@ impl Flow {
     /// Whether [`Flow::recall`] is to be asked of the segment at `start`, in which a request may begin.
     #[inline(always)]
     pub fn may_recall(&mut self, place: Place, start: u32) -> bool {
-        const ODD: u32 = RECOVERING | UNREAD | ADRIFT | STARTS;
+        const ODD: u32 = RECOVERING | UNREAD | ADRIFT | STARTS | HOLDS;
         self.recalls = Doing::Nothing;
         let next = place as u32 == Place::Next as u32 && start == self.tip;
         let line = self.left as u32 == Left::Line as u32 && self.flags & ODD == 0;

@@ -129,6 +129,7 @@ impl Flow {
             }
         }
         self.forget_ends();
+        self.forget_far_ends();
         if place as u32 == Place::Ahead as u32 {
             self.note_end(start, AHEAD);
         }

@@ -4,8 +4,8 @@ use super::{
     super::swar::forget_registers,
     Flow, Gap, before,
     record::{
-        ACCEPTED, AGAIN, CHUNKED, DECLARED, FRAMED, GAPS, GAVE_UP, HELD_STARTS, KNOWS_TIP, MORE,
-        NOISY, NOTED, OPEN, PAUSED, PROVES, RECOVERING, TRUSTS, UNREAD,
+        ACCEPTED, AGAIN, CHUNKED, DECLARED, FRAMED, GAPS, GAVE_UP, HELD_STARTS, HOLDS, KNOWS_TIP,
+        MORE, NOISY, NOTED, OPEN, PAUSED, PROVES, RECOVERING, TRUSTS, UNREAD,
     },
 };
 
@@ -13,6 +13,8 @@ use super::{
 pub(super) const BULK: u32 = 16 * 1024;
 /// Furthest from what is settled that a receiver's window can reach (RFC 7323 section 2.2).
 pub(super) const WINDOW: u32 = 1 << 30;
+/// More than the longest segment has.
+const LONGEST: i32 = 1 << 20;
 /// Nanoseconds after which the receiver has acknowledged all that it took: the longest delayed
 /// acknowledgment of Linux (`TCP_DELACK_MAX`, 200 ms) and what its timers may be late, so that what is not settled was
 /// lost behind the hook.
@@ -154,7 +156,7 @@ impl Flow {
             return Place::First;
         }
         // Most flows have none of them, and what says where they are lies in a cache line apart.
-        if knows_settled && self.flags & (GAVE_UP | FRAMED | AGAIN | MORE) != 0 {
+        if knows_settled {
             self.settle_marks();
         }
         forget_registers();
@@ -212,9 +214,19 @@ impl Flow {
         Place::Duplicate
     }
 
-    /// What the receiver has taken of given up states and of changes of the framing is over.
+    /// What the receiver has taken of states that were held or given up, and of changes of the framing, is over. It has to be gone before
+    /// its sequence numbers come round.
     #[inline(always)]
-    fn settle_marks(&mut self) {
+    pub(super) fn settle_marks(&mut self) {
+        if self.flags & (HOLDS | GAVE_UP | FRAMED | AGAIN | MORE) == 0 {
+            return;
+        }
+        let behind = self.settled.wrapping_sub(self.held_at) as i32;
+        // Of what is noted of a path that loses, something may begin there and end where it is not settled.
+        let noted = self.flags & (GAPS | NOTED) != 0;
+        if behind > if noted { LONGEST } else { 0 } {
+            self.flags &= !HOLDS;
+        }
         if before(self.gave_up_at, self.settled) {
             self.flags &= !GAVE_UP;
         }

@@ -75,6 +75,8 @@ impl Flow {
     #[inline(always)]
     fn pass_unread(&mut self, end: u32, now: u64) {
         self.passed_at = now;
+        self.settle_marks();
+        self.forget_far_ends();
         if before(self.unread_from, self.settled) {
             self.unread_from = self.settled;
         }

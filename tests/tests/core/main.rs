@@ -22,3 +22,4 @@ mod replay;
 mod responses;
 mod trust;
 mod usual;
+mod wrap;
