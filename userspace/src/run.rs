@@ -27,8 +27,9 @@ use crate::{
     exit::{Exit, Failure},
     keeper::{Keeper, Sources},
     kernel::{
-        InterceptSettings, Interception, KernelMap, KernelTier, error::KernelError,
-        pins::say_what_stays,
+        InterceptSettings, Interception, KernelMap, KernelTier,
+        error::KernelError,
+        pins::{detach_unwanted, say_what_stays},
     },
     key::StoredKey,
     log::{Log, token_seen},
@@ -59,10 +60,7 @@ pub fn run(args: RunArgs) -> Result<(), Failure> {
     let settings = Settings::check(args, &Surroundings::of_process())?;
     let log = Log::start(settings.log_format, settings.log_level)
         .map_err(|error| Failure::new(Exit::Internal, anyhow::Error::from_boxed(error)))?;
-    let pin_dir = settings
-        .kernel
-        .as_ref()
-        .and_then(|kernel| kernel.pin_dir.clone());
+    let pin_dir = settings.pin_dir.clone();
     let runtime = runtime::Builder::new_multi_thread()
         .worker_threads(THREADS)
         .on_thread_park(wipe_registers)
@@ -212,6 +210,11 @@ impl Tiers {
             tracing::info!(%address, "the control API is served over TLS");
         }
         let proxy = proxy.map(ReadyProxy::start).transpose()?;
+        if kernel.is_none()
+            && let Some(folder) = &settings.pin_dir
+        {
+            detach_unwanted(folder);
+        }
         if let Some(proxy) = &proxy {
             in_force.with_proxy(proxy.reload.clone());
         }

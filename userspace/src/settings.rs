@@ -45,6 +45,8 @@ pub struct Settings {
     pub log_level: LogLevel,
     /// The kernel tier, where there is to be one.
     pub kernel: Option<KernelSettings>,
+    /// Where programs are kept that outlive the process, also those of a kernel tier that there was.
+    pub pin_dir: Option<PathBuf>,
     /// The proxy tier, where there is to be one; one of the two is set.
     pub proxy: Option<ProxySettings>,
     /// The service that it is put before, where it is put before one.
@@ -79,6 +81,7 @@ impl Settings {
         Ok(Self {
             min_token_length: args.min_token_length,
             jwt_expiry: args.jwt_expiry.map(|span| span.0),
+            pin_dir: args.pin_dir.clone(),
             state_dir,
             control,
             log_format: args.log_format,

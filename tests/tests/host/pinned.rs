@@ -15,7 +15,7 @@ use std::{
 use rustix::process::Signal;
 use tokenblock_tests::{
     certificate::Certificate,
-    client::{Answer, Client},
+    client::{Answer, Client, curl},
     fixtures::{OPAQUE, Token, hashed_list_file, list_file},
     gate,
     netns::{INTERFACE, Netns, link},
@@ -441,17 +441,26 @@ fn kills_at_any_instant_of_a_start_leave_what_can_be_taken_over() {
     let begun = Instant::now();
     end(kept.start(kinds[0]), Signal::KILL);
     let whole = begun.elapsed().mul_f64(1.2);
-    for kill in 0..KILLS {
-        let kind = kinds[kill as usize % kinds.len()];
-        let mut product = kept.bench.spawn(&kept.args(kind));
-        // The instant is what is tested.
-        thread::sleep(whole * kill / KILLS);
-        product.signal(Signal::KILL).unwrap();
-        product.wait(LIMIT).unwrap();
-        assert!(kept.blocks(), "after {kill}: {:?}", kept.pins());
-        assert_eq!(kept.status("another-token-of-some-length"), Some(200));
-        assert_eq!(attached(&kept.bench.pair.server).len(), 2, "{kill}");
-    }
+    let sent = Sent::default();
+    thread::scope(|scope| {
+        let _stop = Stop(&sent);
+        for client in 0..CLIENTS {
+            let (kept, sent) = (&kept, &sent);
+            scope.spawn(move || send(kept, sent, client));
+        }
+        for kill in 0..KILLS {
+            let kind = kinds[kill as usize % kinds.len()];
+            let mut product = kept.bench.spawn(&kept.args(kind));
+            // The instant is what is tested.
+            thread::sleep(whole * kill / KILLS);
+            product.signal(Signal::KILL).unwrap();
+            product.wait(LIMIT).unwrap();
+            more_is_sent(&sent);
+            assert!(!sent.done.load(Relaxed), "after {kill}: {:?}", kept.pins());
+            assert_eq!(attached(&kept.bench.pair.server).len(), 2, "{kill}");
+        }
+    });
+    assert!(!kept.bench.origin.saw(OPAQUE.as_bytes()));
     let product = kept.start(kinds[0]);
     assert!(kept.blocks());
     let pins = kept.pins();
@@ -711,4 +720,241 @@ fn folders_that_can_not_be_used_are_refused() {
     end(product, Signal::TERM);
     assert_eq!(kept.pins(), [""; 0]);
     assert_eq!(attached_to(&kept.bench.pair.server, INTERFACE), [""; 0]);
+}
+
+/// The settings may name no interface any more.
+#[test]
+fn without_a_kernel_tier_its_programs_are_detached() {
+    let Some(binary) = gate::product("pinned::without_a_kernel_tier") else {
+        return;
+    };
+    let kept = Kept::new(binary);
+    end(kept.start(&[]), Signal::TERM);
+    assert!(kept.blocks());
+    let mut args = kept.bench.common();
+    args.extend(kept.bench.tier(Tier::Proxy));
+    args.extend(["--pin-dir".into(), kept.folder().into()]);
+    let product = kept.bench.start_with(&args);
+    assert!(
+        product.says("there is no kernel tier any more"),
+        "{}",
+        product.log()
+    );
+    assert_eq!(attached(&kept.bench.pair.server), [""; 0]);
+    assert!(!kept.folder().exists());
+    assert!(!kept.blocks());
+    end(product, Signal::TERM);
+}
+
+#[test]
+fn the_status_says_what_was_taken_over() {
+    let Some(binary) = gate::product("pinned::the_status_says") else {
+        return;
+    };
+    let kept = Kept::new(binary);
+    let [server, _] = kept.bench.pair.server_addresses(ORIGIN_PORT);
+    let product = kept.start(&[]);
+    let mut open: Vec<_> = (0..3)
+        .map(|_| Client::connect(&kept.bench.pair.client, server).unwrap())
+        .collect();
+    let clean = request("another-token-of-some-length");
+    for client in &mut open {
+        assert_eq!(
+            client.exchange(clean.as_bytes(), LIMIT).unwrap().status(),
+            Some(200)
+        );
+    }
+    end(product, Signal::KILL);
+    let product = kept.start(&[]);
+    let output = Command::new(&kept.binary)
+        .args(["status", "--json", "--state-dir"])
+        .arg(kept.bench.folder.path().join("state"))
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let status: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let folder = kept.folder();
+    assert_eq!(
+        status["tiers"]["kernel"]["pin_dir"],
+        *folder.to_string_lossy()
+    );
+    let pins = &status["tiers"]["counters"]["pins"];
+    assert_eq!(pins["replaced"], 2, "{status}");
+    assert_eq!(
+        (&pins["attached"], &pins["removed"]),
+        (&0.into(), &0.into())
+    );
+    assert_eq!(pins["flows_taken_over"], 3);
+    for client in &mut open {
+        assert_eq!(
+            client.exchange(clean.as_bytes(), LIMIT).unwrap().status(),
+            Some(200)
+        );
+    }
+    assert_eq!(product.kernel_counter("mid_stream").unwrap(), 0);
+    end(product, Signal::TERM);
+}
+
+#[test]
+fn a_ban_goes_on() {
+    let Some(binary) = gate::product("pinned::a_ban_goes_on") else {
+        return;
+    };
+    let kept = Kept::new(binary);
+    let [server, other] = kept.bench.pair.server_addresses(ORIGIN_PORT);
+    let ban = ["--ban=1/60/600"];
+    let product = kept.start(&ban);
+    assert!(kept.blocks());
+    product.wait_for("source banned", LIMIT).unwrap();
+    let client = &kept.bench.pair.client;
+    let is_banned = || {
+        let url = format!("http://{server}/");
+        curl(client, &["--connect-timeout", "0.5", &url]).unwrap().0 == 0
+    };
+    assert!(is_banned());
+    end(product, Signal::KILL);
+    assert!(is_banned());
+    let product = kept.start(&ban);
+    assert!(is_banned());
+    let answer = ask(client, other, "another-token-of-some-length");
+    assert_eq!(answer.status(), Some(200));
+    end(product, Signal::TERM);
+}
+
+/// Other places come into force while it runs: those hold on, and their programs can be replaced.
+#[test]
+fn places_that_were_read_again_hold_on() {
+    let Some(binary) = gate::product("pinned::places_that_were_read_again") else {
+        return;
+    };
+    let kept = Kept::new(binary);
+    let config = kept.bench.folder.path().join("settings.toml");
+    let own = request(OPAQUE).replace("Authorization: Bearer", "X-Own:");
+    let [server, _] = kept.bench.pair.server_addresses(ORIGIN_PORT);
+    let own_status = || {
+        let mut client = Client::connect(&kept.bench.pair.client, server).unwrap();
+        let answer = client.exchange(own.as_bytes(), LIMIT).unwrap();
+        client.abort().unwrap();
+        answer.status()
+    };
+    fs::write(&config, "header = [\"Authorization\"]\n").unwrap();
+    let mut args = vec!["run".into(), "--config".into(), config.clone().into()];
+    let list = ["--denylist".into(), kept.bench.list().into()];
+    let state = kept.bench.folder.path().join("state");
+    args.extend(list);
+    args.extend(kept.bench.tier(Tier::Kernel));
+    args.extend(["--pin-dir".into(), kept.folder().into()]);
+    args.extend(["--state-dir".into(), state.into()]);
+    let product = kept.bench.start_with(&args);
+    let before = kept.pins();
+    assert_eq!(own_status(), Some(200));
+    fs::write(&config, "header = [\"Authorization\", \"X-Own\"]\n").unwrap();
+    product.signal(Signal::HUP).unwrap();
+    poll::until(LIMIT, || (own_status() == Some(403)).then_some(())).unwrap();
+    product.wait_for("read again", LIMIT).unwrap();
+    assert_ne!(kept.pins(), before);
+    assert_eq!(kept.pins().len(), before.len());
+    end(product, Signal::KILL);
+    assert_eq!(own_status(), Some(403));
+    for _ in 0..2 {
+        let product = kept.bench.start_with(&args);
+        assert!(product.says("replaced=2"), "{}", product.log());
+        assert_eq!((own_status(), kept.blocks()), (Some(403), true));
+        end(product, Signal::KILL);
+        assert_eq!((own_status(), kept.blocks()), (Some(403), true));
+    }
+}
+
+/// What somebody has made of the folder is told, and nothing is in force because of it that should not be, or the other way.
+#[test]
+fn pins_that_were_meddled_with_are_told() {
+    let Some(binary) = gate::product("pinned::pins_that_were_meddled_with") else {
+        return;
+    };
+    let kept = Kept::new(binary);
+    end(kept.start(&[]), Signal::KILL);
+    let find = |part: &str| {
+        let inside = fs::read_dir(kept.folder()).unwrap().next().unwrap();
+        let entries = fs::read_dir(inside.unwrap().path()).unwrap();
+        let mut paths = entries.map(|entry| entry.unwrap().path());
+        paths
+            .find(|path| path.to_string_lossy().contains(part))
+            .unwrap()
+    };
+    // Maps that are gone, or others, are made anew.
+    fs::remove_file(find("flows").join("GAPS")).unwrap();
+    let product = kept.start(&[]);
+    assert!(product.says("are not complete"), "{}", product.log());
+    assert!(kept.blocks());
+    end(product, Signal::KILL);
+    let maps = find("flows");
+    fs::rename(maps.join("BLOCKED"), maps.join("FLOWS")).unwrap();
+    fs::rename(maps.join("STATES"), maps.join("BLOCKED")).unwrap();
+    fs::rename(maps.join("GAPS"), maps.join("STATES")).unwrap();
+    let product = kept.start(&[]);
+    assert!(product.says("are not complete"), "{}", product.log());
+    assert!(kept.blocks());
+    // Links that are taken away while it runs take nothing with them.
+    fs::remove_file(find("ingress")).unwrap();
+    assert!(kept.blocks());
+    end(product, Signal::KILL);
+    let product = kept.start(&[]);
+    assert!(kept.blocks());
+    assert_eq!(links(&kept.pins(), "keyed"), 2);
+    end(product, Signal::KILL);
+    // What is no link can't be one.
+    let ingress = find("ingress");
+    fs::remove_file(&ingress).unwrap();
+    fs::create_dir(&ingress).unwrap();
+    let refused = kept.refused(&kept.args(&[]));
+    assert_eq!(refused.code(), Some(71), "{}", refused.log);
+    assert!(
+        refused.log.contains("take away what was made in its place"),
+        "{}",
+        refused.log
+    );
+    fs::remove_dir(find("ingress")).unwrap();
+    end(kept.start(&[]), Signal::TERM);
+    assert!(kept.blocks());
+    assert_eq!(kept.detach().0, Some(0));
+}
+
+/// What a connection repeats was found clean by the list before: under the next it is read anew, though the connection goes on.
+#[test]
+fn what_was_clean_is_judged_by_the_next_list() {
+    let Some(binary) = gate::product("pinned::what_was_clean_is_judged") else {
+        return;
+    };
+    let kept = Kept::new(binary);
+    let [server, _] = kept.bench.pair.server_addresses(ORIGIN_PORT);
+    let later = Token::Base64.text();
+    // Further fields, as clients send them: a block that is worth remembering.
+    let repeated =
+        request(&later).replace("\r\n\r\n", "\r\nAccept: */*\r\nUser-Agent: a/1\r\n\r\n");
+    let product = kept.start(&[]);
+    let mut client = Client::connect(&kept.bench.pair.client, server).unwrap();
+    for _ in 0..8 {
+        let answer = client.exchange(repeated.as_bytes(), LIMIT).unwrap();
+        assert_eq!(answer.status(), Some(200));
+    }
+    assert!(product.kernel_counter("repeated").unwrap() > 0);
+    end(product, Signal::KILL);
+    let answer = client.exchange(repeated.as_bytes(), LIMIT).unwrap();
+    assert_eq!(answer.status(), Some(200));
+    fs::write(
+        kept.bench.list(),
+        list_file(&[Token::Opaque, Token::Base64]),
+    )
+    .unwrap();
+    let product = kept.start(&[]);
+    assert!(product.says("\"flows_taken_over\":1"), "{}", product.log());
+    let answer = client.exchange(repeated.as_bytes(), LIMIT).unwrap();
+    assert_eq!(answer.status(), Some(403), "{}", product.log());
+    end(product, Signal::TERM);
+    // The other way: what leaves the list while no process runs is free with the next.
+    fs::write(kept.bench.list(), list_file(&[Token::Opaque])).unwrap();
+    assert_eq!(kept.status(&later), Some(403));
+    let product = kept.start(&[]);
+    assert_eq!(kept.status(&later), Some(200));
+    end(product, Signal::TERM);
 }

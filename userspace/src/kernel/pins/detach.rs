@@ -6,7 +6,7 @@ use std::{
 };
 
 use clap::Args;
-use tracing::info;
+use tracing::{info, warn};
 
 use super::folder;
 use crate::exit::{Exit, Failure};
@@ -30,6 +30,21 @@ pub fn detach(args: &DetachArgs) -> Result<Exit, Failure> {
         links => writeln!(io::stdout(), "detached: {links} links"),
     };
     Ok(Exit::Ok)
+}
+
+/// Detaches what was kept for a kernel tier, where there is to be none any more. That it can't be is a warning in the log.
+pub fn detach_unwanted(folder: &Path) {
+    match folder::clear(folder) {
+        Ok(0) => {}
+        Ok(links) => info!(
+            links,
+            "there is no kernel tier any more: its programs are detached"
+        ),
+        Err(error) => warn!(
+            error = &error as &dyn std::error::Error,
+            "what was kept for a kernel tier stays attached"
+        ),
+    }
 }
 
 /// Logs that programs go on to enforce, where they do.

@@ -41,7 +41,10 @@ pub enum PinDirError {
         root: PathBuf,
     },
     /// A link that is kept there can't be opened.
-    #[error("the link {} can't be used", path.display())]
+    #[error(
+        "the link {} can't be used: take away what was made in its place, or end all that is kept there by `tokenblock detach`",
+        path.display()
+    )]
     Link {
         /// Where it is kept.
         path: PathBuf,

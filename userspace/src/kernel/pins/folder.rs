@@ -284,9 +284,14 @@ fn names(folder: &Path) -> Result<Vec<(Name, PathBuf)>, PinDirError> {
 /// the last to hold it.
 fn remove_link(path: &Path) -> Result<(), PinDirError> {
     let held = PinnedLink::from_pin(path);
-    fs::remove_file(path).map_err(PinDirError::io("take away", path))?;
+    let removed = fs::remove_file(path);
     drop(held);
-    Ok(())
+    match removed {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(PinDirError::io("take away", path)(error))
+        }
+        _ => Ok(()),
+    }
 }
 
 pub(super) fn remove_state(path: &Path) -> Result<(), PinDirError> {

@@ -10,7 +10,7 @@ mod folder;
 mod name;
 mod set;
 
-pub use detach::{DetachArgs, detach, say_what_stays};
+pub use detach::{DetachArgs, detach, detach_unwanted, say_what_stays};
 pub use error::PinDirError;
 
 pub(super) use folder::PinFolder;

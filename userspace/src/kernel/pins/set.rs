@@ -1,7 +1,8 @@
 //! The pins of one set of programs: its links, and the maps of the connections that it follows.
 
 use std::{
-    collections::BTreeSet,
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet},
     fs,
     io::ErrorKind,
     path::{Path, PathBuf},
@@ -49,7 +50,12 @@ pub(in crate::kernel) struct SetPins {
     set: Variant,
     id: StateId,
     state: State,
+    /// Nobody else writes the folder.
+    links: RefCell<Links>,
 }
+
+/// Where links are kept.
+type Links = BTreeMap<(Place, u32), PathBuf>;
 
 /// What became of the connections of the programs before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,18 +91,22 @@ impl SetPins {
         set: Variant,
         fingerprint: u64,
     ) -> Result<Self, KernelError> {
-        let mut ids = Vec::new();
-        for (name, _) in folder.names()? {
-            if let Name::Link {
+        let (mut ids, mut links) = (Vec::new(), Links::new());
+        for (name, path) in folder.names()? {
+            let Name::Link {
                 set: of,
                 place,
+                index,
                 state,
-                ..
             } = name
-                && of == set
-                && place.judges()
-                && !ids.contains(&state)
-            {
+            else {
+                continue;
+            };
+            if of != set {
+                continue;
+            }
+            links.insert((place, index), path);
+            if place.judges() && !ids.contains(&state) {
                 ids.push(state);
             }
         }
@@ -108,6 +118,7 @@ impl SetPins {
                 drawn: getrandom::u64().map_err(KernelError::Random)?,
             },
             state: State::HalfMade,
+            links: RefCell::new(links),
         };
         match ids[..] {
             [id] if id.fingerprint == fingerprint && pins.has_maps(id) => {
@@ -182,12 +193,9 @@ impl SetPins {
     }
 
     /// Interfaces with links that are kept.
-    ///
-    /// # Errors
-    /// [`KernelError`] where the folder can't be read.
-    pub(in crate::kernel) fn interfaces(&self) -> Result<BTreeSet<u32>, KernelError> {
-        let links = self.links()?.into_iter();
-        Ok(links.map(|(_, index, _)| index).collect())
+    pub(in crate::kernel) fn interfaces(&self) -> BTreeSet<u32> {
+        let links = self.links.borrow();
+        links.keys().map(|(_, index)| *index).collect()
     }
 
     /// So many connections go on.
@@ -212,7 +220,8 @@ impl SetPins {
     {
         let counts = &self.folder.counts;
         let path = self.path(place, index);
-        if let Some((_, _, found)) = self.find(place, index)? {
+        let found = self.links.borrow_mut().remove(&(place, index));
+        if let Some(found) = found {
             // Before the program: a link of this name never has connections that nobody has followed since.
             if found != path {
                 fs::rename(&found, &path).map_err(PinDirError::io("rename", &found))?;
@@ -221,6 +230,7 @@ impl SetPins {
                 Ok(link) => match (hold.replace)(hold.program, link.into()) {
                     Ok(link) => {
                         Counts::count(&counts.replaced);
+                        self.links.borrow_mut().insert((place, index), path);
                         return Ok(link);
                     }
                     Err(ReplaceError::Program(error)) if is_dead(&error) => {}
@@ -245,18 +255,16 @@ impl SetPins {
             .pin(&path)
             .map_err(|error| failed(std::io::Error::other(error)))?;
         Counts::count(&counts.attached);
+        self.links.borrow_mut().insert((place, index), path);
         Ok(link.into())
     }
 
     /// Takes away the link of a place. It is a warning in the log where that fails.
     pub(in crate::kernel) fn release(&self, place: Place, index: u32) {
-        let released = self.find(place, index).and_then(|found| match found {
-            Some((place, index, path)) => {
-                Ok(self.folder.remove_one(self.name(place, index), &path)?)
-            }
-            None => Ok(()),
-        });
-        if let Err(error) = released {
+        let Some(path) = self.links.borrow_mut().remove(&(place, index)) else {
+            return;
+        };
+        if let Err(error) = self.folder.remove_one(self.name(place, index), &path) {
             warn!(
                 error = &error as &dyn std::error::Error,
                 "a link can't be taken away: its program stays attached"
@@ -274,18 +282,23 @@ impl SetPins {
     ) -> Result<(), KernelError> {
         for (name, path) in self.folder.names()? {
             let stays = match name {
-                Name::Link { place, index, .. } => held.contains(&(place, index)),
+                Name::Link { place, index, .. } => {
+                    held.contains(&(place, index)) && path == self.path(place, index)
+                }
                 Name::State(_, id) | Name::HalfMade(_, id) => id == self.id,
             };
             if name.set() == self.set && !stays {
                 self.folder.remove_one(name, &path)?;
             }
         }
+        let mut links = self.links.borrow_mut();
+        links.retain(|link, _| held.contains(link));
         Ok(())
     }
 
     /// Takes away all of these programs.
     pub(in crate::kernel) fn remove(&self) {
+        self.links.borrow_mut().clear();
         if let Err(error) = self.folder.remove(self.set) {
             warn!(
                 error = &error as &dyn std::error::Error,
@@ -303,16 +316,16 @@ impl SetPins {
             return Ok(());
         }
         let before = self.maps();
-        let links = self.links()?;
         self.id = StateId {
             fingerprint,
             drawn: getrandom::u64().map_err(KernelError::Random)?,
         };
         let after = self.folder.path(Name::State(self.set, self.id));
         fs::rename(&before, &after).map_err(PinDirError::io("rename", &before))?;
-        for (place, index, before) in links {
-            let after = self.path(place, index);
-            fs::rename(&before, &after).map_err(PinDirError::io("rename", &before))?;
+        for ((place, index), path) in self.links.borrow_mut().iter_mut() {
+            let after = self.path(*place, *index);
+            fs::rename(&*path, &after).map_err(PinDirError::io("rename", &*path))?;
+            *path = after;
         }
         Ok(())
     }
@@ -351,27 +364,7 @@ impl SetPins {
     fn path(&self, place: Place, index: u32) -> PathBuf {
         self.folder.path(self.name(place, index))
     }
-
-    fn find(&self, place: Place, index: u32) -> Result<Option<Link>, KernelError> {
-        let links = self.links()?.into_iter();
-        Ok(links
-            .into_iter()
-            .find(|(at, of, _)| (*at, *of) == (place, index)))
-    }
-
-    fn links(&self) -> Result<Vec<Link>, KernelError> {
-        let links = self.folder.names()?.into_iter();
-        let link = |(name, path)| match name {
-            Name::Link {
-                set, place, index, ..
-            } if set == self.set => Some((place, index, path)),
-            Name::Link { .. } | Name::State(..) | Name::HalfMade(..) => None,
-        };
-        Ok(links.filter_map(link).collect())
-    }
 }
-
-type Link = (Place, u32, PathBuf);
 
 impl Drop for SetPins {
     fn drop(&mut self) {
