@@ -171,6 +171,11 @@ impl<'a> Engine<'a> {
         self.dead = false;
     }
 
+    /// What is known of the flow, for what neither bytes nor acknowledgments say.
+    pub fn flow(&mut self) -> &mut Flow {
+        &mut self.flow
+    }
+
     /// The receiver acknowledged all before `ack`.
     pub fn settle(&mut self, ack: u32) {
         self.flow.settle(ack);
@@ -211,6 +216,12 @@ impl<'a> Engine<'a> {
         self.flow.hear_echo(echo);
     }
 
+    /// A SYN comes, and with it these bytes, the first of which has this sequence number (RFC 7413).
+    pub fn segment_on_syn(&mut self, start: u32, bytes: &[u8], now: u64) -> Fate {
+        let place = self.flow.place_on_syn(start);
+        self.judge_at(place, start, bytes, now, None)
+    }
+
     /// A segment comes.
     pub fn segment(&mut self, start: u32, bytes: &[u8], now: u64) -> Fate {
         self.segment_stamped(start, bytes, 0, now)
@@ -249,6 +260,18 @@ impl<'a> Engine<'a> {
             self.flow.take_state(start, state, gap);
         }
         let place = self.flow.place(start, end, stamp, now, gap.as_ref());
+        self.judge_at(place, start, bytes, now, gap)
+    }
+
+    fn judge_at(
+        &mut self,
+        place: Place,
+        start: u32,
+        bytes: &[u8],
+        now: u64,
+        gap: Option<Gap>,
+    ) -> Fate {
+        let end = start.wrapping_add(u32::try_from(bytes.len()).unwrap_or(u32::MAX));
         match place {
             Place::Settled => return Fate::Passed(place),
 

@@ -1,6 +1,6 @@
 //! From which states the last segments were read on.
 
-use super::{super::swar::is_zero, Flow, Left, place::WINDOW};
+use super::{super::swar::is_zero, Flow, Left, place::WINDOW, scans::ENDS_BODY};
 
 /// Ends of segments that are remembered; a power of two.
 pub(super) const ENDS: usize = 32;
@@ -10,7 +10,7 @@ pub(super) const ENDS: usize = 32;
 #[repr(C)]
 pub(super) struct Boundary {
     pub(super) at: u32,
-    /// From which state what was passed behind it was read: a [`Left`], [`AHEAD`], or of [`OPEN_STATE`].
+    /// From which state what was passed behind it was read: [`AHEAD`], or as [`Flow::next_from`] has it.
     pub(super) from: u32,
 }
 
@@ -22,15 +22,17 @@ const OPEN_STATE: u32 = 1 << 31;
 const UNKNOWN: u32 = OPEN_STATE - 1;
 
 impl Flow {
-    /// How the segment under judgement leaves the scanner, in a word.
+    /// How the segment under judgement leaves the scanner, in a word; beside that [`ENDS_BODY`], where what follows is read as
+    /// a message too.
     #[inline(always)]
     pub(super) fn next_from(&self) -> u32 {
         let left = self.next_left;
-        if left.is_light() {
+        let from = if left.is_light() {
             left as u32
         } else {
             (self.signature_of_next() as u32 | OPEN_STATE) & !1
-        }
+        };
+        from & !ENDS_BODY | self.next_signs & ENDS_BODY
     }
 
     /// A segment is passed: where all before it is settled nobody comes back to where others ended.
@@ -75,8 +77,14 @@ impl Flow {
         read_from == self.next_from() || read_from == AHEAD && left.is_light()
     }
 
+    /// Whether what was passed behind `at` was read from an open state, or it is not remembered from which.
+    #[inline(always)]
+    pub(super) fn may_be_open(&self, at: u32) -> bool {
+        self.noted_at(at) & !ENDS_BODY >= Left::Open as u32
+    }
+
     /// From which state what was passed behind `at` was read; [`UNKNOWN`] where that is not remembered.
-    pub(super) fn noted_at(&self, at: u32) -> u32 {
+    fn noted_at(&self, at: u32) -> u32 {
         let mut read_from = UNKNOWN;
         let mut back = ENDS as u32;
         // What was noted last of a place counts. Without branches: the verifier walks each way through each round.

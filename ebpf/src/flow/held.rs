@@ -4,6 +4,7 @@ use super::{
     super::scan::Scan,
     Flow, Gap, Place, before,
     record::{GAVE_UP, HELD_STARTS, HOLDS, LOSSY, RECOVERING, STARTS},
+    scans::ENDS_BODY,
 };
 
 impl Flow {
@@ -14,6 +15,16 @@ impl Flow {
             self.flags |= STARTS;
         } else {
             self.flags &= !STARTS;
+        }
+    }
+
+    /// The same of the state that is held.
+    #[inline(always)]
+    fn set_held_starts(&mut self, starts: bool) {
+        if starts {
+            self.flags |= HELD_STARTS;
+        } else {
+            self.flags &= !HELD_STARTS;
         }
     }
 
@@ -32,11 +43,7 @@ impl Flow {
             self.held.copy(&self.state);
             self.held_at = self.tip;
             self.flags |= HOLDS;
-            if self.flags & STARTS == 0 {
-                self.flags &= !HELD_STARTS;
-            } else {
-                self.flags |= HELD_STARTS;
-            }
+            self.set_held_starts(self.flags & STARTS != 0);
         } else {
             self.give_up(self.tip);
         }
@@ -57,7 +64,7 @@ impl Flow {
             self.held.copy(&self.next);
             self.held_at = end;
             self.flags |= HOLDS;
-            self.flags &= !HELD_STARTS;
+            self.set_held_starts(self.next_signs & ENDS_BODY != 0);
         } else {
             self.give_up(end);
         }
@@ -143,11 +150,7 @@ impl Flow {
         self.held.copy(state);
         self.held_at = start;
         self.flags |= HOLDS;
-        if gap.passed.starts == 0 {
-            self.flags &= !HELD_STARTS;
-        } else {
-            self.flags |= HELD_STARTS;
-        }
+        self.set_held_starts(gap.passed.starts != 0);
     }
 }
 

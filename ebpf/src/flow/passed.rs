@@ -154,7 +154,7 @@ impl Flow {
         }
         if !closes {
             gap.left = left;
-            gap.passed.starts = 0;
+            gap.passed.starts = u32::from(self.next_signs & ENDS_BODY != 0);
             self.note_open(start, end, gap.right);
             self.note_end(end, self.next_from());
             self.hold_next(end);
@@ -212,7 +212,7 @@ impl Flow {
     /// back.
     #[inline(always)]
     fn recover(&mut self, end: u32) -> Result<(), Conflict> {
-        if self.gave_up(self.settled) && self.noted_at(self.settled) >= Left::Open as u32 {
+        if self.gave_up(self.settled) && self.may_be_open(self.settled) {
             return Err(Conflict::Gap);
         }
         self.epoch = self.epoch.wrapping_add(1);

@@ -12,7 +12,7 @@
 use super::{
     super::{behind::BEHIND, framing::Framing, rules::Rules},
     Conflict, Flow, Gap, Left, Place, before,
-    record::{HELD_STARTS, LOSSY, NOTED, PROVES, STARTS, TRUSTS, UNREAD},
+    record::{LOSSY, NOTED, PROVES, STARTS, TRUSTS, UNREAD},
     scans::{MAY_END_CHUNKS, OF_BEHIND, PIECE, PLAIN, READS_TARGET, SAW_BLANK, SAW_WORD},
 };
 
@@ -117,11 +117,10 @@ impl Flow {
         } else if place.is_early() {
             self.next_gap = Left::Closed;
         }
-        let held = filler && self.holds(start) && self.flags & HELD_STARTS != 0;
-        self.next_starts = if repeats {
+        self.next_starts = if repeats || filler {
             gap.passed.starts
         } else {
-            u32::from(next && self.flags & STARTS != 0 || held)
+            u32::from(next && self.flags & STARTS != 0)
         };
         let whole = next && start == self.tip && self.flags & UNREAD == 0;
         self.remembers = u32::from(whole || filler || place.is_early());

@@ -4,6 +4,7 @@
 
 mod adrift;
 mod agreement;
+mod connection;
 mod cuts;
 mod filtered;
 mod flow;
@@ -20,6 +21,7 @@ mod reasons;
 mod repeats;
 mod replay;
 mod responses;
+mod starts;
 mod trust;
 mod usual;
 mod wrap;
