@@ -585,6 +585,37 @@ fn entries_known_by_their_hashes_outlive_the_process_too() {
     end(product, Signal::TERM);
 }
 
+/// An entry changes its kind while no process runs: one set of programs takes it up before the other lets it go.
+#[test]
+fn an_entry_may_become_one_of_a_hash() {
+    let Some(binary) = gate::product("pinned::an_entry_may_become_one_of_a_hash") else {
+        return;
+    };
+    let kept = Kept::new(binary);
+    let mut product = kept.start(&[]);
+    let sent = Sent::default();
+    let product = thread::scope(|scope| {
+        let _stop = Stop(&sent);
+        for client in 0..CLIENTS {
+            let (kept, sent) = (&kept, &sent);
+            scope.spawn(move || send(kept, sent, client));
+        }
+        for round in 0..6 {
+            let of_hashes = hashed_list_file(&[Token::Opaque]);
+            let list = [of_hashes, list_file(&[Token::Opaque])];
+            end(product, Signal::KILL);
+            fs::write(kept.bench.list(), &list[round % 2]).unwrap();
+            product = kept.start(&[]);
+            more_is_sent(&sent);
+            let sets = [links(&kept.pins(), "keyed"), links(&kept.pins(), "sha256")];
+            assert_eq!(sets, [[2, 2], [2, 0]][round % 2]);
+        }
+        product
+    });
+    assert!(!kept.bench.origin.saw(OPAQUE.as_bytes()));
+    end(product, Signal::TERM);
+}
+
 /// An entry that expires while nobody looks at the clock stays in force until somebody does.
 #[test]
 fn an_entry_stays_while_no_process_runs() {

@@ -234,6 +234,12 @@ impl Attachments {
         }
     }
 
+    /// Whether links are pinned already.
+    pub(super) fn has_pins(&self) -> bool {
+        let pins = self.pins.as_ref();
+        pins.is_some_and(|pins| !pins.interfaces().is_empty())
+    }
+
     /// The pins, where links outlive the process.
     pub(super) fn pins(&mut self) -> Option<&mut SetPins> {
         self.pins.as_mut()

@@ -118,6 +118,11 @@ impl Programs {
         self.attachments.start(&mut self.ebpf, present)
     }
 
+    /// Whether other programs are attached in whose place these come.
+    pub(super) fn follows_others(&self) -> bool {
+        self.attachments.has_pins()
+    }
+
     /// Puts other rules in force, whose locations have these names, and whether listed tokens are only reported.
     pub(super) fn change(
         &mut self,

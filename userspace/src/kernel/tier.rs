@@ -137,6 +137,12 @@ impl KernelTier {
     /// [`KernelError`] where one can't be attached to; those that were are detached when the tier is dropped.
     pub async fn attach(&mut self) -> Result<(), KernelError> {
         let present = self.interfaces.all().await?;
+        // Entries may have become ones of the second set: it has to be in force before the first is replaced.
+        let follows = self.keyed.follows_others();
+        let hashed = self.hashed.as_mut();
+        if let Some(hashed) = hashed.filter(|hashed| follows && !hashed.follows_others()) {
+            hashed.attach(&present)?;
+        }
         for programs in each(&mut self.keyed, &mut self.hashed) {
             programs.attach(&present)?;
         }
