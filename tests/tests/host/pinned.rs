@@ -926,10 +926,18 @@ fn pins_that_were_meddled_with_are_told() {
     assert!(product.says("are not complete"), "{}", product.log());
     assert!(kept.blocks());
     // Links that are taken away while it runs take nothing with them.
+    let [server, _] = kept.bench.pair.server_addresses(ORIGIN_PORT);
+    let mut open = Client::connect(&kept.bench.pair.client, server).unwrap();
+    let clean = request("another-token-of-some-length");
+    let mut goes_on = || open.exchange(clean.as_bytes(), LIMIT).unwrap().status();
+    assert_eq!(goes_on(), Some(200));
     fs::remove_file(find("ingress")).unwrap();
     assert!(kept.blocks());
     end(product, Signal::KILL);
+    // What is sent while nobody looks does not harm who sent it.
+    assert_eq!((goes_on(), goes_on()), (Some(200), Some(200)));
     let product = kept.start(&[]);
+    assert_eq!(goes_on(), Some(200));
     assert!(kept.blocks());
     assert_eq!(links(&kept.pins(), "keyed"), 2);
     end(product, Signal::KILL);

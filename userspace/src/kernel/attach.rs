@@ -237,7 +237,7 @@ impl Attachments {
     /// Whether links are pinned already.
     pub(super) fn has_pins(&self) -> bool {
         let pins = self.pins.as_ref();
-        pins.is_some_and(|pins| !pins.interfaces().is_empty())
+        pins.is_some_and(SetPins::is_used)
     }
 
     /// The pins, where links outlive the process.

@@ -78,7 +78,7 @@ impl Programs {
         let mut flows = flows::take(&mut ebpf, &plan.rules, variant, plan.settings.flows)?;
         if let Some(pins) = pins.as_ref().filter(|pins| pins.is_taken_over()) {
             // Of others nobody knows what they have sent since.
-            let followed = pins.interfaces();
+            let followed = pins.followed();
             let swept = flows.sweep(&|index| followed.contains(&index))?;
             pins.took_over(swept.flows);
         }

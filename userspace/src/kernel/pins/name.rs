@@ -48,7 +48,7 @@ pub(super) enum Name {
 }
 
 impl Place {
-    const ALL: [Self; 4] = [
+    pub(super) const ALL: [Self; 4] = [
         Self::Ingress,
         Self::Egress,
         Self::XdpNative,

@@ -192,10 +192,22 @@ impl SetPins {
         Ok(())
     }
 
-    /// Interfaces with links that are kept.
-    pub(in crate::kernel) fn interfaces(&self) -> BTreeSet<u32> {
+    /// Interfaces whose packets were seen all the time, both ways.
+    pub(in crate::kernel) fn followed(&self) -> BTreeSet<u32> {
         let links = self.links.borrow();
-        links.keys().map(|(_, index)| *index).collect()
+        let both = |index| {
+            let judges = Place::ALL.into_iter().filter(|place| place.judges());
+            judges
+                .into_iter()
+                .all(|place| links.contains_key(&(place, index)))
+        };
+        let indexes = links.keys().map(|(_, index)| *index);
+        indexes.filter(|index| both(*index)).collect()
+    }
+
+    /// Whether links are kept.
+    pub(in crate::kernel) fn is_used(&self) -> bool {
+        !self.links.borrow().is_empty()
     }
 
     /// So many connections go on.
