@@ -23,6 +23,10 @@ pub struct FlowKey {
     pub passes: u32,
 }
 
+/// Both ports of a key, the client's first, as the half word of this number.
+const PORTS_AT: usize = offset_of!(FlowKey, client_port) / size_of::<u32>();
+const _: () = assert!(offset_of!(FlowKey, server_port) == PORTS_AT * size_of::<u32>() + 2);
+
 /// Words of a key.
 const WORDS: usize = size_of::<FlowKey>() / size_of::<u64>();
 
@@ -30,6 +34,16 @@ const WORDS: usize = size_of::<FlowKey>() / size_of::<u64>();
 pub type PlaceKeys = [[u64; 2]; WORDS];
 
 impl FlowKey {
+    /// Sets both ports, by one store: [`FlowKey::place`] takes them by one load, which would wait for two stores until those,
+    /// and all in front of them, are in the cache.
+    #[inline(always)]
+    pub fn set_ports(&mut self, client: u16, server: u16) {
+        let ([a, b], [c, d]) = (client.to_ne_bytes(), server.to_ne_bytes());
+        let ports = u32::from_ne_bytes([a, b, c, d]);
+        // SAFETY: both ports, as they lie in memory, where a key is aligned to words.
+        unsafe { (&raw mut *self).cast::<u32>().add(PORTS_AT).write(ports) };
+    }
+
     /// The index of the interface that requests pass.
     #[must_use]
     pub fn interface(&self) -> u32 {
@@ -65,7 +79,6 @@ impl FlowKey {
     /// Its bits.
     #[inline(always)]
     fn words(&self) -> [u64; WORDS] {
-        const PORTS_AT: usize = offset_of!(FlowKey, client_port) / size_of::<u32>();
         let ([a, b], [c, d]) = (self.client.halves(), self.server.halves());
         // SAFETY: both ports, as they lie in memory, where a key is aligned to words.
         let ports = unsafe { (&raw const *self).cast::<u32>().add(PORTS_AT).read() };

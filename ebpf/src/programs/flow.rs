@@ -27,8 +27,7 @@ use super::{
 fn key_of_request(segment: &Segment, interface: u32, hook: Direction, key: &mut FlowKey) {
     key.client = segment.source;
     key.server = segment.destination;
-    key.client_port = segment.source_port;
-    key.server_port = segment.destination_port;
+    key.set_ports(segment.source_port, segment.destination_port);
     key.passes = interface << 1 | hook as u32;
 }
 
@@ -37,8 +36,7 @@ fn key_of_request(segment: &Segment, interface: u32, hook: Direction, key: &mut 
 fn key_of_answer(segment: &Segment, interface: u32, hook: Direction, key: &mut FlowKey) {
     key.client = segment.destination;
     key.server = segment.source;
-    key.client_port = segment.destination_port;
-    key.server_port = segment.source_port;
+    key.set_ports(segment.destination_port, segment.source_port);
     key.passes = interface << 1 | (hook as u32 ^ 1);
 }
 
