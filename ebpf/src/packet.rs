@@ -224,6 +224,16 @@ pub struct Segment {
     pub fragment: u16,
 }
 
+impl Segment {
+    /// Whether it has other TCP options than timestamps alone, as they usually stand there.
+    #[inline(always)]
+    #[must_use]
+    pub fn has_other_options(&self) -> bool {
+        let header = self.payload_at.wrapping_sub(self.tcp_at);
+        header != TCP_HEADER && (header != STAMPED_HEADER || self.stamp == 0)
+    }
+}
+
 /// Finds the TCP segment in a frame of `len` bytes whose first bytes are `head`, and writes it to `segment`.
 ///
 /// # Errors

@@ -88,10 +88,12 @@ pub enum Counter {
     OldTimestamp,
     /// Header blocks that were judged clean before in their flow, and not read again.
     Repeated,
+    /// Segments with an option of Multipath TCP; it is made one of no meaning.
+    Multipath,
 }
 
 /// The names of all [`Counter`]s, in order.
-pub const COUNTERS: [&str; 41] = [
+pub const COUNTERS: [&str; 42] = [
     "not_ip",
     "not_tcp",
     "other_port",
@@ -133,9 +135,10 @@ pub const COUNTERS: [&str; 41] = [
     "ambiguous_framing",
     "old_timestamp",
     "repeated",
+    "multipath",
 ];
 
-const _: () = assert!(COUNTERS.len() == Counter::Repeated as usize + 1);
+const _: () = assert!(COUNTERS.len() == Counter::Multipath as usize + 1);
 
 impl Counter {
     /// Its name in logs and settings.

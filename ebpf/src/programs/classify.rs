@@ -17,6 +17,7 @@ use super::{
     flow, head,
     judge::judge,
     maps::{self, Counts, Work},
+    multipath::{self, Found},
     respond::{Packet, Standing, accuse, respond, respond_again},
     skb,
 };
@@ -151,6 +152,13 @@ fn read(
     }
     if maps::is_banned(&work.segment) {
         return Err(Counter::Banned);
+    }
+    if work.segment.has_other_options() && settings.monitor == 0 {
+        match multipath::hide(skb, &work.segment) {
+            Found::Nothing => {}
+            Found::Hidden => counts.count(Counter::Multipath),
+            Found::Failed => return Err(Counter::ReadFailed),
+        }
     }
     if work.segment.flags & (URG | RST) != 0 {
         if work.segment.flags & RST != 0 {

@@ -7,6 +7,7 @@ mod intercept;
 mod judge;
 mod maps;
 mod memo;
+mod multipath;
 mod report;
 mod respond;
 mod skb;

@@ -82,7 +82,13 @@ pub fn clear_urgent(skb: *mut __sk_buff, tcp_at: u32, urgent: u16) -> bool {
 /// # Safety
 /// As [`load`].
 #[inline(always)]
-unsafe fn replace(skb: *mut __sk_buff, tcp_at: u32, at: u32, old: u64, new: u64) -> bool {
+pub(super) unsafe fn replace(
+    skb: *mut __sk_buff,
+    tcp_at: u32,
+    at: u32,
+    old: u64,
+    new: u64,
+) -> bool {
     const LEN: u32 = 2;
     // SAFETY: the caller's promise; `new` lives.
     unsafe {

@@ -117,6 +117,15 @@ impl Frame {
         Ok(self)
     }
 
+    /// With these bytes of TCP options, a multiple of four and 40 at most.
+    ///
+    /// # Errors
+    /// Where they don't fit.
+    pub fn options(mut self, bytes: &[u8]) -> Result<Self> {
+        self.tcp.set_options_raw(bytes).context("TCP options")?;
+        Ok(self)
+    }
+
     /// With these timestamps, the sender's own and the one that it echoes (RFC 7323 section 3.2); 0 and 0: without.
     #[must_use]
     pub fn stamped(mut self, own: u32, echo: u32) -> Self {

@@ -24,6 +24,7 @@ mod lifecycle;
 mod list;
 mod loss;
 mod modes;
+mod multipath;
 mod pinned;
 mod pipelines;
 mod raw_segments;

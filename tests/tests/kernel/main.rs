@@ -10,6 +10,7 @@ mod growth;
 mod life;
 mod memo;
 mod modes;
+mod multipath;
 mod reasons;
 mod secrecy;
 mod traces;
