@@ -138,13 +138,15 @@ impl Flow {
     pub fn accept(&mut self, ack: u32) {
         const TAKEN: u32 = KNOWS_TIP | ON_SYN;
         self.epoch = self.epoch.wrapping_add(1);
-        let taken = self.flags & TAKEN == TAKEN && self.tip == ack;
+        // The server says so again until it hears the client.
+        let again = self.knows_settled == ACCEPTED && self.settled == ack;
+        let first = self.knows_settled == 0 && self.tip == ack;
+        let taken = self.flags & TAKEN == TAKEN && (again || first);
         self.settled = ack;
         self.knows_settled = ACCEPTED;
         self.echoed = 0;
         self.over = OPEN;
         if taken {
-            self.flags &= !ON_SYN;
             return;
         }
         self.flags = KNOWS_TIP;

@@ -5,7 +5,7 @@ use super::{
     Flow, Gap, before,
     record::{
         ACCEPTED, AGAIN, CHUNKED, DECLARED, FRAMED, GAPS, GAVE_UP, HELD_STARTS, HOLDS, KNOWS_TIP,
-        MORE, NOISY, NOTED, OPEN, PAUSED, PROVES, RECOVERING, TRUSTS, UNREAD,
+        MORE, NOISY, NOTED, ON_SYN, OPEN, PAUSED, PROVES, RECOVERING, TRUSTS, UNREAD,
     },
 };
 
@@ -149,6 +149,10 @@ impl Flow {
             self.catch_up();
         }
         let lost = now.wrapping_sub(self.passed_at) as i64 >= RECOVERY;
+        if self.flags & ON_SYN != 0 && !knows_settled && !lost {
+            // Nobody sends more before the server has said what it took of the data on the SYN (RFC 7413 section 4.2).
+            return Place::TooEarly;
+        }
         if self.is_old(lost) {
             return Place::Old;
         }

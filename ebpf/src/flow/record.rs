@@ -176,7 +176,7 @@ pub(super) const HOLDS: u32 = 8;
 pub(super) const DECLARED: u32 = 32;
 /// An open state was given up for another.
 pub(super) const GAVE_UP: u32 = 16;
-/// What was passed came on a SYN; the server has not said yet whether it took it.
+/// What was passed first came on a SYN; the server has taken it, or has not said yet whether it did.
 pub(super) const ON_SYN: u32 = 64;
 /// `framed_from` is set.
 pub(super) const FRAMED: u32 = 128;

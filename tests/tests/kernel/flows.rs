@@ -202,6 +202,50 @@ fn with_another(address_at: usize, frame: &Frame) -> Vec<u8> {
     other
 }
 
+/// What follows data on a SYN may be a decoy that passes the hook before the server's answer does, which acknowledges that data
+/// alone: the state behind it is none of the start of a line.
+#[test]
+fn what_comes_before_the_answer_to_data_on_a_syn_takes_no_state_away() {
+    let test = "what_comes_before_the_answer_to_data_on_a_syn_takes_no_state_away";
+    let Some(mut programs) = fixtures_listed(test) else {
+        return;
+    };
+    let (begun, rest) = OPAQUE.split_at(OPAQUE.len() / 2);
+    let begun = format!("GET / HTTP/1.1\r\nAuthorization: Bearer {begun}");
+    let syn = Frame::v4(begun.as_str()).at(1000).syn().no_ack();
+    let behind = 1001 + u32::try_from(begun.len()).unwrap();
+    let (syn, decoy) = (syn.ethernet().unwrap(), segment(behind, "x"));
+    let rest = segment(behind, format!("{rest}\r\n\r\n"));
+    let hears = |programs: &mut Programs| {
+        let answer = programs.repeat("egress_ethernet", &accepted(behind), 1);
+        assert_eq!(answer.unwrap().0, PASS);
+    };
+    let blocked = |programs: &Programs| programs.totals().unwrap()[Counter::Blocked.name()];
+    // In front of the answer; behind it, where that comes again, as it does until the client is heard.
+    for (early, late, again) in [
+        (true, false, false),
+        (false, false, true),
+        (false, true, true),
+    ] {
+        programs.forget_flows().unwrap();
+        let before = blocked(&programs);
+        assert_eq!(judged(&mut programs, &syn), PASS);
+        if early {
+            judged(&mut programs, &decoy);
+        }
+        hears(&mut programs);
+        if late {
+            judged(&mut programs, &decoy);
+        }
+        if again {
+            hears(&mut programs);
+        }
+        assert_ne!(judged(&mut programs, &rest), PASS, "{early}, {late}");
+        // Behind a decoy it is a second copy, until it is known that the first was lost.
+        assert_eq!(blocked(&programs) - before, u64::from(!late));
+    }
+}
+
 /// Who shares a flow's place in the table is not judged in it.
 #[test]
 fn one_place_is_one_flow() {
