@@ -997,3 +997,31 @@ fn what_was_clean_is_judged_by_the_next_list() {
     assert_eq!(kept.status(&later), Some(200));
     end(product, Signal::TERM);
 }
+
+/// Events wait in a buffer that has an end: what finds no room there is counted.
+#[test]
+fn events_wait_or_are_counted_as_lost() {
+    const REQUESTS: u64 = 24_000;
+    const AT_ONCE: u64 = 100;
+    let Some(binary) = gate::product("pinned::events_wait_or_are_counted_as_lost") else {
+        return;
+    };
+    let kept = Kept::new(binary);
+    let [server, _] = kept.bench.pair.server_addresses(ORIGIN_PORT);
+    end(kept.start(&["--monitor"]), Signal::KILL);
+    let mut client = Client::connect(&kept.bench.pair.client, server).unwrap();
+    let several = request(OPAQUE).repeat(usize::try_from(AT_ONCE).unwrap());
+    let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello".len();
+    for _ in 0..REQUESTS / AT_ONCE {
+        client.send(several.as_bytes()).unwrap();
+        let answers = answer * usize::try_from(AT_ONCE).unwrap();
+        client.take(answers, LIMIT).unwrap();
+    }
+    let product = kept.start(&["--monitor"]);
+    assert_eq!(product.kernel_counter("alerted").unwrap(), REQUESTS);
+    let lost = product.kernel_counter("event_lost").unwrap();
+    assert!(lost > 0 && lost < REQUESTS, "{lost}");
+    // The log may leave out some of so many.
+    assert!(product.wait_for_all_events(1_000, LIMIT).len() >= 1_000);
+    end(product, Signal::TERM);
+}
