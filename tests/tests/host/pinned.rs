@@ -33,6 +33,9 @@ const CLIENTS: usize = 2;
 /// Starts that are killed, each a little later in its life.
 const KILLS: u32 = 24;
 
+/// Between two parts of a request.
+const CUT: Duration = Duration::from_millis(10);
+
 /// A host whose programs are kept in a folder.
 struct Kept {
     bench: Bench,
@@ -389,6 +392,60 @@ fn a_token_that_is_cut_over_a_change_is_blocked() {
         assert!(product.kernel_counter("mid_stream").unwrap() == 0);
     }
     assert!(!kept.bench.origin.saw(OPAQUE.as_bytes()));
+    end(product, Signal::TERM);
+}
+
+/// Sends requests whose tokens are cut, with a pause in which a process may come or go, until it is done or one has another
+/// fate than it is due.
+fn send_cut(kept: &Kept, sent: &Sent, client: usize) {
+    let server = kept.bench.pair.server_addresses(ORIGIN_PORT)[client % 2];
+    while !sent.done.load(Relaxed) {
+        for (token, due, count) in [
+            (OPAQUE, 403, &sent.listed),
+            ("another-token-of-some-length", 200, &sent.clean),
+        ] {
+            let (first, rest) = halves(token);
+            let mut client = Client::connect(&kept.bench.pair.client, server).unwrap();
+            client.send(&first).unwrap();
+            thread::sleep(CUT);
+            let answer = client.exchange(&rest, LIMIT).unwrap();
+            client.abort().unwrap();
+            if answer.status() != Some(due) {
+                sent.done.store(true, Relaxed);
+            }
+            assert_eq!(answer.status(), Some(due), "{token}: {answer:?}");
+            count.fetch_add(1, Relaxed);
+        }
+    }
+}
+
+#[test]
+fn no_token_that_is_cut_passes_while_processes_come_and_go() {
+    let Some(binary) = gate::product("pinned::no_token_that_is_cut_passes") else {
+        return;
+    };
+    let kept = Kept::new(binary);
+    let mut product = kept.start(&[]);
+    let sent = Sent::default();
+    let product = thread::scope(|scope| {
+        let _stop = Stop(&sent);
+        for client in 0..2 * CLIENTS {
+            let (kept, sent) = (&kept, &sent);
+            scope.spawn(move || send_cut(kept, sent, client));
+        }
+        for round in 0..8 {
+            more_is_sent(&sent);
+            end(product, [Signal::KILL, Signal::TERM][round % 2]);
+            // What is no part of what connections have come to may change.
+            product = kept.start([&["--on-hit=forbid"][..], &["--policy=http2=reset"]][round % 2]);
+            assert!(product.says("\"replaced\":2"), "{}", product.log());
+            assert!(!sent.done.load(Relaxed));
+        }
+        more_is_sent(&sent);
+        product
+    });
+    assert!(!kept.bench.origin.saw(OPAQUE.as_bytes()));
+    assert_eq!(product.kernel_counter("mid_stream").unwrap(), 0);
     end(product, Signal::TERM);
 }
 
