@@ -196,12 +196,37 @@ fn data_on_a_syn_counts_where_the_server_takes_it() {
             assert_eq!(engine.segment(tip, two, START), Fate::Blocked);
         });
     }
-    // What was taken so is no more than what was taken otherwise to the connection that follows in its place.
+    // The server says the same again until it hears the client.
     with(|engine| {
         assert_eq!(engine.segment_on_syn(FIRST, begin, START), NEXT);
         engine.accept(tip);
         engine.accept(tip);
-        assert_eq!(engine.segment(tip, two, START), NEXT);
+        assert_eq!(engine.segment(tip, two, START), Fate::Blocked);
+    });
+    // What was taken so is no more than what was taken otherwise to a connection that follows, of another place or behind what the
+    // server has acknowledged.
+    with(|engine| {
+        assert_eq!(engine.segment_on_syn(FIRST, begin, START), NEXT);
+        engine.accept(tip);
+        engine.accept(tip.wrapping_add(1));
+        let next = tip.wrapping_add(1);
+        assert_eq!(engine.segment(next, two, START), NEXT);
+    });
+    with(|engine| {
+        assert_eq!(engine.segment_on_syn(FIRST, begin, START), NEXT);
+        engine.accept(tip);
+        let next = tip.wrapping_add(3);
+        assert_eq!(engine.segment(tip, b"abc", START), NEXT);
+        engine.settle(next);
+        engine.accept(next);
+        assert_eq!(engine.segment(next, two, START), NEXT);
+    });
+    // Nobody sends more before the server has answered, but where its answer takes another way.
+    with(|engine| {
+        assert_eq!(engine.segment_on_syn(FIRST, begin, START), NEXT);
+        let early = Fate::Dropped(Place::TooEarly);
+        assert_eq!(engine.segment(tip, two, START), early);
+        assert_eq!(engine.segment(tip, two, START + 230_000_000), Fate::Blocked);
     });
     with(|engine| {
         engine.accept(FIRST);
