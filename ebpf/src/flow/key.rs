@@ -151,3 +151,23 @@ pub struct GapKey {
     /// The flow's epoch: gaps of an older connection, or before a recovery, are none any more.
     pub epoch: u32,
 }
+
+#[cfg(all(test, not(feature = "sha256")))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_that_are_set_at_once() {
+        let mut key = FlowKey {
+            passes: 7,
+            ..FlowKey::default()
+        };
+        key.set_ports(0x1234, 0x5678);
+        let each = FlowKey {
+            client_port: 0x1234,
+            server_port: 0x5678,
+            ..FlowKey::default()
+        };
+        assert_eq!(key, FlowKey { passes: 7, ..each });
+    }
+}
