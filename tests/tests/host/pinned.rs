@@ -515,6 +515,10 @@ fn kills_at_any_instant_of_a_start_leave_what_can_be_taken_over() {
             more_is_sent(&sent);
             assert!(!sent.done.load(Relaxed), "after {kill}: {:?}", kept.pins());
             assert_eq!(attached(&kept.bench.pair.server).len(), 2, "{kill}");
+            // In force, the other half of a change, and of this start.
+            let maps = kept.pins();
+            let maps = maps.iter().filter(|name| name.contains("-flows-"));
+            assert!(maps.count() <= 3, "{kill}: {:?}", kept.pins());
         }
     });
     assert!(!kept.bench.origin.saw(OPAQUE.as_bytes()));
@@ -732,6 +736,10 @@ fn a_start_that_is_refused_leaves_what_is_in_force() {
     end(product, Signal::KILL);
     fs::write(kept.bench.list(), "sha256:abc\n").unwrap();
     refused(&kept.args(&[]), 65, &["denylist:1", "stay attached"]);
+    // Nor do maps stay that no program came to use.
+    let before = kept.pins();
+    refused(&kept.args(&["--max-flows=100"]), 65, &["denylist:1"]);
+    assert_eq!(kept.pins(), before);
     fs::write(kept.bench.list(), list_file(&[Token::Opaque])).unwrap();
     refused(
         &kept.args(&["--interface=nowhere0"]),

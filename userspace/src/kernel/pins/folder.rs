@@ -12,7 +12,10 @@ use aya::programs::links::PinnedLink;
 use rustix::fs::statfs;
 use tracing::info;
 
-use super::{error::PinDirError, name::Name};
+use super::{
+    error::PinDirError,
+    name::{Name, StateId},
+};
 use crate::{counters::Counted, kernel::object::Variant};
 
 /// `BPF_FS_MAGIC`, linux/magic.h.
@@ -85,12 +88,27 @@ impl PinFolder {
             }
         }
         make(&folder.here)?;
-        for (name, path) in folder.names()? {
-            if matches!(name, Name::HalfMade(..)) {
-                remove_state(&path)?;
+        folder.tidy()?;
+        Ok(folder)
+    }
+
+    /// Takes away what starts have left that did not come to attach anything.
+    fn tidy(&self) -> Result<(), PinDirError> {
+        let names = self.names()?;
+        let is_linked = |of: Variant, id: StateId| {
+            let mut names = names.iter();
+            names.any(|(name, _)| {
+                matches!(name, Name::Link { set, state, .. } if (*set, *state) == (of, id))
+            })
+        };
+        for (name, path) in &names {
+            match name {
+                Name::HalfMade(..) => remove_state(path)?,
+                Name::State(set, id) if !is_linked(*set, *id) => remove_state(path)?,
+                Name::State(..) | Name::Link { .. } => {}
             }
         }
-        Ok(folder)
+        Ok(())
     }
 
     /// The folder as it was given.

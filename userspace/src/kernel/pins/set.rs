@@ -380,7 +380,10 @@ impl SetPins {
 
 impl Drop for SetPins {
     fn drop(&mut self) {
-        if self.state == State::HalfMade {
+        let links = self.links.borrow();
+        let is_ours =
+            |((place, index), path): (&(Place, u32), &PathBuf)| *path == self.path(*place, *index);
+        if self.state != State::TakenOver && !links.iter().any(is_ours) {
             // The next start does so else.
             let _removed = remove_state(&self.maps());
         }
