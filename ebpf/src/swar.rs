@@ -63,6 +63,22 @@ pub fn forget_registers() {
     }
 }
 
+/// Hides from LLVM where a reference leads, so that it reads again what lies there.
+#[inline(always)]
+#[must_use]
+pub fn again<T>(reference: &mut T) -> &mut T {
+    #[cfg(target_arch = "bpf")]
+    let reference = {
+        let mut pointer: *mut T = reference;
+        // SAFETY: as in `opaque`; the reference goes on in the pointer.
+        unsafe {
+            core::arch::asm!("{0} = {0}", inout(reg) pointer, options(nostack));
+            &mut *pointer
+        }
+    };
+    reference
+}
+
 /// The smaller of two, without a branch: each branch of a unit is one more path that the verifier walks to the
 /// end ("BPF program is too large").
 #[inline(always)]
@@ -208,6 +224,32 @@ pub const fn first(mask: u64) -> u32 {
     (below_first.wrapping_mul(LOW) >> 56) as u32
 }
 
+/// [`first`] where a byte is marked, at two thirds of the cost.
+#[inline(always)]
+#[must_use]
+pub const fn first_marked(mask: u64) -> u32 {
+    // One bit is left, which moves the byte that says where it was to the top.
+    const PLACES: u64 = 0x0001_0203_0405_0607;
+    let one = (mask & mask.wrapping_neg()) >> 7;
+    (one.wrapping_mul(PLACES) >> 56) as u32
+}
+
+/// 1 where no byte is marked, else 0.
+#[inline(always)]
+#[must_use]
+pub fn unmarked(mask: u64) -> u32 {
+    (opaque_long((mask >> 7).wrapping_sub(1)) >> 63) as u32
+}
+
+/// Index (0..=15) of the first marked byte of two words, in which there is one.
+#[inline(always)]
+#[must_use]
+pub fn first_of_two(a: u64, b: u64) -> u32 {
+    let none = unmarked(a);
+    let rest = (a ^ b) & u64::from(none).wrapping_neg();
+    none * 8 + first_marked(a ^ rest)
+}
+
 /// The first `n` bytes of `word`, `n` in `0..=8`; the rest zero.
 #[inline(always)]
 #[must_use]
@@ -267,6 +309,9 @@ mod tests {
             prop_assert_eq!(marks(below(word, limit)), bytes.map(|x| x < limit));
             prop_assert_eq!(marks(odd(word, limit)), bytes.map(|x| x < limit || x >= 0x80));
             prop_assert_eq!(first(first_equal(word, b)), first(equal(word, b)));
+            if equal(word, b) != 0 {
+                prop_assert_eq!(first_marked(equal(word, b)), first(equal(word, b)));
+            }
             prop_assert_eq!(first(first_below(word, limit)), first(below(word, limit)));
             prop_assert_eq!(first(first_odd(word, limit)), first(below(word, limit) | not_ascii(word)));
             let end = bytes.iter().position(|x| *x == b'\n' || *x == b'\r').unwrap_or(8);

@@ -9,7 +9,8 @@ use tokenblock_ebpf::{
     scan::{Chunk, Scan, Source, WIDEST},
     sums::{GROUP, MOST, SumKeys, Sums},
     swar::{
-        before, first, forget_registers, least, not_line_end, not_plain, opaque, opaque_long, splat,
+        first_of_two, forget_registers, least, not_line_end, not_plain, opaque, opaque_long, splat,
+        unmarked,
     },
 };
 
@@ -18,6 +19,8 @@ use super::skb;
 /// Bytes of payload held at once.
 const CAPACITY: u32 = 4096;
 const _: () = assert!(CAPACITY >= 2 * MOST);
+/// No place in a window is beyond; all bits are set.
+const FURTHEST: u64 = 2 * CAPACITY as u64 - 1;
 
 /// A window on the payload. Bytes behind `len` may be anything.
 #[repr(C)]
@@ -175,32 +178,52 @@ impl Source for Window {
             bytes.cast::<u64>().read_unaligned()
         };
         let mut at = opaque_long(u64::from(from));
-        'found: while at < last {
-            // Most lines are short.
-            for n in [0, 2, 4, 6, 8, 10] {
-                let (a, b) = (word(at, n), word(at, n + 1));
-                if not_plain(a) | not_plain(b) != 0 {
-                    let (a, b) = (not_line_end(a), not_line_end(b));
-                    if a & b != splat(0x80) {
-                        let (a, b) = (first(a ^ splat(0x80)), first(b ^ splat(0x80)));
-                        at += n as u64 * 8 + u64::from(before(a, b));
-                        break 'found;
+        'found: {
+            'odd: {
+                if at >= last {
+                    break 'found;
+                }
+                // Most lines are short.
+                for n in [0, 2, 4, 6, 8, 10] {
+                    let (a, b) = (word(at, n), word(at, n + 1));
+                    if not_plain(a) | not_plain(b) != 0 {
+                        let (a, b) = (not_line_end(a), not_line_end(b));
+                        if a & b != splat(0x80) {
+                            let place = first_of_two(a ^ splat(0x80), b ^ splat(0x80));
+                            at += n as u64 * 8 + u64::from(place);
+                            break 'found;
+                        }
+                        at += n as u64 * 8 + 16;
+                        break 'odd;
                     }
                 }
-            }
-            // Not by pointers, which the verifier does not compare.
-            at = opaque_long(at + 96);
-            while at < last {
-                let mut odd = 0;
-                for n in 0..8 {
-                    odd |= not_plain(word(at, n));
+                // Not by pointers, which the verifier does not compare.
+                at = opaque_long(at + 96);
+                while at < last {
+                    let mut odd = 0;
+                    for n in 0..8 {
+                        odd |= not_plain(word(at, n));
+                    }
+                    if odd != 0 {
+                        break;
+                    }
+                    at = opaque_long(at + 64);
                 }
-                if odd != 0 {
+            }
+            // Where one byte is odd others are. To the verifier all begin here at one place.
+            at = opaque_long(at) & FURTHEST;
+            forget_registers();
+            while at < last {
+                let [a, b, c, d] = [0, 1, 2, 3].map(|n| not_line_end(word(at, n)));
+                if a & b & c & d != splat(0x80) {
+                    // Without a branch, which nobody could foresee.
+                    at = opaque_long(at + u64::from(unmarked(a & b ^ splat(0x80))) * 16);
+                    let (a, b) = (not_line_end(word(at, 0)), not_line_end(word(at, 1)));
+                    at += u64::from(first_of_two(a ^ splat(0x80), b ^ splat(0x80)));
                     break;
                 }
-                at = opaque_long(at + 64);
+                at = opaque_long(at + 32);
             }
-            forget_registers();
         }
         if at < u64::from(end) { at as u32 } else { end }
     }
@@ -273,7 +296,10 @@ extern "C" fn tokenblock_whole_lines(
     };
     let context: *mut Lines<'_> = &raw mut lines;
     // SAFETY: the callback gets the context back, and it outlives the call.
-    unsafe { bpf_loop(LINES, whole_line as *mut c_void, context.cast(), 0) };
+    unsafe {
+        bpf_loop(LINES, whole_line as *mut c_void, context.cast(), 0);
+        bpf_loop(LINES, body_line as *mut c_void, context.cast(), 0)
+    };
     0
 }
 
@@ -282,6 +308,13 @@ extern "C" fn whole_line(_index: u64, context: *mut Lines<'_>) -> i64 {
     // SAFETY: `tokenblock_whole_lines` passes its own.
     let lines = unsafe { &mut *context };
     i64::from(!lines.scan.whole_line(lines.rules, lines.window))
+}
+
+/// One line of a body under `bpf_loop`.
+extern "C" fn body_line(_index: u64, context: *mut Lines<'_>) -> i64 {
+    // SAFETY: as in `whole_line`.
+    let lines = unsafe { &mut *context };
+    i64::from(!lines.scan.body_line(lines.rules, lines.window))
 }
 
 /// [`Source::sums`], as [`tokenblock_whole_lines`].

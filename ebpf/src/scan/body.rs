@@ -10,7 +10,7 @@ use super::{
 const TARGET: u32 = 1 << 31;
 
 impl Scan {
-    /// Whether [`Scan::take_body_line`] may be done where [`Scan::takes_lines`].
+    /// Whether [`Scan::body_line`] may be done where [`Scan::takes_lines`].
     #[inline(always)]
     pub(super) fn is_body_line(&self) -> bool {
         self.mode as u32 == Mode::Line as u32
@@ -19,18 +19,46 @@ impl Scan {
             && self.in_query == 0
     }
 
-    /// Takes a line of a declared body if it means nothing to the rules, nor to the framing: there nothing of its spelling is odd.
-    /// Where its words end is not where the search for the line's end begins: the one need not wait for the other.
+    /// [`Scan::whole_line`] in a declared body. Its end is looked for first: a processor has room for as many instructions as both
+    /// take, and so is at the end of the next line while it still looks at the words of this.
     #[inline(always)]
-    pub(super) fn take_body_line<S: Source + ?Sized>(&mut self, rules: &Rules, source: &S) -> bool {
+    pub fn body_line<S: Source + ?Sized>(&mut self, rules: &Rules, source: &S) -> bool {
+        let end = self.end_of_body(source);
+        if !self.is_body_line() || self.pos >= end {
+            return false;
+        }
         let chunk = source.chunk(self.pos);
-        let left = self.end(source) - self.pos;
+        self.line_end = source.line_end(self.pos, end);
+        let scan = swar::again(self);
+        if !scan.take_body_line(rules, source, &chunk) {
+            return false;
+        }
+        let scan = swar::again(scan);
+        let end = scan.end_of_body(source);
+        scan.end_whole_line(source, end, false)
+    }
+
+    /// [`Scan::end`], where a branch is foreseen and costs the verifier nothing.
+    #[inline(always)]
+    fn end_of_body<S: Source + ?Sized>(&self, source: &S) -> u32 {
+        let (end, body_end) = (source.end(), self.body_end);
+        if body_end < end { body_end } else { end }
+    }
+
+    /// Takes a line of a declared body if it means nothing to the rules, nor to the framing: there nothing of its spelling is odd.
+    #[inline(always)]
+    fn take_body_line<S: Source + ?Sized>(
+        &mut self,
+        rules: &Rules,
+        source: &S,
+        chunk: &S::Chunk<'_>,
+    ) -> bool {
         let mut first = chunk.word(0);
         let mut len = 0;
         if first as u8 <= b' ' {
             if matches!(first as u8, b'\n' | b'\r') {
                 // Several CR before an LF are one line end.
-                if left == 0 || self.after_cr != 0 {
+                if self.after_cr != 0 {
                     return false;
                 }
                 self.headers |= BLANK;
@@ -50,60 +78,84 @@ impl Scan {
             word = chunk.word_at(len + 8);
             mark = name_end(word, swar::last(first));
         }
-        let stop = swar::first(mark);
+        let stop = swar::first_marked(mark);
         let known = first as u32 == VERSION || rules.may_know(first as u8, whole + stop);
         if mark == 0 || known {
             return false;
         }
         len += whole + stop;
         let byte = word.wrapping_shr(stop * 8) as u8;
-        if byte == b' ' {
-            len = behind_target(&chunk, len + 1);
-        } else if !matches!(byte, b':' | b'\n' | b'\r') {
-            len = behind_target(&chunk, len + 1);
-            if byte >= 0x80 && !matches!(chunk.word_at(len) as u8, b'\n' | b'\r') {
-                // What is behind that byte may be a part of the method, and the next word the target.
-                len = behind_target(&chunk, len + 1);
-            }
+        if !matches!(byte, b':' | b'\n' | b'\r') {
+            // What is behind a byte beyond ASCII may be a part of the method, and the next word the target.
+            len = behind_targets(chunk, len + 1, u32::from(byte >> 7));
         }
-        len < left
+        self.pos.wrapping_add(len) < self.end_of_body(source)
     }
 }
 
-/// Where the word at `at` ends; [`TARGET`] where it may be a target.
+/// Where the word at `at` ends, or its query, and `more` words behind it (0 or 1), as far as the line goes; [`TARGET`] where one of
+/// them may be a target that means something, or the version behind one.
 #[inline(always)]
-fn behind_target<C: Chunk>(chunk: &C, at: u32) -> u32 {
-    let first = chunk.word_at(at);
-    let (mut over, mut word) = (at, first);
-    let mut mark = target_end(word);
-    if mark == 0 {
-        over += 8;
-        word = chunk.word_at(over);
-        mark = target_end(word);
+fn behind_targets<C: Chunk>(chunk: &C, mut at: u32, mut more: u32) -> u32 {
+    loop {
+        let first = chunk.word_at(at);
+        let blank = matches!(first as u8, b' ' | b'\t');
+        let (mut over, mut mark) = (at, target_end(first));
+        for _ in 0..3 {
+            if mark == 0 {
+                over += 8;
+                mark = target_end(chunk.word_at(over));
+            }
+        }
+        if mark == 0 || blank || may_begin(first) {
+            return TARGET;
+        }
+        over += swar::first_marked(mark);
+        let mut byte = chunk.word_at(over) as u8;
+        if byte == b'?' {
+            over = behind_query(chunk, over + 1);
+            byte = chunk.word_at(over) as u8;
+        }
+        if matches!(byte, b'\n' | b'\r') {
+            return over;
+        }
+        if more == 0 {
+            let version = may_begin(chunk.word_at(over + 1));
+            return if version { TARGET } else { over };
+        }
+        at = over + 1;
+        more = swar::opaque(0);
     }
-    if mark == 0 {
-        over += 8;
-        word = chunk.word_at(over);
-        mark = target_end(word);
+}
+
+/// Whether a target begins so, or the version behind one.
+#[inline(always)]
+fn may_begin(word: u64) -> bool {
+    word as u8 == b'/' || word as u32 | ABSOLUTE_CASE == ABSOLUTE
+}
+
+/// Where the query at `at` ends; [`TARGET`] where a parameter in it may have a value. White space ends it, for it is not that of a
+/// path.
+#[inline(always)]
+fn behind_query<C: Chunk>(chunk: &C, at: u32) -> u32 {
+    let (mut over, mut mark) = (at, query_end(chunk.word_at(at)));
+    for _ in 0..3 {
+        if mark == 0 {
+            over += 8;
+            mark = query_end(chunk.word_at(over));
+        }
     }
-    if mark == 0 {
-        over += 8;
-        word = chunk.word_at(over);
-        mark = target_end(word);
-    }
-    if mark == 0 || first as u32 | ABSOLUTE_CASE == ABSOLUTE || first as u8 == b'/' {
-        return TARGET;
-    }
-    let stop = swar::first(mark);
-    let byte = word.wrapping_shr(stop * 8) as u8;
-    over += stop;
-    if byte == b'?' || over == at && matches!(byte, b' ' | b'\t') {
-        return TARGET;
-    }
-    if chunk.word_at(over + 1) as u32 == VERSION {
+    over += swar::first_marked(mark);
+    if mark == 0 || chunk.word_at(over) as u8 == b'=' {
         return TARGET;
     }
     over
+}
+
+/// What ends a query, or begins the value of a parameter; marks behind the first one may be wrong.
+#[inline(always)]
+fn query_end(word: u64) -> u64 {
+    swar::first_equal(word, b'=') | swar::first_below(word, b'!')
 }
 
 /// What ends a request target, or begins its query; marks behind the first one may be wrong.

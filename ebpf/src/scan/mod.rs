@@ -199,8 +199,8 @@ pub struct Scan {
     fork_again_at: u32,
     /// Behind the first byte of the last empty line, where [`BLANK`] is set.
     blank_at: u32,
-    /// Zero.
-    reserved: u32,
+    /// Where the line ends that is being looked at.
+    line_end: u32,
     /// 0 where lines are read; else [`ANYWHERE`] or, in a state that is kept, [`BOTH`] or a number below it.
     also: u32,
     fingerprint: Lanes,
@@ -234,7 +234,7 @@ impl Scan {
             fork_at: 0,
             fork_again_at: 0,
             blank_at: 0,
-            reserved: 0,
+            line_end: 0,
             also: 0,
             fingerprint: Lanes::NONE,
             name: NameHash::new(LocationKind::Header, rules.name_seed),

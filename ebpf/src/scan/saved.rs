@@ -6,6 +6,7 @@ use super::super::{
     digest::HOLDS_BYTES,
     location::{LocationId, mix},
     rules::Rules,
+    swar,
 };
 use super::{Mode, ONE_LINE, Scan};
 
@@ -160,13 +161,16 @@ impl Scan {
         // What was noted of a name counts no more.
         let rests = self.is_closed() || self.is_plain_line() || self.is_plain_cr();
         let name_ended = u32::from(!rests) * self.name_ended;
+        let fold = u32::from(!self.is_closed()) * self.fold as u32;
+        let in_name = swar::is_zero(self.mode as u32 ^ Mode::QueryName as u32);
+        let high = in_name * swar::is_zero(self.escape ^ 1) * self.escape_high;
         let modes = u64::from(self.mode as u32) << 48
-            | u64::from(self.fold as u32) << 40
+            | u64::from(fold) << 40
             | u64::from(self.after_cr) << 32
             | u64::from(name_ended) << 31
-            | u64::from(self.escape) << 24
-            | u64::from(self.escape_high) << 16
-            | u64::from(self.array);
+            | u64::from(in_name * self.escape) << 24
+            | u64::from(high) << 16
+            | u64::from(in_name * self.array);
         let mut hash = mix(modes, 0);
         if !matches!(
             self.mode,

@@ -28,9 +28,10 @@ impl Scan {
     pub fn whole_line<S: Source + ?Sized>(&mut self, rules: &Rules, source: &S) -> bool {
         let left = self.end(source).wrapping_sub(self.pos);
         if !self.is_closed() {
-            let taken = if self.is_body_line() {
-                self.take_body_line(rules, source)
-            } else if self.headers & FIELD == 0 {
+            if self.is_body_line() {
+                return false;
+            }
+            let taken = if self.headers & FIELD == 0 {
                 self.take_text(rules, source, left)
             } else {
                 self.take_field(rules, source, left)
@@ -38,10 +39,13 @@ impl Scan {
             if !taken {
                 return false;
             }
-            self.mode = Mode::Skip;
         }
-        swar::forget_registers();
-        self.end_whole_line(source) && !self.is_one_line()
+        let scan = swar::again(self);
+        let end = scan.end(source);
+        scan.line_end = source.line_end(scan.pos, end);
+        let scan = swar::again(scan);
+        let end = scan.end(source);
+        scan.end_whole_line(source, end, true) && !scan.is_one_line()
     }
 
     /// Takes the name of a header; false where it may be known to the rules.
@@ -104,25 +108,26 @@ impl Scan {
         if swar::not_ascii(bits | swar::keep(word, stop)) != 0 {
             return false;
         }
+        let scan = swar::again(self);
         let next = if byte == b':' || byte == b'\r' || byte == b'\n' {
             Some(0)
         } else {
-            self.next_word(source, left, end + 1)
+            scan.next_word(source, left, end + 1)
         };
         let Some(next) = next else {
             return false;
         };
-        if !self.in_body() {
-            self.headers |= u32::from(indent != 0) * ODD;
+        if !scan.in_body() {
+            scan.headers |= u32::from(indent != 0) * ODD;
             if byte == b':' {
-                self.doubt_unbegun();
+                scan.doubt_unbegun();
             }
             if matches!(next, b'*' | b'h' | b'H') {
-                self.begin_message();
+                scan.begin_message();
             }
         }
-        let named = byte == b':' && indent == 0 && self.headers & WORD == 0;
-        self.headers |= WORD | (u32::from(named) * NAMED);
+        let named = byte == b':' && indent == 0 && scan.headers & WORD == 0;
+        scan.headers |= WORD | (u32::from(named) * NAMED);
         true
     }
 
@@ -130,21 +135,21 @@ impl Scan {
     #[inline(always)]
     fn next_word<S: Source + ?Sized>(&self, source: &S, left: u32, at: u32) -> Option<u8> {
         let chunk = source.chunk(self.pos + at);
-        let (mut whole, mut word) = (0, chunk.word(0));
-        let begin = word as u32;
-        let mut mark = target_end(word);
+        let begin = chunk.word(0) as u32;
+        let mut whole = 0;
+        let mut mark = target_end(chunk.word(0));
         if mark == 0 {
-            (whole, word) = (8, chunk.word(1));
-            mark = target_end(word);
+            whole = 8;
+            mark = target_end(chunk.word(1));
         }
         if mark == 0 {
-            (whole, word) = (16, chunk.word(2));
-            mark = target_end(word);
+            whole = 16;
+            mark = target_end(chunk.word(2));
         }
-        let stop = swar::first(mark);
-        let end = at + whole + stop;
-        let query = word.wrapping_shr(stop * 8) as u8 == b'?';
-        let version = source.chunk(self.pos + end + 1).word(0) as u32 == VERSION;
+        let end = at + whole + swar::first(mark);
+        let behind = source.chunk(self.pos + end).word(0);
+        let query = behind as u8 == b'?';
+        let version = (behind >> 8) as u32 == VERSION;
         let first = begin as u8;
         let version = version || begin == VERSION;
         let target = first == b'/' || begin | ABSOLUTE_CASE == ABSOLUTE || query || version;
@@ -157,16 +162,19 @@ impl Scan {
 
     /// Takes a line to its end, as far as it goes; true where another one may begin behind it that continues none.
     #[inline(always)]
-    fn end_whole_line<S: Source + ?Sized>(&mut self, source: &S) -> bool {
-        let end = self.end(source);
-        let at = source.line_end(self.pos, end);
+    pub(super) fn end_whole_line<S: Source + ?Sized>(
+        &mut self,
+        source: &S,
+        end: u32,
+        doubts: bool,
+    ) -> bool {
+        let at = self.line_end;
         self.pos = at;
         if at >= end {
+            self.mode = Mode::Skip;
             return false;
         }
         let more = at + 1 < end;
-        // Where the line ends is one place to the verifier.
-        swar::forget_registers();
         let end = source.chunk(self.pos).word(0) as u16;
         self.mode = Mode::Line;
         self.fold = Mode::Skip;
@@ -178,7 +186,7 @@ impl Scan {
         let lf = u32::from(end as u8 == b'\n');
         self.pos += 1;
         self.after_cr = 1 ^ lf;
-        if lf == 0 && more {
+        if doubts && lf == 0 && more {
             self.doubt_cr();
         }
         lf != 0 || more && (end >> 8) as u8 != b'\r'

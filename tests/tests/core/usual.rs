@@ -75,6 +75,7 @@ impl Source for Held<'_> {
 
     fn whole_lines(&self, scan: &mut Scan, rules: &Rules) {
         while scan.whole_line(rules, self) {}
+        while scan.body_line(rules, self) {}
     }
 
     fn request_line(&self, scan: &mut Scan, rules: &Rules) {
@@ -147,6 +148,9 @@ impl Left {
         }
     }
 }
+
+/// The head of a request with a long body.
+const HEAD: &[u8] = b"POST / HTTP/1.1\r\nContent-Length: 4000\r\n\r\n";
 
 /// Lines of headers and of text, of which many are usual, with what the generator makes between them.
 fn lines() -> impl Strategy<Value = Vec<u8>> {
@@ -221,6 +225,33 @@ fn lines() -> impl Strategy<Value = Vec<u8>> {
         "a b/c\r",
         "considerably longer words, withoutconsideration of anybody\n",
         "a considerationwithouttheslightestbreak b\n",
+        "a considerationofthirtytwobytesinall?access_token=abcdefghijklmno\n",
+        "a b?c d\n",
+        "a b?c session=abcdefghijklmno\n",
+        "a b?session\t=abcdefghijklmno\n",
+        "a b?c\rsession=abcdefghijklmno\n",
+        "a b?access_token%3Dabcdefghijklmno\n",
+        "a b?c&access_token=abcdefghijklmno\n",
+        "a b?c;session=abcdefghijklmno d\n",
+        "a b??access_token=abcdefghijklmno\n",
+        "a b?[session]=abcdefghijklmno\n",
+        "a b?considerationwithouttheslightestbreak&session=abcdefghijklmno\n",
+        "a b?considerationwithouttheslightestbreak c\n",
+        "a b? ?session=abcdefghijklmno\n",
+        "a b?c HTTP/1.1\n",
+        "a b c?session=abcdefghijklmno\n",
+        "a b  c\n",
+        "a b /c\n",
+        "a\u{e9}b?c d\n",
+        "a\u{e9}b?c d?session=abcdefghijklmno\n",
+        "a\u{e9}b c?access_token=abcdefghijklmno\n",
+        "a\u{e9}b?session=abcdefghijklmno c\n",
+        "a\u{e9}b  c\n",
+        "a\u{e9}b\n/c d\n",
+        "a\u{e9}b c HTTP/1.1\n",
+        "a\u{e9}b HTTP/1.1\n",
+        "a b?c\n?session=abcdefghijklmno\n",
+        "a b\n/session\n",
         "Content-Length: 400\r\n\r\n",
         "POST / HTTP/1.1\r\nContent-Length: 4000\r\n\r\n",
     ];
@@ -241,9 +272,11 @@ proptest! {
         lines in lines(),
         sizes in sizes(),
         restarts: bool,
+        in_body: bool,
     ) {
         let rules = rules(&config).unwrap();
-        let bytes = [&lines[..], &bytes].concat();
+        let head: &[u8] = if in_body { HEAD } else { b"" };
+        let bytes = [head, &lines, &bytes].concat();
         let (mut usual, mut units) = (Scan::new(&rules), Scan::new(&rules));
         let mut rest = &bytes[..];
         for size in sizes.iter().cycle() {
@@ -297,8 +330,7 @@ proptest! {
         prop_assert!(knows.begins_block());
         knows.end_block(u32::try_from(request.len()).unwrap());
         prop_assert!(knows.ended_block());
-        // What is left of a query's name, which counts no more, is in the signature too.
-        let left = |scan| Left { signature: 0, ..Left::of(scan, looked_up.clone()) };
+        let left = |scan| Left::of(scan, looked_up.clone());
         prop_assert_eq!(left(&knows), left(&reads));
         prop_assert_eq!(knows.pos, reads.pos);
     }
@@ -316,5 +348,32 @@ fn a_usual_request_takes_one_unit_up_to_its_first_location() {
         let steps = (0..)
             .take_while(|_| !matches!(scan.step(rules, request.as_bytes(), &NoFilter), Step::End));
         assert_eq!(steps.count(), units, "{request:?}");
+    }
+}
+
+#[test]
+fn lines_of_a_body_take_one_unit_up_to_a_value() {
+    // The first line is taken by units.
+    const FEW: usize = 25;
+    let listing = Listing::new().unwrap();
+    let rules = &listing.rules;
+    for (line, few) in [
+        ("a word of text\n", true),
+        ("is that so?then it is\n", true),
+        ("is that?so = it is\n", true),
+        ("is that?so&then;[x]%3d it\n", true),
+        ("a\u{e9}b?c d?e f\n", true),
+        ("a\u{e9}b\n", true),
+        ("\u{e9}\u{e9} a b c\r", true),
+        ("is that?so=\n", false),
+    ] {
+        let mut scan = Scan::new(rules);
+        look_up(&mut scan, rules, &[HEAD, b"a\n"].concat()[..]);
+        scan.rebase();
+        let body = line.repeat(30);
+        let steps = (0..)
+            .take_while(|_| !matches!(scan.step(rules, body.as_bytes(), &NoFilter), Step::End));
+        let steps = steps.count();
+        assert_eq!(steps < FEW, few, "{line:?} takes {steps}");
     }
 }
