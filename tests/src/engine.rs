@@ -77,6 +77,9 @@ pub struct Engine<'a> {
     dead: bool,
 }
 
+/// Long behind all that is sent.
+const LATER: u64 = 1 << 62;
+
 const KEY: FlowKey = FlowKey {
     client: Address::UNSPECIFIED,
     server: Address::UNSPECIFIED,
@@ -167,7 +170,12 @@ impl<'a> Engine<'a> {
 
     /// The receiver accepted the connection.
     pub fn accept(&mut self, ack: u32) {
-        self.flow.accept(ack);
+        self.accept_at(ack, LATER);
+    }
+
+    /// The same at `now`.
+    pub fn accept_at(&mut self, ack: u32, now: u64) {
+        self.flow.accept(ack, now);
         self.dead = false;
     }
 

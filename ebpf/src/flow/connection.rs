@@ -3,6 +3,7 @@
 use super::{
     super::{framing::Framing, response::Said},
     Flow, Left, Place, before,
+    place::RECOVERY,
     record::{
         ACCEPTED, ACKNOWLEDGED, AT, AWAITED, FINISHED, GONE, IN_CHUNKS, KNOWS_TIP, LEFT, ON_SYN,
         OPEN, OVER, RESET, UNTOLD,
@@ -132,16 +133,18 @@ impl Flow {
         answered && (self.knows_sent == 0 || self.sent == acknowledgment && self.has_responded())
     }
 
-    /// The receiver accepts a connection, and has taken all before `ack`. What is known of an older connection
+    /// The receiver accepts a connection at `now`, and has taken all before `ack`. What is known of an older connection
     /// is forgotten, and so is what came with the SYN and was not taken.
     #[inline(always)]
-    pub fn accept(&mut self, ack: u32) {
+    pub fn accept(&mut self, ack: u32, now: u64) {
         const TAKEN: u32 = KNOWS_TIP | ON_SYN;
         self.epoch = self.epoch.wrapping_add(1);
         // The server says so again until it hears the client.
         let again = self.knows_settled == ACCEPTED && self.settled == ack;
         let first = self.knows_settled == 0 && self.tip == ack;
-        let taken = self.flags & TAKEN == TAKEN && (again || first);
+        // It may have been on its way when what follows was passed, which the server may have taken since.
+        let crossed = again && (now.wrapping_sub(self.passed_at) as i64) < RECOVERY;
+        let taken = self.flags & TAKEN == TAKEN && (again || first) || crossed;
         self.settled = ack;
         self.knows_settled = ACCEPTED;
         self.echoed = 0;

@@ -18,7 +18,7 @@ const LONGEST: i32 = 1 << 20;
 /// Nanoseconds after which the receiver has acknowledged all that it took: the longest delayed
 /// acknowledgment of Linux (`TCP_DELACK_MAX`, 200 ms) and what its timers may be late, so that what is not settled was
 /// lost behind the hook.
-const RECOVERY: i64 = 220_000_000;
+pub(super) const RECOVERY: i64 = 220_000_000;
 
 /// Bits of those places that are asked for together, so that one instruction tells.
 const EARLY: u32 = 32;

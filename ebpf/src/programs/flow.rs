@@ -90,7 +90,7 @@ fn begin(segment: &Segment, key: &FlowKey, hook: Direction) -> Option<*mut Flow>
     }
     if let Some(handshake) = handshake {
         maps::drop_handshake(key);
-        flow.accept(handshake.acknowledgment);
+        flow.accept(handshake.acknowledgment, maps::now());
         if handshake.passed != 0 {
             flow.begin_adrift();
         }
@@ -227,7 +227,7 @@ pub fn hear_answer(
         }
         flow.answer(segment.sequence, segment.payload_len);
     } else if lock(flow) {
-        flow.accept(segment.acknowledgment);
+        flow.accept(segment.acknowledgment, maps::now());
         unlock(flow);
     } else {
         return Err(Counter::FlowBusy);

@@ -221,6 +221,14 @@ fn data_on_a_syn_counts_where_the_server_takes_it() {
         engine.accept(next);
         assert_eq!(engine.segment(next, two, START), NEXT);
     });
+    // It may also be late, and cross what the server takes.
+    with(|engine| {
+        engine.accept_at(FIRST, START);
+        assert_eq!(engine.segment(FIRST, begin, START), NEXT);
+        engine.accept_at(FIRST, START + 1_000_000);
+        engine.settle(tip);
+        assert_eq!(engine.segment(tip, two, START), Fate::Blocked);
+    });
     // Nobody sends more before the server has answered, but where its answer takes another way.
     with(|engine| {
         assert_eq!(engine.segment_on_syn(FIRST, begin, START), NEXT);
