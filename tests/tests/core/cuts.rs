@@ -157,3 +157,33 @@ proptest! {
         prop_assert_eq!(judge.pieces(pieces), fixture.expected, "{} cut {:?}", fixture.name, sizes);
     }
 }
+
+/// In a body, where most lines are taken at once, a parameter in what some server takes for a target is found wherever it is cut.
+#[test]
+fn parameters_in_a_body_cut_at_every_byte() {
+    let judge = Judge::new();
+    let head = "POST / HTTP/1.1\r\nContent-Length: 2000\r\n\r\na word of text\n";
+    let (listed, name) = (Token::Opaque.text(), "access_token");
+    for (line, blocked) in [
+        (format!("is b?{name}={listed}"), true),
+        (format!("is  ?{name}={listed}"), true),
+        (format!("is b?c&{name}={listed} d"), true),
+        (format!("is b??{name}={listed}"), true),
+        (format!("is b?access%5Ftoken={listed}"), true),
+        (format!("is {}?{name}={listed}", "b".repeat(40)), true),
+        (format!("is b?{}&{name}={listed}", "c".repeat(40)), true),
+        (format!("is\u{e9}b?{name}={listed}"), true),
+        (format!("is\u{e9}b c?{name}={listed}"), true),
+        (format!("is /b c?{name}={listed}"), true),
+        (format!("is b?{name} ={listed}"), false),
+        (format!("is b?{name}%3D{listed}"), false),
+        (format!("is b?c {name}={listed}"), false),
+    ] {
+        let text = format!("{head}{line}\na word\n");
+        for cut in head.len()..text.len() {
+            let (front, back) = text.as_bytes().split_at(cut);
+            let verdict = judge.pieces([front, back]);
+            assert_eq!(verdict != Expected::Pass, blocked, "{line:?} cut at {cut}");
+        }
+    }
+}
