@@ -4,8 +4,8 @@ use super::{
     Flow, Gap, Left, Place, before,
     ends::AHEAD,
     record::{
-        ADRIFT, AGAIN, DOUBTED, FRAMED, GAPS, GAVE_UP, KNOWS_TIP, MORE, PROVES, RECOVERING, STARTS,
-        TRUSTS, UNREAD,
+        ADRIFT, AGAIN, DOUBTED, FRAMED, GAPS, GAVE_UP, HOLDS, KNOWS_TIP, MORE, PROVES, RECOVERING,
+        STARTS, TRUSTS, UNREAD,
     },
     scans::{ENDS_BODY, LEFT_BEHIND, PLAIN, STILL_UNREAD},
 };
@@ -224,6 +224,10 @@ impl Flow {
             self.flags |= RECOVERING;
             // Also where nothing of it is left to be read: the receiver's acknowledgment may be late, and this copy lost.
             self.leave_tip();
+        }
+        if self.holds(end) && end == self.high {
+            // Of two states at one place that of what comes now is the one to go on from.
+            self.flags &= !HOLDS;
         }
         if before(end, self.high) && !self.high_left.is_light() && !self.holds(self.high) {
             return Err(Conflict::Gap);

@@ -299,6 +299,36 @@ fn a_recovery_where_a_shorter_copy_ended() {
     assert!(matches!(fate, Fate::Reset(_)), "{fate:?}");
 }
 
+/// What comes again ends where what was lost did, in another state: who goes on there, and comes twice, is read from that one.
+#[test]
+fn a_recovery_leaves_its_own_state_where_it_ends() {
+    let token = Token::Opaque.text();
+    let listing = Listing::new().unwrap();
+    let listed = |digest: &_| listing.has(digest);
+    let mut engine = Engine::new(&listing.rules, &listed);
+    engine.accept(FIRST);
+    let head = "GET / HTTP/1.1\r\nHost: h\r\n";
+    // A line of cookies may go on in the next one.
+    let (lost, again) = ("Cookie: a=b\r\n", "Cookie: a=\r\nA");
+    let evil = format!("uthorization: {token}\r\nCookie: a=b\r\n\r\n");
+    let clean = evil.replace(&token, &token.chars().rev().collect::<String>());
+    let (at, end) = (head.len(), head.len() + lost.len());
+    let mut now = START;
+    let mut send = |engine: &mut Engine<'_>, at: usize, bytes: &str| {
+        now += 300_000_000;
+        engine.segment(sequence(FIRST, at), bytes.as_bytes(), now)
+    };
+    assert_eq!(send(&mut engine, 0, head), Fate::Passed(Place::Next));
+    assert_eq!(send(&mut engine, at, lost), Fate::Passed(Place::Next));
+    // What passes is noted from now on.
+    assert_eq!(send(&mut engine, at, lost), DUPLICATE);
+    engine.settle(sequence(FIRST, at));
+    let fates = [(at, again), (end, &clean), (end, &clean), (end, &evil)]
+        .map(|(at, bytes)| send(&mut engine, at, bytes));
+    let (recovery, next) = (Fate::Passed(Place::Recovery), Fate::Passed(Place::Next));
+    assert_eq!(fates, [recovery, next, REPEAT, DUPLICATE]);
+}
+
 /// What fills a gap is read from one state, which is that of the copy that the receiver may have.
 #[test]
 fn a_gap_is_filled_once() {
