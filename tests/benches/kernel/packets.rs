@@ -11,8 +11,10 @@ use tokenblock_tests::{
 
 const KIB: usize = 1024;
 
-/// Bytes of headers in each frame here: Ethernet, IPv4, TCP with twelve bytes of options.
+/// Bytes of headers in each frame here: Ethernet, IPv4, TCP with timestamps.
 pub(crate) const HEADERS: usize = 14 + 20 + 32;
+/// Both timestamps of each frame: their order is what counts, and all are sent at once.
+const STAMP: u32 = 1;
 /// Offset of the source address in them.
 const SOURCE_AT: usize = 14 + 12;
 /// Offset of the destination address in them.
@@ -40,7 +42,8 @@ pub(crate) fn behind(frame: &[u8], before: &[u8]) -> Result<Vec<u8>> {
 /// The server's SYN, by which a connection begins.
 pub(crate) fn accepted() -> Result<Vec<u8>> {
     let syn = Frame::v4("").at(Frame::ACKNOWLEDGES.wrapping_sub(1));
-    syn.answer(Frame::SEQUENCE).syn().ethernet()
+    let syn = syn.answer(Frame::SEQUENCE).syn();
+    syn.stamped(STAMP, STAMP).ethernet()
 }
 
 /// The frame as another client sends it.
@@ -152,5 +155,5 @@ pub(crate) fn other_port() -> Result<Vec<u8>> {
 }
 
 fn frame(payload: impl Into<Vec<u8>>) -> Result<Vec<u8>> {
-    Frame::v4(payload).tcp_options(3)?.ethernet()
+    Frame::v4(payload).stamped(STAMP, STAMP).ethernet()
 }
