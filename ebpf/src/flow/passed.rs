@@ -106,7 +106,10 @@ impl Flow {
             }
             _ if self.knows_framing == 0 => return Err(Conflict::Gap),
             Place::Recovery => self.recover(end)?,
-            _ => self.leave_tip(),
+            _ => {
+                self.ends_as_before(at, end)?;
+                self.leave_tip();
+            }
         }
         if self.flags & RECOVERING != 0 {
             if before(end, self.high) {
@@ -233,6 +236,23 @@ impl Flow {
             return Err(Conflict::Gap);
         }
         self.tip = end;
+        Ok(())
+    }
+
+    /// The segment under judgement, read from `at`, follows a recovery. Where it ends with what was passed before, the receiver may hold
+    /// that in its place, and go on from there: both have to leave the scanner alike.
+    ///
+    /// # Errors
+    /// [`Conflict::Ambiguous`] where they do not: its acknowledgment will say which of them it has.
+    fn ends_as_before(&mut self, at: u32, end: u32) -> Result<(), Conflict> {
+        if self.flags & RECOVERING == 0 || end != self.high {
+            return Ok(());
+        }
+        let light = self.next_left as u32 == self.high_left as u32 && self.next_left.is_light();
+        let alike = light || self.is_read_from(end, Left::Open);
+        if at != self.settled && !(alike && self.is_framed_so(end)) {
+            return Err(Conflict::Ambiguous);
+        }
         Ok(())
     }
 

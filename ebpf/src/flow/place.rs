@@ -174,7 +174,13 @@ impl Flow {
             };
         }
         if start == self.tip {
-            return Place::Next;
+            // The receiver may hold the first of what comes again here: of a copy that is longer it would read the end alone.
+            let held = self.flags & RECOVERING != 0 && knows_settled && start != self.settled;
+            return if held && before(self.high, end) {
+                Place::Duplicate
+            } else {
+                Place::Next
+            };
         }
         let distance = start.wrapping_sub(if knows_settled {
             self.settled

@@ -382,14 +382,21 @@ fn a_token_cut_by_a_split_gap_is_blocked() {
 /// Gaps of before a recovery are none any more, and hide nothing that was passed since.
 #[test]
 fn a_recovery_forgets_gaps() {
-    let piece = "so on, ".repeat(15);
+    let piece = format!("{}on ", "so on, ".repeat(10));
     let n = piece.len();
+    // It ends where that does which was passed ahead, and as that does.
+    let last = piece.replace("on ", "on\n");
     with_gap("more of it\n", |upload, gap| {
+        assert_eq!(upload.end, gap + 7 * n);
         assert_eq!(upload.send(gap, "so on, ".repeat(3)), PASSED);
         upload.now += 240_000_000;
         assert_eq!(upload.send(gap, &piece), Fate::Passed(Place::Recovery));
-        for at in 1..6 {
-            assert_eq!(upload.send(gap + at * n, &piece), Fate::Passed(Place::Next));
+        for (at, piece) in [&piece, &piece, &piece, &piece, &piece, &last]
+            .into_iter()
+            .enumerate()
+        {
+            let fate = upload.send(gap + (at + 1) * n, piece);
+            assert_eq!(fate, Fate::Passed(Place::Next));
         }
         let again = |upload: &mut Upload<'_>| {
             let fate = upload.send(gap + 2 * n, &piece);

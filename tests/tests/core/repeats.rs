@@ -329,6 +329,64 @@ fn a_recovery_leaves_its_own_state_where_it_ends() {
     assert_eq!(fates, [recovery, next, REPEAT, DUPLICATE]);
 }
 
+/// Behind a recovery the receiver may hold what was passed before. What says something else in its place does not pass, for what follows
+/// would be read from one of them alone; nor does what is longer, of which the receiver would read the end alone.
+#[test]
+fn what_follows_a_recovery_takes_no_place_of_what_is_held() {
+    const CROSSES: Fate = Fate::Dropped(Place::Duplicate);
+    const DIFFERS: Fate = Fate::Dropped(Place::TooEarly);
+    const NEXT: Fate = Fate::Passed(Place::Next);
+    let token = Token::Opaque.text();
+    let listing = Listing::new().unwrap();
+    let listed = |digest: &_| listing.has(digest);
+    let (head, lost) = ("GET / HTTP/1.1\r\n", "Host: h\r\n");
+    let line = format!("Authorization: {token}\r\n\r\n");
+    let at = [0, head.len(), head.len() + lost.len()];
+    let begin = |held: &str| {
+        let mut engine = Engine::new(&listing.rules, &listed);
+        engine.accept(FIRST);
+        for (at, piece) in at.into_iter().zip([head, lost, held]) {
+            assert_eq!(
+                engine.segment(sequence(FIRST, at), piece.as_bytes(), START),
+                NEXT
+            );
+        }
+        engine.settle(sequence(FIRST, at[1]));
+        let now = START + 300_000_000;
+        let fate = engine.segment(sequence(FIRST, at[1]), lost.as_bytes(), now);
+        assert_eq!(fate, Fate::Passed(Place::Recovery));
+        (engine, now)
+    };
+    for (held, other, fate) in [
+        ("Autho", "Xutho", DIFFERS),
+        ("Autho", "Autho", NEXT),
+        // A line begins behind the one, and none behind the other.
+        ("A: b\n", "A: bc", DIFFERS),
+        ("A: b\n", "C: d\n", NEXT),
+        ("A: b ", "A: bc", NEXT),
+    ] {
+        let (mut engine, now) = begin(held);
+        let mut send =
+            |at: usize, bytes: &str| engine.segment(sequence(FIRST, at), bytes.as_bytes(), now);
+        let whole = format!("{}{}\r\n", "X".repeat(held.len()), "y: z");
+        assert_eq!(send(at[2], &whole), CROSSES, "{held:?}");
+        assert_eq!(send(at[2], other), fate, "{held:?} {other:?}");
+        if held == "Autho" {
+            // Whichever of them the receiver has.
+            let end = at[2] + held.len();
+            engine.settle(sequence(FIRST, end));
+            let rest = line.split_at(held.len()).1;
+            let fate = engine.segment(sequence(FIRST, end), rest.as_bytes(), now);
+            assert_eq!(fate, Fate::Blocked, "{other:?}");
+        }
+    }
+    // The receiver has no more than that: what it gets now is what counts.
+    let (mut engine, now) = begin("Autho");
+    engine.settle(sequence(FIRST, at[2]));
+    let fate = engine.segment(sequence(FIRST, at[2]), line.as_bytes(), now);
+    assert_eq!(fate, Fate::Blocked);
+}
+
 /// What fills a gap is read from one state, which is that of the copy that the receiver may have.
 #[test]
 fn a_gap_is_filled_once() {
