@@ -148,6 +148,7 @@ impl Flow {
         self.settled = ack;
         self.knows_settled = ACCEPTED;
         self.echoed = 0;
+        self.stamped = 0;
         self.over = OPEN;
         if taken {
             return;

@@ -47,7 +47,9 @@ impl Flow {
                 let gap = self.open[n];
                 let begins_before = gap.left.wrapping_sub(start) as i32 >> 31;
                 let ends_before = gap.right.wrapping_sub(end) as i32 >> 31;
-                let mask = (begins_before & !ends_before) as u32;
+                // One that is over would hold what lies half the sequence space away.
+                let missing = is_zero(gap.left ^ gap.right).wrapping_sub(1);
+                let mask = (begins_before & !ends_before) as u32 & missing;
                 under = under & !mask | gap.left & mask;
                 n += 1;
             }

@@ -51,7 +51,7 @@ pub struct Flow {
     pub(super) echoed: u32,
     /// One of [`OPEN`], [`FINISHED`], [`RESET`], [`LEFT`], [`GONE`].
     pub(super) over: u32,
-    /// The timestamp of the last segment that was passed where the receiver stands, and its end.
+    /// The timestamp of the last segment that was passed where the receiver stands (0: none), and its end.
     pub(super) stamped: u32,
     pub(super) stamped_to: u32,
     /// How the state was left at `tip`.
@@ -329,6 +329,7 @@ impl Flow {
         self.flags = 0;
         self.knows_settled = 0;
         self.echoed = 0;
+        self.stamped = 0;
         self.knows_sent = 0;
         self.response = OVER;
         self.asked = 0;

@@ -25,7 +25,8 @@ impl Flow {
             return false;
         }
         // What was passed where the receiver stands will have been taken before this one.
-        let newer = before(self.echoed, self.stamped) && before(self.settled, self.stamped_to);
+        let known = self.stamped != 0 && before(self.settled, self.stamped_to);
+        let newer = known && before(self.echoed, self.stamped);
         let recent = if newer && !lost {
             self.stamped
         } else {
@@ -41,7 +42,7 @@ impl Flow {
         if self.next_stamp == 0 || self.knows_settled == 0 {
             return;
         }
-        let pending = before(self.settled, self.stamped_to);
+        let pending = self.stamped != 0 && before(self.settled, self.stamped_to);
         if !before(self.settled, start) {
             if !pending || before(self.stamped, self.next_stamp) {
                 self.stamped = self.next_stamp;
