@@ -4,8 +4,8 @@ use super::{
     Flow, Gap, Left, Place, before,
     ends::AHEAD,
     record::{
-        ADRIFT, AGAIN, DOUBTED, FRAMED, GAPS, GAVE_UP, HOLDS, KNOWS_TIP, MORE, PROVES, RECOVERING,
-        STARTS, TRUSTS, UNREAD,
+        ADRIFT, AGAIN, DOUBTED, FRAMED, GAPS, GAVE_UP, KNOWS_TIP, MORE, PROVES, RECOVERING, STARTS,
+        TRUSTS, UNREAD,
     },
     scans::{ENDS_BODY, LEFT_BEHIND, PLAIN, STILL_UNREAD},
 };
@@ -106,20 +106,13 @@ impl Flow {
             }
             _ if self.knows_framing == 0 => return Err(Conflict::Gap),
             Place::Recovery => self.recover(end)?,
-            _ => {
-                self.ends_as_before(at, end)?;
-                self.leave_tip();
-            }
+            _ => self.leave_tip(),
         }
         if self.flags & RECOVERING != 0 {
+            if !before(self.high, end) {
+                self.meets_recovered(at, end)?;
+            }
             if before(end, self.high) {
-                // What was passed behind it must have been read as it is to be read now.
-                if self.turns_adrift(end)
-                    || !self.is_read_from(end, left)
-                    || !self.is_framed_so(end)
-                {
-                    return Err(Conflict::Gap);
-                }
                 self.note_end(end, self.next_from());
                 self.commit(end, left, now);
                 return Ok(None);
@@ -228,10 +221,6 @@ impl Flow {
             // Also where nothing of it is left to be read: the receiver's acknowledgment may be late, and this copy lost.
             self.leave_tip();
         }
-        if self.holds(end) && end == self.high {
-            // Of two states at one place that of what comes now is the one to go on from.
-            self.flags &= !HOLDS;
-        }
         if before(end, self.high) && !self.high_left.is_light() && !self.holds(self.high) {
             return Err(Conflict::Gap);
         }
@@ -239,21 +228,27 @@ impl Flow {
         Ok(())
     }
 
-    /// The segment under judgement, read from `at`, follows a recovery. Where it ends with what was passed before, the receiver may hold
-    /// that in its place, and go on from there: both have to leave the scanner alike.
+    /// The segment under judgement, read from `at`, is of a recovery, up to `end`. What was passed behind it must have been read as it is
+    /// to be read now. Where it ends with all that was passed before, the receiver may hold that in its place, or for another one if
+    /// this is a decoy, and go on from there: both have to leave the scanner alike.
     ///
     /// # Errors
-    /// [`Conflict::Ambiguous`] where they do not: its acknowledgment will say which of them it has.
-    fn ends_as_before(&mut self, at: u32, end: u32) -> Result<(), Conflict> {
-        if self.flags & RECOVERING == 0 || end != self.high {
-            return Ok(());
+    /// Where they do not: [`Conflict::Ambiguous`] if an acknowledgment will say which of them the receiver has, else
+    /// [`Conflict::Gap`].
+    #[inline(always)]
+    fn meets_recovered(&mut self, at: u32, end: u32) -> Result<(), Conflict> {
+        let last = end == self.high;
+        let left = self.next_left;
+        let light = last && left as u32 == self.high_left as u32 && left.is_light();
+        let from = if last { Left::Open } else { left };
+        let alike = (light || self.is_read_from(end, from)) && self.is_framed_so(end);
+        if alike && (last || !self.turns_adrift(end)) {
+            Ok(())
+        } else if last && at != self.settled {
+            Err(Conflict::Ambiguous)
+        } else {
+            Err(Conflict::Gap)
         }
-        let light = self.next_left as u32 == self.high_left as u32 && self.next_left.is_light();
-        let alike = light || self.is_read_from(end, Left::Open);
-        if at != self.settled && !(alike && self.is_framed_so(end)) {
-            return Err(Conflict::Ambiguous);
-        }
-        Ok(())
     }
 
     #[inline(always)]

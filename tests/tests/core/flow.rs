@@ -50,7 +50,7 @@ fn listing() -> Listing {
 }
 
 /// What an application reads after these acts brings no listed token.
-fn check(streams: &Streams, acts: &[Act], first: u32) -> Result<(), TestCaseError> {
+pub(crate) fn check(streams: &Streams, acts: &[Act], first: u32) -> Result<(), TestCaseError> {
     check_trusting(0, streams, acts, first)
 }
 

@@ -17,6 +17,7 @@ mod loss;
 mod memo;
 mod packets;
 mod parity;
+mod pieces;
 mod reasons;
 mod repeats;
 mod replay;

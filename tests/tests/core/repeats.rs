@@ -299,36 +299,6 @@ fn a_recovery_where_a_shorter_copy_ended() {
     assert!(matches!(fate, Fate::Reset(_)), "{fate:?}");
 }
 
-/// What comes again ends where what was lost did, in another state: who goes on there, and comes twice, is read from that one.
-#[test]
-fn a_recovery_leaves_its_own_state_where_it_ends() {
-    let token = Token::Opaque.text();
-    let listing = Listing::new().unwrap();
-    let listed = |digest: &_| listing.has(digest);
-    let mut engine = Engine::new(&listing.rules, &listed);
-    engine.accept(FIRST);
-    let head = "GET / HTTP/1.1\r\nHost: h\r\n";
-    // A line of cookies may go on in the next one.
-    let (lost, again) = ("Cookie: a=b\r\n", "Cookie: a=\r\nA");
-    let evil = format!("uthorization: {token}\r\nCookie: a=b\r\n\r\n");
-    let clean = evil.replace(&token, &token.chars().rev().collect::<String>());
-    let (at, end) = (head.len(), head.len() + lost.len());
-    let mut now = START;
-    let mut send = |engine: &mut Engine<'_>, at: usize, bytes: &str| {
-        now += 300_000_000;
-        engine.segment(sequence(FIRST, at), bytes.as_bytes(), now)
-    };
-    assert_eq!(send(&mut engine, 0, head), Fate::Passed(Place::Next));
-    assert_eq!(send(&mut engine, at, lost), Fate::Passed(Place::Next));
-    // What passes is noted from now on.
-    assert_eq!(send(&mut engine, at, lost), DUPLICATE);
-    engine.settle(sequence(FIRST, at));
-    let fates = [(at, again), (end, &clean), (end, &clean), (end, &evil)]
-        .map(|(at, bytes)| send(&mut engine, at, bytes));
-    let (recovery, next) = (Fate::Passed(Place::Recovery), Fate::Passed(Place::Next));
-    assert_eq!(fates, [recovery, next, REPEAT, DUPLICATE]);
-}
-
 /// Behind a recovery the receiver may hold what was passed before. What says something else in its place does not pass, for what follows
 /// would be read from one of them alone; nor does what is longer, of which the receiver would read the end alone.
 #[test]
@@ -385,6 +355,38 @@ fn what_follows_a_recovery_takes_no_place_of_what_is_held() {
     engine.settle(sequence(FIRST, at[2]));
     let fate = engine.segment(sequence(FIRST, at[2]), line.as_bytes(), now);
     assert_eq!(fate, Fate::Blocked);
+}
+
+/// Nor does a recovery, which may be a decoy: the receiver keeps what it holds for the next one.
+#[test]
+fn a_recovery_takes_no_place_of_what_is_held() {
+    let token = Token::Opaque.text();
+    let listing = Listing::new().unwrap();
+    let listed = |digest: &_| listing.has(digest);
+    let (head, lost) = ("GET / HTTP/1.1\r\n", "Host: h\r\n");
+    let rest = format!("rization: {token}\r\n\r\n");
+    for other in ["Autho", "Xutho", "X: yz"] {
+        let mut engine = Engine::new(&listing.rules, &listed);
+        engine.accept(FIRST);
+        let at = [0, head.len(), head.len() + lost.len()];
+        let mut now = START;
+        for (at, piece) in at.into_iter().zip([head, lost, "Autho"]) {
+            let fate = engine.segment(sequence(FIRST, at), piece.as_bytes(), now);
+            assert_eq!(fate, Fate::Passed(Place::Next));
+        }
+        engine.settle(sequence(FIRST, at[1]));
+        let mut stopped = false;
+        for piece in [&format!("{lost}{other}"), lost] {
+            now += 300_000_000;
+            let fate = engine.segment(sequence(FIRST, at[1]), piece.as_bytes(), now);
+            stopped |= !matches!(fate, Fate::Passed(Place::Recovery));
+        }
+        let end = sequence(FIRST, at[2] + "Autho".len());
+        engine.settle(end);
+        let fate = engine.segment(end, rest.as_bytes(), now);
+        assert!(stopped || fate == Fate::Blocked, "{other}: {fate:?}");
+        assert!(!stopped || other != "Autho");
+    }
 }
 
 /// What fills a gap is read from one state, which is that of the copy that the receiver may have.
@@ -566,4 +568,42 @@ fn what_is_too_old_is_dropped() {
     // Without timestamps nothing is too old, nor where the receiver knows none.
     engine.settle_stamped(sequence(FIRST, at + 100), 97);
     assert_eq!(send(&mut engine, at + 100, 0), Fate::Passed(Place::Next));
+}
+
+/// Before a segment has passed where the receiver stands there is none whose timestamp another could be too old for.
+#[test]
+fn what_comes_first_is_not_too_old() {
+    let listing = Listing::new().unwrap();
+    let listed = |digest: &_| listing.has(digest);
+    for first in [7, 1 << 31, u32::MAX - 9999] {
+        for clock in [1000, 1 << 31, u32::MAX - 1000] {
+            // The connection is first seen in its middle, and not where the receiver stands.
+            let mut engine = Engine::new(&listing.rules, &listed);
+            engine.settle_stamped(first, clock);
+            for n in 1..5 {
+                let start = sequence(first, n * 100);
+                let fate = engine.segment_stamped(start, &[b'a'; 100], clock, START);
+                assert!(
+                    matches!(fate, Fate::Passed(_)),
+                    "{first}, {clock}, {n}: {fate:?}"
+                );
+            }
+        }
+    }
+}
+
+/// What is known of gaps is of this connection's: none of them reaches half the sequence space away.
+#[test]
+fn a_gap_is_filled_in_the_middle_of_the_sequence_space() {
+    let listing = Listing::new().unwrap();
+    let listed = |digest: &_| listing.has(digest);
+    let request = Framing::Declared.request(&Body::Text.bytes(60_000));
+    let mut engine = Engine::new(&listing.rules, &listed);
+    let first = (1 << 31) - 20_250;
+    engine.accept(first);
+    let mut send =
+        |from: usize, to: usize| engine.segment(sequence(first, from), &request[from..to], START);
+    assert_eq!(send(0, 20_000), Fate::Passed(Place::Next));
+    assert_eq!(send(20_500, 21_000), Fate::Passed(Place::Ahead));
+    assert_eq!(send(20_000, 20_500), Fate::Passed(Place::Filler));
 }

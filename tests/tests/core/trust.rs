@@ -264,7 +264,7 @@ fn a_decoy_is_no_word() {
     with(|listing, listed| {
         let mut talk = Talk::new(listing, listed);
         talk.send(&declared(LENGTH));
-        assert_eq!(talk.segment(talk.sent, b"ab"), Fate::Passed(Place::Next));
+        assert_eq!(talk.segment(talk.sent, b"a\n"), Fate::Passed(Place::Next));
         talk.now += 300_000_000;
         assert_eq!(talk.send(b"\r\n"), Fate::Passed(Place::Recovery));
         assert_eq!(talk.send_body(100_000, |at| b"\r\n"[at % 2]), 0);
