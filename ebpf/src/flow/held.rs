@@ -11,20 +11,21 @@ impl Flow {
     /// Whether a message may begin at the tip, though the state there is open.
     #[inline(always)]
     pub(super) fn set_starts(&mut self, starts: bool) {
-        if starts {
-            self.flags |= STARTS;
-        } else {
-            self.flags &= !STARTS;
-        }
+        self.set_flag(STARTS, starts);
     }
 
     /// The same of the state that is held.
     #[inline(always)]
     fn set_held_starts(&mut self, starts: bool) {
-        if starts {
-            self.flags |= HELD_STARTS;
+        self.set_flag(HELD_STARTS, starts);
+    }
+
+    #[inline(always)]
+    fn set_flag(&mut self, flag: u32, on: bool) {
+        if on {
+            self.flags |= flag;
         } else {
-            self.flags &= !HELD_STARTS;
+            self.flags &= !flag;
         }
     }
 

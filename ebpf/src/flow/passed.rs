@@ -258,11 +258,7 @@ impl Flow {
         if self.flags & RECOVERING == 0 && self.next_signs & STILL_UNREAD == 0 {
             self.flags &= !UNREAD;
         }
-        if self.next_signs & ENDS_BODY == 0 {
-            self.flags &= !STARTS;
-        } else {
-            self.flags |= STARTS;
-        }
+        self.set_starts(self.next_signs & ENDS_BODY != 0);
         self.left = left;
         self.passed_at = now;
         if !left.is_light() {

@@ -100,15 +100,21 @@ fn where_a_body_ends_is_known_behind_the_half_of_all_sequence_numbers() {
     }
 }
 
-#[test]
-fn a_state_that_was_held_is_not_that_of_another_place() {
-    let listing = Listing::new().unwrap();
-    let listed = |digest: &_| listing.has(digest);
+/// The beginning of a request that bears a listed token, cut in that.
+fn cut_token() -> [String; 2] {
     let line = format!(
         "GET / HTTP/1.1\r\nAuthorization: Bearer {}",
         Token::Opaque.text()
     );
     let (begun, rest) = line.split_at(line.len() - 9);
+    [begun, rest].map(str::to_owned)
+}
+
+#[test]
+fn a_state_that_was_held_is_not_that_of_another_place() {
+    let listing = Listing::new().unwrap();
+    let listed = |digest: &_| listing.has(digest);
+    let [begun, rest] = &cut_token();
     let mut upload = Upload::new(Engine::new(&listing.rules, &listed));
     upload.send(b"GET / HTTP/1.1\r\nX: y\r\nCookie: a");
     let place = upload.end;
@@ -127,11 +133,7 @@ fn a_state_that_was_held_is_not_that_of_another_place() {
 fn where_a_segment_ended_is_not_where_another_did() {
     let listing = Listing::new().unwrap();
     let listed = |digest: &_| listing.has(digest);
-    let line = format!(
-        "GET / HTTP/1.1\r\nAuthorization: Bearer {}",
-        Token::Opaque.text()
-    );
-    let (begun, rest) = line.split_at(line.len() - 9);
+    let [begun, rest] = &cut_token();
     let mut upload = Upload::new(Engine::new(&listing.rules, &listed));
     upload.send(begun.as_bytes());
     let place = upload.end;

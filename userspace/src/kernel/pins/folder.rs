@@ -52,6 +52,12 @@ impl Counts {
     pub(super) fn count(counter: &AtomicU64) {
         counter.fetch_add(1, Relaxed);
     }
+
+    /// Replaced, attached, removed, and connections taken over.
+    fn read(&self) -> [u64; 4] {
+        [&self.replaced, &self.attached, &self.removed, &self.flows]
+            .map(|count| count.load(Relaxed))
+    }
 }
 
 impl PinFolder {
@@ -155,18 +161,13 @@ impl PinFolder {
 
     /// Logs what was taken over, and that it outlives this process.
     pub(in crate::kernel) fn say(&self) {
-        let Counts {
+        let [replaced, attached, removed, flows_taken_over] = self.counts.read();
+        info!(
+            pin_dir = %self.root.display(),
             replaced,
             attached,
             removed,
-            flows,
-        } = &self.counts;
-        info!(
-            pin_dir = %self.root.display(),
-            replaced = replaced.load(Relaxed),
-            attached = attached.load(Relaxed),
-            removed = removed.load(Relaxed),
-            flows_taken_over = flows.load(Relaxed),
+            flows_taken_over,
             "the programs outlive this process"
         );
     }
@@ -174,21 +175,11 @@ impl PinFolder {
     /// With names: how many links have got other programs, how many were made and taken away, and how many connections were
     /// taken over.
     pub(in crate::kernel) fn counted(&self) -> Counted {
-        let Counts {
-            replaced,
-            attached,
-            removed,
-            flows,
-        } = &self.counts;
-        [
-            ("replaced", replaced),
-            ("attached", attached),
-            ("removed", removed),
-            ("flows_taken_over", flows),
-        ]
-        .into_iter()
-        .map(|(name, count)| (name.to_owned(), count.load(Relaxed)))
-        .collect()
+        ["replaced", "attached", "removed", "flows_taken_over"]
+            .map(str::to_owned)
+            .into_iter()
+            .zip(self.counts.read())
+            .collect()
     }
 }
 
