@@ -2,6 +2,7 @@
 //! single packets, and the harness of the whole-host floor.
 
 pub mod bench;
+pub mod beside;
 pub mod bodies;
 pub mod bpf;
 pub mod certificate;

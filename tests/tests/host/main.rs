@@ -7,6 +7,7 @@
 
 mod answers;
 mod bans;
+mod beside;
 mod browser;
 mod churn;
 mod clients;

@@ -1,6 +1,9 @@
 //! Attaching the programs to interfaces, and keeping up with those that come and go.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    mem::ManuallyDrop,
+};
 
 use aya::{
     Ebpf,
@@ -10,6 +13,7 @@ use aya::{
         tc::{NlOptions, SchedClassifierLink, TcAttachOptions, TcError, qdisc_add_clsact},
     },
 };
+use aya_obj::generated::bpf_attach_type;
 use tokenblock_ebpf::packet::Link;
 use tracing::{debug, info, warn};
 
@@ -26,8 +30,10 @@ use crate::cli::Attach;
 
 /// One way through an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Hook {
+pub(super) enum Hook {
+    /// Into the host.
     Ingress,
+    /// Out of it.
     Egress,
 }
 
@@ -57,6 +63,14 @@ impl Hook {
             Self::Egress => TcAttachType::Egress,
         }
     }
+
+    /// The same for programs that are attached by tcx.
+    pub(super) fn tcx(self) -> bpf_attach_type {
+        match self {
+            Self::Ingress => bpf_attach_type::BPF_TCX_INGRESS,
+            Self::Egress => bpf_attach_type::BPF_TCX_EGRESS,
+        }
+    }
 }
 
 /// The links that hold the programs to interfaces; dropped, they detach, but for those that are pinned.
@@ -67,19 +81,28 @@ pub struct Attachments {
     busy: bool,
     links: BTreeMap<u32, Attached>,
     pins: Option<SetPins>,
+    /// How often programs were attached again that somebody else had detached.
+    again: u64,
 }
 
 struct Attached {
     name: String,
-    #[expect(dead_code, reason = "held: dropping a link detaches its program")]
-    links: Vec<Held>,
+    links: Vec<Hooked>,
     xdp: Hold,
 }
 
+/// A program at a hook.
+struct Hooked {
+    hook: Hook,
+    /// Its id.
+    program: u32,
+    link: Held,
+}
+
 /// A link of this process, or one that is pinned as well: that nobody ends by taking the pin away while this process runs.
-#[expect(dead_code, reason = "held: dropping a link detaches its program")]
 enum Held {
     Own(SchedClassifierLink),
+    #[expect(dead_code, reason = "held: dropping a link detaches its program")]
     Pinned(FdLink),
 }
 
@@ -110,6 +133,7 @@ impl Attachments {
             busy: false,
             links: BTreeMap::new(),
             pins,
+            again: 0,
         }
     }
 
@@ -162,14 +186,66 @@ impl Attachments {
 
     /// The interface with this index is gone.
     pub fn gone(&mut self, index: u32) {
-        if let Some(gone) = self.links.remove(&index) {
-            if let Some(pins) = &self.pins {
-                for (place, _) in places(index, &gone) {
-                    pins.release(place, index);
-                }
-            }
+        if let Some(gone) = self.take(index) {
             info!(interface = gone.name, "interface is gone");
         }
+    }
+
+    fn take(&mut self, index: u32) -> Option<Attached> {
+        let gone = self.links.remove(&index)?;
+        if let Some(pins) = &self.pins {
+            for (place, _) in places(index, &gone) {
+                pins.release(place, index);
+            }
+        }
+        Some(gone)
+    }
+
+    /// Whether somebody else has detached the program at this hook, of whose programs these were `found`. Nothing is attached to
+    /// the interface then any more: attach to it again.
+    pub(super) fn lost(&mut self, index: u32, hook: Hook, found: &[u32]) -> bool {
+        let is_lost = |hooked: &Hooked| hooked.hook == hook && !found.contains(&hooked.program);
+        let attached = self.links.get(&index);
+        if !attached.is_some_and(|attached| attached.links.iter().any(is_lost)) {
+            return false;
+        }
+        for hooked in self.take(index).into_iter().flat_map(|lost| lost.links) {
+            // What has the same numbers now may be somebody else's filter.
+            if let (Held::Own(link), false) = (hooked.link, self.tcx)
+                && hooked.hook == hook
+            {
+                let _gone = ManuallyDrop::new(link);
+            }
+        }
+        self.again += 1;
+        true
+    }
+
+    /// How often programs were attached again that somebody else had detached.
+    #[must_use]
+    pub(super) fn again(&self) -> u64 {
+        self.again
+    }
+
+    /// The hooks at which programs are held, each with the name of its interface.
+    #[must_use]
+    pub(super) fn hooks(&self) -> Vec<(u32, Hook, String)> {
+        let of = |(index, attached): (&u32, &Attached)| {
+            Hook::ALL.map(|hook| (*index, hook, attached.name.clone()))
+        };
+        self.links.iter().flat_map(of).collect()
+    }
+
+    /// The ids of the programs that are attached.
+    pub(super) fn programs(&self) -> impl Iterator<Item = u32> {
+        let links = self.links.values().flat_map(|attached| &attached.links);
+        links.map(|hooked| hooked.program)
+    }
+
+    /// Whether programs are attached by tcx: by clsact else.
+    #[must_use]
+    pub(super) fn by_tcx(&self) -> bool {
+        self.tcx
     }
 
     /// These interfaces are there, and no others.
@@ -292,7 +368,7 @@ impl Attachments {
         ebpf: &mut Ebpf,
         interface: &Interface,
         link: Link,
-    ) -> Result<Option<Vec<Held>>, KernelError> {
+    ) -> Result<Option<Vec<Hooked>>, KernelError> {
         let is_called_so = || system::is_called(interface.index, &interface.name);
         if !is_called_so() {
             return Ok(None);
@@ -316,12 +392,22 @@ impl Attachments {
         interface: &Interface,
         hook: Hook,
         link: Link,
-    ) -> Result<Held, KernelError> {
+    ) -> Result<Hooked, KernelError> {
         let program = classifier(ebpf, hook.program(link))?;
+        let id = program.info().map_err(|source| KernelError::Attach {
+            name: interface.name.clone(),
+            source,
+        });
+        let hooked = |link, program| Hooked {
+            hook,
+            program,
+            link,
+        };
+        let id = id?.id();
         let attach =
             |program: &mut SchedClassifier| self.attach_new(program, &interface.name, hook);
         let Some(pins) = &self.pins else {
-            return attach(program).map(Held::Own);
+            return attach(program).map(|link| hooked(Held::Own(link), id));
         };
         let hold = pins::Hold {
             program,
@@ -334,7 +420,7 @@ impl Attachments {
             },
         };
         let link = pins.hold(hook.place(), interface.index, hold)?;
-        Ok(Held::Pinned(link))
+        Ok(hooked(Held::Pinned(link), id))
     }
 
     fn attach_new(

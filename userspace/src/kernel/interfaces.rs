@@ -9,12 +9,13 @@ use rtnetlink::{
     packet_route::{
         RouteNetlinkMessage,
         link::{LinkAttribute, LinkInfo, LinkLayerType, LinkMessage},
+        tc::{TcAttribute, TcFilterBpfOption, TcHandle, TcMessage, TcOption},
     },
 };
 use tokenblock_ebpf::packet::Link;
 use tokio::task::JoinHandle;
 
-use super::error::KernelError;
+use super::{attach::Hook, error::KernelError};
 
 /// One interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,6 +79,24 @@ impl Interfaces {
             .map_err(KernelError::netlink)
     }
 
+    /// What the filters of a clsact qdisc run at a hook of this interface, in their order: ids of programs, and 0 for each other filter.
+    ///
+    /// # Errors
+    /// [`KernelError::Netlink`] where the kernel does not answer.
+    pub(super) async fn filters(&self, index: u32, hook: Hook) -> Result<Vec<u32>, KernelError> {
+        let request = self.handle.traffic_filter(index.cast_signed()).get();
+        let request = match hook {
+            Hook::Ingress => request.ingress(),
+            Hook::Egress => request.egress(),
+        };
+        request
+            .execute()
+            .try_filter_map(|message| async move { Ok(filter(&message)) })
+            .try_collect()
+            .await
+            .map_err(KernelError::netlink)
+    }
+
     /// The next change; `None` once the connection is lost.
     pub async fn change(&mut self) -> Option<Change> {
         loop {
@@ -104,6 +123,29 @@ impl Drop for Interfaces {
     fn drop(&mut self) {
         self.connection.abort();
     }
+}
+
+/// What runs a filter; none where the message tells of the place of several.
+fn filter(message: &TcMessage) -> Option<u32> {
+    if message.header.handle == TcHandle::UNSPEC {
+        return None;
+    }
+    let attributes = message.attributes.iter();
+    let options = attributes.filter_map(|attribute| {
+        if let TcAttribute::Options(options) = attribute {
+            Some(options)
+        } else {
+            None
+        }
+    });
+    let id = options.flatten().find_map(|option| {
+        if let TcOption::Bpf(TcFilterBpfOption::ProgId(id)) = option {
+            Some(*id)
+        } else {
+            None
+        }
+    });
+    Some(id.unwrap_or_default())
 }
 
 #[expect(

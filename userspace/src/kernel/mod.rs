@@ -2,6 +2,7 @@
 
 pub mod attach;
 mod batch;
+mod beside;
 pub mod counts;
 pub mod debug;
 pub mod error;

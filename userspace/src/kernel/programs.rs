@@ -7,18 +7,19 @@ use std::{
 
 use aya::{
     Ebpf,
-    maps::{PerCpuArray, RingBuf},
+    maps::{HashMap, PerCpuArray, RingBuf},
 };
 use sha2::{Digest as _, Sha256};
 use tokenblock_ebpf::{
     digest::{Domain, Sip},
+    flow::FlowKey,
     rules::Rules,
     verdict::{PortSet, Settings},
 };
 use tracing::warn;
 
 use super::{
-    attach::Attachments,
+    attach::{Attachments, Hook},
     counts::Counts,
     debug::ProgramLog,
     error::KernelError,
@@ -152,6 +153,40 @@ impl Programs {
         self.attachments.look(&mut self.ebpf, present);
     }
 
+    /// These programs were `found` at a hook. Where somebody else has detached its own there, it is attached to the interface no more, and
+    /// what is known of connections that pass it is forgotten: nobody knows what they have sent since.
+    pub(super) fn is_lost(&mut self, index: u32, hook: Hook, found: &[u32]) -> bool {
+        let lost = self.attachments.lost(index, hook, found);
+        if lost && let Err(error) = self.forget(index) {
+            warn!(
+                error = &error as &dyn std::error::Error,
+                "flows can't be forgotten"
+            );
+        }
+        lost
+    }
+
+    fn forget(&mut self, index: u32) -> Result<(), KernelError> {
+        // The first may be the rest of one that was under way.
+        for _ in 0..2 {
+            self.swept = self.flows.sweep(&|other| other != index)?;
+        }
+        let what = "HANDSHAKES";
+        let map = self.ebpf.map_mut(what);
+        let mut handshakes: HashMap<_, FlowKey, [u32; 3]> =
+            HashMap::try_from(map.ok_or(KernelError::BadObject { what })?)?;
+        let of_it: Vec<FlowKey> = handshakes
+            .keys()
+            .filter_map(Result::ok)
+            .filter(|key| key.interface() == index)
+            .collect();
+        for key in of_it {
+            // Gone already is as good.
+            let _gone = handshakes.remove(&key);
+        }
+        Ok(())
+    }
+
     /// Looks at some flows and forgets those that may go, where it is time for that: sooner where there are many, and never so
     /// often that it takes a core much of its time. Whether it is to go on soon.
     pub(super) fn sweep(&mut self) -> bool {
@@ -186,6 +221,7 @@ impl Programs {
             Counted::new()
         });
         counted.extend(self.swept.counted());
+        counted.push(("attached_again".to_owned(), self.attachments.again()));
         counted
     }
 

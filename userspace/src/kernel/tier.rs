@@ -15,6 +15,7 @@ use tracing::{info, warn};
 
 use super::{
     attach::is_tcx,
+    beside::Beside,
     debug::ProgramLog,
     error::KernelError,
     flows,
@@ -58,6 +59,7 @@ pub struct KernelTier {
     /// While there are entries that are known by their SHA-256 alone.
     hashed: Option<Programs>,
     unjudged: Unjudged,
+    beside: Beside,
     requests: UnboundedReceiver<Request>,
     /// How long the programs remember what they blocked.
     memory: Duration,
@@ -108,6 +110,7 @@ impl KernelTier {
             keyed,
             hashed: None,
             unjudged: Unjudged::new(&settings.policies),
+            beside: Beside::default(),
             requests,
             memory: settings
                 .ban
@@ -312,6 +315,8 @@ impl KernelTier {
     async fn look_again(&mut self) {
         match self.interfaces.all().await {
             Ok(present) => {
+                let sets = each(&mut self.keyed, &mut self.hashed).collect();
+                self.beside.look(&self.interfaces, sets).await;
                 for programs in each(&mut self.keyed, &mut self.hashed) {
                     programs.look(&present);
                 }
