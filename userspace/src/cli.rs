@@ -206,6 +206,17 @@ pub struct RunArgs {
     #[arg(help_heading = "Kernel tier (cleartext HTTP)")]
     pub policy: Vec<String>,
 
+    /// Interfaces by which packets of one connection may come in turn, by name or glob: they are followed as one. A packet may pass
+    /// one of them only (repeatable) [default: those of hardware, and members of one bond; `none` for none]
+    #[arg(
+        long,
+        value_name = "NAME|GLOB",
+        env = "TOKENBLOCK_UPLINK",
+        value_delimiter = ','
+    )]
+    #[arg(help_heading = "Kernel tier (cleartext HTTP)")]
+    pub uplink: Vec<String>,
+
     /// How the programs are attached to interfaces
     #[arg(long, value_name = "MODE", env = "TOKENBLOCK_ATTACH", value_enum)]
     #[arg(default_value_t = Attach::Auto, help_heading = "Kernel tier (cleartext HTTP)")]

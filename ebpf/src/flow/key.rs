@@ -19,7 +19,8 @@ pub struct FlowKey {
     pub client_port: u16,
     /// The protected port.
     pub server_port: u16,
-    /// The index of the interface and, in bit 0, the hook that requests pass.
+    /// The way and, in bit 0, the hook that requests pass. A way is an interface, by its index, or several that are one
+    /// ([`FlowKey::JOINED`]).
     pub passes: u32,
 }
 
@@ -44,9 +45,14 @@ impl FlowKey {
         unsafe { (&raw mut *self).cast::<u32>().add(PORTS_AT).write(ports) };
     }
 
-    /// The index of the interface that requests pass.
+    /// Added to a number, that of a way of several interfaces, by any of which packets of one connection may come.
+    pub const JOINED: u32 = 1 << 30;
+    /// Interfaces of a larger index are ways of their own in any case.
+    pub const INTERFACES: u32 = 1 << 14;
+
+    /// The way that requests pass.
     #[must_use]
-    pub fn interface(&self) -> u32 {
+    pub fn way(&self) -> u32 {
         self.passes >> 1
     }
 

@@ -21,14 +21,14 @@ use super::{
     skb,
 };
 
-/// The flow of a request that passes this hook of this interface. Another hook or interface that the same
+/// The flow of a request that passes this hook of this interface. Another hook or way that the same
 /// segment passes keeps its own books.
 #[inline(always)]
 fn key_of_request(segment: &Segment, interface: u32, hook: Direction, key: &mut FlowKey) {
     key.client = segment.source;
     key.server = segment.destination;
     key.set_ports(segment.source_port, segment.destination_port);
-    key.passes = interface << 1 | hook as u32;
+    key.passes = maps::way(interface) << 1 | hook as u32;
 }
 
 /// The flow of the requests that this packet of a server answers, which pass the other hook.
@@ -37,7 +37,7 @@ fn key_of_answer(segment: &Segment, interface: u32, hook: Direction, key: &mut F
     key.client = segment.destination;
     key.server = segment.source;
     key.set_ports(segment.destination_port, segment.source_port);
-    key.passes = interface << 1 | (hook as u32 ^ 1);
+    key.passes = maps::way(interface) << 1 | (hook as u32 ^ 1);
 }
 
 /// The flow of a request segment, and whether it could be kept on record. One that could not is judged in a

@@ -110,6 +110,9 @@ const PAGE_FLAGS: usize = BPF_F_MMAPABLE as usize;
 static RULES: ArrayOfMaps<BtfArray<Rules, 1, 0>, 1> = ArrayOfMaps::new();
 #[map]
 static SETTINGS: Array<Settings> = Array::with_max_entries(1, 0);
+/// By index, what makes the number of an interface that of its way; 0 where it is one of its own.
+#[map]
+static WAYS: Array<u32> = Array::with_max_entries(FlowKey::INTERFACES, 0);
 #[map]
 static PORTS: Array<PortSet> = Array::with_max_entries(1, 0);
 /// One table: see [`tokenblock_ebpf::table`]. A larger one takes its place; the size given here counts for none.
@@ -210,6 +213,13 @@ pub fn generation() -> u64 {
 #[inline(always)]
 pub fn sum_keys() -> Option<&'static SumKeys> {
     SUM_KEYS.get(0)
+}
+
+/// The way of this interface, as a flow's key has it.
+#[inline(always)]
+pub fn way(interface: u32) -> u32 {
+    WAYS.get(interface)
+        .map_or(interface, |other| interface ^ *other)
 }
 
 /// The protected ports.

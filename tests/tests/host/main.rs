@@ -35,6 +35,7 @@ mod secrecy;
 mod segments;
 mod settings;
 mod unit;
+mod uplinks;
 mod upstreams;
 mod verdicts;
 mod xdp;

@@ -7,6 +7,7 @@ use std::{
 
 use aya::{
     Ebpf,
+    maps::{Array, MapData},
     programs::{
         LinkOrder, ProgramError, SchedClassifier, TcAttachType,
         links::FdLink,
@@ -14,7 +15,7 @@ use aya::{
     },
 };
 use aya_obj::generated::bpf_attach_type;
-use tokenblock_ebpf::packet::Link;
+use tokenblock_ebpf::{flow::FlowKey, packet::Link};
 use tracing::{debug, info, warn};
 
 use super::{
@@ -76,6 +77,7 @@ impl Hook {
 /// The links that hold the programs to interfaces; dropped, they detach, but for those that are pinned.
 pub struct Attachments {
     patterns: Patterns,
+    uplinks: Option<Patterns>,
     tcx: bool,
     xdp: Plan,
     busy: bool,
@@ -87,6 +89,7 @@ pub struct Attachments {
 
 struct Attached {
     name: String,
+    way: u32,
     links: Vec<Hooked>,
     xdp: Hold,
 }
@@ -122,12 +125,14 @@ impl Attachments {
     #[must_use]
     pub(super) fn new(
         patterns: Patterns,
+        uplinks: Option<Patterns>,
         attach: Attach,
         xdp: Plan,
         pins: Option<SetPins>,
     ) -> Self {
         Self {
             patterns,
+            uplinks,
             tcx: is_tcx(attach),
             xdp,
             busy: false,
@@ -201,15 +206,16 @@ impl Attachments {
         Some(gone)
     }
 
-    /// Whether somebody else has detached the program at this hook, of whose programs these were `found`. Nothing is attached to
-    /// the interface then any more: attach to it again.
-    pub(super) fn lost(&mut self, index: u32, hook: Hook, found: &[u32]) -> bool {
+    /// The way of an interface of which somebody else has detached the program at this hook, of whose programs these were `found`.
+    /// Nothing is attached to the interface then any more: attach to it again.
+    pub(super) fn lost(&mut self, index: u32, hook: Hook, found: &[u32]) -> Option<u32> {
         let is_lost = |hooked: &Hooked| hooked.hook == hook && !found.contains(&hooked.program);
-        let attached = self.links.get(&index);
-        if !attached.is_some_and(|attached| attached.links.iter().any(is_lost)) {
-            return false;
+        let attached = self.links.get(&index)?;
+        if !attached.links.iter().any(is_lost) {
+            return None;
         }
-        for hooked in self.take(index).into_iter().flat_map(|lost| lost.links) {
+        let lost = self.take(index)?;
+        for hooked in lost.links {
             // What has the same numbers now may be somebody else's filter.
             if let (Held::Own(link), false) = (hooked.link, self.tcx)
                 && hooked.hook == hook
@@ -218,7 +224,7 @@ impl Attachments {
             }
         }
         self.again += 1;
-        true
+        Some(lost.way)
     }
 
     /// How often programs were attached again that somebody else had detached.
@@ -289,10 +295,10 @@ impl Attachments {
         }
     }
 
-    /// Whether the interface with this index is protected.
+    /// Whether an interface is protected that is this way, or one of those that are.
     #[must_use]
-    pub fn has(&self, index: u32) -> bool {
-        self.links.contains_key(&index)
+    pub fn has(&self, way: u32) -> bool {
+        self.links.contains_key(&way) || self.links.values().any(|attached| attached.way == way)
     }
 
     /// Detaches from all interfaces, also where the links are pinned.
@@ -339,7 +345,15 @@ impl Attachments {
     }
 
     fn attach(&mut self, ebpf: &mut Ebpf, interface: &Interface) -> Result<(), KernelError> {
-        if self.links.contains_key(&interface.index) || !self.patterns.matches(&interface.name) {
+        let way = self.way(interface);
+        if let Some(attached) = self.links.get_mut(&interface.index) {
+            if attached.way != way {
+                set_way(ebpf, interface.index, way)?;
+                attached.way = way;
+            }
+            return Ok(());
+        }
+        if !self.patterns.matches(&interface.name) {
             return Ok(());
         }
         let Some(link) = interface.link else {
@@ -347,6 +361,7 @@ impl Attachments {
                 name: interface.name.clone(),
             });
         };
+        set_way(ebpf, interface.index, way)?;
         let Some(links) = self.attach_hooks(ebpf, interface, link)? else {
             return Ok(());
         };
@@ -356,9 +371,24 @@ impl Attachments {
         }
         debug!(interface = interface.name, tcx = self.tcx, "attached");
         let name = interface.name.clone();
-        self.links
-            .insert(interface.index, Attached { name, links, xdp });
+        let attached = Attached {
+            name,
+            way,
+            links,
+            xdp,
+        };
+        self.links.insert(interface.index, attached);
         Ok(())
+    }
+
+    /// The number of the way of an interface.
+    fn way(&self, interface: &Interface) -> u32 {
+        let joined = match &self.uplinks {
+            Some(named) => named.matches(&interface.name).then_some(0),
+            None => interface.joined,
+        };
+        let joined = joined.filter(|_| interface.index < FlowKey::INTERFACES);
+        joined.map_or(interface.index, |master| FlowKey::JOINED | master)
     }
 
     /// Attaches to both ways of an interface; to none where it has another name by now, of which the kernel will tell. A link is made by
@@ -444,6 +474,18 @@ impl Attachments {
             .map_err(failed)?;
         program.take_link(id).map_err(failed)
     }
+}
+
+/// Tells the programs of which way an interface is.
+fn set_way(ebpf: &mut Ebpf, index: u32, way: u32) -> Result<(), KernelError> {
+    if index >= FlowKey::INTERFACES {
+        return Ok(());
+    }
+    let what = "WAYS";
+    let map = ebpf.map_mut(what).ok_or(KernelError::BadObject { what })?;
+    let mut ways: Array<&mut MapData, u32> = Array::try_from(map)?;
+    ways.set(index, index ^ way, 0)?;
+    Ok(())
 }
 
 /// Puts a program in the place of the one under a link: each packet is judged by the one or the other.

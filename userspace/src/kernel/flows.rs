@@ -23,8 +23,8 @@ const HOOKS: u32 = 2;
 pub trait Followed: aya::Pod {
     /// A flow of which nothing is known.
     fn new(rules: &Rules) -> Self;
-    /// The index of the interface that the flow passes.
-    fn interface(&self) -> u32;
+    /// The way that the flow passes.
+    fn way(&self) -> u32;
     /// Whether it may be forgotten; see [`flow::Flow::may_go`].
     fn may_go(&self, quiet: Duration, crowded: bool) -> bool;
     /// Whether nobody but its sender knows of it.
@@ -40,8 +40,8 @@ macro_rules! followed {
                 <$flow>::new(rules)
             }
 
-            fn interface(&self) -> u32 {
-                self.key.interface()
+            fn way(&self) -> u32 {
+                self.key.way()
             }
 
             fn may_go(&self, quiet: Duration, crowded: bool) -> bool {
@@ -64,7 +64,7 @@ followed!(sha256::flow::Flow);
 
 /// A table of flows that is swept.
 pub trait Sweep: Send {
-    /// Forgets the flows that may go: those of interfaces of which `is_there` knows no more, and those of which
+    /// Forgets the flows that may go: those of ways of which `is_there` knows no more, and those of which
     /// [`flow::Flow::may_go`] says so. Looks at some, so that nothing else waits for long, and goes on there the next time;
     /// once all were seen it says how many are left.
     ///
@@ -201,7 +201,7 @@ impl<F: Followed + Send> Sweep for Flows<F> {
                 continue;
             }
             let quiet = now.saturating_sub(flow.passed_at());
-            let goes = !is_there(flow.interface()) || flow.may_go(quiet, self.swept.crowded);
+            let goes = !is_there(flow.way()) || flow.may_go(quiet, self.swept.crowded);
             if goes && self.table.remove(&place).is_ok() {
                 self.swept.forgotten += 1;
             } else {

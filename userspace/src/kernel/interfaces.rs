@@ -8,7 +8,7 @@ use rtnetlink::{
     packet_core::{NetlinkMessage, NetlinkPayload},
     packet_route::{
         RouteNetlinkMessage,
-        link::{LinkAttribute, LinkInfo, LinkLayerType, LinkMessage},
+        link::{InfoPortKind, LinkAttribute, LinkInfo, LinkLayerType, LinkMessage},
         tc::{TcAttribute, TcFilterBpfOption, TcHandle, TcMessage, TcOption},
     },
 };
@@ -28,6 +28,9 @@ pub struct Interface {
     pub link: Option<Link>,
     /// Whether a driver of hardware is behind it; the kernel names the kind of all others.
     pub hardware: bool,
+    /// One of several that lead to the same network, so that packets of one connection may come by any of them: the index of what they
+    /// are members of, or 0 where they are of hardware and no members.
+    pub joined: Option<u32>,
 }
 
 /// What happened to an interface.
@@ -177,10 +180,43 @@ fn interface(message: &LinkMessage) -> Option<Interface> {
         matches!(attribute, LinkAttribute::LinkInfo(infos) if infos.iter().any(is_kind))
     });
     let is_loopback = message.header.link_layer_type == LinkLayerType::Loopback;
+    let hardware = !has_kind && !is_loopback;
     Some(Interface {
         index: message.header.index,
         name,
         link,
-        hardware: !has_kind && !is_loopback,
+        hardware,
+        joined: joined(message, hardware),
     })
+}
+
+/// See [`Interface::joined`]. What comes in by a member of a bridge passes that as well; so does what comes by one of a bond, but by
+/// no other member.
+fn joined(message: &LinkMessage, hardware: bool) -> Option<u32> {
+    let attributes = message.attributes.iter();
+    let master = attributes.clone().find_map(|attribute| {
+        if let LinkAttribute::Controller(index) = attribute {
+            Some(*index)
+        } else {
+            None
+        }
+    });
+    let Some(master) = master else {
+        return hardware.then_some(0);
+    };
+    let is_shared = |info: &LinkInfo| {
+        matches!(
+            info,
+            LinkInfo::PortKind(InfoPortKind::Bond | InfoPortKind::Team | InfoPortKind::Vrf)
+        )
+    };
+    let mut infos = attributes.filter_map(|attribute| {
+        if let LinkAttribute::LinkInfo(infos) = attribute {
+            Some(infos)
+        } else {
+            None
+        }
+    });
+    let shared = infos.any(|infos| infos.iter().any(is_shared));
+    shared.then_some(master)
 }

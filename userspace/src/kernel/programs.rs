@@ -46,6 +46,8 @@ pub(super) struct Plan {
     pub(super) rules: Arc<Rules>,
     pub(super) settings: KernelSettings,
     pub(super) patterns: Patterns,
+    /// Interfaces that are followed as one, where they were named.
+    pub(super) uplinks: Option<Patterns>,
     pub(super) ports: Box<PortSet>,
     pub(super) locations: Arc<[Arc<str>]>,
     pub(super) sink: EventSink,
@@ -80,7 +82,10 @@ impl Programs {
         if let Some(pins) = pins.as_ref().filter(|pins| pins.is_taken_over()) {
             // Of others nobody knows what they have sent since.
             let followed = pins.followed();
-            let swept = flows.sweep(&|index| followed.contains(&index))?;
+            let is_followed = |way: u32| {
+                followed.contains(&way) || way & FlowKey::JOINED != 0 && !followed.is_empty()
+            };
+            let swept = flows.sweep(&is_followed)?;
             pins.took_over(swept.flows);
         }
         let settings = LiveSettings::take(&mut ebpf, settings)?;
@@ -96,6 +101,7 @@ impl Programs {
         };
         let attachments = Attachments::new(
             plan.patterns.clone(),
+            plan.uplinks.clone(),
             plan.settings.attach,
             xdp::Plan::new(xdp, plan.settings.direction),
             pins,
@@ -157,19 +163,21 @@ impl Programs {
     /// what is known of connections that pass it is forgotten: nobody knows what they have sent since.
     pub(super) fn is_lost(&mut self, index: u32, hook: Hook, found: &[u32]) -> bool {
         let lost = self.attachments.lost(index, hook, found);
-        if lost && let Err(error) = self.forget(index) {
+        if let Some(way) = lost
+            && let Err(error) = self.forget(way)
+        {
             warn!(
                 error = &error as &dyn std::error::Error,
                 "flows can't be forgotten"
             );
         }
-        lost
+        lost.is_some()
     }
 
-    fn forget(&mut self, index: u32) -> Result<(), KernelError> {
+    fn forget(&mut self, way: u32) -> Result<(), KernelError> {
         // The first may be the rest of one that was under way.
         for _ in 0..2 {
-            self.swept = self.flows.sweep(&|other| other != index)?;
+            self.swept = self.flows.sweep(&|other| other != way)?;
         }
         let what = "HANDSHAKES";
         let map = self.ebpf.map_mut(what);
@@ -178,7 +186,7 @@ impl Programs {
         let of_it: Vec<FlowKey> = handshakes
             .keys()
             .filter_map(Result::ok)
-            .filter(|key| key.interface() == index)
+            .filter(|key| key.way() == way)
             .collect();
         for key in of_it {
             // Gone already is as good.
@@ -195,7 +203,7 @@ impl Programs {
             return false;
         }
         let attachments = &self.attachments;
-        let swept = self.flows.sweep_some(&|index| attachments.has(index));
+        let swept = self.flows.sweep_some(&|way| attachments.has(way));
         self.swept_for += now.elapsed();
         match swept {
             Ok(None) => return true,
@@ -307,6 +315,7 @@ fn fingerprint(plan: &Plan, variant: Variant) -> Result<u64, KernelError> {
     hash.update(plan.rules.min_len.to_le_bytes());
     hash.update(flows::table_size(settings.flows)?.to_le_bytes());
     hash.update(format!("{:?} {}", settings.direction, settings.ports));
+    hash.update(format!("{:?}", settings.uplinks));
     for location in plan.locations.iter() {
         hash.update("\n");
         hash.update(&**location);

@@ -95,6 +95,7 @@ impl KernelTier {
             rules: Arc::clone(&places.rules),
             settings: settings.clone(),
             patterns: Patterns::parse(&settings.interfaces)?,
+            uplinks: uplinks(&settings.uplinks)?,
             ports: Box::new(port_set(&settings.ports)),
             locations: Arc::clone(&places.locations),
             sink,
@@ -347,6 +348,12 @@ fn load_hashed(plan: &Plan) -> Result<(Programs, HashedMap), KernelError> {
     let mut programs = Programs::load(plan, Variant::Sha256, program_settings(&plan.settings))?;
     let map = HashedMap::take(&mut programs.ebpf)?;
     Ok((programs, map))
+}
+
+/// Those that were named; none where it is to be seen which they are.
+fn uplinks(named: &[String]) -> Result<Option<Patterns>, KernelError> {
+    let some = Some(named).filter(|named| !named.is_empty());
+    some.map(Patterns::parse).transpose()
 }
 
 /// Settings of any set of programs; without a filter, until the map has one.

@@ -19,6 +19,8 @@ use crate::cli::{Attach, Direction, OnHit, RunArgs, Xdp};
 pub struct KernelSettings {
     /// Names or globs of interfaces; at least one.
     pub interfaces: Vec<String>,
+    /// Names or globs of those that are followed as one; those that are seen to be where there is none.
+    pub uplinks: Vec<String>,
     /// Which way the packets go that are read.
     pub direction: Direction,
     /// The servers' TCP ports.
@@ -74,7 +76,7 @@ pub(super) fn check(
     if args.interface.is_empty() {
         return Ok(None);
     }
-    for name in &args.interface {
+    for name in args.interface.iter().chain(&args.uplink) {
         let is_glob = name.contains(['*', '?', '[']);
         let is_name = !name.is_empty() && !name.contains(|c: char| c == '/' || c.is_whitespace());
         if !is_name || (name.len() > LONGEST && !is_glob) {
@@ -83,6 +85,7 @@ pub(super) fn check(
     }
     Ok(Some(KernelSettings {
         interfaces: args.interface.clone(),
+        uplinks: args.uplink.clone(),
         direction: args.direction,
         ports: Ports::check(&args.port)?,
         monitor: args.monitor,

@@ -440,10 +440,11 @@ mod tests {
     use crate::kernel::object::programs;
 
     /// Those of one process.
-    const OWN: [&str; 14] = [
+    const OWN: [&str; 15] = [
         "RULES",
         "SETTINGS",
         "PORTS",
+        "WAYS",
         "TABLE",
         "OVERFLOW",
         "FILTER",
