@@ -172,14 +172,52 @@ pub const fn line_end(word: u64) -> u64 {
     equal(word, b'\n') | equal(word, b'\r')
 }
 
+/// Looks for LF and CR in one word after the other.
+#[derive(Clone, Copy)]
+pub struct LineEnds {
+    bits: u64,
+    alike: u64,
+    seven: u64,
+}
+
+impl LineEnds {
+    /// With its constants in registers: LLVM would load them anew for each word.
+    #[inline(always)]
+    #[must_use]
+    pub fn held() -> Self {
+        let Self { bits, alike, seven } = Self::new();
+        Self {
+            bits: opaque_long(bits),
+            alike: opaque_long(alike),
+            seven: opaque_long(seven),
+        }
+    }
+
+    #[inline(always)]
+    const fn new() -> Self {
+        Self {
+            bits: splat(0x7b),
+            alike: splat(0x0b),
+            seven: SEVEN,
+        }
+    }
+
+    /// Has bit 7 of each other byte set; the other bits may be anything.
+    ///
+    /// Which of its bits are like their neighbours is the same of LF and of CR, but for bit 2, and of no other byte of ASCII.
+    #[inline(always)]
+    #[must_use]
+    pub const fn others(self, word: u64) -> u64 {
+        let differs = (word ^ word >> 1) & self.bits ^ self.alike;
+        differs.wrapping_add(self.seven) | word
+    }
+}
+
 /// Bytes other than LF and CR.
 #[inline(always)]
 #[must_use]
 pub const fn not_line_end(word: u64) -> u64 {
-    let seven = word & SEVEN;
-    let lf = (seven ^ splat(b'\n')).wrapping_add(SEVEN);
-    let cr = (seven ^ splat(b'\r')).wrapping_add(SEVEN);
-    (lf & cr | word) & HIGH
+    LineEnds::new().others(word) & HIGH
 }
 
 /// Zero if every byte is in `0x30..=0x7f` or is `-`, as those of most tokens are; `/` may be marked too. May be combined

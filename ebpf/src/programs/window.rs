@@ -9,8 +9,8 @@ use tokenblock_ebpf::{
     scan::{Chunk, Scan, Source, WIDEST},
     sums::{GROUP, MOST, SumKeys, Sums},
     swar::{
-        first_of_two, forget_registers, least, not_line_end, not_plain, opaque, opaque_long, splat,
-        unmarked,
+        LineEnds, first_of_two, forget_registers, least, not_line_end, not_plain, opaque,
+        opaque_long, splat, unmarked,
     },
 };
 
@@ -213,11 +213,15 @@ impl Source for Window {
             // Where one byte is odd others are. To the verifier all begin here at one place.
             at = opaque_long(at) & FURTHEST;
             forget_registers();
+            let ends = LineEnds::held();
             while at < last {
-                let [a, b, c, d] = [0, 1, 2, 3].map(|n| not_line_end(word(at, n)));
-                if a & b & c & d != splat(0x80) {
+                let (mut ab, mut cd) = (ends.others(word(at, 0)), ends.others(word(at, 2)));
+                ab &= ends.others(word(at, 1));
+                cd &= ends.others(word(at, 3));
+                if ab & cd | splat(0x7f) != u64::MAX {
                     // Without a branch, which nobody could foresee.
-                    at = opaque_long(at + u64::from(unmarked(a & b ^ splat(0x80))) * 16);
+                    let none = unmarked(!ab & splat(0x80));
+                    at = opaque_long(at + u64::from(none) * 16);
                     let (a, b) = (not_line_end(word(at, 0)), not_line_end(word(at, 1)));
                     at += u64::from(first_of_two(a ^ splat(0x80), b ^ splat(0x80)));
                     break;
@@ -298,8 +302,10 @@ extern "C" fn tokenblock_whole_lines(
     // SAFETY: the callback gets the context back, and it outlives the call.
     unsafe {
         bpf_loop(LINES, whole_line as *mut c_void, context.cast(), 0);
-        bpf_loop(LINES, body_line as *mut c_void, context.cast(), 0)
-    };
+        if (*context).scan.is_body_line() {
+            bpf_loop(LINES, body_line as *mut c_void, context.cast(), 0);
+        }
+    }
     0
 }
 

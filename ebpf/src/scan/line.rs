@@ -144,6 +144,7 @@ impl Scan {
         if self.name.len() > MAX_NAME as u64 {
             // Behind a body that ends without a line end a method may follow.
             self.mode = Mode::Method;
+            self.name_ended &= FRONT;
         } else if stop < 8 && stop < left {
             let byte = word.wrapping_shr(stop * 8) as u8;
             if byte == b':' {

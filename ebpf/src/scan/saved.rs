@@ -172,10 +172,8 @@ impl Scan {
             | u64::from(high) << 16
             | u64::from(in_name * self.array);
         let mut hash = mix(modes, 0);
-        if !matches!(
-            self.mode,
-            Mode::Line | Mode::Target | Mode::Skip | Mode::QuerySkip
-        ) {
+        // Elsewhere it is that of a name that is over.
+        if matches!(self.mode, Mode::Name | Mode::QueryName | Mode::CookieName) {
             hash = mix(hash, self.name.signature());
         }
         if self.mode as u32 == Mode::Value as u32 || self.fold as u32 == Mode::Value as u32 {

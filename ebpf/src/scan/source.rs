@@ -71,7 +71,9 @@ impl Source for [u8] {
 
     fn whole_lines(&self, scan: &mut Scan, rules: &Rules) {
         while scan.whole_line(rules, self) {}
-        while scan.body_line(rules, self) {}
+        if scan.is_body_line() {
+            while scan.body_line(rules, self) {}
+        }
     }
 
     fn request_line(&self, scan: &mut Scan, rules: &Rules) {

@@ -2,8 +2,10 @@
 
 use super::super::{rules::Rules, swar};
 use super::{
-    ABSOLUTE, ABSOLUTE_CASE, Chunk, FIELD, Mode, NAMED, ODD, ONE_LINE, Scan, Source, VERSION, WORD,
+    ABSOLUTE, ABSOLUTE_CASE, Chunk, FIELD, Mode, NAMED, ODD, ONE_LINE, Scan, Source, VERSION,
+    WIDEST_WORDS, WORD,
     body::{indent, target_end},
+    line::FRONT,
 };
 
 impl Scan {
@@ -11,7 +13,8 @@ impl Scan {
     #[inline(always)]
     pub(super) fn takes_lines(&self) -> bool {
         let line = self.is_plain_line() && !self.is_one_line();
-        (self.is_closed() || line) && !self.value.has_pending() && !self.is_anywhere()
+        let goes_on = self.is_closed() || self.mode as u32 == Mode::Method as u32;
+        (goes_on || line) && !self.value.has_pending() && !self.is_anywhere()
     }
 
     /// Whether the scan is over with its first line.
@@ -20,13 +23,16 @@ impl Scan {
         self.headers & ONE_LINE != 0
     }
 
-    /// Takes the rest of a line of which nothing more matters, or a whole one that means nothing to the rules, as most do;
-    /// true where another one begins behind it. For a scanner where [`Scan::is_closed`], where [`Scan::is_plain_line`], or
+    /// Takes the rest of a line of which nothing more matters, of a method as far as it does not end, or a whole line that means nothing to the rules, as most do;
+    /// true where another one begins behind it. For a scanner where [`Scan::is_closed`], inside of a method, where [`Scan::is_plain_line`], or
     /// where a CR that no LF follows ended the line before. What the units do with a whole line is the same, at three
     /// times the cost.
     #[inline(always)]
     pub fn whole_line<S: Source + ?Sized>(&mut self, rules: &Rules, source: &S) -> bool {
         let left = self.end(source).wrapping_sub(self.pos);
+        if self.mode as u32 == Mode::Method as u32 {
+            return self.skip_method(source, left);
+        }
         if !self.is_closed() {
             if self.is_body_line() {
                 return false;
@@ -46,6 +52,26 @@ impl Scan {
         let scan = swar::again(scan);
         let end = scan.end(source);
         scan.end_whole_line(source, end, true) && !scan.is_one_line()
+    }
+
+    /// Takes what holds no end of a method, but may be followed by more of it; true where it is followed by more.
+    #[inline(always)]
+    fn skip_method<S: Source + ?Sized>(&mut self, source: &S, left: u32) -> bool {
+        if self.name_ended & FRONT != 0 {
+            return false;
+        }
+        let chunk = source.chunk(self.pos);
+        let mut at = 0;
+        while at < WIDEST_WORDS {
+            let (a, b, c, d) = chunk.words(at);
+            if usual_name_end(a) | usual_name_end(b) | usual_name_end(c) | usual_name_end(d) != 0 {
+                break;
+            }
+            at = swar::opaque(at + 4);
+        }
+        let len = swar::least(at * 8, left);
+        self.pos += len;
+        at == WIDEST_WORDS && len < left
     }
 
     /// Takes the name of a header; false where it may be known to the rules.

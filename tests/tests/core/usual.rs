@@ -75,7 +75,9 @@ impl Source for Held<'_> {
 
     fn whole_lines(&self, scan: &mut Scan, rules: &Rules) {
         while scan.whole_line(rules, self) {}
-        while scan.body_line(rules, self) {}
+        if scan.is_body_line() {
+            while scan.body_line(rules, self) {}
+        }
     }
 
     fn request_line(&self, scan: &mut Scan, rules: &Rules) {
@@ -154,6 +156,16 @@ const HEAD: &[u8] = b"POST / HTTP/1.1\r\nContent-Length: 4000\r\n\r\n";
 
 /// Lines of headers and of text, of which many are usual, with what the generator makes between them.
 fn lines() -> impl Strategy<Value = Vec<u8>> {
+    /// What may follow a word.
+    const ENDS: &[&str] = &[
+        "",
+        ":",
+        " b",
+        ":session=abcdefghijklmno",
+        " /?session=abcdefghijklmno",
+        "\u{e9} b /c",
+        "\u{e9}?session=abcdefghijklmno d",
+    ];
     const LINES: &[&str] = &[
         "Host: api.example.org\r\n",
         "Accept: */*\r\n",
@@ -252,14 +264,34 @@ fn lines() -> impl Strategy<Value = Vec<u8>> {
         "a\u{e9}b HTTP/1.1\n",
         "a b?c\n?session=abcdefghijklmno\n",
         "a b\n/session\n",
+        "                \n",
+        "                            GET /?session=abcdefghijklmno d\n",
+        "                            cookie: session=abcdefghijklmno\n",
+        "\t\t\t\t\t\t\t\t\t\t\t\r\n",
+        "            a b\rsession: c\n",
         "Content-Length: 400\r\n\r\n",
         "POST / HTTP/1.1\r\nContent-Length: 4000\r\n\r\n",
     ];
     let line = proptest::sample::select(LINES).prop_map(|line| line.as_bytes().to_vec());
     let long = (1_usize..1200).prop_map(|len| format!("Via: {}\r\n", "x".repeat(len)).into_bytes());
+    // A long word, perhaps far to the right.
+    let word = (
+        0_usize..40,
+        1_usize..160,
+        any::<bool>(),
+        proptest::sample::select(ENDS),
+    );
+    let word = word.prop_map(|(indent, len, front, end)| {
+        let word = if front {
+            "\u{e9}".repeat(len / 2)
+        } else {
+            "x".repeat(len)
+        };
+        format!("{}{word}{end}\n", " ".repeat(indent)).into_bytes()
+    });
     let odd = proptest::sample::select(&b"\xe9\xa0ab/?: \t\x01=\n\r"[..]);
     let odd = prop::collection::vec(odd, 0..30);
-    let any = prop_oneof![8 => line, 1 => long, 1 => odd, 1 => any::<Vec<u8>>()];
+    let any = prop_oneof![8 => line, 1 => long, 2 => word, 1 => odd, 1 => any::<Vec<u8>>()];
     prop::collection::vec(any, 0..24).prop_map(|lines| lines.concat())
 }
 
@@ -360,6 +392,12 @@ fn lines_of_a_body_take_one_unit_up_to_a_value() {
     for (line, few) in [
         ("a word of text\n", true),
         ("is that so?then it is\n", true),
+        ("                    far to the right\n", true),
+        ("        \n", true),
+        (
+            "bm90aGluZyBidXQgYSBsb25nIHdvcmQgYXMgdGhleSBhcmUgaW4gYmFzZTY0LCBhbmQgbm8gZW5k\r\n",
+            true,
+        ),
         ("is that?so = it is\n", true),
         ("is that?so&then;[x]%3d it\n", true),
         ("a\u{e9}b?c d?e f\n", true),
