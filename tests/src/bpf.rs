@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, bail};
 use aya::{
     Ebpf, Pod,
     maps::{HashMap, Map, MapData, PerCpuArray, RingBuf},
-    programs::{TestRun as _, TestRunOptions},
+    programs::{TcAttachType, TestRun as _, TestRunOptions},
 };
 use rustix::time::{ClockId, clock_gettime};
 use tokenblock::{
@@ -504,6 +504,29 @@ impl Programs {
         let info = classifier(&mut self.ebpf, program)?.info()?;
         let verified = info.verified_instruction_count();
         Ok((verified.context("kernel before 5.16")?, info.size_jitted()))
+    }
+
+    /// Attaches a program to an interface in the namespace of this thread, until the programs are dropped.
+    ///
+    /// # Errors
+    /// Where the kernel refuses.
+    pub fn attach(
+        &mut self,
+        program: &'static str,
+        interface: &str,
+        at: TcAttachType,
+    ) -> Result<()> {
+        classifier(&mut self.ebpf, program)?.attach(interface, at)?;
+        Ok(())
+    }
+
+    /// How often a program has run while the kernel counted, and how long.
+    ///
+    /// # Errors
+    /// Where the kernel doesn't say.
+    pub fn ran(&mut self, program: &'static str) -> Result<(u64, Duration)> {
+        let info = classifier(&mut self.ebpf, program)?.info()?;
+        Ok((info.run_count(), info.run_time()))
     }
 
     /// Ids of all maps that this program uses.

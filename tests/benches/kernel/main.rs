@@ -6,16 +6,19 @@
 )]
 #![expect(
     clippy::cast_possible_truncation,
+    clippy::cast_precision_loss,
     clippy::cast_sign_loss,
-    reason = "a clamped number of repetitions"
+    reason = "a clamped number of repetitions, counts of bytes"
 )]
 
+mod bulk;
 mod measure;
 mod packets;
 
 use std::{fs, time::Instant};
 
 use anyhow::{Result, bail};
+use bulk::Link;
 use measure::{Measured, accept, connection, in_body, in_order, one, warm, without_clock};
 use tokenblock::{
     denylist::{Action, Fingerprint, Listed, ShortTokenId, TokenDigest},
@@ -36,6 +39,14 @@ const FLOWS: u32 = 100_000;
 /// Times that they are swept.
 const SWEEPS: usize = 15;
 
+/// What bodies hold, and how they are called: so many KiB of one.
+type Body = fn(usize) -> Result<Vec<u8>>;
+const BODIES: [(&str, Body); 3] = [
+    ("", packets::json_body),
+    ("text_", packets::text_body),
+    ("random_", packets::random_body),
+];
+
 /// What a figure has to stay below, in nanoseconds.
 const LIMITS: &[(&str, f64)] = &[
     ("request_1m_ns", 600.0),
@@ -44,6 +55,9 @@ const LIMITS: &[(&str, f64)] = &[
     ("body_kib_ns", 200.0),
     ("body_text_kib_ns", 200.0),
     ("body_random_kib_ns", 200.0),
+    ("bulk_kib_ns", 200.0),
+    ("bulk_text_kib_ns", 200.0),
+    ("bulk_random_kib_ns", 200.0),
     ("other_port_ns", 60.0),
 ];
 
@@ -65,6 +79,7 @@ fn main() -> Result<()> {
         if entries == SIZES[SIZES.len() - 1].0 {
             others(&mut programs)?;
             among_flows(&mut programs)?;
+            bulk(&mut programs)?;
         }
     }
     hashed()?;
@@ -192,11 +207,7 @@ fn among_flows(programs: &mut Programs) -> Result<()> {
 
 /// What doesn't.
 fn others(programs: &mut Programs) -> Result<()> {
-    for (kind, body) in [
-        ("", packets::json_body as fn(usize) -> Result<Vec<u8>>),
-        ("text_", packets::text_body),
-        ("random_", packets::random_body),
-    ] {
+    for (kind, body) in BODIES {
         let short = in_body(programs, &vec![body(1)?; SEGMENTS])?;
         let long = in_body(programs, &vec![body(3)?; SEGMENTS])?;
         // What a KiB more of body costs; what a segment costs whatever it holds is in the other figure.
@@ -216,6 +227,16 @@ fn others(programs: &mut Programs) -> Result<()> {
         ("no_payload_ns", packets::acknowledgment()?),
     ] {
         figure(name, warm(programs, &frame)?);
+    }
+    Ok(())
+}
+
+/// Bodies in segments of up to 64 KiB.
+fn bulk(programs: &mut Programs) -> Result<()> {
+    let link = Link::new(programs)?;
+    for (kind, body) in BODIES {
+        let each_kib = link.each_kib(programs, packets::payload(&body(32)?))?;
+        figure(&format!("bulk_{kind}kib_ns"), each_kib);
     }
     Ok(())
 }

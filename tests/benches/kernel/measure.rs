@@ -8,9 +8,9 @@ use tokenblock_tests::bpf::{Programs, frame::Frame};
 use crate::packets;
 
 /// The program that is measured.
-const PROGRAM: &str = "ingress_ethernet";
+pub(crate) const PROGRAM: &str = "ingress_ethernet";
 /// The one that sees what the server says.
-const EGRESS: &str = "egress_ethernet";
+pub(crate) const EGRESS: &str = "egress_ethernet";
 /// Rounds of which the best counts: what other work there is can only add.
 const ROUNDS: usize = 15;
 /// About as long as one round lasts.

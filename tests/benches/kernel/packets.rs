@@ -12,7 +12,7 @@ use tokenblock_tests::{
 const KIB: usize = 1024;
 
 /// Bytes of headers in each frame here: Ethernet, IPv4, TCP with timestamps.
-pub(crate) const HEADERS: usize = 14 + 20 + 32;
+const HEADERS: usize = 14 + 20 + 32;
 /// Both timestamps of each frame: their order is what counts, and all are sent at once.
 const STAMP: u32 = 1;
 /// Offset of the source address in them.
@@ -32,6 +32,11 @@ pub(crate) fn at(frame: &[u8], sequence: u32) -> Vec<u8> {
 /// The sequence number behind a frame that begins at `start`.
 pub(crate) fn end(frame: &[u8], start: u32) -> Result<u32> {
     Ok(start.wrapping_add(u32::try_from(frame.len() - HEADERS)?))
+}
+
+/// The payload of a frame that is none of [`other_port`]'s.
+pub(crate) fn payload(frame: &[u8]) -> &[u8] {
+    frame.get(HEADERS..).unwrap_or_default()
 }
 
 /// The frame behind another one of its connection.
