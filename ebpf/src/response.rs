@@ -3,7 +3,9 @@
 //!
 //! No more than that is read of responses. What can't be told is taken for a response that goes on.
 
-use crate::swar::{first, first_equal, is_zero, keep, least, least_long, opaque, splat};
+use crate::swar::{
+    clear, first, first_equal, forget_registers, is_zero, keep, least, least_long, opaque, splat,
+};
 
 /// Most bytes of a head that are read.
 pub const HEAD: u32 = 1024;
@@ -93,7 +95,7 @@ const UNKNOWN: u64 = 3 << 32;
 const NOTHING: u64 = 4 << 32;
 
 impl Said {
-    /// Reads the first `len` bytes.
+    /// Reads the first `len` bytes, of which it leaves none: they may hold what nobody else is to read.
     #[inline(always)]
     #[must_use]
     pub fn by(head: &mut Head, len: u32) -> Self {
@@ -128,14 +130,14 @@ extern "C" fn tokenblock_response_head(head: *mut Head, len: u32) -> u64 {
         return NOTHING;
     };
     let len = least(len, HEAD);
-    if head.is_known(len) {
-        return get(&head.known);
-    }
-    let said = head.read(len);
-    let end = get(&head.end);
-    if end >= ROUND && end <= least(len, KNOWN) {
-        head.note(end, said);
-    }
+    let said = if head.is_known(len) {
+        get(&head.known)
+    } else {
+        head.read_and_note(len)
+    };
+    forget_registers();
+    // SAFETY: they stand first in what is aligned to words.
+    unsafe { clear(&mut head.bytes, len) };
     said
 }
 
@@ -188,11 +190,29 @@ impl Head {
         self.key = key | 1;
     }
 
-    /// Whether more than [`USUAL_HEAD`] bytes are to be read at once: the last head was longer.
+    /// How many bytes are to be read first: the head that is known, or what most heads end in. [`HEAD`] where those say
+    /// [`Said::Unknown`].
     #[inline(always)]
     #[must_use]
-    pub fn is_long(&self) -> bool {
-        self.known_end > USUAL_HEAD
+    pub fn asks_for(&self) -> u32 {
+        if self.known_mix != 0 {
+            self.known_end
+        } else if self.known_end > USUAL_HEAD {
+            HEAD
+        } else {
+            USUAL_HEAD
+        }
+    }
+
+    /// Reads the first `len` bytes, and notes them where they are a head.
+    #[inline(always)]
+    fn read_and_note(&mut self, len: u32) -> u64 {
+        let said = self.read(len);
+        let end = get(&self.end);
+        if end >= ROUND && end <= least(len, KNOWN) {
+            self.note(end, said);
+        }
+        said
     }
 
     /// Reads the first `len` bytes.
@@ -284,6 +304,9 @@ impl Head {
         let longer = least_long(2 * rested + 1, REST);
         // Servers whose heads differ each time shall not pay for those that send the same ones.
         set(&mut self.rested, if known { 0 } else { longer });
+        if !known {
+            set(&mut self.known_mix, 0);
+        }
         known
     }
 
@@ -406,7 +429,9 @@ mod tests {
         };
         let len = text.len().min(HEAD as usize);
         head.bytes[..len].copy_from_slice(&text.as_bytes()[..len]);
-        Said::by(&mut head, len as u32)
+        let said = Said::by(&mut head, len as u32);
+        assert!(head.bytes[..len].iter().all(|byte| *byte == 0), "{text}");
+        said
     }
 
     #[test]

@@ -23,6 +23,34 @@ pub fn zero() -> u64 {
     0
 }
 
+/// Bytes that a round of [`clear`] clears.
+const ROUND: u32 = 64;
+
+/// Clears the first `n` bytes, and up to [`ROUND`] more, by stores in line: a call of the kernel's memset takes as long as a
+/// KiB of them.
+///
+/// # Safety
+/// The bytes are aligned to words.
+#[inline(always)]
+#[expect(
+    clippy::cast_ptr_alignment,
+    reason = "the caller sees to it, and a store that need not be aligned can't be volatile"
+)]
+pub unsafe fn clear<const N: usize>(bytes: &mut [u8; N], n: u32) {
+    let most = N as u32 & !(ROUND - 1);
+    let mut at = 0;
+    while at < most && at < n {
+        for i in 0..ROUND / 8 {
+            // SAFETY: a round lies in front of `most`. Volatile, or LLVM makes a byte-wise memset of it.
+            unsafe {
+                let word = bytes.as_mut_ptr().add((at + i * 8) as usize);
+                word.cast::<u64>().write_volatile(zero());
+            }
+        }
+        at += ROUND;
+    }
+}
+
 /// Hides a value's origin from LLVM.
 #[inline(always)]
 #[must_use]

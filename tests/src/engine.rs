@@ -9,7 +9,7 @@ use tokenblock_ebpf::{
     filter::NoFilter,
     flow::{Conflict, Flow, FlowKey, Gap, GapKey, Left, Place, Recalled, Rest, STEPS, Start},
     packet::Address,
-    response::{HEAD, Head, LAST_CHUNK, Said, USUAL_HEAD, is_last_chunk},
+    response::{HEAD, Head, LAST_CHUNK, Said, is_last_chunk},
     rules::Rules,
     scan::{Scan, Step},
     sums::SumKeys,
@@ -456,19 +456,17 @@ fn ends_in_last_chunk(bytes: &[u8]) -> bool {
     is_last_chunk(u64::from_le_bytes(end), len)
 }
 
-/// What the first bytes of a receiver's segment say, read into `head`: the usual length of a head is read first.
+/// What the first bytes of a receiver's segment say, read into `head`: as many as it asks for are read first.
 pub fn said(head: &mut Head, bytes: &[u8]) -> Said {
-    let long = head.is_long();
     if !head.has_key() {
         head.set_key(1 << 32);
     }
-    if !long {
-        let said = said_within(head, bytes, USUAL_HEAD);
-        if said != Said::Unknown {
-            return said;
-        }
+    let first = head.asks_for();
+    let said = said_within(head, bytes, first);
+    if said == Said::Unknown && (first as usize) < bytes.len().min(HEAD as usize) {
+        return said_within(head, bytes, HEAD);
     }
-    said_within(head, bytes, HEAD)
+    said
 }
 
 /// The same where so many bytes are read at most.
@@ -477,9 +475,7 @@ pub fn said_within(head: &mut Head, bytes: &[u8], most: u32) -> Said {
     for (to, from) in head.bytes.iter_mut().zip(bytes) {
         *to = *from;
     }
-    let said = u32::try_from(bytes.len()).map_or(Said::Unknown, |len| Said::by(head, len));
-    head.bytes.fill(0);
-    said
+    u32::try_from(bytes.len()).map_or(Said::Unknown, |len| Said::by(head, len))
 }
 
 /// Keys of sums, the same in every run.

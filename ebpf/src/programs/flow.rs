@@ -10,7 +10,7 @@ use tokenblock_ebpf::{
     flow::{Flow, FlowKey},
     packet::Segment,
     reply::{ACK, FIN, RST, SYN},
-    response::{HEAD, Head as ResponseHead, LAST_CHUNK, Said, USUAL_HEAD, is_last_chunk},
+    response::{HEAD, Head as ResponseHead, LAST_CHUNK, Said, is_last_chunk},
     swar::{self, least},
     verdict::{Counter, OnHit, Settings},
 };
@@ -261,13 +261,10 @@ fn hear_response(
             // SAFETY: no arguments.
             head.set_key(u64::from(unsafe { bpf_get_prandom_u32() }) << 1);
         }
-        let usual = !head.is_long();
-        let mut said = Said::Unknown;
-        if usual {
-            said = read_head::<USUAL_HEAD>(skb, segment, head);
-        }
-        if !usual || said == Said::Unknown && segment.payload_len > USUAL_HEAD {
-            said = read_head::<HEAD>(skb, segment, head);
+        let first = head.asks_for();
+        let mut said = read_head(skb, segment, head, first);
+        if said == Said::Unknown && first < least(segment.payload_len, HEAD) {
+            said = read_head(skb, segment, head, HEAD);
         }
         flow.begin_response(segment.sequence, said);
     }
@@ -276,23 +273,15 @@ fn hear_response(
     }
 }
 
-/// What the first bytes of the packet say, `N` at most.
+/// What the first bytes of the packet say, `most` of them.
 #[inline(always)]
-fn read_head<const N: u32>(
-    skb: *mut __sk_buff,
-    segment: &Segment,
-    head: &mut ResponseHead,
-) -> Said {
+fn read_head(skb: *mut __sk_buff, segment: &Segment, head: &mut ResponseHead, most: u32) -> Said {
     let bytes = (&raw mut head.bytes).cast();
-    let (at, len) = (segment.payload_at, least(segment.payload_len, N));
+    let (at, len) = (segment.payload_at, least(segment.payload_len, most));
     // SAFETY: there is room for HEAD bytes and more.
-    unsafe {
-        let read = skb::load::<N>(skb, at, bytes, len);
-        let said = Said::by(head, len);
-        // It may hold what nobody else is to read.
-        skb::clear::<N>(skb, bytes, len);
-        if read { said } else { Said::Unknown }
-    }
+    let read = unsafe { skb::load::<HEAD>(skb, at, bytes, len) };
+    let said = Said::by(head, len);
+    if read { said } else { Said::Unknown }
 }
 
 /// Whether the packet ends as a body in chunks does that has no trailers (RFC 9112 section 7.1).
