@@ -2,9 +2,9 @@
 
 use super::{
     super::{framing::Framing, swar::forget_registers},
-    Conflict, Flow, Place, before,
+    Conflict, Flow, Left, Place, before,
     record::{AGAIN, CHUNKED, DECLARED, DOUBTED, FRAMED, MORE, NOISY, PAUSED, RECOVERING},
-    scans::{ENDED_HEADERS, MAY_END_CHUNKS, SAW_BLANK, SAW_CHUNKS, SAW_HEADER},
+    scans::{ENDED_HEADERS, MAY_END_CHUNKS, SAW_BLANK, SAW_CHUNKS, SAW_HEADER, SAW_NOISE},
 };
 
 impl Flow {
@@ -142,8 +142,18 @@ impl Flow {
         self.reframe(start, end, Framing::NONE, 0);
         self.body = self.next_body - passed;
         self.flags |= DECLARED | DOUBTED;
-        self.flags &= !NOISY;
+        if self.next_signs & SAW_NOISE == 0 {
+            self.flags &= !NOISY;
+        }
         Ok(())
+    }
+
+    /// Whether the segment under judgement, of so many bytes, is the LF of a line end that was cut.
+    #[inline(always)]
+    fn is_rest_of_line_end(&self, len: u32) -> bool {
+        len == 1
+            && self.left as u32 == Left::AfterCr as u32
+            && self.next_left as u32 == Left::Line as u32
     }
 
     /// The segment was passed up to `end`, and read from `at` on.
@@ -152,11 +162,12 @@ impl Flow {
         let (framing, body) = (self.at_framing, self.at_body);
         let len = end.wrapping_sub(at);
         self.quiet = self.quiet.saturating_add(len);
-        self.flags &= !PAUSED;
         if self.next_signs & MAY_END_CHUNKS != 0 {
             // Perhaps the end of the last chunk, and a header block comes next.
             self.quiet = 0;
             self.flags |= PAUSED;
+        } else if !self.is_rest_of_line_end(len) {
+            self.flags &= !PAUSED;
         }
         let len = u64::from(len);
         if place as u32 == Place::Ahead as u32 {
@@ -181,11 +192,12 @@ impl Flow {
             self.flags |= NOISY;
             self.flags &= !(DECLARED | CHUNKED);
         }
-        if self.next_signs & ENDED_HEADERS != 0 {
+        let quiet = self.next_signs & SAW_NOISE == 0;
+        if quiet && self.next_signs & ENDED_HEADERS != 0 {
             self.flags |= DECLARED;
             self.flags &= !NOISY;
         }
-        if self.next_signs & SAW_CHUNKS != 0 {
+        if quiet && self.next_signs & SAW_CHUNKS != 0 {
             self.flags |= CHUNKED;
             self.flags &= !NOISY;
         }

@@ -1,6 +1,11 @@
 //! From which states the last segments were read on.
 
-use super::{super::swar::is_zero, Flow, Left, place::WINDOW, scans::ENDS_BODY};
+use super::{
+    super::swar::is_zero,
+    Flow, Left,
+    place::WINDOW,
+    scans::{ENDS_BODY, STILL_UNREAD},
+};
 
 /// Ends of segments that are remembered; a power of two.
 pub(super) const ENDS: usize = 32;
@@ -18,6 +23,8 @@ pub(super) struct Boundary {
 pub(super) const AHEAD: u32 = u32::MAX;
 /// From an open state, of which the rest is a part of its signature; not [`AHEAD`].
 const OPEN_STATE: u32 = 1 << 31;
+/// Beside a light state: what was passed since leaves this place in its middle.
+const COVERED: u32 = 1 << 8;
 /// From none of them.
 const UNKNOWN: u32 = OPEN_STATE - 1;
 
@@ -28,6 +35,9 @@ impl Flow {
     pub(super) fn next_from(&self) -> u32 {
         let left = self.next_left;
         let from = if left.is_light() {
+            if self.next_signs & STILL_UNREAD != 0 {
+                return AHEAD;
+            }
             left as u32
         } else {
             (self.signature_of_next() as u32 | OPEN_STATE) & !1
@@ -56,6 +66,26 @@ impl Flow {
         }
     }
 
+    /// Whether one more end can be remembered without forgetting another.
+    #[inline(always)]
+    pub(super) fn has_room(&self) -> bool {
+        (self.ends as usize) < ENDS
+    }
+
+    /// A segment is passed in the place of others: where those ended between `from` and `to` another state may be now.
+    pub(super) fn cover_ends(&mut self, from: u32, to: u32) {
+        let mut n = 0;
+        // Without branches, as in [`Flow::noted_at`].
+        while n < ENDS {
+            let end = &mut self.ended[n];
+            let behind = from.wrapping_sub(end.at) as i32 >> 31;
+            let before = end.at.wrapping_sub(to) as i32 >> 31;
+            let light = !(end.from as i32 >> 31) & (end.from.wrapping_sub(COVERED) as i32 >> 31);
+            end.from |= COVERED & (behind & before & light) as u32;
+            n += 1;
+        }
+    }
+
     /// A segment ended at `at`; what is behind it is read from there.
     pub(super) fn note_end(&mut self, at: u32, from: u32) {
         if let Some(end) = self.ended.get_mut(self.ends as usize & (ENDS - 1)) {
@@ -73,14 +103,37 @@ impl Flow {
         if left as u32 == Left::Closed as u32 {
             return true;
         }
-        let read_from = self.noted_at(at);
+        let read_from = self.was_read_from(at);
         read_from == self.next_from() || read_from == AHEAD && left.is_light()
     }
 
     /// Whether what was passed behind `at` was read from an open state, or it is not remembered from which.
     #[inline(always)]
     pub(super) fn may_be_open(&self, at: u32) -> bool {
-        self.noted_at(at) & !ENDS_BODY >= Left::Open as u32
+        self.was_read_from(at) & !ENDS_BODY >= Left::Open as u32
+    }
+
+    /// As [`Flow::noted_at`], of places that are covered too.
+    #[inline(always)]
+    fn was_read_from(&self, at: u32) -> u32 {
+        let from = self.noted_at(at);
+        if from & OPEN_STATE == 0 {
+            from & !COVERED
+        } else {
+            from
+        }
+    }
+
+    /// How the state was left at `at`, and whether a message may begin there; open where it was, or where it is
+    /// not known.
+    pub(super) fn light_at(&self, at: u32) -> (Left, u32) {
+        let from = self.noted_at(at);
+        let left = from & !ENDS_BODY;
+        if left < Left::Open as u32 {
+            (Left::numbered(left + 1), from & ENDS_BODY)
+        } else {
+            (Left::Open, 0)
+        }
     }
 
     /// From which state what was passed behind `at` was read; [`UNKNOWN`] where that is not remembered.

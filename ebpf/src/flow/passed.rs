@@ -112,6 +112,7 @@ impl Flow {
             if !before(self.high, end) {
                 self.meets_recovered(at, end)?;
             }
+            self.cover_ends(at, end);
             if before(end, self.high) {
                 self.note_end(end, self.next_from());
                 self.commit(end, left, now);
@@ -129,7 +130,7 @@ impl Flow {
         if place as u32 == Place::Ahead as u32 {
             self.note_end(start, AHEAD);
         }
-        if left as u32 != Left::Closed as u32 || self.flags & GAVE_UP != 0 {
+        if left as u32 != Left::Closed as u32 || self.flags & GAVE_UP != 0 || self.has_room() {
             self.note_end(end, self.next_from());
         }
         self.count_body(place, at, end);

@@ -64,6 +64,8 @@ pub(super) const SAW_CHUNKS: u32 = 1 << 14;
 pub(super) const MAY_END_CHUNKS: u32 = 1 << 15;
 /// The segment is the beginning of one that was passed, and the state at its end is kept, whatever that is.
 pub(super) const PIECE: u32 = 1 << 16;
+/// A sign of a header was seen in a body of which the segment holds the head.
+pub(super) const SAW_NOISE: u32 = 1 << 17;
 /// Signs of what stands behind a gap, and of what a flow that was adrift before is read for.
 pub(super) const OF_BEHIND: u32 = READS_BEHIND | LEFT_BEHIND | READS_ANYWHERE;
 /// Signs of any scan of a segment; the others are those of the last.
@@ -130,14 +132,17 @@ impl Flow {
         let offset = at.wrapping_sub(start);
         let read = self.next_read;
         let repeats = place as u32 == Place::Repeat as u32;
+        // Behind what was left in a known state that is not open.
+        let known = read as u32 == Place::Recovery as u32 && gap.is_light();
         let left = match read {
             Place::Next | Place::Filler => gap,
+            Place::Recovery if known => gap,
             _ => Left::Closed,
         };
         let next = read as u32 == Place::Next as u32;
         let held = self.holds(at) && (!next || repeats) && !read.is_early();
         let whole = next && (repeats || self.flags & UNREAD == 0);
-        let exact = whole || matches!(read, Place::Filler) || held;
+        let exact = whole || matches!(read, Place::Filler) || known || held;
         let open = next && !repeats && left as u32 == Left::Open as u32;
         let beside = self.beside(open, held);
         if step == 1 {
@@ -193,7 +198,7 @@ impl Flow {
                 scan.read_lines();
             }
             // A message may begin with the segment, though what is before it did not end its line.
-            Left::Closed if next || held => scan.restart_anywhere(),
+            Left::Closed if next || known || held => scan.restart_anywhere(),
             _ if !exact => scan.restart_anywhere(),
             Left::Target => scan.restart_inside_target(),
             Left::Method => scan.restart_in_method(),
@@ -471,7 +476,8 @@ impl Flow {
             | u32::from(scan.saw_word()) << 6
             | u32::from(scan.is_ambiguous()) << 7
             | u32::from(scan.begins_chunks()) << 14
-            | u32::from(scan.may_end_chunks()) << 15;
+            | u32::from(scan.may_end_chunks()) << 15
+            | u32::from(scan.saw_header_in_body()) << 17;
     }
 }
 

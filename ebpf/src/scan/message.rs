@@ -8,7 +8,7 @@ use super::super::{
 };
 use super::{
     ADRIFT, AMBIGUOUS, BEFORE_CHUNKS, BLANK, CHUNKS, Chunk, DOUBT, ENDED, FAR, FIELD, Mode, NO_END,
-    NO_LENGTH, ODD, Scan, Source,
+    NO_LENGTH, ODD, SIGN, SIGN_BEFORE, Scan, Source,
 };
 
 /// Of an empty line behind `Transfer-Encoding`.
@@ -173,8 +173,12 @@ impl Scan {
             return;
         }
         let length = self.framing.bytes();
+        let coded = self.framing.is_coded();
+        // In chunks it may look like another head.
+        let first = swar::is_zero(self.headers & CHUNKS);
         self.headers &= !BEFORE_CHUNKS;
-        self.headers |= self.framing.is_coded() * CODED;
+        self.headers |= coded * CODED;
+        self.leave_head(coded & first);
         self.framing = Framing::NONE;
         if length == 0 {
             return;
@@ -182,7 +186,15 @@ impl Scan {
         // The LF of a CR LF is taken for granted: a byte more or less costs a fork at the most.
         let body = self.pos + 1 + self.after_cr;
         self.headers |= ENDED;
+        self.leave_head(first);
         self.end_body_at(u64::from(body) + length);
+    }
+
+    /// What is behind the position is a body, if `begins` is 1: another sign of a header is one in that.
+    #[inline(always)]
+    fn leave_head(&mut self, begins: u32) {
+        let sign = self.headers & SIGN & begins;
+        self.headers = self.headers & !sign | sign * SIGN_BEFORE;
     }
 
     /// Behind a line end stands no LF, as far as it is known. Where it is a CR, it is one at few servers.

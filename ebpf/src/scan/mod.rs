@@ -85,6 +85,9 @@ const WIDEST_WORDS: u32 = WIDEST / 8;
 /// A request line or a location was seen.
 const SIGN: u32 = 1;
 
+/// [`SIGN`] of what a body was declared in, or was said to come in chunks; none has been seen since it began.
+const SIGN_BEFORE: u32 = 1 << 13;
+
 /// An empty line was seen.
 const BLANK: u32 = 2;
 

@@ -3,7 +3,7 @@
 use super::super::rules::Rules;
 use super::{
     ADRIFT, AMBIGUOUS, BEFORE_CHUNKS, BLANK, CHUNKS, DOUBT, ENDED, HTTP2, Mode, NAMED, NO_END, ODD,
-    SIGN, Scan, WORD,
+    SIGN, SIGN_BEFORE, Scan, WORD,
 };
 
 impl Scan {
@@ -82,7 +82,14 @@ impl Scan {
     #[inline(always)]
     #[must_use]
     pub fn saw_header(&self) -> bool {
-        self.headers & SIGN != 0
+        self.headers & (SIGN | SIGN_BEFORE) != 0
+    }
+
+    /// The same of the body that the last header block declares, or says to come in chunks.
+    #[inline(always)]
+    #[must_use]
+    pub fn saw_header_in_body(&self) -> bool {
+        self.headers & SIGN != 0 && self.headers & (ENDED | CHUNKS) != 0
     }
 
     /// Bytes of the declared body that are still to come behind the position.

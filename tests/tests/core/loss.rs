@@ -208,6 +208,8 @@ fn chunks_pass_ahead_of_a_gap() {
         (vec![head, &chunk, size, text], AHEAD),
         (vec![head, &chunk, "0\r\n"], AHEAD),
         (vec![head, &chunk, "0\r\n\r\n"], EARLY),
+        (vec![head, &chunk, "0\r\n\r", "\n"], EARLY),
+        (vec![head, &chunk, "0\r\n\r", "x"], AHEAD),
         (vec![head, &chunk, "0\r\nX: y\r\n\r\n"], EARLY),
         // Another message.
         (vec![head, "0\r\n\r\n", request], EARLY),
@@ -222,6 +224,50 @@ fn chunks_pass_ahead_of_a_gap() {
         let pieces: Vec<Vec<u8>> = before.iter().map(|piece| piece.as_bytes().into()).collect();
         let (fates, _) = reorder(&pieces, rest.as_bytes(), &[text.into()]);
         assert_eq!(fates, [ahead], "{before:?}");
+    }
+}
+
+/// The end of a body may be a few bytes of a line. Lost behind the hook, they are read as they were before: from the middle of
+/// that line, not also as the rest of a request target.
+#[test]
+fn a_short_end_of_a_body_is_lost_behind_the_hook() {
+    const FIRST: u32 = 7;
+    const LATER: u64 = 300_000_000;
+    let listing = Listing::new().unwrap();
+    let listed = |digest: &_| listing.has(digest);
+    let text = b"so it goes on, ".iter().copied().cycle();
+    for shift in 0..15 {
+        for end in 1..6 {
+            let body: Vec<u8> = text.clone().skip(shift).take(1400 + end).collect();
+            let request = Framing::Declared.request(&body);
+            let (front, last) = request.split_at(request.len() - end);
+            let mut engine = Engine::new(&listing.rules, &listed);
+            engine.accept(FIRST);
+            let at = sequence(FIRST, front.len());
+            let next = Fate::Passed(Place::Next);
+            assert_eq!(engine.segment(FIRST, front, START), next);
+            assert_eq!(engine.segment(at, last, START), next);
+            engine.settle(at);
+            let again = engine.segment(at, last, START + LATER);
+            assert_eq!(again, Fate::Passed(Place::Recovery), "{shift}, {end}");
+        }
+    }
+}
+
+/// Where the lines of a body look like headers nothing passes ahead of a gap in it, as what fills that is as likely to: also
+/// where its head was in the same segment as its first lines.
+#[test]
+fn a_body_of_requests_comes_in_order() {
+    for framing in [Framing::Declared, Framing::Chunked] {
+        let body = framing.request(&[Body::Headers.bytes(3000), b"and so on".repeat(9)].concat());
+        for first in [200, 300, 900, 1086, 1448] {
+            let (before, rest) = body.split_at(first);
+            let (late, behind) = rest.split_at(rest.len() - 60);
+            let (fates, filler) = reorder(&[before.to_vec()], late, &[behind.to_vec()]);
+            let early = Fate::Dropped(Place::TooEarly);
+            assert_eq!(fates, [early], "{framing:?}, {first}");
+            assert_eq!(filler, Fate::Passed(Place::Next));
+        }
     }
 }
 

@@ -389,6 +389,33 @@ fn a_recovery_takes_no_place_of_what_is_held() {
     }
 }
 
+/// Of what comes in the place of two segments the receiver may take the beginning alone: where the first of them ended is
+/// another state then.
+#[test]
+fn a_recovery_of_two_segments_is_taken_in_part() {
+    let listing = Listing::new().unwrap();
+    let listed = |digest: &_| listing.has(digest);
+    let mut engine = Engine::new(&listing.rules, &listed);
+    engine.accept(FIRST);
+    let (head, line) = ("GET / HTTP/1.1\r\n", "Host: h\r\n");
+    let at = [0, head.len(), head.len() + line.len()].map(|at| sequence(FIRST, at));
+    let mut now = START;
+    for (at, piece) in at.into_iter().zip([head, line, "it is"]) {
+        let fate = engine.segment(at, piece.as_bytes(), now);
+        assert_eq!(fate, Fate::Passed(Place::Next));
+    }
+    let rest = format!("&access_token={} HTTP/1.1\r\n", Token::Opaque.text());
+    let passed = Fate::Passed(Place::Recovery);
+    for (at, piece, expected) in [
+        (at[1], "GET /a?bc\nt is", passed),
+        (at[2], &rest, Fate::Blocked),
+    ] {
+        engine.settle(at);
+        now += 300_000_000;
+        assert_eq!(engine.segment(at, piece.as_bytes(), now), expected);
+    }
+}
+
 /// What fills a gap is read from one state, which is that of the copy that the receiver may have.
 #[test]
 fn a_gap_is_filled_once() {
