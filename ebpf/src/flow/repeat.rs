@@ -123,7 +123,7 @@ impl Flow {
             u32::from(next && self.flags & STARTS != 0)
         };
         if place as u32 == Place::Recovery as u32 {
-            (self.next_gap, self.next_starts) = self.light_at(self.settled);
+            self.read_from_noted(self.settled);
         }
         let whole = next && start == self.tip && self.flags & UNREAD == 0;
         self.remembers = u32::from(whole || filler || place.is_early());
