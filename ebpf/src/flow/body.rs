@@ -84,17 +84,14 @@ impl Flow {
     /// The segment `at..end` changes the framing.
     #[inline(always)]
     fn reframe(&mut self, at: u32, end: u32, framing: Framing, body: u64) {
-        if self.knows_settled != 0 && !before(self.settled, self.framed_to) {
-            // Nothing goes back behind it.
-            if self.flags & (AGAIN | MORE) == AGAIN {
-                self.framed_from = self.framed_again;
-                self.framed_to = self.again_to;
-                self.kept_framing = self.again_framing;
-                self.kept_body = self.again_body;
-                self.flags &= !AGAIN;
-            } else if self.flags & AGAIN == 0 {
-                self.flags &= !FRAMED;
-            }
+        let behind = self.knows_settled != 0 && !before(self.settled, self.framed_to);
+        if behind && self.flags & (AGAIN | MORE) == AGAIN {
+            // Nothing goes back to the first.
+            self.framed_from = self.framed_again;
+            self.framed_to = self.again_to;
+            self.kept_framing = self.again_framing;
+            self.kept_body = self.again_body;
+            self.flags &= !AGAIN;
         }
         if self.flags & FRAMED == 0 {
             self.flags |= FRAMED;

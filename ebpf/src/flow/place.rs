@@ -211,7 +211,7 @@ impl Flow {
             && (gap.left.is_light() || self.holds(start))
         {
             if gap.passed.is_known() {
-                if gap.passed.is_copied(start, end, recovers) {
+                if gap.passed.is_copied(end, recovers) {
                     return Place::Repeat;
                 }
             } else if !before(gap.right, end) {

@@ -10,7 +10,7 @@
 //! leaves the scanner, and has to leave it as the whole did.
 
 use super::{
-    super::{behind::BEHIND, framing::Framing, rules::Rules},
+    super::{framing::Framing, rules::Rules},
     Conflict, Flow, Gap, Left, Place, before,
     record::{LOSSY, NOTED, PROVES, STARTS, TRUSTS, UNREAD},
     scans::{MAY_END_CHUNKS, OF_BEHIND, PIECE, PLAIN, READS_TARGET, SAW_BLANK, SAW_WORD},
@@ -72,15 +72,13 @@ impl Passed {
         self.place as u32 != Place::Settled as u32
     }
 
-    /// Whether `start..end` may be a copy of it, or of its beginning. What filled the gap in front of it may have been read on
-    /// in its first bytes, so that these stay together. A piece may be one that does not pass, however often it comes: so not
-    /// where a recovery `recovers`.
+    /// Whether what ends at `end` may be a copy of it, or of its beginning. A piece may be one that does not pass, however
+    /// often it comes: so not where a recovery `recovers`.
     #[inline(always)]
-    pub(super) fn is_copied(&self, start: u32, end: u32, recovers: bool) -> bool {
+    pub(super) fn is_copied(&self, end: u32, recovers: bool) -> bool {
         let whole = self.to == end;
-        let shows_first = !self.place.is_early() || end.wrapping_sub(start) >= BEHIND;
         let piece = self.signs & LEFT != 0 || !whole;
-        (whole || before(end, self.to) && shows_first) && !(piece && recovers)
+        !(before(self.to, end) || piece && recovers)
     }
 
     /// Whether it lies inside of one message's body, as far as it was read.
@@ -163,7 +161,8 @@ impl Flow {
         self.next_signs & !(passed.signs | OF_PIECE) == 0
     }
 
-    /// Whether the first bytes of the segment under judgement are those of what was passed, where they count.
+    /// Whether the first bytes of the segment under judgement are those of what was passed, where they count: what filled the gap in
+    /// front of them may have been read on in them, so that they stay together. They are more than a name has.
     fn begins_as(&self, passed: &Passed) -> bool {
         !passed.place.is_early() || self.next_first == passed.first
     }
@@ -175,10 +174,9 @@ impl Flow {
     /// [`Conflict::Ambiguous`] where it can't be passed before all of it comes.
     pub(super) fn cut(&mut self, start: u32, end: u32, gap: &mut Gap) -> Result<(), Conflict> {
         let passed = &mut gap.passed;
-        let plain = !passed.place.is_early() || passed.signs & !self.next_signs & PLAIN == 0;
         let unframed = self.next_framing == Framing::NONE;
         let piece = passed.is_of_body(start) && unframed && self.says_no_more(passed);
-        if !piece || !plain || !self.begins_as(passed) {
+        if !piece || !self.begins_as(passed) {
             return Err(Conflict::Ambiguous);
         }
         // The word from which on the server's silence counts may be in what is left.

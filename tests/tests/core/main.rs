@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod adrift;
+mod again;
 mod agreement;
 mod connection;
 mod cuts;

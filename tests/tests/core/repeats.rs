@@ -259,6 +259,27 @@ fn a_second_copy_of_a_head_comes_whole() {
     }
 }
 
+/// A second copy that says something else of where the message ends takes no place of the first: what follows was read by that one.
+#[test]
+fn a_second_copy_says_the_same_of_where_a_message_ends() {
+    let listing = Listing::new().unwrap();
+    let listed = |digest: &_| listing.has(digest);
+    let line = "POST / HTTP/1.1\r\n";
+    for rest in ["\r\nand so on", "X: y\r\n"] {
+        let head = |length: u32| format!("Content-Length: {length:03}\r\n{rest}");
+        let mut engine = Engine::new(&listing.rules, &listed);
+        engine.accept(FIRST);
+        let mut send =
+            |at: usize, bytes: &str| engine.segment(sequence(FIRST, at), bytes.as_bytes(), START);
+        assert_eq!(send(500, "late"), Fate::Dropped(Place::TooEarly));
+        for (at, piece) in [(0, line), (line.len(), &head(100))] {
+            assert_eq!(send(at, piece), Fate::Passed(Place::Next));
+        }
+        assert_eq!(send(line.len(), &head(90)), DUPLICATE, "{rest:?}");
+        assert_eq!(send(line.len(), &head(100)), REPEAT, "{rest:?}");
+    }
+}
+
 /// Who comes back to where a shorter copy ended stands behind that; who comes up to there may have taken the whole.
 #[test]
 fn a_recovery_where_a_shorter_copy_ended() {

@@ -476,3 +476,21 @@ fn ambiguous_framing_is_told() {
         }
     });
 }
+
+/// The word from which on the server's silence counts is one that the server has: nothing that is without it takes its place.
+#[test]
+fn no_second_copy_takes_the_word_of_a_trusted_body_away() {
+    with(|listing, listed| {
+        let mut talk = Talk::at(listing, listed, 7);
+        assert_eq!(talk.send(&declared(LENGTH)), Fate::Passed(Place::Next));
+        let at = talk.sent;
+        // Something comes late, so that what passes is noted.
+        let late = talk.segment(at + LENGTH, b"a");
+        assert_eq!(late, Fate::Dropped(Place::TooEarly));
+        let word = b"\r\nword\r\n\r\n";
+        assert_eq!(talk.segment(at, word), Fate::Passed(Place::Next));
+        let blank = talk.segment(at, b"\r\n\r\n\r\n\r\n\r\n");
+        assert_eq!(blank, Fate::Dropped(Place::Duplicate));
+        assert_eq!(talk.segment(at, word), Fate::Passed(Place::Repeat));
+    });
+}
