@@ -26,8 +26,8 @@ pub fn zero() -> u64 {
 /// Bytes that a round of [`clear`] clears.
 const ROUND: u32 = 64;
 
-/// Clears the first `n` bytes, and up to [`ROUND`] more, by stores in line: a call of the kernel's memset takes as long as a
-/// KiB of them.
+/// Clears the first `n` bytes, and up to one round (64 bytes) more, by stores in line: a call of the kernel's memset takes as long as a
+/// KiB of them. What is behind the last whole round of `bytes` is left: nobody writes there.
 ///
 /// # Safety
 /// The bytes are aligned to words.

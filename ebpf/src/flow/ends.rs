@@ -4,6 +4,7 @@ use super::{
     super::swar::is_zero,
     Flow, Left,
     place::WINDOW,
+    record::{STARTS, UNREAD},
     scans::{ENDS_BODY, STILL_UNREAD},
 };
 
@@ -45,11 +46,19 @@ impl Flow {
         from & !ENDS_BODY | self.next_signs & ENDS_BODY
     }
 
-    /// A segment is passed: where all before it is settled nobody comes back to where others ended.
+    /// A segment is passed: where all before it is settled nobody comes back to where others ended, but to where it begins.
     #[inline(always)]
     pub(super) fn forget_ends(&mut self) {
         if self.knows_settled != 0 && self.settled == self.tip {
             self.ends = 0;
+            if self.left.is_light() && self.flags & UNREAD == 0 {
+                let starts = if self.flags & STARTS != 0 {
+                    ENDS_BODY
+                } else {
+                    0
+                };
+                self.note_end(self.tip, self.left as u32 | starts);
+            }
         }
     }
 
@@ -85,8 +94,8 @@ impl Flow {
             let end = &mut self.ended[n];
             let behind = from.wrapping_sub(end.at) as i32 >> 31;
             let before = end.at.wrapping_sub(to) as i32 >> 31;
-            let light = !(end.from as i32 >> 31) & (end.from.wrapping_sub(COVERED) as i32 >> 31);
-            end.from |= COVERED & (behind & before & light) as u32;
+            let light = is_zero(end.from / COVERED);
+            end.from |= (COVERED * light) & (behind & before) as u32;
             n += 1;
         }
     }
@@ -131,12 +140,7 @@ impl Flow {
 
     /// The segment under judgement is read as what was passed behind `at`, where it is known how the state was left there, and
     /// that is not open.
-    #[inline(always)]
     pub(super) fn read_from_noted(&mut self, at: u32) {
-        tokenblock_read_from_noted(self, at);
-    }
-
-    fn read_from_noted_here(&mut self, at: u32) {
         let from = self.noted_at(at);
         let left = from & !ENDS_BODY;
         if left < Left::Open as u32 {
@@ -149,7 +153,12 @@ impl Flow {
     }
 
     /// From which state what was passed behind `at` was read; [`UNKNOWN`] where that is not remembered.
+    #[inline(always)]
     fn noted_at(&self, at: u32) -> u32 {
+        tokenblock_noted_at(self, at) as u32
+    }
+
+    fn noted_at_here(&self, at: u32) -> u32 {
         let mut read_from = UNKNOWN;
         let mut back = ENDS as u32;
         // What was noted last of a place counts. Without branches: the verifier walks each way through each round.
@@ -180,12 +189,10 @@ extern "C" fn tokenblock_cover_ends(flow: *mut Flow, from: u32, to: u32) -> u64 
     0
 }
 
-/// [`Flow::read_from_noted`], likewise.
+/// [`Flow::noted_at`], likewise.
 #[cfg_attr(target_arch = "bpf", inline(never), unsafe(no_mangle))]
-extern "C" fn tokenblock_read_from_noted(flow: *mut Flow, at: u32) -> u64 {
-    // SAFETY: as above.
-    if let Some(flow) = unsafe { flow.as_mut() } {
-        flow.read_from_noted_here(at);
-    }
-    0
+extern "C" fn tokenblock_noted_at(flow: *const Flow, at: u32) -> u64 {
+    // SAFETY: `Flow::noted_at` passes a reference; the verifier sees to the rest.
+    let flow = unsafe { flow.as_ref() };
+    u64::from(flow.map_or(UNKNOWN, |flow| flow.noted_at_here(at)))
 }

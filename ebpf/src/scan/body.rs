@@ -19,7 +19,7 @@ const INDENTED: u32 = 32;
 const _: () = assert!(LONG - INDENTED > MAX_NAME as u32);
 
 impl Scan {
-    /// Whether [`Scan::body_line`] may be done where [`Scan::takes_lines`].
+    /// Whether [`Scan::body_line`] may be done where `takes_lines` says so.
     #[inline(always)]
     #[must_use]
     pub fn is_body_line(&self) -> bool {

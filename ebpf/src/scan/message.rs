@@ -194,7 +194,7 @@ impl Scan {
     #[inline(always)]
     fn leave_head(&mut self, begins: u32) {
         let sign = self.headers & SIGN & begins;
-        self.headers = self.headers & !sign | sign * SIGN_BEFORE;
+        self.headers = self.headers & !sign | (sign * SIGN_BEFORE);
     }
 
     /// Behind a line end stands no LF, as far as it is known. Where it is a CR, it is one at few servers.

@@ -1,6 +1,6 @@
 //! What a scan found, for the flow engine: what its place is in, what was said of framing.
 
-use super::super::rules::Rules;
+use super::super::{rules::Rules, swar};
 use super::{
     ADRIFT, AMBIGUOUS, BEFORE_CHUNKS, BLANK, CHUNKS, DOUBT, ENDED, HTTP2, Mode, NAMED, NO_END, ODD,
     SIGN, SIGN_BEFORE, Scan, WORD,
@@ -67,15 +67,19 @@ impl Scan {
         matches!(self.mode, Mode::Skip | Mode::Line) && !self.value.has_pending()
     }
 
-    /// Whether nothing of a candidate is under way.
+    /// Whether nothing of a candidate is under way, nor may go on in a folded line.
     #[inline(always)]
     #[must_use]
     pub fn left_candidate(&self) -> bool {
-        matches!(
-            self.mode,
-            Mode::Skip | Mode::Line | Mode::Target | Mode::QuerySkip
-        ) && !self.value.has_pending()
-            && !self.value.has_undecoded()
+        const ENDED: u32 = 1 << Mode::Skip as u32
+            | 1 << Mode::Line as u32
+            | 1 << Mode::Target as u32
+            | 1 << Mode::QuerySkip as u32;
+        // Without another branch: each unit asks this.
+        let line = swar::is_zero(self.mode as u32 ^ Mode::Line as u32);
+        let folds = 1 ^ swar::is_zero(self.fold as u32 ^ Mode::Skip as u32);
+        let ended = ENDED.wrapping_shr(self.mode as u32) & (1 ^ line & folds) & 1;
+        ended != 0 && !self.value.has_pending() && !self.value.has_undecoded()
     }
 
     /// Whether a sign of a header (a request line, a location) was seen since [`Scan::restart`].

@@ -57,10 +57,10 @@ impl Scan {
         self.in_query = u32::MAX;
     }
 
-    /// As [`Scan::restart_in_target`], for who reads no more than the line.
+    /// As [`Scan::restart_inside_target`], for who reads no more than the line. It may be a path, which white space does not end.
     #[inline(always)]
     pub fn restart_in_last_target(&mut self) {
-        self.restart_in_target();
+        self.restart_inside_target();
         self.headers = ONE_LINE;
     }
 

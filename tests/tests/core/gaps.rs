@@ -313,11 +313,26 @@ fn what_is_of_more_than_a_body_comes_in_its_place() {
     for (behind, fate) in [
         ("or: me\n", INSIDE),
         ("orization of it\n", INSIDE),
-        ("orization: me\n", INSIDE),
+        ("orization: me\nor not\n", INSIDE),
+        // A folded line may go on with the value.
+        ("orization: me\n", EARLY),
         (&long, EARLY),
     ] {
         with_gap(behind, |upload, gap| {
             assert_eq!(upload.send(gap + 495, "\nAuth"), fate, "{behind:?}");
+        });
+    }
+}
+
+/// Behind a name in whose middle a gap ends stands a value on a folded line: it is read on to its end.
+#[test]
+fn a_folded_value_behind_a_gap_is_read() {
+    let token = Token::Opaque.text();
+    for fold in ["\r\n ", "\n\t", "", "\r\n \r\n "] {
+        let behind = format!("uthorization:{fold}{token}\r\nand more\n");
+        with_gap(&behind, |upload, gap| {
+            let filler = format!("{}\nA", "x".repeat(498));
+            assert_eq!(upload.send(gap, &filler), Fate::Blocked, "{fold:?}");
         });
     }
 }
@@ -455,4 +470,28 @@ fn what_is_odd_comes_in_its_place() {
     assert_eq!(send(at + 500, "more of it\n"), Fate::Passed(Place::Ahead));
     assert_eq!(send(at + 200, "more\rof it all\n"), EARLY);
     assert_eq!(send(at + 200, "more of it\n"), INSIDE);
+}
+
+/// White space is a part of a target to some servers: what lies ahead of a gap is read so too, for the target may have begun in the gap.
+#[test]
+fn a_target_with_white_space_is_read_across_a_gap() {
+    let token = Token::Opaque.text();
+    for front in ["\nGET /x", "\nGET /x?a=b&c="] {
+        for behind in ["a b ?", "a b &", "a b /?", ", a?", ", a&"] {
+            let behind = format!("{behind}access_token={token} there\n");
+            let listing = Listing::new().unwrap();
+            let listed = |digest: &_| listing.has(digest);
+            let mut upload = Upload::begin(&listing, &listed);
+            let right = upload.end;
+            let filler = format!("{}{front}", "x".repeat(500 - front.len()));
+            let fates = [
+                upload.send(right, &behind),
+                upload.send(right - 500, &filler),
+            ];
+            let passed = fates.iter().all(|fate| matches!(fate, Fate::Passed(_)));
+            // Behind a `?`, an `&` separates; in front of one it is a byte of the path.
+            let reads = front.contains('?') == behind.contains('&');
+            assert!(!passed || !reads, "{front:?} {behind:?}: {fates:?}");
+        }
+    }
 }

@@ -10,6 +10,25 @@ const FIRST: u32 = 7;
 /// More than a delayed acknowledgment takes.
 const LATE: u64 = 230_000_000;
 
+/// Control characters end no query of a path, and so none that comes again where something was lost.
+#[test]
+fn a_query_that_comes_again_goes_on_behind_control_characters() {
+    let listing = Listing::new().unwrap();
+    let listed = |digest: &_| listing.has(digest);
+    let query = format!("?x=\x01&access_token={} ", Token::Opaque.text());
+    for front in ["POST /a", "POST /a?b", "POST /", "GET /?c=d&"] {
+        let mut engine = Engine::new(&listing.rules, &listed);
+        engine.accept(FIRST);
+        let at = sequence(FIRST, front.len());
+        engine.segment(FIRST, front.as_bytes(), START);
+        engine.settle(at);
+        // The receiver ignores this one.
+        engine.segment(at, b"?", START);
+        let fate = engine.segment(at, query.as_bytes(), START + LATE);
+        assert_eq!(fate, Fate::Blocked, "{front}");
+    }
+}
+
 /// A recovery reads on behind all that was passed, and is lost in its turn; then the receiver acknowledges what it had all along:
 /// it stands inside a candidate, whose state is known.
 #[test]
