@@ -82,8 +82,10 @@ fn nothing_that_takes_the_place_of_a_list_unblocks() {
         make(&next);
         fs::remove_file(&list).unwrap();
         fs::rename(&next, &list).unwrap();
-        until(|| status().contains(told), name);
-        assert!(running.log().contains(told), "{name}");
+        until(
+            || status().contains(told) && running.log().contains(told),
+            name,
+        );
         assert!(running.blocks(IN_FILE), "{name}");
         // Additions don't wait for it to be mended.
         host.add(&format!("added-beside-{}", name.replace(' ', "-")));
