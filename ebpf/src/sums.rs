@@ -89,6 +89,25 @@ impl Sums {
         sums
     }
 
+    /// The sums of `len` bytes, [`MOST`] at most, as [`Sums::of`] knows no others: `group` gives those of a group, by how many are
+    /// before it; behind the last one there are zeros.
+    #[inline(always)]
+    #[must_use]
+    pub fn of_all<G>(
+        keys: &SumKeys,
+        len: u32,
+        group: impl Fn(u32) -> G,
+        word: impl Fn(&G, u32) -> u64,
+    ) -> Self {
+        let mut sums = Self::NONE;
+        let mut n = 0;
+        while n < GROUPS && n * GROUP < len {
+            sums.take_group(keys.group(n), &group(n * GROUP), &word);
+            n += 1;
+        }
+        sums
+    }
+
     #[inline(always)]
     fn take_group<G>(
         &mut self,

@@ -11,8 +11,8 @@ use tokenblock_ebpf::{
     packet::Address,
     response::{HEAD, Head, LAST_CHUNK, Said, is_last_chunk},
     rules::Rules,
-    scan::{Scan, Step},
-    sums::SumKeys,
+    scan::{Chunk, Scan, Source as _, Step},
+    sums::{SumKeys, Sums},
     verdict::{Counter, Policy},
 };
 
@@ -301,14 +301,18 @@ impl<'a> Engine<'a> {
         let mut scan = Scan::new(self.rules);
         let may_recall = self.flow.may_recall(place, start);
         let recalled = match &self.keys {
-            Some(keys) if may_recall => {
-                let (rules, generation) = (self.rules, self.generation);
-                self.flow.recall(&mut scan, bytes, keys, rules, generation)
-            }
+            Some(keys) if may_recall => recall(
+                &mut self.flow,
+                &mut scan,
+                bytes,
+                keys,
+                self.rules,
+                self.generation,
+            ),
             _ => Recalled::Nothing,
         };
         let line = match recalled {
-            Recalled::Request => {
+            Recalled::Request | Recalled::RequestToSum => {
                 self.repeated += 1;
                 self.flow.pass_known(start, end, now);
                 return Fate::Passed(place);
@@ -476,6 +480,29 @@ pub fn said_within(head: &mut Head, bytes: &[u8], most: u32) -> Said {
         *to = *from;
     }
     u32::try_from(bytes.len()).map_or(Said::Unknown, |len| Said::by(head, len))
+}
+
+/// What is known of a segment before it is scanned, as the programs ask for it.
+fn recall(
+    flow: &mut Flow,
+    scan: &mut Scan,
+    bytes: &[u8],
+    keys: &SumKeys,
+    rules: &Rules,
+    generation: u64,
+) -> Recalled {
+    let all = || {
+        let group = |at: u32| bytes.get(at as usize..).unwrap_or(&[]);
+        Sums::of_all(keys, bytes.end(), group, Chunk::word)
+    };
+    if flow.may_know_all(bytes.end(), generation) && flow.knows_all(&all()) {
+        return Recalled::Request;
+    }
+    let recalled = flow.recall(scan, bytes, keys, rules, generation);
+    if recalled == Recalled::RequestToSum {
+        flow.note_all(&all());
+    }
+    recalled
 }
 
 /// Keys of sums, the same in every run.

@@ -28,8 +28,8 @@ pub(super) struct Memo {
     len: u16,
     /// Segments that are not looked at.
     rests: u16,
-    /// Bytes of the first line in front of it that was read last, and was as usual ([`LENGTH`]); [`SUMMED`] where `line_sums`
-    /// are of it; how many of them are not looked at ([`RESTS`]).
+    /// Bytes of the first line in front of it that was read last, and was as usual ([`LENGTH`]); [`SUMMED`] where `all_sums`
+    /// are of both; how many of them are not looked at ([`RESTS`]).
     line: u16,
     /// Blocks that were no repeats, since the last one that was.
     misses: u8,
@@ -38,8 +38,8 @@ pub(super) struct Memo {
     judged: Judged,
     generation: u64,
     sums: Sums,
-    /// Of the segment's first groups, in which the line lies.
-    line_sums: Sums,
+    /// Of the line and the block.
+    all_sums: Sums,
 }
 
 /// Of [`Memo::line`].
@@ -83,6 +83,8 @@ pub enum Recalled {
     Line(u32),
     /// All of it: a request that may be passed by [`Flow::pass_known`].
     Request,
+    /// The same, of which all sums are to be taken ([`Flow::note_all`]).
+    RequestToSum,
 }
 
 /// What comes behind the bytes that were read.
@@ -113,7 +115,7 @@ impl Memo {
         judged: Judged::Not,
         generation: 0,
         sums: Sums::NONE,
-        line_sums: Sums::NONE,
+        all_sums: Sums::NONE,
     };
 
     /// Forgets all.
@@ -199,43 +201,26 @@ impl Memo {
         (from, Doing::Learns)
     }
 
-    /// The sums of the first groups of a segment, in which the first `line` bytes lie, where those are to be looked at. Behind
-    /// them is a block, which is a group at least.
+    /// Whether the `len` bytes of a segment may be those of which `all_sums` are.
     #[inline(always)]
-    fn sums_of_line<S: Source + ?Sized>(
-        &self,
-        source: &S,
-        keys: &SumKeys,
-        line: u32,
-    ) -> Option<Sums> {
-        if u32::from(self.line & (LENGTH | RESTS)) != line {
-            return None;
-        }
-        let groups = line.wrapping_add(GROUP - 1) & !(GROUP - 1);
-        Some(source.sums(keys, 0, groups))
+    fn is_summed(&self, len: u32, generation: u64) -> bool {
+        let line = u32::from(self.line & LENGTH);
+        self.line & SUMMED != 0
+            && line + u32::from(self.len) == len
+            && self.generation == generation
+            && self.is_clean()
     }
 
-    /// Whether the line of these sums is the one that was read last.
+    /// The first `line` bytes of a segment of `len` were read, and were as usual. Of two lines of one length the second is
+    /// remembered, with all that is behind it: true where it is to be. Where the third is another none is looked at for a while,
+    /// for most clients ask for something else each time.
     #[inline(always)]
-    fn knows_line(&self, sums: Option<&Sums>) -> bool {
-        self.line & SUMMED != 0 && sums.is_some_and(|sums| sums.is_as(&self.line_sums))
-    }
-
-    /// The first `line` bytes were read, and were as usual. Of two lines of one length the second is remembered; where the
-    /// third is another none is looked at for a while, for most clients ask for something else each time.
-    #[inline(always)]
-    fn note_line(&mut self, line: u32, sums: Option<&Sums>) {
+    fn note_line(&mut self, line: u32, len: u32) -> bool {
         let rests = self.line & RESTS;
-        self.line = line as u16
-            | match sums {
-                Some(_) if self.line & SUMMED != 0 => RESTS,
-                Some(sums) => {
-                    self.line_sums = *sums;
-                    SUMMED
-                }
-                None if rests != 0 => rests - ONE_REST,
-                None => 0,
-            };
+        let again = u32::from(self.line) == line && len <= MOST;
+        let fewer = rests.wrapping_sub(ONE_REST) & RESTS;
+        self.line = line as u16 | if rests == 0 { 0 } else { fewer };
+        again
     }
 }
 
@@ -254,6 +239,31 @@ impl Flow {
         // One less, down to none.
         self.memo.rests = rests - (1 ^ swar::is_zero(u32::from(rests))) as u16;
         rests == 0
+    }
+
+    /// Whether the segment of `len` bytes may be the last one again, so that [`Flow::knows_all`] is to be asked before
+    /// [`Flow::recall`], with the sums of all of it; as there.
+    #[inline(always)]
+    #[must_use]
+    pub fn may_know_all(&self, len: u32, generation: u64) -> bool {
+        self.flags & LOSSY == 0 && self.memo.is_summed(len, generation)
+    }
+
+    /// Whether the segment of these sums is the last one again, and may be passed by [`Flow::pass_known`].
+    #[inline(always)]
+    pub fn knows_all(&mut self, sums: &Sums) -> bool {
+        let known = sums.is_as(&self.memo.all_sums);
+        if !known {
+            self.memo.line = RESTS;
+        }
+        known
+    }
+
+    /// These are the sums of the segment that was recalled.
+    #[inline(always)]
+    pub fn note_all(&mut self, sums: &Sums) {
+        self.memo.all_sums = *sums;
+        self.memo.line |= SUMMED;
     }
 
     /// Before a segment is scanned, which `source` holds whole. `scan` is a state of no more use, `generation` was read before
@@ -277,15 +287,14 @@ impl Flow {
             return Recalled::Nothing;
         }
         if recalls as u32 == Doing::Knows as u32 && self.flags & LOSSY == 0 {
-            let sums = self.memo.sums_of_line(source, keys, line);
-            if self.memo.knows_line(sums.as_ref()) {
-                return Recalled::Request;
-            }
             scan.restart();
             source.request_line(scan, rules);
             if scan.begins_block() && scan.pos == line {
-                self.memo.note_line(line, sums.as_ref());
-                return Recalled::Request;
+                return if self.memo.note_line(line, source.end()) {
+                    Recalled::RequestToSum
+                } else {
+                    Recalled::Request
+                };
             }
         }
         Recalled::Line(line)

@@ -136,7 +136,7 @@ fn judge_held(
     flow: &mut Flow,
 ) -> Result<(), Counter> {
     let end = work.start.wrapping_add(work.segment.payload_len);
-    if recall(work, flow, rules) {
+    if recall(skb, work, flow, rules)? {
         counts.count(Counter::Repeated);
         flow.pass_known(work.start, end, work.now);
         return Ok(());

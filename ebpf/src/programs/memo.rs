@@ -1,23 +1,76 @@
 //! Header blocks that repeat, as the window shows them.
 
+use aya_ebpf::bindings::__sk_buff;
 use tokenblock_ebpf::{
     flow::{Flow, Recalled},
     rules::Rules,
+    scan::Source as _,
     sums::SumKeys,
+    swar::forget_registers,
+    verdict::Counter,
 };
 
-use super::maps::{self, Work};
+use super::{
+    maps::{self, Work},
+    window::Window,
+};
 
 /// Before a segment is scanned: whether all of it is known. Where the flow may know its header block alone, the window shows
 /// what is in front of that, until [`Flow::come_to_end`] is asked.
+///
+/// # Errors
+/// Where the packet can't be read.
 #[inline(always)]
-pub fn recall(work: &mut Work, flow: &mut Flow, rules: &Rules) -> bool {
-    flow.may_recall(work.place, work.start)
-        && maps::sum_keys()
-            .is_some_and(|keys| tokenblock_recall(flow, &raw mut *work, keys, rules) != 0)
+pub fn recall(
+    skb: *mut __sk_buff,
+    work: &mut Work,
+    flow: &mut Flow,
+    rules: &Rules,
+) -> Result<bool, Counter> {
+    if !flow.may_recall(work.place, work.start) {
+        return Ok(false);
+    }
+    let Some(keys) = maps::sum_keys() else {
+        return Ok(false);
+    };
+    let window = &mut work.window;
+    if window.is_last() && flow.may_know_all(window.end(), work.generation) {
+        if tokenblock_sum_all(flow, &raw mut *window, keys, 0) != 0 {
+            return Ok(true);
+        }
+        // Nothing of it is left there.
+        if !window.advance(skb, 0) {
+            return Err(Counter::ReadFailed);
+        }
+    }
+    forget_registers();
+    Ok(tokenblock_recall(flow, &raw mut *work, keys, rules) != 0)
 }
 
-/// [`recall`], under a name that other objects could call, since such a function the verifier walks through once.
+/// Takes the sums of all that the window holds, and clears it. Where they are to be noted, as `notes` says, or are known already,
+/// gives 1. Under a name that other objects could call, since such a function the verifier walks through once.
+#[inline(never)]
+// SAFETY: nothing else is called so.
+#[unsafe(no_mangle)]
+extern "C" fn tokenblock_sum_all(
+    flow: *mut Flow,
+    window: *mut Window,
+    keys: *const SumKeys,
+    notes: u32,
+) -> u64 {
+    // SAFETY: callers pass references; the verifier sees to the rest.
+    let passed = unsafe { (flow.as_mut(), window.as_mut(), keys.as_ref()) };
+    if let (Some(flow), Some(window), Some(keys)) = passed {
+        let sums = window.take_sums(keys);
+        if notes == 0 {
+            return u64::from(flow.knows_all(&sums));
+        }
+        flow.note_all(&sums);
+    }
+    1
+}
+
+/// [`recall`] of a segment that is not the one before again, as [`tokenblock_sum_all`].
 #[inline(never)]
 // SAFETY: nothing else is called so.
 #[unsafe(no_mangle)]
@@ -34,6 +87,7 @@ extern "C" fn tokenblock_recall(
     {
         let (scan, window) = (&mut work.scan, &mut work.window);
         match flow.recall(scan, window, keys, rules, work.generation) {
+            Recalled::RequestToSum => return tokenblock_sum_all(flow, window, keys, 1),
             Recalled::Request => return 1,
             Recalled::Line(len) => window.narrow(len),
             Recalled::Nothing => {}

@@ -10,7 +10,7 @@ use tokenblock_ebpf::{
     sums::{GROUP, MOST, SumKeys, Sums},
     swar::{
         LineEnds, clear, first_of_two, forget_registers, least, not_line_end, not_plain, opaque,
-        opaque_long, splat, unmarked,
+        opaque_long, splat, unmarked, zero,
     },
 };
 
@@ -131,12 +131,34 @@ impl Window {
     /// Leaves no byte of the payload behind.
     #[inline(always)]
     pub fn close(&mut self, skb: *mut __sk_buff) {
-        if self.used > STORED {
+        if self.used == 0 {
+            // It is cleared already.
+        } else if self.used > STORED {
             // SAFETY: as in `advance`.
             unsafe { skb::clear::<CAPACITY>(skb, self.bytes.as_mut_ptr(), self.used) };
         } else {
             tokenblock_window_clear(self);
         }
+    }
+}
+
+impl Window {
+    /// The sums of all that it holds, [`MOST`] bytes at most, which it holds no more then.
+    #[inline(always)]
+    pub fn take_sums(&mut self, keys: &SumKeys) -> Sums {
+        let bytes = self.bytes.as_mut_ptr();
+        // SAFETY: no group begins MOST bytes behind the first, and words are aligned.
+        let group = |at: u32| unsafe { bytes.add(at as usize & (MOST - 1) as usize).cast::<u64>() };
+        let take = |group: &*mut u64, i: u32| unsafe {
+            let word = group.add(i as usize);
+            let taken = word.read();
+            // Volatile, or LLVM clears all of them later, by a byte-wise memset.
+            word.write_volatile(zero());
+            taken
+        };
+        let sums = Sums::of_all(keys, self.len, group, take);
+        self.used = 0;
+        sums
     }
 }
 
