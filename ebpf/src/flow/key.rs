@@ -116,8 +116,8 @@ pub struct Gap {
     pub left: Left,
     /// 1 where what is behind it can't be the rest of a header's name.
     pub plain: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// 1 where all of it is of a body whose length was declared.
+    pub in_body: u32,
     /// The segment.
     pub passed: Passed,
     /// What stands behind the gap.
@@ -130,7 +130,7 @@ impl Gap {
         right: 0,
         left: Left::Closed,
         plain: 0,
-        reserved: 0,
+        in_body: 0,
         passed: Passed::NONE,
         behind: Behind::NONE,
     };
@@ -141,6 +141,7 @@ impl Gap {
         self.right = from.right;
         self.left = from.left;
         self.plain = from.plain;
+        self.in_body = from.in_body;
         self.passed.copy(&from.passed);
         self.behind.copy(&from.behind);
     }

@@ -98,6 +98,7 @@ impl Flow {
                 gap.right = start;
                 gap.left = self.left;
                 gap.plain = u32::from(self.next_signs & PLAIN != 0);
+                gap.in_body = u32::from(self.at_body != 0);
                 gap.passed.place = Place::Settled;
                 gap.passed.starts = u32::from(self.flags & STARTS != 0);
                 self.leave_tip();

@@ -13,7 +13,7 @@ use super::{
     super::{framing::Framing, rules::Rules},
     Conflict, Flow, Gap, Left, Place, before,
     record::{LOSSY, NOTED, PROVES, STARTS, TRUSTS, UNREAD},
-    scans::{MAY_END_CHUNKS, OF_BEHIND, PIECE, PLAIN, READS_TARGET, SAW_BLANK, SAW_WORD},
+    scans::{IN_BODY, MAY_END_CHUNKS, OF_BEHIND, PIECE, PLAIN, READS_TARGET, SAW_BLANK, SAW_WORD},
 };
 
 /// How a segment was read that was passed, and how it left the scanner.
@@ -44,9 +44,9 @@ pub struct Passed {
 const LEFT: u32 = 1 << 31;
 /// Signs that a segment which is cut may have: it lies inside of one message's body.
 const OF_BODY: u32 =
-    PLAIN | SAW_WORD | SAW_BLANK | MAY_END_CHUNKS | READS_TARGET | OF_BEHIND | LEFT;
+    PLAIN | SAW_WORD | SAW_BLANK | MAY_END_CHUNKS | READS_TARGET | IN_BODY | OF_BEHIND | LEFT;
 /// Those of them that say nothing new of a piece of it.
-const OF_PIECE: u32 = PLAIN | SAW_WORD | READS_TARGET | PIECE | OF_BEHIND;
+const OF_PIECE: u32 = PLAIN | SAW_WORD | READS_TARGET | PIECE | IN_BODY | OF_BEHIND;
 
 impl Passed {
     /// None.
@@ -243,6 +243,7 @@ impl Flow {
         gap.right = start;
         gap.left = self.next_gap;
         gap.plain = 0;
+        gap.in_body = u32::from(self.next_signs & IN_BODY != 0);
         let passed = &mut gap.passed;
         passed.place = self.next_place;
         passed.starts = self.next_starts;

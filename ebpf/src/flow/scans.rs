@@ -66,6 +66,8 @@ pub(super) const MAY_END_CHUNKS: u32 = 1 << 15;
 pub(super) const PIECE: u32 = 1 << 16;
 /// A sign of a header was seen in a body of which the segment holds the head.
 pub(super) const SAW_NOISE: u32 = 1 << 17;
+/// The gap that the segment fills is all of a body whose length was declared.
+pub(super) const IN_BODY: u32 = 1 << 19;
 /// Signs of what stands behind a gap, and of what a flow that was adrift before is read for.
 pub(super) const OF_BEHIND: u32 = READS_BEHIND | LEFT_BEHIND | READS_ANYWHERE;
 /// Signs of any scan of a segment; the others are those of the last.
@@ -76,6 +78,7 @@ const OF_ANY: u32 = SAW_HTTP2
     | READS_TARGET
     | SAW_ADRIFT
     | PIECE
+    | IN_BODY
     | OF_BEHIND;
 
 /// What [`tokenblock_flow_start`] gives.
@@ -341,7 +344,12 @@ impl Flow {
         let closes = place.fills() && gap.right == end;
         self.closes = u32::from(closes && !gap.behind.is_empty());
         self.next_left = Left::Closed;
-        self.next_signs = 0;
+        let again = place as u32 == Place::Repeat as u32;
+        self.next_signs = if (place.fills() || again) && gap.in_body != 0 {
+            IN_BODY
+        } else {
+            0
+        };
         self.next_body = 0;
         self.next_framing = Framing::NONE;
         let framing = self.framing_at(place, self.reads_from(place, start));

@@ -7,7 +7,7 @@ use super::{
     record::{
         ACKNOWLEDGED, ADRIFT, DECLARED, DOUBTED, OPEN, PROVES, RECOVERING, STARTS, TRUSTS, UNREAD,
     },
-    scans::{SAW_ADRIFT, SAW_WORD},
+    scans::{IN_BODY, SAW_ADRIFT, SAW_WORD},
 };
 
 /// Bytes before the end of a declared body that are always read, so that the next message is read from its first byte
@@ -111,7 +111,8 @@ impl Flow {
     fn turn_adrift(&mut self, scan: &Scan) {
         let place = self.next_read;
         // What fills a gap in a declared body is of no head.
-        let in_body = place.fills() && self.flags & DECLARED != 0;
+        let in_body =
+            place.fills() && (self.flags & DECLARED != 0 || self.next_signs & IN_BODY != 0);
         // What is said ahead of a gap of where a message ends is not kept.
         let framed = scan.ended_headers() || !scan.framing.is_as(Framing::NONE);
         let ahead = place.is_early() && framed;

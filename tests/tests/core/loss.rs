@@ -5,6 +5,7 @@ use std::slice;
 use proptest::prelude::*;
 use tokenblock_ebpf::{flow::Place, verdict::Counter};
 use tokenblock_tests::{
+    bench::request::random,
     bodies::{ALL, Body, Framing},
     engine::{Engine, Fate},
     fixtures::Token,
@@ -113,6 +114,30 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(cases(60))]
+
+    /// Bodies of any bytes in segments as large as a host puts them together: each is lost or late as one, and has many
+    /// lines that look like something.
+    #[test]
+    fn large_segments_of_any_bytes_come_through(
+        label in any::<u32>(),
+        len in 0..1_500_000_usize,
+        sizes in prop::collection::vec(1..46_usize, 1..6),
+        path in path(),
+    ) {
+        let listing = Listing::new().unwrap();
+        let listed = |digest: &_| listing.has(digest);
+        let mut engine = Engine::new(&listing.rules, &listed);
+        let request = Framing::Declared.request(&random(&label.to_string(), len));
+        let sizes: Vec<_> = sizes.into_iter().map(|count| count * 1448).collect();
+        let sent = send(&mut engine, slice::from_ref(&request), &sizes, path);
+        let harm = sent.ways.iter().find(|(_, _, way)| matches!(way, Counter::Blocked | Counter::GapConflict | Counter::AmbiguousFraming));
+        prop_assert_eq!(harm, None, "{:?}", &sent.ways[sent.ways.len().saturating_sub(30)..]);
+        prop_assert!(sent.stream == request, "{} of {}", sent.stream.len(), request.len());
+    }
+}
+
 /// Sends `before` in order, then `late` last, behind what follows it. Gives what became of what follows, and of `late`.
 fn reorder(before: &[Vec<u8>], late: &[u8], behind: &[Vec<u8>]) -> (Vec<Fate>, Fate) {
     const FIRST: u32 = 7;
@@ -156,6 +181,24 @@ fn a_request_behind_chunks_comes_in_order() {
         "{fates:?}"
     );
     assert_eq!(filler, Fate::Passed(Place::Next));
+}
+
+/// A declared body in which something looked like a header, and much did not since: what fills a gap in it may have lines that
+/// would be an odd head's elsewhere.
+#[test]
+fn a_gap_in_a_body_with_a_header_like_line_is_filled() {
+    let quiet = Body::Text.bytes(20_000);
+    let noise = b"\nAuthorization: me\n".as_slice();
+    let body = [&quiet, noise, &quiet, b"\nx\xff: y\n", &quiet].concat();
+    let request = Framing::Declared.request(&body);
+    let pieces: Vec<_> = request.chunks(1448).map(<[u8]>::to_vec).collect();
+    let odd = pieces
+        .iter()
+        .position(|piece| piece.contains(&0xff))
+        .unwrap();
+    let (fates, filler) = reorder(&pieces[..odd], &pieces[odd], &pieces[odd + 1..]);
+    assert_eq!(fates.first(), Some(&Fate::Passed(Place::Ahead)));
+    assert_eq!(filler, Fate::Passed(Place::Filler));
 }
 
 /// Nor does it harm where both come at once, so that nobody can tell: all that was passed is of the body then.
