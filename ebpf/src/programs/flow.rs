@@ -98,8 +98,9 @@ fn begin(segment: &Segment, key: &FlowKey, hook: Direction) -> Option<*mut Flow>
     Some(begun)
 }
 
-/// Tries for a flow that another CPU has: some 40 us, more than a segment of 64 KiB takes.
-const TRIES: u32 = 1 << 13;
+/// Tries for a flow that another CPU has: some 160 us, where a segment of 64 KiB of random bytes takes 14 to 42 (the machine of
+/// docs/benchmarks.md, in its fast and slow hours).
+const TRIES: u32 = 1 << 15;
 
 /// Takes the flow for this CPU; waits a little where another has it, and gives false where it has it for long.
 #[inline(always)]
