@@ -16,6 +16,8 @@ use crate::swar;
 pub const GROUP: u32 = 64;
 /// Most bytes of a block, and most bytes in front of it.
 pub const MOST: u32 = GROUPS * GROUP;
+/// Most bytes of a part that is left out of the sums.
+pub const MOST_PART: u32 = 256;
 
 /// Most groups of a block.
 const GROUPS: u32 = 32;
@@ -49,6 +51,14 @@ impl SumKeys {
         // SAFETY: in bounds by the mask.
         unsafe { &*self.0.as_ptr().add(at).cast() }
     }
+
+    /// The keys of a word, by its number.
+    #[inline(always)]
+    fn pair(&self, word: u32) -> [u64; 2] {
+        let at = (swar::opaque(word) & (MOST / 8 - 1)) as usize;
+        // SAFETY: in bounds by the mask: there is one key more than words.
+        unsafe { self.0.as_ptr().add(at).cast::<[u64; 2]>().read() }
+    }
 }
 
 /// The sums of a block.
@@ -68,32 +78,11 @@ impl Sums {
         reversed: 0,
     };
 
-    /// The sums of `len` bytes, [`GROUP`] to [`MOST`]: `group` gives those of a group, by how many are before it, `last` are the
-    /// last ones, whether or not the group before has some of them, and `word` gives a word of a group.
+    /// The sums of `len` bytes, [`MOST`] at most: `group` gives those of a group, by how many are before it, and `word` a word
+    /// of a group; behind the last one there are zeros.
     #[inline(always)]
     #[must_use]
     pub fn of<G>(
-        keys: &SumKeys,
-        len: u32,
-        group: impl Fn(u32) -> G,
-        last: &G,
-        word: impl Fn(&G, u32) -> u64,
-    ) -> Self {
-        let mut sums = Self::NONE;
-        let mut n = 0;
-        while n < GROUPS - 1 && n * GROUP + GROUP < len {
-            sums.take_group(keys.group(n), &group(n * GROUP), &word);
-            n += 1;
-        }
-        sums.take_group(keys.group(n), last, &word);
-        sums
-    }
-
-    /// The sums of `len` bytes, [`MOST`] at most, as [`Sums::of`] knows no others: `group` gives those of a group, by how many are
-    /// before it; behind the last one there are zeros.
-    #[inline(always)]
-    #[must_use]
-    pub fn of_all<G>(
         keys: &SumKeys,
         len: u32,
         group: impl Fn(u32) -> G,
@@ -106,6 +95,37 @@ impl Sums {
             n += 1;
         }
         sums
+    }
+
+    /// What the bytes of a part add to the sums of all: `word` gives a word, by its number, `part` is where they begin and
+    /// where they end, [`MOST_PART`] at most. `None` where a line ends in them.
+    #[inline(always)]
+    #[must_use]
+    pub fn of_part(keys: &SumKeys, part: [u32; 2], word: impl Fn(u32) -> u64) -> Option<Self> {
+        let [from, to] = part;
+        let mut sums = Self::NONE;
+        let (mut n, mut front, mut others) = (from / 8, from & 7, u64::MAX);
+        let mut i = 0;
+        while i <= MOST_PART / 8 && n * 8 < to {
+            let word = word(n);
+            let bytes = swar::keep(word, swar::least(to - n * 8, 8)) & !swar::keep(u64::MAX, front);
+            others &= swar::not_line_end(bytes);
+            sums.take(keys.pair(n), bytes);
+            front = 0;
+            n = swar::opaque(n + 1);
+            i += 1;
+        }
+        (!others & swar::splat(0x80) == 0).then_some(sums)
+    }
+
+    /// The sums of the same bytes, but with zeros where a part of them is, which adds `part`.
+    #[inline(always)]
+    #[must_use]
+    pub const fn without(&self, part: &Self) -> Self {
+        Self {
+            plain: self.plain.wrapping_sub(part.plain),
+            reversed: self.reversed.wrapping_sub(part.reversed),
+        }
     }
 
     #[inline(always)]
@@ -123,7 +143,7 @@ impl Sums {
             plain = reversed;
             if i % 2 == 1 {
                 // Two after the other: all at once they need more registers than there are.
-                swar::forget_registers();
+                [self.plain, self.reversed] = swar::settled([self.plain, self.reversed]);
             }
             i += 1;
         }
@@ -182,9 +202,35 @@ mod tests {
             let moved = [vec![1; before as usize], block.clone()].concat();
             let sums = block[..].sums(&keys, 0, len);
             prop_assert!(sums.is_as(&moved[..].sums(&keys, before, len)));
-            // What is behind them does not count.
-            let longer = [block, vec![2; 20]].concat();
+            // Zeros behind them do not count.
+            let longer = [block, vec![0; 20]].concat();
             prop_assert!(sums.is_as(&longer[..].sums(&keys, 0, len)));
+        }
+
+        #[test]
+        fn a_part_may_be_left_out(
+            block in blocks(), before in 0..=MOST, at: prop::sample::Index, len in 0..=MOST_PART,
+            line_end in prop::option::of(any::<prop::sample::Index>()),
+        ) {
+            let keys = keys();
+            let from = at.index(block.len());
+            let part = from..(from + len as usize).min(block.len());
+            let mut block = [vec![1; before as usize], block].concat();
+            let inside = before as usize + part.start..before as usize + part.end;
+            block[inside.clone()].iter_mut().for_each(|byte| *byte |= 0x10);
+            if let Some(at) = line_end.filter(|_| !inside.is_empty()) {
+                block[inside.start + at.index(inside.len())] = b"\r\n"[at.index(2)];
+            }
+            let bounds = [part.start as u32, part.end as u32];
+            let sums = block[..].part_sums(&keys, before, bounds);
+            let has_end = block[inside.clone()].iter().any(|byte| matches!(byte, b'\r' | b'\n'));
+            prop_assert_eq!(sums.is_none(), has_end);
+            if let Some(part) = sums {
+                let len = block.len() as u32 - before;
+                let all = block[..].sums(&keys, before, len);
+                block[inside].fill(0);
+                prop_assert_eq!(all.without(&part), block[..].sums(&keys, before, len));
+            }
         }
 
         #[test]

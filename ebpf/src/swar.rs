@@ -80,6 +80,22 @@ pub fn opaque_long(n: u64) -> u64 {
     n
 }
 
+/// The same two words, which LLVM computes here, before anything that is read or written behind.
+#[inline(always)]
+#[must_use]
+pub fn settled(words: [u64; 2]) -> [u64; 2] {
+    #[cfg(target_arch = "bpf")]
+    let words = {
+        let [mut a, mut b] = words;
+        // SAFETY: registers are copied to themselves.
+        unsafe {
+            core::arch::asm!("{0} = {0}", "{1} = {1}", inout(reg) a, inout(reg) b, options(nostack));
+        }
+        [a, b]
+    };
+    words
+}
+
 /// Makes LLVM read again what lies in memory, rather than keep it in registers: only then are the ways that lead
 /// here one to the verifier, which compares registers.
 #[inline(always)]

@@ -11,8 +11,8 @@ use tokenblock_ebpf::{
     packet::Address,
     response::{HEAD, Head, LAST_CHUNK, Said, is_last_chunk},
     rules::Rules,
-    scan::{Chunk, Scan, Source as _, Step},
-    sums::{SumKeys, Sums},
+    scan::{Scan, Source as _, Step},
+    sums::SumKeys,
     verdict::{Counter, Policy},
 };
 
@@ -118,6 +118,12 @@ impl<'a> Engine<'a> {
     /// The list or the rules have changed.
     pub fn change(&mut self) {
         self.generation += 1;
+    }
+
+    /// Other rules are in force.
+    pub fn change_rules(&mut self, rules: &'a Rules) {
+        self.rules = rules;
+        self.change();
     }
 
     /// How many header blocks were known again.
@@ -318,7 +324,7 @@ impl<'a> Engine<'a> {
                 return Fate::Passed(place);
             }
             Recalled::Line(line) => line as usize,
-            Recalled::Nothing => 0,
+            Recalled::Nothing | Recalled::Other => 0,
         };
         self.flow.open(place, start, end, &gap);
         for step in 0..STEPS {
@@ -426,6 +432,7 @@ impl<'a> Engine<'a> {
             }
             match self.flow.come_to_end(scan, end) {
                 Rest::Unknown => shown = bytes,
+                Rest::Until(end) => shown = bytes.get(..end as usize).unwrap_or_default(),
                 Rest::Known => {
                     self.repeated += 1;
                     return Scanned::End;
@@ -491,16 +498,25 @@ fn recall(
     rules: &Rules,
     generation: u64,
 ) -> Recalled {
-    let all = || {
-        let group = |at: u32| bytes.get(at as usize..).unwrap_or(&[]);
-        Sums::of_all(keys, bytes.end(), group, Chunk::word)
+    let sums = |flow: &Flow| {
+        let all = bytes.sums(keys, 0, bytes.end());
+        let part = bytes.part_sums(keys, 0, flow.left_out())?;
+        Some(all.without(&part))
     };
-    if flow.may_know_all(bytes.end(), generation) && flow.knows_all(&all()) {
-        return Recalled::Request;
+    if flow.may_know_all(bytes.end(), generation) {
+        let sums = sums(flow);
+        if flow.knows_all(sums.as_ref()) {
+            return Recalled::Request;
+        }
     }
-    let recalled = flow.recall(scan, bytes, keys, rules, generation);
-    if recalled == Recalled::RequestToSum {
-        flow.note_all(&all());
+    let mut recalled = flow.recall(scan, bytes, keys, rules, generation);
+    if recalled == Recalled::Other {
+        recalled = flow.learn(bytes, keys, rules, generation);
+    }
+    if recalled == Recalled::RequestToSum
+        && let Some(sums) = sums(flow)
+    {
+        flow.note_all(&sums);
     }
     recalled
 }

@@ -4,7 +4,8 @@
 //! again by its keyed sums, and not read again: what the scanner finds in a block depends on its state where the block
 //! begins, on the bytes, the rules and the list alone. So the first line is read, and where it leaves the scanner as it did
 //! then, the scanner is set as the block left it. Where that line is as usual, and so is the flow, nothing else of the engine
-//! has anything to say of such a request, and it is passed at once. See "Header blocks that repeat" in ARCHITECTURE.md.
+//! has anything to say of such a request, and it is passed at once. One value that is another one each time may be left out of
+//! the sums, if nothing reads it. See "Header blocks that repeat" in ARCHITECTURE.md.
 
 use super::{
     super::{
@@ -40,6 +41,49 @@ pub(super) struct Memo {
     sums: Sums,
     /// Of the line and the block.
     all_sums: Sums,
+    /// What is left out of both sums.
+    fresh: Fresh,
+}
+
+/// Of a block: a line whose value may be another one each time, as a request's id or the time is.
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct Fresh {
+    /// Where the line begins.
+    line: u16,
+    /// Where its value begins and ends; the same where it may not: then the line is as any other.
+    from: u16,
+    /// 0: there is none.
+    to: u16,
+}
+
+impl Fresh {
+    const NONE: Self = Self {
+        line: 0,
+        from: 0,
+        to: 0,
+    };
+
+    /// Where the value stands in a block that begins at `at`.
+    #[inline(always)]
+    fn bounds(self, at: u32) -> [u32; 2] {
+        [at + u32::from(self.from), at + u32::from(self.to)]
+    }
+
+    /// Where the next line begins.
+    #[inline(always)]
+    fn next(self) -> u32 {
+        if self.to == 0 {
+            0
+        } else {
+            u32::from(self.to) + 2
+        }
+    }
+
+    #[inline(always)]
+    const fn is_empty(self) -> bool {
+        self.from == self.to
+    }
 }
 
 /// Of [`Memo::line`].
@@ -62,7 +106,7 @@ enum Judged {
 
 /// What is under way with a segment.
 #[derive(Clone, Copy, PartialEq, Eq)]
-#[repr(u32)]
+#[repr(u16)]
 pub(super) enum Doing {
     /// It is read as any other.
     Nothing = 0,
@@ -72,6 +116,8 @@ pub(super) enum Doing {
     Learns = 2,
     /// The rest is read.
     Reads = 3,
+    /// The rest is read up to the end of the line whose value is left out of the sums.
+    ReadsFresh = 4,
 }
 
 /// What is known of a segment before it is scanned.
@@ -79,6 +125,8 @@ pub(super) enum Doing {
 pub enum Recalled {
     /// Nothing.
     Nothing,
+    /// Its block is not the one that is remembered, and may be: [`Flow::learn`] is to be asked.
+    Other,
     /// So many bytes are to be read before [`Flow::come_to_end`] is asked.
     Line(u32),
     /// All of it: a request that may be passed by [`Flow::pass_known`].
@@ -89,15 +137,21 @@ pub enum Recalled {
 
 /// What comes behind the bytes that were read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u32)]
 pub enum Rest {
     /// Nothing: the segment is read.
-    None = 0,
+    None,
     /// The header block, to be read too.
-    Unknown = 1,
+    Unknown,
     /// A header block that needs no reading: the scanner stands behind it.
-    Known = 2,
+    Known,
+    /// More of it, to be read up to here before [`Flow::come_to_end`] is asked again.
+    Until(u32),
 }
+
+/// [`Rest`] as a number; what is none of these is where [`Rest::Until`] ends.
+const NONE: u64 = 0;
+const UNKNOWN: u64 = 1;
+const KNOWN: u64 = 2;
 
 /// Misses after which no block is looked at for a while.
 const PATIENCE: u8 = 2;
@@ -116,6 +170,7 @@ impl Memo {
         generation: 0,
         sums: Sums::NONE,
         all_sums: Sums::NONE,
+        fresh: Fresh::NONE,
     };
 
     /// Forgets all.
@@ -158,6 +213,7 @@ impl Memo {
         }
         let behind = i * 8 + swar::first(mark) + 1;
         let len = source.end().wrapping_sub(behind);
+        self.fresh = Fresh::NONE;
         if (GROUP..=MOST).contains(&len) {
             self.len = len as u16;
             self.judged = Judged::Not;
@@ -166,39 +222,116 @@ impl Memo {
         }
     }
 
-    /// Compares the last bytes of a segment with the block that is remembered: how many are in front of it, and what is to be
-    /// done with them.
-    fn compare<S: Source + ?Sized>(
-        &mut self,
-        source: &S,
-        keys: &SumKeys,
-        generation: u64,
-    ) -> (u32, Doing) {
+    /// Where the last bytes of a segment begin that may be the block that is remembered; 0: they are another one.
+    #[inline(always)]
+    fn block_at<S: Source + ?Sized>(&mut self, source: &S) -> u32 {
         let end = source.end();
         let len = u32::from(self.len);
         let from = end.wrapping_sub(len);
         let line_end = source.chunk(from.wrapping_sub(1)).word(0) as u8 == b'\n';
         if len >= end || from > MOST || !line_end {
             self.miss();
-            return (0, Doing::Nothing);
+            return 0;
         }
-        let sums = source.sums(keys, from, len);
-        let same = sums.is_as(&self.sums) && self.generation == generation;
-        if same && self.is_clean() {
-            return (from, Doing::Knows);
-        }
+        from
+    }
+
+    /// Whether the block of a segment, which begins at `at`, is the one that is remembered, and clean.
+    #[inline(always)]
+    fn knows_block<S: Source + ?Sized>(
+        &self,
+        source: &S,
+        keys: &SumKeys,
+        at: u32,
+        generation: u64,
+    ) -> bool {
+        let sums = self.sums_of_block(source, keys, at);
+        let is_same = sums.is_some_and(|sums| sums.is_as(&self.sums));
+        is_same && self.generation == generation && self.is_clean()
+    }
+
+    /// Prepares to remember the block of a segment, which begins at `at`; false where none is to be, for a while.
+    ///
+    /// Where it is another one than the last, the value is looked for that is another one each time: in one line after the other,
+    /// a request each.
+    #[inline(always)]
+    fn learn<S: Source + ?Sized>(
+        &mut self,
+        source: &S,
+        keys: &SumKeys,
+        rules: &Rules,
+        at: u32,
+        generation: u64,
+    ) -> bool {
         // What was found of a line counts under one generation as well.
         self.line = 0;
-        if self.is_clean() {
-            self.miss();
+        let is_other = self.is_clean() && self.generation == generation;
+        let fresh = self.fresh;
+        let line = if is_other {
+            fresh.next()
+        } else {
+            // Other rules may read it.
+            u32::from(fresh.line)
+        };
+        if is_other || fresh.to != 0 {
+            let found = self.leave_out(source, rules, at, line);
+            if is_other && !found {
+                self.misses |= PATIENCE - 1;
+                self.miss();
+            }
         }
-        if self.len == 0 {
-            return (0, Doing::Nothing);
-        }
+        swar::forget_registers();
+        let Some(sums) = self.sums_of_block(source, keys, at) else {
+            return false;
+        };
         self.judged = Judged::Not;
         self.generation = generation;
         self.sums = sums;
-        (from, Doing::Learns)
+        self.len != 0
+    }
+
+    /// The sums of the block of a segment, which begins at `at`, as they are remembered; `None` where a line ends in the value that
+    /// is left out.
+    #[inline(always)]
+    fn sums_of_block<S: Source + ?Sized>(
+        &self,
+        source: &S,
+        keys: &SumKeys,
+        at: u32,
+    ) -> Option<Sums> {
+        let sums = source.sums(keys, at, source.end().wrapping_sub(at));
+        if self.fresh.is_empty() {
+            return Some(sums);
+        }
+        let part = source.part_sums(keys, at, self.fresh.bounds(0))?;
+        Some(sums.without(&part))
+    }
+
+    /// Leaves out of the sums what is the value of the line at `line` of a block that begins at `at`, if it is one that is not
+    /// read; false where there is no such line.
+    #[inline(always)]
+    fn leave_out<S: Source + ?Sized>(
+        &mut self,
+        source: &S,
+        rules: &Rules,
+        at: u32,
+        line: u32,
+    ) -> bool {
+        self.fresh = Fresh::NONE;
+        let line_at = swar::opaque(at.wrapping_add(line));
+        // Where the block is another one, no line may begin there.
+        if source.chunk(line_at.wrapping_sub(1)).word(0) as u8 != b'\n' {
+            return false;
+        }
+        let Some([from, to]) = source.unread_value(line_at, rules) else {
+            return false;
+        };
+        self.fresh = Fresh {
+            line: line as u16,
+            from: (from - at) as u16,
+            to: (to - at) as u16,
+        };
+        true
     }
 
     /// Whether the `len` bytes of a segment may be those of which `all_sums` are.
@@ -249,10 +382,18 @@ impl Flow {
         self.flags & LOSSY == 0 && self.memo.is_summed(len, generation)
     }
 
-    /// Whether the segment of these sums is the last one again, and may be passed by [`Flow::pass_known`].
+    /// What is left out of the sums of all of the segment that is recalled; empty where nothing is.
     #[inline(always)]
-    pub fn knows_all(&mut self, sums: &Sums) -> bool {
-        let known = sums.is_as(&self.memo.all_sums);
+    #[must_use]
+    pub fn left_out(&self) -> [u32; 2] {
+        self.memo.fresh.bounds(u32::from(self.memo.line & LENGTH))
+    }
+
+    /// Whether the segment of these sums is the last one again, and may be passed by [`Flow::pass_known`]. `None`: a line ends in
+    /// what is left out.
+    #[inline(always)]
+    pub fn knows_all(&mut self, sums: Option<&Sums>) -> bool {
+        let known = sums.is_some_and(|sums| sums.is_as(&self.memo.all_sums));
         if !known {
             self.memo.line = RESTS;
         }
@@ -281,12 +422,15 @@ impl Flow {
             self.memo.note(source);
             return Recalled::Nothing;
         }
-        let (line, recalls) = self.memo.compare(source, keys, generation);
-        self.recalls = recalls;
+        let line = self.memo.block_at(source);
         if line == 0 {
             return Recalled::Nothing;
         }
-        if recalls as u32 == Doing::Knows as u32 && self.flags & LOSSY == 0 {
+        if !self.memo.knows_block(source, keys, line, generation) {
+            return Recalled::Other;
+        }
+        self.recalls = Doing::Knows;
+        if self.flags & LOSSY == 0 {
             scan.restart();
             source.request_line(scan, rules);
             if scan.begins_block() && scan.pos == line {
@@ -298,6 +442,23 @@ impl Flow {
             }
         }
         Recalled::Line(line)
+    }
+
+    /// Of a segment whose block is another one: as [`Flow::recall`].
+    #[inline(always)]
+    pub fn learn<S: Source + ?Sized>(
+        &mut self,
+        source: &S,
+        keys: &SumKeys,
+        rules: &Rules,
+        generation: u64,
+    ) -> Recalled {
+        let at = source.end().wrapping_sub(u32::from(self.memo.len));
+        if !self.memo.learn(source, keys, rules, at, generation) {
+            return Recalled::Nothing;
+        }
+        self.recalls = Doing::Learns;
+        Recalled::Line(at)
     }
 
     /// Passes the segment `start..end` at `now`, of which all is known: as [`Flow::pass`] passes a request without a body that
@@ -324,13 +485,14 @@ impl Flow {
             return Rest::None;
         }
         match tokenblock_come_to_end(self, scan, end) {
-            0 => Rest::None,
-            1 => Rest::Unknown,
-            _ => Rest::Known,
+            NONE => Rest::None,
+            UNKNOWN => Rest::Unknown,
+            KNOWN => Rest::Known,
+            until => Rest::Until(until as u32),
         }
     }
 
-    fn come_to_end_here(&mut self, scan: &mut Scan, end: u32) -> Rest {
+    fn come_to_end_here(&mut self, scan: &mut Scan, end: u32) -> u64 {
         let doing = self.recalls;
         self.recalls = Doing::Nothing;
         if matches!(doing, Doing::Reads) {
@@ -340,20 +502,29 @@ impl Flow {
             } else {
                 self.memo.miss();
             }
-            return Rest::None;
+            return NONE;
         }
         if !scan.begins_block() {
+            if matches!(doing, Doing::ReadsFresh) {
+                // The lines in front of the value say something.
+                self.memo.fresh = Fresh::NONE;
+            }
             self.memo.miss();
-            return Rest::Unknown;
+            return UNKNOWN;
         }
         if matches!(doing, Doing::Knows) {
             self.memo.misses = 0;
             scan.end_block(end);
-            return Rest::Known;
+            return KNOWN;
         }
         scan.begin_block();
+        let fresh = self.memo.fresh;
+        if matches!(doing, Doing::Learns) && !fresh.is_empty() {
+            self.recalls = Doing::ReadsFresh;
+            return u64::from(scan.pos + fresh.next());
+        }
         self.recalls = Doing::Reads;
-        Rest::Unknown
+        UNKNOWN
     }
 
     /// Something was found in the segment under judgement that is reported each time.
@@ -370,5 +541,5 @@ extern "C" fn tokenblock_come_to_end(flow: *mut Flow, scan: *mut Scan, end: u32)
     let (Some(flow), Some(scan)) = (unsafe { (flow.as_mut(), scan.as_mut()) }) else {
         return 0;
     };
-    flow.come_to_end_here(scan, end) as u64
+    flow.come_to_end_here(scan, end)
 }

@@ -85,20 +85,20 @@ pub struct Flow {
     /// As what it is read, whether a message may begin with it, and whether it is to be remembered.
     pub(super) next_read: Place,
     pub(super) next_starts: u32,
-    pub(super) remembers: u32,
+    pub(super) remembers: u16,
+    /// What is under way with what is remembered of its header blocks.
+    pub(super) recalls: Doing,
     /// Whether `at_body` and `at_framing` are known.
-    pub(super) knows_framing: u32,
+    pub(super) knows_framing: u16,
     /// Whether it closes that gap, behind which something is kept.
-    pub(super) closes: u32,
+    pub(super) closes: u16,
     /// Behind the first bytes of messages in it that are to be read as well; 0 where none is.
     pub(super) next_fork: u32,
     pub(super) next_fork_again: u32,
-    /// What is remembered of its header blocks.
-    pub(super) memo: Memo,
-    /// What is under way with that of the segment under judgement.
-    pub(super) recalls: Doing,
     /// All that was passed from here on was read for what begins anywhere, where the flow is adrift.
     pub(super) adrift_from: u32,
+    /// What is remembered of its header blocks.
+    pub(super) memo: Memo,
     /// Where segments ended that are not settled, the last ones; `ends` counts them.
     pub(super) ends: u32,
     pub(super) ended: [Boundary; ENDS],

@@ -124,7 +124,7 @@ impl Flow {
             self.read_from_noted(self.settled);
         }
         let whole = next && start == self.tip && self.flags & UNREAD == 0;
-        self.remembers = u32::from(whole || filler || place.is_early());
+        self.remembers = u16::from(whole || filler || place.is_early());
         if repeats {
             if gap.passed.to != end {
                 self.next_signs |= PIECE;

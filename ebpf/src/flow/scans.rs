@@ -342,7 +342,7 @@ impl Flow {
         let place = self.next_place;
         self.next_gap = gap.left;
         let closes = place.fills() && gap.right == end;
-        self.closes = u32::from(closes && !gap.behind.is_empty());
+        self.closes = u16::from(closes && !gap.behind.is_empty());
         self.next_left = Left::Closed;
         let again = place as u32 == Place::Repeat as u32;
         self.next_signs = if (place.fills() || again) && gap.in_body != 0 {
@@ -353,7 +353,7 @@ impl Flow {
         self.next_body = 0;
         self.next_framing = Framing::NONE;
         let framing = self.framing_at(place, self.reads_from(place, start));
-        self.knows_framing = u32::from(framing.is_some());
+        self.knows_framing = u16::from(framing.is_some());
         (self.at_framing, self.at_body) = framing.unwrap_or((Framing::NONE, 0));
         self.open_repeat(place, start, end, gap);
     }

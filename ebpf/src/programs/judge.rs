@@ -414,6 +414,11 @@ fn end_scan(shared: &mut Shared<'_>) -> i64 {
             window.widen();
             return CONTINUE;
         }
+        Rest::Until(end) => {
+            window.widen();
+            window.narrow(end);
+            return CONTINUE;
+        }
         Rest::Known => shared.counts.count(Counter::Repeated),
         Rest::None => {}
     }

@@ -5,7 +5,7 @@ use tokenblock_ebpf::{
     flow::{Flow, Recalled},
     rules::Rules,
     scan::Source as _,
-    sums::SumKeys,
+    sums::{SumKeys, Sums},
     swar::forget_registers,
     verdict::Counter,
 };
@@ -61,11 +61,20 @@ extern "C" fn tokenblock_sum_all(
     // SAFETY: callers pass references; the verifier sees to the rest.
     let passed = unsafe { (flow.as_mut(), window.as_mut(), keys.as_ref()) };
     if let (Some(flow), Some(window), Some(keys)) = passed {
-        let sums = window.take_sums(keys);
+        let left_out = flow.left_out();
+        let part = if left_out[0] < left_out[1] {
+            window.part_sums(keys, 0, left_out)
+        } else {
+            Some(Sums::NONE)
+        };
+        let all = window.take_sums(keys);
+        let sums = part.map(|part| all.without(&part));
         if notes == 0 {
-            return u64::from(flow.knows_all(&sums));
+            return u64::from(flow.knows_all(sums.as_ref()));
         }
-        flow.note_all(&sums);
+        if let Some(sums) = sums {
+            flow.note_all(&sums);
+        }
     }
     1
 }
@@ -90,7 +99,29 @@ extern "C" fn tokenblock_recall(
             Recalled::RequestToSum => return tokenblock_sum_all(flow, window, keys, 1),
             Recalled::Request => return 1,
             Recalled::Line(len) => window.narrow(len),
+            Recalled::Other => return tokenblock_learn(flow, work, keys, rules),
             Recalled::Nothing => {}
+        }
+    }
+    0
+}
+
+/// Of a segment whose block is not the one that is remembered, as [`tokenblock_recall`].
+#[inline(never)]
+// SAFETY: nothing else is called so.
+#[unsafe(no_mangle)]
+extern "C" fn tokenblock_learn(
+    flow: *mut Flow,
+    work: *mut Work,
+    keys: *const SumKeys,
+    rules: *const Rules,
+) -> u64 {
+    // SAFETY: as there.
+    let passed = unsafe { (flow.as_mut(), work.as_mut(), keys.as_ref(), rules.as_ref()) };
+    if let (Some(flow), Some(work), Some(keys), Some(rules)) = passed {
+        let window = &mut work.window;
+        if let Recalled::Line(len) = flow.learn(window, keys, rules, work.generation) {
+            window.narrow(len);
         }
     }
     0

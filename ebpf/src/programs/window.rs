@@ -6,8 +6,8 @@ use aya_ebpf::{bindings::__sk_buff, helpers::generated::bpf_loop};
 use tokenblock_ebpf::{
     behind::{BEHIND, Behind},
     rules::Rules,
-    scan::{Chunk, Scan, Source, WIDEST},
-    sums::{GROUP, MOST, SumKeys, Sums},
+    scan::{Chunk, Scan, Source, WIDEST, unread_value},
+    sums::{MOST, SumKeys, Sums},
     swar::{
         LineEnds, clear, first_of_two, forget_registers, least, not_line_end, not_plain, opaque,
         opaque_long, splat, unmarked, zero,
@@ -156,7 +156,7 @@ impl Window {
             word.write_volatile(zero());
             taken
         };
-        let sums = Sums::of_all(keys, self.len, group, take);
+        let sums = Sums::of(keys, self.len, group, take);
         self.used = 0;
         sums
     }
@@ -291,6 +291,20 @@ impl Source for Window {
     }
 
     #[inline(always)]
+    fn unread_value(&self, at: u32, rules: &Rules) -> Option<[u32; 2]> {
+        let value = tokenblock_unread_value(self, rules, at);
+        let end = value as u32;
+        (end != 0).then_some([(value >> 32) as u32, end])
+    }
+
+    #[inline(always)]
+    fn part_sums(&self, keys: &SumKeys, from: u32, [at, to]: [u32; 2]) -> Option<Sums> {
+        let mut sums = Sums::NONE;
+        let part = u64::from(to) << 32 | u64::from(at);
+        (tokenblock_part_sums(&raw mut sums, self, keys, from, part) != 0).then_some(sums)
+    }
+
+    #[inline(always)]
     fn sums(&self, keys: &SumKeys, from: u32, len: u32) -> Sums {
         let mut sums = Sums::NONE;
         tokenblock_sums(&raw mut sums, self, keys, from, len);
@@ -384,10 +398,46 @@ extern "C" fn tokenblock_sums(
         let from = if from > MOST { 0 } else { from };
         // SAFETY: as in `chunk`: no group begins more than MOST behind it.
         let group = |at: u32| unsafe { &*window.bytes.as_ptr().add((from + at) as usize).cast() };
-        let last = window.chunk(from.wrapping_add(len).wrapping_sub(GROUP));
-        *sums = Sums::of(keys, len, group, &last, Chunk::word);
+        let word = |group: &&[u8; WIDEST as usize], i| group.word(i);
+        *sums = Sums::of(keys, len, group, word);
     }
     0
+}
+
+/// [`Source::part_sums`], as [`tokenblock_sums`]; false where there are none.
+#[inline(never)]
+// SAFETY: nothing else is called so.
+#[unsafe(no_mangle)]
+extern "C" fn tokenblock_part_sums(
+    sums: *mut Sums,
+    window: *const Window,
+    keys: *const SumKeys,
+    from: u32,
+    part: u64,
+) -> u64 {
+    // SAFETY: the caller passes references; the verifier sees to the rest.
+    let passed = unsafe { (sums.as_mut(), window.as_ref(), keys.as_ref()) };
+    if let (Some(sums), Some(window), Some(keys)) = passed {
+        let word = |n: u32| window.chunk(from.wrapping_add(n * 8)).word(0);
+        if let Some(part) = Sums::of_part(keys, [part as u32, (part >> 32) as u32], word) {
+            *sums = part;
+            return 1;
+        }
+    }
+    0
+}
+
+/// [`Source::unread_value`], as [`tokenblock_whole_lines`]: where the value ends, 0 where there is none, and above that
+/// where it begins.
+#[inline(never)]
+// SAFETY: nothing else is called so.
+#[unsafe(no_mangle)]
+extern "C" fn tokenblock_unread_value(window: *const Window, rules: *const Rules, at: u32) -> u64 {
+    // SAFETY: the caller passes references; the verifier sees to the rest.
+    let (Some(window), Some(rules)) = (unsafe { (window.as_ref(), rules.as_ref()) }) else {
+        return 0;
+    };
+    unread_value(window, at, rules).map_or(0, |[from, to]| u64::from(from) << 32 | u64::from(to))
 }
 
 /// [`Source::request_line`], as [`tokenblock_whole_lines`].

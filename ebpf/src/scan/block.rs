@@ -1,7 +1,27 @@
 //! Header blocks as usual requests have them: the states at their beginning and at their end.
 
-use super::super::framing::Framing;
-use super::{BLANK, FIELD, NO_END, SIGN, Scan, WORD};
+use super::super::{framing::Framing, rules::Rules, sums::MOST_PART, swar};
+use super::{BLANK, Chunk, FIELD, NO_END, SIGN, Scan, Source, WORD, whole::usual_name};
+
+/// Where the value of the line at `at` begins and ends, of a header block; both are the same where it may be read, or is very
+/// long. Of any other none of the bytes but a line end means anything. `None` where the line is empty or does not end as usual.
+#[inline(always)]
+#[must_use]
+pub fn unread_value<S: Source + ?Sized>(source: &S, at: u32, rules: &Rules) -> Option<[u32; 2]> {
+    let end = source.line_end(at, source.end());
+    let ends = source.chunk(end).word(0) as u16 == u16::from_le_bytes(*b"\r\n");
+    if end == at || !ends || end + 2 > source.end() {
+        return None;
+    }
+    swar::forget_registers();
+    let (first, len, is_usual) = usual_name(&source.chunk(at));
+    let begin = at + len + 1;
+    let is_long = end.wrapping_sub(begin) > MOST_PART;
+    if !is_usual || len == 0 || is_long || rules.may_know(first, len) {
+        return Some([end, end]);
+    }
+    Some([begin, end])
+}
 
 impl Scan {
     /// Whether a line begins at the position that continues none, in no body, and no other message is read beside it.

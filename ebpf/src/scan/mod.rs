@@ -30,6 +30,7 @@ use super::{
 };
 
 pub use self::{
+    block::unread_value,
     request::begins_request,
     source::{Chunk, Source},
 };

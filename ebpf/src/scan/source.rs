@@ -3,9 +3,9 @@
 use super::super::{
     filter::Words,
     rules::Rules,
-    sums::{GROUP, SumKeys, Sums},
+    sums::{SumKeys, Sums},
 };
-use super::{Scan, WIDEST, WIDEST_WORDS};
+use super::{Scan, WIDEST, WIDEST_WORDS, block::unread_value};
 
 /// Bytes to scan, addressed by position.
 pub trait Source {
@@ -33,8 +33,14 @@ pub trait Source {
     /// Does [`Scan::find_part`] on this source.
     fn find_part(&self, scan: &mut Scan, rules: &Rules);
 
-    /// The sums of `len` bytes from `from` on, at most [`MOST`](crate::sums::MOST).
+    /// Does [`block::unread_value`](super::block::unread_value) on this source.
+    fn unread_value(&self, at: u32, rules: &Rules) -> Option<[u32; 2]>;
+
+    /// The sums of the last `len` bytes, which begin at `from`, both at most [`MOST`](crate::sums::MOST).
     fn sums(&self, keys: &SumKeys, from: u32, len: u32) -> Sums;
+
+    /// What a part of them adds to these; see [`Sums::of_part`].
+    fn part_sums(&self, keys: &SumKeys, from: u32, part: [u32; 2]) -> Option<Sums>;
 }
 
 /// [`WIDEST`] bytes of a source.
@@ -84,9 +90,16 @@ impl Source for [u8] {
         scan.find_part(rules, self);
     }
 
+    fn unread_value(&self, at: u32, rules: &Rules) -> Option<[u32; 2]> {
+        unread_value(self, at, rules)
+    }
+
     fn sums(&self, keys: &SumKeys, from: u32, len: u32) -> Sums {
-        let last = self.chunk(from + len - GROUP);
-        Sums::of(keys, len, |at| self.chunk(from + at), &last, Chunk::word)
+        Sums::of(keys, len, |at| self.chunk(from + at), Chunk::word)
+    }
+
+    fn part_sums(&self, keys: &SumKeys, from: u32, part: [u32; 2]) -> Option<Sums> {
+        Sums::of_part(keys, part, |n| self.chunk(from + n * 8).word(0))
     }
 }
 

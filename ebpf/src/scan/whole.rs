@@ -77,22 +77,8 @@ impl Scan {
     /// Takes the name of a header; false where it may be known to the rules.
     #[inline(always)]
     fn take_field<S: Source + ?Sized>(&mut self, rules: &Rules, source: &S, left: u32) -> bool {
-        let chunk = source.chunk(self.pos);
-        let (mut whole, mut word) = (0, chunk.word(0));
-        let first = word as u8;
-        let mut mark = usual_name_end(word);
-        if mark == 0 {
-            (whole, word) = (8, chunk.word(1));
-            mark = usual_name_end(word);
-        }
-        if mark == 0 {
-            (whole, word) = (16, chunk.word(2));
-            mark = usual_name_end(word);
-        }
-        let stop = swar::first(mark);
-        let len = whole + stop;
-        let colon = word.wrapping_shr(stop * 8) as u8 == b':';
-        if mark == 0 || !colon || len >= left || rules.may_know(first, len) {
+        let (first, len, is_usual) = usual_name(&source.chunk(self.pos));
+        if !is_usual || len >= left || rules.may_know(first, len) {
             // If it is text, the lines behind it are.
             self.headers &= !FIELD;
             return false;
@@ -223,6 +209,25 @@ impl Scan {
 #[inline(always)]
 fn first_word_end(word: u64) -> u64 {
     swar::first_equal(word, b':') | target_end(word)
+}
+
+/// The first byte and the length of the header name with which a line begins; whether it is one as usual, with its colon.
+#[inline(always)]
+pub(super) fn usual_name<C: Chunk>(chunk: &C) -> (u8, u32, bool) {
+    let (mut whole, mut word) = (0, chunk.word(0));
+    let first = word as u8;
+    let mut mark = usual_name_end(word);
+    if mark == 0 {
+        (whole, word) = (8, chunk.word(1));
+        mark = usual_name_end(word);
+    }
+    if mark == 0 {
+        (whole, word) = (16, chunk.word(2));
+        mark = usual_name_end(word);
+    }
+    let stop = swar::first(mark);
+    let colon = word.wrapping_shr(stop * 8) as u8 == b':';
+    (first, whole + stop, mark != 0 && colon)
 }
 
 /// What ends a header name, or a method, and all bytes beyond ASCII; marks behind the first one may be wrong.

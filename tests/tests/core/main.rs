@@ -9,6 +9,7 @@ mod connection;
 mod cuts;
 mod filtered;
 mod flow;
+mod fresh;
 mod gaps;
 mod generate;
 mod heedless;

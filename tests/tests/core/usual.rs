@@ -6,7 +6,7 @@ use tokenblock_ebpf::{
     filter::NoFilter,
     location::LocationId,
     rules::Rules,
-    scan::{Scan, Source, Step},
+    scan::{Scan, Source, Step, unread_value},
     sums::{SumKeys, Sums},
 };
 use tokenblock_tests::{scanned::rules, trace::Listing};
@@ -46,8 +46,16 @@ impl Source for ByUnits<'_> {
         scan.find_part(rules, self);
     }
 
+    fn unread_value(&self, at: u32, rules: &Rules) -> Option<[u32; 2]> {
+        unread_value(self, at, rules)
+    }
+
     fn sums(&self, keys: &SumKeys, from: u32, len: u32) -> Sums {
         self.0.sums(keys, from, len)
+    }
+
+    fn part_sums(&self, keys: &SumKeys, from: u32, part: [u32; 2]) -> Option<Sums> {
+        self.0.part_sums(keys, from, part)
     }
 }
 
@@ -88,8 +96,16 @@ impl Source for Held<'_> {
         scan.find_part(rules, self);
     }
 
+    fn unread_value(&self, at: u32, rules: &Rules) -> Option<[u32; 2]> {
+        unread_value(self, at, rules)
+    }
+
     fn sums(&self, keys: &SumKeys, from: u32, len: u32) -> Sums {
         self.0.sums(keys, from, len)
+    }
+
+    fn part_sums(&self, keys: &SumKeys, from: u32, part: [u32; 2]) -> Option<Sums> {
+        self.0.part_sums(keys, from, part)
     }
 }
 

@@ -39,14 +39,23 @@ impl Connection {
 
     /// Whether a request with the token passes.
     fn passes(&mut self) -> bool {
-        let request = format!(
+        self.sends(&format!(
             "GET /{} HTTP/1.1\r\nHost: api.example.org\r\nAccept: */*\r\nAuthorization: Bearer {TOKEN}\r\n\r\n",
             self.next
-        );
-        let frame = Frame::v4(request.as_str())
-            .at(self.next)
-            .ethernet()
-            .unwrap();
+        ))
+    }
+
+    /// Whether a request passes whose id is this, and no other one has.
+    fn passes_with(&mut self, line: &str, id: &str) -> bool {
+        self.sends(&format!(
+            "{line}Host: api.example.org\r\nAccept: */*\r\nAuthorization: Bearer a-token-that-is-clean\r\n\
+             X-Request-Id: {id}\r\nConnection: keep-alive\r\n\r\n"
+        ))
+    }
+
+    /// Whether this request passes.
+    fn sends(&mut self, request: &str) -> bool {
+        let frame = Frame::v4(request).at(self.next).ethernet().unwrap();
         self.next = self
             .next
             .wrapping_add(u32::try_from(request.len()).unwrap());
@@ -95,6 +104,35 @@ fn a_block_that_repeats_is_scanned_twice() {
         // One for each request that was scanned, in one case by a filter that lets nothing through.
         assert!(connection.count(Counter::Candidates) <= 2 * 2);
         assert_eq!(connection.count(Counter::Clean), 10);
+    }
+}
+
+/// The value that is another one each time is left out of what is known, in front of whatever line, and what it holds besides is
+/// found.
+#[test]
+fn a_request_is_known_whatever_its_id_is() {
+    const USUAL: &str = "GET /items HTTP/1.1\r\n";
+    for mut connection in each_variant("a_request_is_known_whatever_its_id_is") {
+        let line = format!("\r\nAuthorization: Bearer {TOKEN}\r\nX: ");
+        let len = line.len();
+        for id in 0..10 {
+            assert!(connection.passes_with(USUAL, &format!("{id:0len$}")));
+        }
+        let before = connection.count(Counter::Repeated);
+        for id in 10..20 {
+            let path = format!("GET /{id} HTTP/1.1\r\n");
+            assert!(connection.passes_with(USUAL, &format!("{id:0len$}")));
+            assert!(connection.passes_with(&path, &format!("{id:0len$x}")));
+        }
+        assert_eq!(connection.count(Counter::Repeated), before + 20);
+        let digest = TokenDigest::of(&KEY, Domain::Exact, TOKEN.as_bytes());
+        let keyed = (connection.programs)
+            .list(&[(digest, listed(Action::Block))])
+            .is_ok();
+        for id in 20..30 {
+            assert!(connection.passes_with(USUAL, &format!("{id:0len$}")));
+        }
+        assert_eq!(connection.passes_with(USUAL, &line), !keyed);
     }
 }
 
