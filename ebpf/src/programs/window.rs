@@ -140,21 +140,26 @@ impl Window {
             tokenblock_window_clear(self);
         }
     }
-}
 
-impl Window {
     /// The sums of all that it holds, [`MOST`] bytes at most, which it holds no more then.
     #[inline(always)]
+    #[expect(
+        clippy::cast_ptr_alignment,
+        reason = "they are aligned to words, and a store that need not be can't be volatile"
+    )]
     pub fn take_sums(&mut self, keys: &SumKeys) -> Sums {
         let bytes = self.bytes.as_mut_ptr();
         // SAFETY: no group begins MOST bytes behind the first, and words are aligned.
         let group = |at: u32| unsafe { bytes.add(at as usize & (MOST - 1) as usize).cast::<u64>() };
-        let take = |group: &*mut u64, i: u32| unsafe {
-            let word = group.add(i as usize);
-            let taken = word.read();
-            // Volatile, or LLVM clears all of them later, by a byte-wise memset.
-            word.write_volatile(zero());
-            taken
+        let take = |group: &*mut u64, i: u32| {
+            // SAFETY: a word of the group.
+            unsafe {
+                let word = group.add(i as usize);
+                let taken = word.read();
+                // Volatile, or LLVM clears all of them later, by a byte-wise memset.
+                word.write_volatile(zero());
+                taken
+            }
         };
         let sums = Sums::of(keys, self.len, group, take);
         self.used = 0;
