@@ -1,6 +1,12 @@
 //! Header blocks as usual requests have them: the states at their beginning and at their end.
 
-use super::super::{framing::Framing, rules::Rules, sums::MOST_PART, swar};
+use super::super::{
+    framing::Framing,
+    location::NameHash,
+    rules::{NO_LOCATION, Rules},
+    sums::MOST_PART,
+    swar,
+};
 use super::{BLANK, Chunk, FIELD, NO_END, SIGN, Scan, Source, WORD, whole::usual_name};
 
 /// Where the value of the line at `at` begins and ends, of a header block; both are the same where it may be read, or is very
@@ -17,10 +23,23 @@ pub fn unread_value<S: Source + ?Sized>(source: &S, at: u32, rules: &Rules) -> O
     let (first, len, is_usual) = usual_name(&source.chunk(at));
     let begin = at + len + 1;
     let is_long = end.wrapping_sub(begin) > MOST_PART;
-    if !is_usual || len == 0 || is_long || rules.may_know(first, len) {
+    if !is_usual
+        || len == 0
+        || is_long
+        || rules.may_know(first, len) && is_known(source, at, len, rules)
+    {
         return Some([end, end]);
     }
     Some([begin, end])
+}
+
+/// Whether the name of `len` bytes at `at`, as [`usual_name`] has it, is known to the rules, and not only one of its length.
+#[inline(always)]
+fn is_known<S: Source + ?Sized>(source: &S, at: u32, len: u32, rules: &Rules) -> bool {
+    let chunk = source.chunk(at);
+    let words = [chunk.word(0), chunk.word(1), chunk.word(2)];
+    let hash = NameHash::of_words(rules.name_seed, words, len / 8, len & 7);
+    rules.find(hash) != NO_LOCATION
 }
 
 impl Scan {
