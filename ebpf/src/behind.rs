@@ -1,5 +1,7 @@
 //! The first bytes behind a gap, kept until it is filled: what fills it may end in the middle of a name.
 
+mod looks;
+
 use super::{digest::compress, rules::Rules};
 
 /// Bytes that are kept of what stands behind a gap: a name with escapes fits.

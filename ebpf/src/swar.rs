@@ -156,6 +156,21 @@ pub const fn is_zero(n: u32) -> u32 {
     ((n as u64).wrapping_sub(1) >> 63) as u32
 }
 
+/// 1 where `a` is below `b`, else 0: without a branch, as [`least`].
+#[inline(always)]
+#[must_use]
+pub fn is_below(a: u32, b: u32) -> u32 {
+    // Else LLVM sees a comparison, and makes it a branch.
+    (opaque_long(u64::from(a).wrapping_sub(u64::from(b))) >> 63) as u32
+}
+
+/// The first where `one` is 1, the other where it is 0: without a branch, as [`least`].
+#[inline(always)]
+#[must_use]
+pub fn choose(one: u32, first: u32, other: u32) -> u32 {
+    other ^ (first ^ other) & opaque(one).wrapping_neg()
+}
+
 /// The byte `b` in all eight places.
 #[inline(always)]
 #[must_use]

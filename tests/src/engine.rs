@@ -350,11 +350,11 @@ impl<'a> Engine<'a> {
                 Scanned::End => {}
             }
             match self.flow.end(begun, &mut scan, self.rules) {
-                Err(Conflict::Ambiguous) if place.is_early() => {
-                    return Fate::Dropped(Place::TooEarly);
-                }
                 Err(Conflict::Ambiguous) if place == Place::Repeat => {
                     return Fate::Dropped(Place::Duplicate);
+                }
+                Err(Conflict::Ambiguous) if place.is_early() || self.flow.is_guessed() => {
+                    return Fate::Dropped(Place::TooEarly);
                 }
                 Err(conflict) => return Fate::Reset(conflict),
                 Ok(()) => {}
@@ -431,7 +431,6 @@ impl<'a> Engine<'a> {
                 hit @ (Scanned::Hit | Scanned::Over) => return hit,
             }
             match self.flow.come_to_end(scan, end) {
-                Rest::Unknown => shown = bytes,
                 Rest::Until(end) => shown = bytes.get(..end as usize).unwrap_or_default(),
                 Rest::Known => {
                     self.repeated += 1;

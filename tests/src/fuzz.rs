@@ -128,6 +128,8 @@ const TRUSTING: u8 = 2;
 /// Bit that says that what is framed in two ways passes.
 const LENIENT: u8 = 4;
 const ADRIFT: u8 = 8;
+/// Bit that says that it looks like no head, wherever it is cut.
+const ODD: u8 = 16;
 /// Most acts of a case.
 const ACTS: usize = 200;
 
@@ -141,7 +143,13 @@ fn try_flow(bytes: &mut Unstructured<'_>) -> arbitrary::Result<()> {
         (false, _) if kind & (FRAMED | ADRIFT) != 0 => 40,
         (false, _) => 0,
     };
-    let streams = if kind & ADRIFT != 0 {
+    let streams = if kind & ODD != 0 && !long {
+        if kind & FRAMED == 0 {
+            Streams::in_odd_head(kind & ADRIFT != 0)
+        } else {
+            Streams::overtaken(body)
+        }
+    } else if kind & ADRIFT != 0 {
         Streams::adrift(body)
     } else if kind & FRAMED == 0 {
         Streams::by_lines(body)

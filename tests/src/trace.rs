@@ -243,8 +243,18 @@ impl Streams {
     /// another length; the same without a declared length.
     #[must_use]
     pub fn by_framing(body: usize) -> Self {
+        Self::with_body("a b c ", body)
+    }
+
+    /// The same with a body that can't be taken for a head, wherever it is cut.
+    #[must_use]
+    pub fn overtaken(body: usize) -> Self {
+        Self::with_body("a \x01 c ", body)
+    }
+
+    fn with_body(words: &str, body: usize) -> Self {
         let token = Token::Opaque.text();
-        let mut filler = "a b c ".repeat(body / 6);
+        let mut filler = words.repeat(body / words.len());
         filler.push_str(ENDS.get(body % ENDS.len()).copied().unwrap_or_default());
         let request = |name: &str, length: usize| {
             format!(
@@ -260,6 +270,30 @@ impl Streams {
                 request("Xontent-Length", filler.len()),
             ],
             by_lines: false,
+        }
+    }
+
+    /// A head with a listed token in its target, its lines and its cookie, in front of each of which stands what no honest head
+    /// has; the same without; the same shifted by a byte. Or, `framed`, with a length.
+    #[must_use]
+    pub fn in_odd_head(framed: bool) -> Self {
+        let token = Token::Opaque.text();
+        let length = if framed { "Content-Length: 60\r\n" } else { "" };
+        let request = |token: &str| {
+            format!(
+                "POST /a?x=\x01&access_token={token} HTTP/1.1\r\n{length}no field\r\n\x01: b\r\nAuthorization: {token}\r\n\
+                 no field\r\nX: \x01\r\nCookie: a=\x01; session={token}\r\n\r\nno field\r\n\x01 \
+                 GET /b HTTP/1.1\r\nAuthorization: \r\n {token}\r\n\r\n"
+            )
+            .into_bytes()
+        };
+        let evil = request(&token);
+        let clean = request(&token.chars().rev().collect::<String>());
+        let mut shifted = evil.clone();
+        shifted.rotate_right(1);
+        Self {
+            variants: [evil, clean, shifted],
+            by_lines: true,
         }
     }
 

@@ -5,7 +5,7 @@
 //! its left end only.
 
 use super::{
-    super::swar::is_zero,
+    super::swar::{is_zero, opaque},
     Flow, before,
     place::BULK,
     record::{DECLARED, NOISY, UNREAD},
@@ -70,22 +70,29 @@ impl Flow {
 
     /// The gap that began at `from` is now that from `left` to `right`. One that is not known yet takes the place of one that
     /// is over.
+    #[inline(always)]
     pub(super) fn note_open(&mut self, from: u32, left: u32, right: u32) {
+        tokenblock_note_open(self, from, left, right);
+    }
+
+    fn note_open_here(&mut self, from: u32, left: u32, right: u32) {
         let fresh = is_zero(self.open_epoch ^ self.epoch);
         self.open_epoch = self.epoch;
         let (mut spare, mut same) = (NOWHERE, NOWHERE);
         let mut n = 0;
-        // Bits are multiplied: where one masks a constant, the verifier walks both ways.
-        while n < OPEN_GAPS {
-            let gap = &mut self.open[n];
+        // Bits are multiplied: where one masks a constant, the verifier walks both ways. Round by round: all of them in line hold
+        // more on the stack than there is room for.
+        while n < OPEN_GAPS as u32
+            && let Some(gap) = self.open.get_mut(n as usize)
+        {
             // Those of another epoch are none.
             let missing = gap.right.wrapping_sub(gap.left).wrapping_mul(fresh);
             gap.right = gap.left.wrapping_add(missing);
             let empty = is_zero(missing);
             let known = is_zero(gap.left ^ from) & (1 ^ empty);
-            spare = spare.wrapping_add(empty.wrapping_mul((n as u32).wrapping_sub(spare)));
-            same = same.wrapping_add(known.wrapping_mul((n as u32).wrapping_sub(same)));
-            n += 1;
+            spare = spare.wrapping_add(empty.wrapping_mul(n.wrapping_sub(spare)));
+            same = same.wrapping_add(known.wrapping_mul(n.wrapping_sub(same)));
+            n = opaque(n + 1);
         }
         let neither = is_zero(same ^ NOWHERE);
         let at = same.wrapping_add(neither.wrapping_mul(spare.wrapping_sub(same)));
@@ -104,4 +111,14 @@ extern "C" fn tokenblock_noted_under(flow: *mut Flow, start: u32, end: u32) -> u
         return u64::from(start);
     };
     u64::from(flow.noted_under_here(start, end))
+}
+
+/// [`Flow::note_open`], likewise. Gives 0, for it wants a value.
+#[cfg_attr(target_arch = "bpf", inline(never), unsafe(no_mangle))]
+extern "C" fn tokenblock_note_open(flow: *mut Flow, from: u32, left: u32, right: u32) -> u64 {
+    // SAFETY: `Flow::note_open` passes a reference; the verifier sees to the rest.
+    if let Some(flow) = unsafe { flow.as_mut() } {
+        flow.note_open_here(from, left, right);
+    }
+    0
 }

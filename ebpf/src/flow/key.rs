@@ -118,7 +118,12 @@ pub struct Gap {
     pub plain: u32,
     /// 1 where all of it is of a body whose length was declared.
     pub in_body: u32,
-    /// The segment.
+    /// 1 where the head of what was passed behind it is missing in it, 2 where it lies in what was guessed to be a body; see
+    /// [`Flow::is_guessed`](super::Flow::is_guessed).
+    pub guessed: u32,
+    /// Zero.
+    pub reserved: u32,
+    /// The segment. Of a gap in which a head is missing: what was said of the message at its left end.
     pub passed: Passed,
     /// What stands behind the gap.
     pub behind: Behind,
@@ -131,6 +136,8 @@ impl Gap {
         left: Left::Closed,
         plain: 0,
         in_body: 0,
+        guessed: 0,
+        reserved: 0,
         passed: Passed::NONE,
         behind: Behind::NONE,
     };
@@ -142,6 +149,7 @@ impl Gap {
         self.left = from.left;
         self.plain = from.plain;
         self.in_body = from.in_body;
+        self.guessed = from.guessed;
         self.passed.copy(&from.passed);
         self.behind.copy(&from.behind);
     }

@@ -140,18 +140,15 @@ pub enum Recalled {
 pub enum Rest {
     /// Nothing: the segment is read.
     None,
-    /// The header block, to be read too.
-    Unknown,
     /// A header block that needs no reading: the scanner stands behind it.
     Known,
-    /// More of it, to be read up to here before [`Flow::come_to_end`] is asked again.
+    /// The header block, or more of it, to be read up to here before [`Flow::come_to_end`] is asked again.
     Until(u32),
 }
 
 /// [`Rest`] as a number; what is none of these is where [`Rest::Until`] ends.
 const NONE: u64 = 0;
-const UNKNOWN: u64 = 1;
-const KNOWN: u64 = 2;
+const KNOWN: u64 = 1;
 
 /// Misses after which no block is looked at for a while.
 const PATIENCE: u8 = 2;
@@ -486,7 +483,6 @@ impl Flow {
         }
         match tokenblock_come_to_end(self, scan, end) {
             NONE => Rest::None,
-            UNKNOWN => Rest::Unknown,
             KNOWN => Rest::Known,
             until => Rest::Until(until as u32),
         }
@@ -510,7 +506,7 @@ impl Flow {
                 self.memo.fresh = Fresh::NONE;
             }
             self.memo.miss();
-            return UNKNOWN;
+            return u64::from(end);
         }
         if matches!(doing, Doing::Knows) {
             self.memo.misses = 0;
@@ -524,7 +520,7 @@ impl Flow {
             return u64::from(scan.pos + fresh.next());
         }
         self.recalls = Doing::Reads;
-        UNKNOWN
+        u64::from(end)
     }
 
     /// Something was found in the segment under judgement that is reported each time.

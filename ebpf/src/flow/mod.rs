@@ -8,6 +8,7 @@ mod body;
 mod connection;
 mod ends;
 mod gaps;
+mod guess;
 mod held;
 mod key;
 mod left;

@@ -3,9 +3,10 @@
 use super::{
     Flow, Gap, Left, Place, before,
     ends::AHEAD,
+    guess,
     record::{
-        ADRIFT, AGAIN, DOUBTED, FRAMED, GAPS, GAVE_UP, KNOWS_TIP, MORE, PROVES, RECOVERING, STARTS,
-        TRUSTS, UNREAD,
+        ADRIFT, AGAIN, DOUBTED, FRAMED, GAPS, GAVE_UP, GUESSES, KNOWS_TIP, MORE, PROVES,
+        RECOVERING, STARTS, TRUSTS, UNREAD,
     },
     scans::{ENDS_BODY, LEFT_BEHIND, PLAIN, STILL_UNREAD},
 };
@@ -43,7 +44,12 @@ impl Flow {
         gap: &mut Gap,
     ) -> Result<Option<u32>, Conflict> {
         self.next_place = place;
-        match tokenblock_flow_pass(self, gap, start, end, now) {
+        let passed = if place.is_of_noted() {
+            tokenblock_flow_fill(self, gap, start, end, now)
+        } else {
+            tokenblock_flow_pass(self, gap, start, end, now)
+        };
+        match passed {
             PASSED => Ok(None),
             GAP => Err(Conflict::Gap),
             AMBIGUOUS => Err(Conflict::Ambiguous),
@@ -62,38 +68,10 @@ impl Flow {
         let place = self.next_place;
         let mut note = None;
         let at = self.reads_from(place, start);
-        let first = place as u32 == Place::First as u32;
-        if self.flags & ADRIFT != 0 {
-            let behind = self.knows_settled != 0 && before(self.adrift_from, self.settled);
-            if first || behind {
-                // Nothing comes back that stands before it.
-                self.adrift_from = if first { start } else { self.settled };
-            }
-        }
+        self.settle_adrift(place, start);
         match place {
-            Place::Filler => {
-                note = self.fill(start, end, gap)?;
-                self.passed_at = now;
-                return Ok(note);
-            }
-            Place::Inside => {
-                self.split(start, end, gap)?;
-                self.passed_at = now;
-                return Ok(Some(self.noted_under));
-            }
-            Place::Repeat => {
-                let whole = gap.passed.to == end;
-                if self.turns_adrift(end) || whole && !self.is_same(&gap.passed) {
-                    return Err(Conflict::Ambiguous);
-                }
-                if !whole {
-                    self.cut(start, end, gap)?;
-                    note = Some(start);
-                }
-                self.passed_at = now;
-                return Ok(note);
-            }
             Place::Ahead => {
+                self.guess()?;
                 note = Some(self.tip);
                 gap.right = start;
                 gap.left = self.left;
@@ -101,6 +79,7 @@ impl Flow {
                 gap.in_body = u32::from(self.at_body != 0);
                 gap.passed.place = Place::Settled;
                 gap.passed.starts = u32::from(self.flags & STARTS != 0);
+                self.await_head(gap);
                 self.leave_tip();
                 self.note_open(self.tip, self.tip, start);
                 self.flags |= GAPS;
@@ -114,6 +93,7 @@ impl Flow {
                 self.meets_recovered(at, end)?;
             }
             self.cover_ends(at, end);
+            self.flags &= !guess::ALL;
             if before(end, self.high) {
                 self.note_end(end, self.next_from());
                 self.commit(end, left, now);
@@ -134,8 +114,53 @@ impl Flow {
         if left as u32 != Left::Closed as u32 || self.flags & GAVE_UP != 0 || self.has_room() {
             self.note_end(end, self.next_from());
         }
-        self.count_body(place, at, end);
+        self.count_body(at, end);
         self.commit(end, left, now);
+        Ok(note)
+    }
+
+    /// What is given where the segment `start..end` came to this.
+    #[inline(always)]
+    fn came_to(&mut self, passed: Result<Option<u32>, Conflict>, start: u32, end: u32) -> u64 {
+        if passed.is_ok() {
+            self.note_stamp(start, end);
+        }
+        match passed {
+            Ok(None) => PASSED,
+            Ok(Some(at)) => NOTE | u64::from(at),
+            Err(Conflict::Gap) => GAP,
+            Err(Conflict::Ambiguous) => AMBIGUOUS,
+        }
+    }
+
+    /// Where the flow is adrift, but for what is settled.
+    #[inline(always)]
+    fn settle_adrift(&mut self, place: Place, start: u32) {
+        let first = place as u32 == Place::First as u32;
+        if self.flags & ADRIFT != 0 {
+            let behind = self.knows_settled != 0 && before(self.adrift_from, self.settled);
+            if first || behind {
+                // Nothing comes back that stands before it.
+                self.adrift_from = if first { start } else { self.settled };
+            }
+        }
+    }
+
+    /// [`Flow::pass`] of what lies inside `gap`, or is a copy of what is noted in it.
+    fn fill_here(
+        &mut self,
+        start: u32,
+        end: u32,
+        now: u64,
+        gap: &mut Gap,
+    ) -> Result<Option<u32>, Conflict> {
+        self.settle_adrift(self.next_place, start);
+        let note = match self.next_place {
+            Place::Filler => self.fill(start, end, gap)?,
+            Place::Inside => self.split(start, end, gap)?,
+            _ => self.repeat(start, end, gap)?,
+        };
+        self.passed_at = now;
         Ok(note)
     }
 
@@ -147,7 +172,9 @@ impl Flow {
             // What was passed behind it was not read for what begins anywhere.
             return Err(Conflict::Gap);
         }
-        if self.declares_end() {
+        if self.is_of_head() {
+            self.learn_head(start, end, gap)?;
+        } else if self.declares_end() {
             self.declare(start, end)?;
         }
         if !closes {
@@ -188,7 +215,8 @@ impl Flow {
     ///
     /// # Errors
     /// [`Conflict::Ambiguous`] where it can't pass before what is in front of it has.
-    fn split(&mut self, start: u32, end: u32, gap: &mut Gap) -> Result<(), Conflict> {
+    fn split(&mut self, start: u32, end: u32, gap: &mut Gap) -> Result<Option<u32>, Conflict> {
+        self.guess()?;
         let right = gap.right;
         if self.turns_adrift(end) || right == end && !self.meets(end, gap) {
             return Err(Conflict::Ambiguous);
@@ -203,7 +231,23 @@ impl Flow {
         }
         gap.right = start;
         gap.plain = u32::from(self.next_signs & PLAIN != 0);
-        Ok(())
+        Ok(Some(left))
+    }
+
+    /// The segment `start..end` is a copy of what is noted in `gap`, or of its beginning.
+    ///
+    /// # Errors
+    /// [`Conflict::Ambiguous`] where it does not leave the flow as that did.
+    fn repeat(&mut self, start: u32, end: u32, gap: &mut Gap) -> Result<Option<u32>, Conflict> {
+        let whole = gap.passed.to == end;
+        if self.turns_adrift(end) || whole && !self.is_same(&gap.passed) {
+            return Err(Conflict::Ambiguous);
+        }
+        if whole {
+            return Ok(None);
+        }
+        self.cut(start, end, gap)?;
+        Ok(Some(start))
     }
 
     /// What was passed from what is settled on was lost behind the hook, or is held by the receiver: the tip goes
@@ -243,7 +287,9 @@ impl Flow {
         let left = self.next_left;
         let light = last && left as u32 == self.high_left as u32 && left.is_light();
         let from = if last { Left::Open } else { left };
-        let alike = (light || self.is_read_from(end, from)) && self.is_framed_so(end);
+        // What was guessed stays adrift: where messages end counts for nothing there.
+        let framed = self.flags & GUESSES != 0 || self.is_framed_so(end);
+        let alike = (light || self.is_read_from(end, from)) && framed;
         if alike && (last || !self.turns_adrift(end)) {
             Ok(())
         } else if last && at != self.settled {
@@ -284,13 +330,22 @@ pub(super) extern "C" fn tokenblock_flow_pass(
         return GAP;
     };
     let passed = flow.pass_here(start, end, now, gap);
-    if passed.is_ok() {
-        flow.note_stamp(start, end);
-    }
-    match passed {
-        Ok(None) => PASSED,
-        Ok(Some(at)) => NOTE | u64::from(at),
-        Err(Conflict::Gap) => GAP,
-        Err(Conflict::Ambiguous) => AMBIGUOUS,
-    }
+    flow.came_to(passed, start, end)
+}
+
+/// [`Flow::pass`] of what something is noted of, likewise.
+#[cfg_attr(target_arch = "bpf", inline(never), unsafe(no_mangle))]
+extern "C" fn tokenblock_flow_fill(
+    flow: *mut Flow,
+    gap: *mut Gap,
+    start: u32,
+    end: u32,
+    now: u64,
+) -> u64 {
+    // SAFETY: as above.
+    let (Some(flow), Some(gap)) = (unsafe { flow.as_mut() }, unsafe { gap.as_mut() }) else {
+        return GAP;
+    };
+    let passed = flow.fill_here(start, end, now, gap);
+    flow.came_to(passed, start, end)
 }

@@ -2,7 +2,7 @@
 
 use super::{
     super::swar::forget_registers,
-    Flow, Gap, before,
+    Flow, Gap, before, guess,
     record::{
         ACCEPTED, AGAIN, CHUNKED, DECLARED, FRAMED, GAPS, GAVE_UP, HELD_STARTS, HOLDS, KNOWS_TIP,
         MORE, NOISY, NOTED, ON_SYN, OPEN, PAUSED, PROVES, RECOVERING, TRUSTS, UNREAD,
@@ -35,7 +35,7 @@ pub enum Place {
     Next = 1,
     /// The first one that was seen of its flow; the scan does not know whether a line begins there.
     First = 2,
-    /// Ahead of a gap inside a body: passed, and the gap noted.
+    /// Ahead of a gap inside a body, or of a head in front of one: passed, and the gap noted.
     Ahead = EARLY,
     /// It lies inside a gap, at its left end.
     Filler = FILLS,
@@ -71,6 +71,12 @@ impl Place {
         self as u32 & (EARLY | SECOND) != 0
     }
 
+    /// Whether it is judged by what is noted where it begins: a gap, or what was passed.
+    #[inline(always)]
+    pub(super) const fn is_of_noted(self) -> bool {
+        self as u32 & (FILLS | SECOND) != 0
+    }
+
     /// Whether it lies inside a gap.
     #[inline(always)]
     pub(super) const fn fills(self) -> bool {
@@ -88,7 +94,7 @@ impl Flow {
         }
         let closed = self.knows_settled != 0 && self.settled == self.tip;
         if closed {
-            self.flags &= !(GAPS | NOTED);
+            self.flags &= !(GAPS | NOTED | guess::ALL);
             self.epoch = self.epoch.wrapping_add(1);
         }
         !closed
@@ -191,7 +197,7 @@ impl Flow {
             return Place::OutOfWindow;
         }
         if before(self.tip, start) {
-            return if self.in_body(end) {
+            return if self.in_body(end) || self.may_guess() {
                 Place::Ahead
             } else {
                 Place::TooEarly
@@ -250,7 +256,7 @@ impl Flow {
     #[inline(always)]
     fn catch_up(&mut self) {
         if self.flags & RECOVERING == 0 || before(self.high, self.settled) {
-            self.flags &= !(KNOWS_TIP | RECOVERING | PROVES | TRUSTS);
+            self.flags &= !(KNOWS_TIP | RECOVERING | PROVES | TRUSTS | guess::ALL);
         } else if self.settled == self.high {
             self.flags &= !RECOVERING;
             self.tip = self.high;
@@ -266,7 +272,7 @@ impl Flow {
     /// they may be over; without either (a protocol upgrade) much that showed no sign of a header is taken for a body. A lie
     /// gains a reset.
     #[inline(always)]
-    fn in_body(&self, end: u32) -> bool {
+    pub(super) fn in_body(&self, end: u32) -> bool {
         let ahead = u64::from(end.wrapping_sub(self.tip));
         self.flags & (RECOVERING | UNREAD) == 0 && self.over == OPEN && self.is_body(ahead)
     }

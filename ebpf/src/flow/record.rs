@@ -208,6 +208,16 @@ pub(super) const ADRIFT: u32 = 1 << 23;
 pub(super) const CHUNKED: u32 = 1 << 24;
 /// What was passed last may be the end of chunks.
 pub(super) const PAUSED: u32 = 1 << 25;
+/// Something was passed for a body of which the head is missing; see [`super::guess`].
+pub(super) const GUESSES: u32 = 1 << 26;
+/// The segment under judgement is of the head that is missing.
+pub(super) const OF_HEAD: u32 = 1 << 27;
+/// The first bytes of the segment under judgement can be of a body alone.
+pub(super) const OF_BODY: u32 = 1 << 30;
+/// [`ADRIFT`] is set for nothing but the guess.
+pub(super) const DRIFTS: u32 = 1 << 28;
+/// A part of what is missing in front of a guess was passed.
+pub(super) const HEADED: u32 = 1 << 29;
 /// `knows_settled`: from the SYN-ACK alone, which the server may send for several connections of the same ends and
 /// keep none of (SYN cookies).
 pub(super) const ACCEPTED: u32 = 1;

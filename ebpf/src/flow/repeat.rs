@@ -13,7 +13,10 @@ use super::{
     super::{framing::Framing, rules::Rules},
     Conflict, Flow, Gap, Left, Place, before,
     record::{LOSSY, NOTED, PROVES, STARTS, TRUSTS, UNREAD},
-    scans::{IN_BODY, MAY_END_CHUNKS, OF_BEHIND, PIECE, PLAIN, READS_TARGET, SAW_BLANK, SAW_WORD},
+    scans::{
+        GUESSED, IN_BODY, MAY_END_CHUNKS, OF_BEHIND, PIECE, PLAIN, READS_TARGET, SAW_BLANK,
+        SAW_WORD,
+    },
 };
 
 /// How a segment was read that was passed, and how it left the scanner.
@@ -34,8 +37,8 @@ pub struct Passed {
     /// A digest of the first bytes, where it was passed ahead of a gap: what fills that may be read on in them.
     first: u64,
     /// What was known of the message at its start, and behind it.
-    at_framing: Framing,
-    at_body: u64,
+    pub(super) at_framing: Framing,
+    pub(super) at_body: u64,
     framing: Framing,
     body: u64,
 }
@@ -43,8 +46,15 @@ pub struct Passed {
 /// In `signs`: it is what is left of a segment behind a shorter copy, and was not passed by itself.
 const LEFT: u32 = 1 << 31;
 /// Signs that a segment which is cut may have: it lies inside of one message's body.
-const OF_BODY: u32 =
-    PLAIN | SAW_WORD | SAW_BLANK | MAY_END_CHUNKS | READS_TARGET | IN_BODY | OF_BEHIND | LEFT;
+const OF_BODY: u32 = PLAIN
+    | SAW_WORD
+    | SAW_BLANK
+    | MAY_END_CHUNKS
+    | READS_TARGET
+    | IN_BODY
+    | GUESSED
+    | OF_BEHIND
+    | LEFT;
 /// Those of them that say nothing new of a piece of it.
 const OF_PIECE: u32 = PLAIN | SAW_WORD | READS_TARGET | PIECE | IN_BODY | OF_BEHIND;
 
@@ -70,6 +80,12 @@ impl Passed {
     #[must_use]
     pub fn is_known(&self) -> bool {
         self.place as u32 != Place::Settled as u32
+    }
+
+    /// Whether it was read under a guess.
+    #[inline(always)]
+    pub(super) fn is_guessed(&self) -> bool {
+        self.signs & GUESSED != 0
     }
 
     /// Whether what ends at `end` may be a copy of it, or of its beginning. A piece may be one that does not pass, however
@@ -135,10 +151,11 @@ impl Flow {
         }
     }
 
-    /// Keeps a digest of the first bytes of the segment under judgement, which are those of `gap`.
+    /// Looks at the first bytes of the segment under judgement, which are those of `gap`, and keeps a digest of them.
     #[inline(always)]
     pub fn digest_first(&mut self, gap: &Gap, rules: &Rules) {
         self.next_first = gap.behind.digest(rules, self.salt);
+        self.look_at_first(gap);
     }
 
     /// Whether the segment under judgement leaves the flow as the one did that was passed before.
@@ -215,6 +232,7 @@ impl Flow {
     fn rest_here(&self, end: u32, gap: &mut Gap) -> bool {
         if self.next_place as u32 == Place::Inside as u32 {
             gap.left = self.next_left;
+            gap.leave_rest();
             gap.passed.starts = 0;
             return gap.right != end;
         }
@@ -244,6 +262,7 @@ impl Flow {
         gap.left = self.next_gap;
         gap.plain = 0;
         gap.in_body = u32::from(self.next_signs & IN_BODY != 0);
+        gap.guessed = 0;
         let passed = &mut gap.passed;
         passed.place = self.next_place;
         passed.starts = self.next_starts;

@@ -6,7 +6,7 @@ use super::{
     },
     Conflict, Flow, Gap, Left, Place,
     passed::{AMBIGUOUS, PASSED},
-    record::{ADRIFT, HELD_STARTS, NOISY, UNREAD},
+    record::{ADRIFT, GUESSES, HEADED, HELD_STARTS, NOISY, UNREAD},
 };
 
 /// Scans that a segment may need, and one more to say what came of the last.
@@ -66,6 +66,8 @@ pub(super) const MAY_END_CHUNKS: u32 = 1 << 15;
 pub(super) const PIECE: u32 = 1 << 16;
 /// A sign of a header was seen in a body of which the segment holds the head.
 pub(super) const SAW_NOISE: u32 = 1 << 17;
+/// The segment is read under a guess of what it is of.
+pub(super) const GUESSED: u32 = 1 << 18;
 /// The gap that the segment fills is all of a body whose length was declared.
 pub(super) const IN_BODY: u32 = 1 << 19;
 /// Signs of what stands behind a gap, and of what a flow that was adrift before is read for.
@@ -79,6 +81,7 @@ const OF_ANY: u32 = SAW_HTTP2
     | SAW_ADRIFT
     | PIECE
     | IN_BODY
+    | GUESSED
     | OF_BEHIND;
 
 /// What [`tokenblock_flow_start`] gives.
@@ -172,7 +175,10 @@ impl Flow {
                 behind: false,
             });
         }
-        if step > 0 && self.flags & ADRIFT != 0 && self.next_signs & READS_ANYWHERE == 0 {
+        if step > 0
+            && (self.flags & ADRIFT != 0 || self.is_guessed())
+            && self.next_signs & READS_ANYWHERE == 0
+        {
             self.next_signs |= READS_ANYWHERE;
             self.start_anywhere(scan, rules, open, held);
             return Some(Start {
@@ -345,17 +351,32 @@ impl Flow {
         self.closes = u16::from(closes && !gap.behind.is_empty());
         self.next_left = Left::Closed;
         let again = place as u32 == Place::Repeat as u32;
-        self.next_signs = if (place.fills() || again) && gap.in_body != 0 {
+        self.next_signs = if (place.fills() || again) && self.is_in_body(gap) {
             IN_BODY
         } else {
             0
         };
         self.next_body = 0;
         self.next_framing = Framing::NONE;
-        let framing = self.framing_at(place, self.reads_from(place, start));
+        let in_body = self.in_body(end);
+        self.open_guess(place, gap, in_body);
+        let framing = self.framing_before(place, self.reads_from(place, start), gap);
         self.knows_framing = u16::from(framing.is_some());
         (self.at_framing, self.at_body) = framing.unwrap_or((Framing::NONE, 0));
         self.open_repeat(place, start, end, gap);
+    }
+
+    /// What is known of the message where a segment is read from, which may be of a head that is missing in `gap`.
+    #[inline(always)]
+    fn framing_before(&self, place: Place, at: u32, gap: &Gap) -> Option<(Framing, u64)> {
+        if self.is_of_head() {
+            return Some((gap.passed.at_framing, gap.passed.at_body));
+        }
+        let recovers = place as u32 == Place::Recovery as u32;
+        if recovers && self.flags & (GUESSES | HEADED) == GUESSES | HEADED {
+            return None;
+        }
+        self.framing_at(place, at)
     }
 
     /// Where a segment is read from.
@@ -393,6 +414,9 @@ impl Flow {
         }
         if scan.is_anywhere() {
             return self.end_anywhere(scan, rules);
+        }
+        if self.is_no_body(scan) {
+            return Err(Conflict::Ambiguous);
         }
         if place as u32 == Place::Inside as u32 && self.is_of_messages(scan) {
             // It comes again in its place.

@@ -5,7 +5,8 @@ use super::{
     Flow, Left, Place, before,
     place::WINDOW,
     record::{
-        ACKNOWLEDGED, ADRIFT, DECLARED, DOUBTED, OPEN, PROVES, RECOVERING, STARTS, TRUSTS, UNREAD,
+        ACKNOWLEDGED, ADRIFT, DECLARED, DOUBTED, DRIFTS, OPEN, PROVES, RECOVERING, STARTS, TRUSTS,
+        UNREAD,
     },
     scans::{IN_BODY, SAW_ADRIFT, SAW_WORD},
 };
@@ -94,7 +95,7 @@ impl Flow {
     /// under way.
     #[inline(always)]
     pub(super) fn doubt(&mut self, place: Place, scan: &Scan) {
-        let odd = if place.fills() {
+        let odd = if place.fills() && !self.is_of_head() {
             !scan.framing.is_as(Framing::NONE)
         } else {
             scan.is_odd() || place as u32 == Place::First as u32
@@ -109,6 +110,10 @@ impl Flow {
     /// Takes from a scan whether servers may end messages where it is not known here.
     #[inline(always)]
     fn turn_adrift(&mut self, scan: &Scan) {
+        if self.is_guessed() {
+            // It is read so in any case.
+            return;
+        }
         let place = self.next_read;
         // What fills a gap in a declared body is of no head.
         let in_body =
@@ -122,6 +127,7 @@ impl Flow {
             return;
         }
         self.next_signs |= SAW_ADRIFT;
+        self.flags &= !DRIFTS;
         if self.flags & ADRIFT == 0 {
             self.flags |= ADRIFT;
             self.adrift_from = self.body_from();

@@ -103,8 +103,12 @@ fn judge_in_flow(
         Place::OutOfWindow => return Err(Counter::OutOfWindow),
         Place::Old => return Err(Counter::OldTimestamp),
         Place::First => note(Counter::MidStream, counts, settings)?,
-        Place::Ahead | Place::Inside => counts.count(Counter::Ahead),
-        Place::Next | Place::Filler | Place::Recovery | Place::Repeat => {}
+        Place::Next
+        | Place::Ahead
+        | Place::Inside
+        | Place::Filler
+        | Place::Recovery
+        | Place::Repeat => {}
     }
     counts.add(Counter::ScannedBytes, u64::from(work.segment.payload_len));
     work.place = place;
@@ -162,7 +166,9 @@ fn judge_held(
     }
     forget_registers();
     let end = work.start.wrapping_add(work.segment.payload_len);
-    pass(skb, work, rules, flow, end)
+    pass(skb, work, rules, flow, end)?;
+    counts.add(Counter::Ahead, u64::from(work.place.is_early()));
+    Ok(())
 }
 
 /// Whether a segment of which no flow is kept begins as a request does. What begins elsewhere may be the rest of a candidate:
@@ -340,8 +346,10 @@ fn scan(
         Outcome::Blocked => Err(Counter::Blocked),
         Outcome::ReadFailed => Err(Counter::ReadFailed),
         Outcome::Unfinished => Err(Counter::ScanUnfinished),
-        Outcome::Ambiguous if shared.work.place.is_early() => Err(Counter::TooEarly),
         Outcome::Ambiguous if matches!(shared.work.place, Place::Repeat) => Err(Counter::Duplicate),
+        Outcome::Ambiguous if shared.work.place.is_early() || shared.flow.is_guessed() => {
+            Err(Counter::TooEarly)
+        }
         Outcome::Ambiguous => Err(Counter::GapConflict),
     }
 }
@@ -410,10 +418,6 @@ extern "C" fn unit(_index: u64, context: *mut Shared<'_>) -> i64 {
 fn end_scan(shared: &mut Shared<'_>) -> i64 {
     let window = &mut shared.work.window;
     match (shared.flow).come_to_end(&mut shared.work.scan, window.end_of_payload()) {
-        Rest::Unknown => {
-            window.widen();
-            return CONTINUE;
-        }
         Rest::Until(end) => {
             window.widen();
             window.narrow(end);

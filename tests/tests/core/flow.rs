@@ -117,6 +117,20 @@ proptest! {
         check(&Streams::by_framing(body), &acts, u32::MAX - 100)?;
     }
 
+    /// The same where much of it looks as if it were of no head, and overtakes one.
+    #[test]
+    fn no_listed_token_is_delivered_under_a_guess(
+        acts in prop::collection::vec(act(360), 1..60),
+        body in 0..120_usize,
+        kind in 0..3_usize,
+    ) {
+        let streams = match kind {
+            0 => Streams::overtaken(body),
+            kind => Streams::in_odd_head(kind == 1),
+        };
+        check(&streams, &acts, u32::MAX - 100)?;
+    }
+
     /// The same behind a body that is long enough for data ahead of a gap to be passed.
     #[test]
     fn no_listed_token_is_delivered_by_framing_behind_a_body(

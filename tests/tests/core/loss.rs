@@ -237,7 +237,7 @@ fn chunks_pass_ahead_of_a_gap() {
     const EARLY: Fate = Fate::Dropped(Place::TooEarly);
     const AHEAD: Fate = Fate::Passed(Place::Ahead);
     let head = "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n";
-    let text = "and so on\nand on\n";
+    let text = "and so on, and o\n";
     let chunk = format!("{:x}\r\n{text}\r\n", text.len());
     let (size, rest) = chunk.split_at(4);
     let (front, end) = head.split_at(head.len() - 2);

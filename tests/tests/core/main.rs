@@ -12,6 +12,7 @@ mod flow;
 mod fresh;
 mod gaps;
 mod generate;
+mod guess;
 mod heedless;
 mod late;
 mod life;

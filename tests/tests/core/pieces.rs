@@ -7,7 +7,7 @@ use tokenblock_tests::trace::{Act, Streams};
 use crate::flow::{cases, check};
 
 /// What a cut is near to.
-const MARKS: [&[u8]; 7] = [
+const MARKS: [&[u8]; 9] = [
     b"\n",
     b"GET /b",
     b"GET /b",
@@ -15,6 +15,8 @@ const MARKS: [&[u8]; 7] = [
     b"Author",
     b"ization",
     b"Cookie",
+    b"\x01",
+    b"no field",
 ];
 
 /// A place in a stream.
@@ -139,7 +141,7 @@ proptest! {
     fn no_listed_token_is_delivered_in_pieces(
         cut in prop::collection::vec(cut(), 3..12),
         events in prop::collection::vec(event(), 2..18),
-        kind in 0..8_usize,
+        kind in 0..12_usize,
         body in 0..66_usize,
     ) {
         let streams = match kind {
@@ -147,9 +149,11 @@ proptest! {
             4 => Streams::adrift(body),
             5 => Streams::by_lines(0),
             6 => Streams::in_body(),
-            _ => Streams::in_chunk(),
+            7 => Streams::in_chunk(),
+            8 | 9 => Streams::overtaken(body),
+            _ => Streams::in_odd_head(kind == 10),
         };
-        let from = if kind < 6 { 0 } else { streams.lines_at() - 30 };
+        let from = if matches!(kind, 6 | 7) { streams.lines_at() - 30 } else { 0 };
         let at = cuts(&streams.variants[0], from, &cut);
         check(&streams, &acts(&at, &events), u32::MAX - 100)?;
     }
