@@ -68,12 +68,11 @@ fn judge_in_flow(
         .sequence
         .wrapping_add(u32::from(work.segment.flags & SYN != 0));
     let end = start.wrapping_add(work.segment.payload_len);
-    let now = maps::now();
+    let now = work.look_at_clock();
     if flow.pass_trusted(start, end, settings.trust_after, now) {
         return Err(Counter::Trusted);
     }
     forget_registers();
-    work.now = now;
     work.gap_key.at = start;
     work.gap_key.epoch = flow.epoch;
     work.has_gap = 0;
