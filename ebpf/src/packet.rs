@@ -3,10 +3,12 @@
 //! Reads a copy of the first bytes of the frame, so that it needs no packet pointers. What it refuses has a
 //! reason each.
 
+mod route;
 mod usual;
 
 use network_types::{eth::EtherType, ip::IpProto};
 
+use self::route::ROUTING;
 use crate::{swar, verdict::Counter};
 
 pub use self::usual::{Bytes, parse_usual};
@@ -21,6 +23,7 @@ const MAX_EXTENSIONS: u32 = 8;
 
 const ETHERNET_HEADER: u32 = 14;
 const VLAN_TAG: u32 = 4;
+const IPV4_HEADER: u32 = 20;
 const IPV6_HEADER: u32 = 40;
 const TCP_HEADER: u32 = 20;
 /// Bytes of one with timestamps alone, and how they stand there (RFC 7323 appendix A).
@@ -220,9 +223,14 @@ pub struct Segment {
     pub flags: u8,
     /// 4 or 6.
     pub version: u8,
-    /// Whether it is the first fragment of a datagram.
-    pub fragment: u16,
+    /// Why its TCP header is not read behind the ports: `FIRST_FRAGMENT`, `ROUTED`; 0 where it is.
+    pub unread: u16,
 }
+
+/// The first fragment of a datagram: `more fragments` of IPv4 or of IPv6.
+const FIRST_FRAGMENT: u16 = 0x2001;
+/// It goes on to another address than the one that it names, see [`route`].
+const ROUTED: u16 = 2;
 
 impl Segment {
     /// Whether it has other TCP options than timestamps alone, as they usually stand there.
@@ -237,11 +245,12 @@ impl Segment {
 /// Finds the TCP segment in a frame of `len` bytes whose first bytes are `head`, and writes it to `segment`.
 ///
 /// # Errors
-/// Why the frame holds no TCP segment that can be judged. The ports of a [`Counter::Fragment`] are read.
+/// Why the frame holds no TCP segment that can be judged. The ports of a [`Counter::Fragment`] and of a
+/// [`Counter::SourceRouted`] are read.
 #[inline(always)]
 pub fn parse(head: &Head, len: u32, link: Link, segment: &mut Segment) -> Result<(), Counter> {
     let readable = head.len;
-    segment.fragment = 0;
+    segment.unread = 0;
     let ip_at = network_header(head, readable, link)?;
     match head.u8(ip_at) >> 4 {
         4 => ipv4(head, readable, len, ip_at, segment)?,
@@ -301,11 +310,11 @@ fn ipv4(
     at: u32,
     segment: &mut Segment,
 ) -> Result<(), Counter> {
-    if at + 20 > readable {
+    if at + IPV4_HEADER > readable {
         return Err(Counter::Malformed);
     }
     let header = u32::from(head.u8(at) & 0xf) * 4;
-    if header < 20 {
+    if header < IPV4_HEADER {
         return Err(Counter::Malformed);
     }
     transport(head.u8(at + 9))?;
@@ -314,7 +323,7 @@ fn ipv4(
     if fragment & 0x1fff != 0 {
         return Err(Counter::LaterFragment);
     }
-    segment.fragment = fragment;
+    segment.unread = fragment | options_of(head, readable, at, header);
     segment.source = head.address4(at + 12);
     segment.destination = head.address4(at + 16);
     segment.version = 4;
@@ -325,6 +334,13 @@ fn ipv4(
     let end = if total == 0 { len } else { at + total };
     segment.payload_len = if end < len { end } else { len };
     Ok(())
+}
+
+/// What the options of the IPv4 header at `at` make of it, of which so many bytes are `readable`.
+#[inline(always)]
+fn options_of(head: &Head, readable: u32, at: u32, header: u32) -> u16 {
+    let end = swar::least(at + header, readable);
+    ROUTED * route::goes_on_v4(head, at + IPV4_HEADER, end) as u16
 }
 
 #[inline(always)]
@@ -354,7 +370,7 @@ fn ipv6(
     let mut extensions = 0;
     // RFC 8200 section 4: hop-by-hop 0, routing 43, destination 60; RFC 6275: mobility 135; RFC 7401: HIP 139;
     // RFC 5533: shim6 140.
-    while let 0 | 43 | FRAGMENT | 60 | 135 | 139 | 140 | AUTHENTICATION = next {
+    while let 0 | ROUTING | FRAGMENT | 60 | 135 | 139 | 140 | AUTHENTICATION = next {
         extensions += 1;
         if extensions > MAX_EXTENSIONS || at + 4 > readable {
             return Err(Counter::HeadersTooLong);
@@ -368,7 +384,8 @@ fn ipv6(
             return Err(Counter::LaterFragment);
         }
         // One that is whole is taken as it is (RFC 6946).
-        segment.fragment |= fragment as u16;
+        let routed = ROUTED * route::goes_on_v6(head, next, at) as u16;
+        segment.unread |= fragment as u16 | routed;
         let words = u32::from(head.u8(at + 1)) & is_fragment.wrapping_sub(1);
         let bytes = (words + 1 + is_authentication) * (8 >> is_authentication);
         next = head.u8(at);
@@ -395,14 +412,18 @@ fn transport(protocol: u8) -> Result<(), Counter> {
 #[inline(always)]
 fn tcp(head: &Head, readable: u32, segment: &mut Segment) -> Result<(), Counter> {
     let (at, end) = (segment.tcp_at, segment.payload_len);
-    if segment.fragment != 0 {
+    if segment.unread != 0 {
         // The shortest that there is holds the ports.
         if at + 4 > readable {
             return Err(Counter::HeadersTooLong);
         }
         segment.source_port = head.be16(at);
         segment.destination_port = head.be16(at + 2);
-        return Err(Counter::Fragment);
+        return Err(if segment.unread & FIRST_FRAGMENT != 0 {
+            Counter::Fragment
+        } else {
+            Counter::SourceRouted
+        });
     }
     if at + TCP_HEADER > readable {
         return Err(if at + TCP_HEADER > end {

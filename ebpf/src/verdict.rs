@@ -90,10 +90,13 @@ pub enum Counter {
     Repeated,
     /// Segments with an option of Multipath TCP; it is made one of no meaning.
     Multipath,
+    /// A packet to a protected port that goes on to another address than the one it names: to which connection it belongs is
+    /// not read.
+    SourceRouted,
 }
 
 /// The names of all [`Counter`]s, in order.
-pub const COUNTERS: [&str; 42] = [
+pub const COUNTERS: [&str; 43] = [
     "not_ip",
     "not_tcp",
     "other_port",
@@ -136,9 +139,10 @@ pub const COUNTERS: [&str; 42] = [
     "old_timestamp",
     "repeated",
     "multipath",
+    "source_routed",
 ];
 
-const _: () = assert!(COUNTERS.len() == Counter::Multipath as usize + 1);
+const _: () = assert!(COUNTERS.len() == Counter::SourceRouted as usize + 1);
 
 impl Counter {
     /// Its name in logs and settings.
@@ -156,6 +160,7 @@ impl Counter {
             Self::Malformed
                 | Self::Fragment
                 | Self::LaterFragment
+                | Self::SourceRouted
                 | Self::HeadersTooLong
                 | Self::Encapsulated
         )
@@ -191,6 +196,7 @@ impl Default for Policies {
         for reason in [
             Counter::Malformed,
             Counter::Fragment,
+            Counter::SourceRouted,
             Counter::HeadersTooLong,
             Counter::ScanUnfinished,
             Counter::ReadFailed,

@@ -114,7 +114,15 @@ impl Netns {
     /// # Errors
     /// Where there is no such switch or value.
     pub fn set_ipv4(&self, name: &str, value: &str) -> Result<()> {
-        let file = format!("/proc/sys/net/ipv4/{name}");
+        self.set_net(&format!("ipv4/{name}"), value)
+    }
+
+    /// The same, of `/proc/sys/net`.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn set_net(&self, name: &str, value: &str) -> Result<()> {
+        let file = format!("/proc/sys/net/{name}");
         let set = self.enter(|| fs::write(&file, value))?;
         set.with_context(|| format!("writing {value} to {file}"))
     }

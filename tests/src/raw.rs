@@ -345,6 +345,48 @@ impl RawClient {
         self.listen(Duration::ZERO)
     }
 
+    /// Sends a segment by way of another address of the server's host: by a loose source route (RFC 791 section 3.1), or by
+    /// a segment routing header (RFC 8754 section 2).
+    ///
+    /// # Errors
+    /// Where it can't be sent, or the address is of another family.
+    pub fn send_by(&mut self, segment: &Segment, way: IpAddr) -> Result<()> {
+        let frame = self.frame(segment)?;
+        let (head, datagram) = frame
+            .split_at_checked(self.tcp_at())
+            .context("a frame without a datagram")?;
+        let (link, ip) = head.split_at(IP_AT);
+        let mut routed = link.to_vec();
+        match (way, self.server.ip()) {
+            (IpAddr::V4(way), IpAddr::V4(server)) => {
+                let mut options = vec![1, 131, 7, 4];
+                options.extend(server.octets());
+                let (mut ip, _) = Ipv4Header::from_slice(ip)?;
+                ip.destination = way.octets();
+                ip.options = options.as_slice().try_into().context("IP options")?;
+                ip.set_payload_len(datagram.len())?;
+                ip.header_checksum = ip.calc_header_checksum();
+                ip.write(&mut routed)?;
+            }
+            (IpAddr::V6(way), IpAddr::V6(server)) => {
+                // TCP behind it, 40 bytes, type 4, one address left of two, the last of them first.
+                let mut route = vec![6, 4, 4, 1, 1, 0, 0, 0];
+                route.extend(server.octets());
+                route.extend(way.octets());
+                let (mut ip, _) = Ipv6Header::from_slice(ip)?;
+                ip.destination = way.octets();
+                ip.next_header = IpNumber::IPV6_ROUTE_HEADER;
+                ip.set_payload_length(route.len() + datagram.len())?;
+                ip.write(&mut routed)?;
+                routed.extend(route);
+            }
+            ends => bail!("both of one family, not {ends:?}"),
+        }
+        routed.extend_from_slice(datagram);
+        self.wire.send(&routed)?;
+        self.listen(Duration::ZERO)
+    }
+
     /// Where in a frame with its prefix the TCP header begins.
     fn tcp_at(&self) -> usize {
         match self.client {

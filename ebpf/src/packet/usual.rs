@@ -4,11 +4,11 @@
 use network_types::{eth::EtherType, ip::IpProto};
 
 use super::{
-    Address, ETHERNET_HEADER, IPV6_HEADER, STAMPED_HEADER, STAMPS, Segment, TCP_HEADER, ether_type,
+    Address, ETHERNET_HEADER, IPV4_HEADER, IPV6_HEADER, STAMPED_HEADER, STAMPS, Segment,
+    TCP_HEADER, ether_type,
 };
 use crate::swar;
 
-const IPV4_HEADER: u32 = 20;
 /// Ether type, version and header length: of IPv4 without options, and of IPv6.
 const V4: u32 = (ether_type(EtherType::Ipv4) as u32) << 16 | 0x4500;
 const V4_MASK: u32 = 0xffff_ff00;
@@ -61,7 +61,7 @@ pub fn parse_usual(frame: &impl Bytes, len: u32, segment: &mut Segment) -> bool 
         return false;
     }
     let kind = frame.be32(ETHERNET_HEADER - 2);
-    segment.fragment = 0;
+    segment.unread = 0;
     segment.ip_at = ETHERNET_HEADER;
     if kind & V4_MASK == V4 {
         if frame.be32(ETHERNET_HEADER + 6) & WHOLE_MASK != WHOLE {

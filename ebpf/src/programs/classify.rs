@@ -120,7 +120,9 @@ fn read(
         return Err(Counter::OtherPort);
     };
     match parsed {
-        Err(Counter::Fragment) if !ports.contains(work.segment.destination_port) => {
+        Err(Counter::Fragment | Counter::SourceRouted)
+            if !ports.contains(work.segment.destination_port) =>
+        {
             return Err(Counter::OtherPort);
         }
         parsed => parsed?,

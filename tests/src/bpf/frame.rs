@@ -279,9 +279,15 @@ impl Frame {
     fn v6_header(&self, extensions: &[IpNumber]) -> Result<(Ipv6Header, Vec<u8>)> {
         let mut chain = Vec::new();
         let behind = extensions.iter().skip(1).chain([&IpNumber::TCP]);
-        for next in behind.take(extensions.len()) {
-            // A padding option (RFC 8200 section 4.2).
-            let header = Ipv6RawExtHeader::new_raw(*next, &[1, 4, 0, 0, 0, 0])?;
+        for (kind, next) in extensions.iter().zip(behind) {
+            let content = if *kind == IpNumber::IPV6_ROUTE_HEADER {
+                // Of segment routing, without segments left (RFC 8754 section 2).
+                [4, 0, 0, 0, 0, 0]
+            } else {
+                // A padding option (RFC 8200 section 4.2).
+                [1, 4, 0, 0, 0, 0]
+            };
+            let header = Ipv6RawExtHeader::new_raw(*next, &content)?;
             chain.extend(header.to_bytes());
         }
         let len = chain.len() + self.tcp.header_len() + self.payload.len();

@@ -4,11 +4,15 @@
 
 mod cases;
 
-use std::{net::SocketAddr, path::PathBuf, thread};
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    path::PathBuf,
+    thread,
+};
 
 use cases::{
     Case, SETTLING, by_cookie, cases, fragments, framed_otherwise, middle, on_the_syn, pieces,
-    whole_fragments,
+    source_routed, whole_fragments,
 };
 use tokenblock_tests::{fixtures::OPAQUE, gate, netns::Pair, origin::Origin, poll, raw::RawHost};
 
@@ -126,9 +130,12 @@ fn protected(binary: PathBuf, switches: &[(&str, &str)]) -> Lab {
 
 /// Plays with a listed token where nothing is between: it must arrive.
 fn check_without(cases: &[Case], switches: &[(&str, &str)]) {
-    let pair = server(switches);
+    check_arrives_at(&server(switches), cases);
+}
+
+fn check_arrives_at(pair: &Pair, cases: &[Case]) {
     let origin = Origin::start(&pair.server, ORIGIN_PORT).unwrap();
-    assert_arrived(&origin, &play(&pair, cases, OPAQUE, 0));
+    assert_arrived(&origin, &play(pair, cases, OPAQUE, 0));
     assert!(origin.saw(OPAQUE.as_bytes()));
 }
 
@@ -182,6 +189,43 @@ fn fragments_bring_no_listed_token() {
     let bench = Bench::between(server(&[]), binary);
     let lab = bench.start(Tier::Kernel, &["--policy", "fragment=pass"]);
     check_arrives(&lab, &fragments());
+}
+
+/// Other addresses of the server.
+const WAYS: [IpAddr; 2] = [
+    IpAddr::V4(Ipv4Addr::new(10, 77, 0, 77)),
+    IpAddr::V6(Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 0x77)),
+];
+
+/// A server that takes source routes, as hardly any does.
+fn source_routing() -> Pair {
+    let pair = server(&[]);
+    for conf in ["all", "eth0"] {
+        let set = |name: String| pair.server.set_net(&name, "1").unwrap();
+        set(format!("ipv4/conf/{conf}/accept_source_route"));
+        set(format!("ipv6/conf/{conf}/seg6_enabled"));
+    }
+    for (way, bits) in WAYS.into_iter().zip([24, 64]) {
+        let add = format!("address add {way}/{bits} dev eth0");
+        let nodad = if way.is_ipv6() { " nodad" } else { "" };
+        pair.server.ip(&format!("{add}{nodad}")).unwrap();
+    }
+    pair
+}
+
+#[test]
+fn source_routes_bring_no_listed_token() {
+    let Some(binary) = gate::product("raw_segments::source_routes_bring_no_listed_token") else {
+        return;
+    };
+    let all = source_routed(WAYS);
+    check_arrives_at(&source_routing(), &all);
+    let start =
+        |more: &[&str]| Bench::between(source_routing(), binary.clone()).start(Tier::Kernel, more);
+    let lab = start(&["--on-hit", "reset"]);
+    check_kept_out(&lab, &all);
+    assert!(lab.product.kernel_counter("source_routed").unwrap() > 0);
+    check_arrives(&start(&["--policy", "source_routed=pass"]), &all);
 }
 
 #[test]

@@ -167,6 +167,98 @@ fn fragments() {
     );
 }
 
+/// The frame with these options in its IPv4 header.
+fn with_ip_options(frame: &Frame, options: &[u8]) -> Vec<u8> {
+    let mut bytes = frame.ethernet().unwrap();
+    let at = frame.ip_at();
+    bytes[at] += u8::try_from(options.len() / 4).unwrap();
+    bytes[at + 3] += u8::try_from(options.len()).unwrap();
+    bytes.splice(at + 20..at + 20, options.iter().copied());
+    bytes
+}
+
+/// Of the addresses that are left in an IPv6 routing header, as [`OFFSET`].
+const LEFT: usize = 40 + 3;
+
+#[test]
+fn source_routes() {
+    let Some(mut programs) = fixtures_listed("source_routes") else {
+        return;
+    };
+    let v6 = || v6().extensions(&[IpNumber::IPV6_ROUTE_HEADER]);
+    let behind = Frame::v6(compromised()).extensions(&[
+        IpNumber::IPV6_DESTINATION_OPTIONS,
+        IpNumber::IPV6_ROUTE_HEADER,
+    ]);
+    let elsewhere = |frame: Frame| frame.to_port(8081);
+    let routed = |options: &[u8]| with_ip_options(&v4(), options);
+    let (why, other) = (Counter::SourceRouted, Counter::OtherPort);
+    let cases = [
+        ("loose", routed(&[1, 131, 7, 4, 10, 0, 0, 1]), why),
+        ("strict", routed(&[137, 7, 4, 10, 0, 0, 1, 0]), why),
+        (
+            "behind an option and the most that do nothing",
+            routed(
+                &[
+                    vec![148, 4, 0, 0],
+                    vec![1; 29],
+                    vec![131, 7, 4, 10, 0, 0, 1],
+                ]
+                .concat(),
+            ),
+            why,
+        ),
+        (
+            "with one of two addresses left",
+            routed(&[1, 131, 11, 8, 10, 0, 0, 1, 10, 0, 0, 2]),
+            why,
+        ),
+        ("IPv6", patched(&v6(), &[(LEFT, 1)]), why),
+        (
+            "IPv6, behind an option",
+            patched(&behind, &[(LEFT + 8, 2)]),
+            why,
+        ),
+        (
+            "of another port",
+            with_ip_options(&elsewhere(v4()), &[1, 131, 7, 4, 10, 0, 0, 1]),
+            other,
+        ),
+        (
+            "of another port, IPv6",
+            patched(&elsewhere(v6()), &[(LEFT, 1)]),
+            other,
+        ),
+    ];
+    for (what, bytes, why) in cases {
+        check(&mut programs, what, "ingress_ethernet", &bytes, why);
+    }
+    // At its end it is judged as any other, and so is what only looks like a route.
+    let judged = [
+        ("no more addresses", routed(&[1, 131, 7, 8, 10, 0, 0, 1])),
+        ("no more addresses, IPv6", patched(&v6(), &[(LEFT, 0)])),
+        (
+            "behind the end of the options",
+            routed(&[0, 131, 7, 4, 10, 0, 0, 1]),
+        ),
+        (
+            "inside another option",
+            routed(&[7, 8, 131, 7, 4, 10, 0, 1]),
+        ),
+        ("another header's fourth byte", {
+            let frame = Frame::v6(compromised()).extensions(&[IpNumber::IPV6_DESTINATION_OPTIONS]);
+            patched(&frame, &[(LEFT, 1)])
+        }),
+    ];
+    for (what, bytes) in judged {
+        let (fate, counts) = programs.counted("ingress_ethernet", &bytes).unwrap();
+        assert_eq!(fate, Fate::Dropped, "{what}");
+        let blocked = counts.get(Counter::Blocked.name());
+        assert_eq!(blocked, Some(&1), "{what}: {counts:?}");
+        programs.forget_flows().unwrap();
+    }
+}
+
 #[test]
 fn headers_too_long() {
     let Some(mut programs) = fixtures_listed("headers_too_long") else {
@@ -324,6 +416,10 @@ fn a_reason_has_the_policy_that_it_was_given() {
     let cases = [
         (Counter::Fragment, patched(&v4(), &[(6, 0x20)])),
         (Counter::LaterFragment, patched(&v4(), &[(7, 1)])),
+        (
+            Counter::SourceRouted,
+            with_ip_options(&v4(), &[1, 131, 7, 4, 10, 0, 0, 1]),
+        ),
         (Counter::Malformed, patched(&v4(), &[(0, 0x44)])),
         (Counter::Encapsulated, patched(&v4(), &[(9, 4)])),
         (

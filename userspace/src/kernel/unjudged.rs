@@ -6,7 +6,7 @@ use tracing::warn;
 use crate::counters::Counted;
 
 /// What could carry a listed token past the kernel tier, and what can be done about it.
-const TOLD: [(Counter, &str); 6] = [
+const TOLD: [(Counter, &str); 7] = [
     (
         Counter::Http2,
         "HTTP/2 without TLS compresses its header fields: --policy http2=reset keeps it out, and the proxy tier judges it",
@@ -18,6 +18,10 @@ const TOLD: [(Counter, &str); 6] = [
     (
         Counter::Fragment,
         "IP fragments to a protected port are not judged: --policy fragment=drop keeps them out",
+    ),
+    (
+        Counter::SourceRouted,
+        "packets to a protected port with a source route are not judged: --policy source_routed=drop keeps them out",
     ),
     (
         Counter::HeadersTooLong,

@@ -1,6 +1,6 @@
 //! The ways to send a request.
 
-use std::{thread, time::Duration};
+use std::{net::IpAddr, thread, time::Duration};
 
 use anyhow::Result;
 use tokenblock_tests::raw::{RawClient, Segment};
@@ -464,6 +464,29 @@ pub(super) fn whole_fragments() -> Vec<Case> {
         client.await_taken(stream.len(), LOSS)?;
         Ok(stream)
     })]
+}
+
+/// Requests that come by way of other addresses of the server, in part or whole.
+pub(super) fn source_routed(ways: [IpAddr; 2]) -> Vec<Case> {
+    let routed = |name: &str, from: fn(&str) -> usize| {
+        case(format!("source route: {name}"), move |client, token| {
+            let way = ways[usize::from(client.address().is_ipv6())];
+            client.connect(FIRST)?;
+            let (stream, at) = (request(token), from(token));
+            if at > 0 {
+                client.deliver(0, &stream[..at])?;
+            }
+            for _ in 0..3 {
+                client.send_by(&client.segment(at, &stream[at..]), way)?;
+                client.await_taken(stream.len(), LOSS)?;
+            }
+            Ok(stream)
+        })
+    };
+    vec![
+        routed("from the middle of the token on", middle),
+        routed("all of it", |_| 0),
+    ]
 }
 
 /// Connections that begin while another of the same ends is remembered.
