@@ -362,9 +362,18 @@ pub fn play(inspector: &mut impl Inspector, streams: &Streams, acts: &[Act], fir
     let mut receiver = Receiver::default();
     let mut ways = Vec::new();
     let mut now = START;
+    // The receiver waits no longer before it acknowledges what it has taken since.
+    let mut settled_at = now;
     inspector.accept(first);
     for act in acts {
         now += MILLISECOND;
+        if let Act::Wait { milliseconds } = act {
+            now += milliseconds * MILLISECOND;
+        }
+        if matches!(act, Act::Ack) || now - settled_at >= DELAYED * MILLISECOND {
+            inspector.settle(sequence(first, receiver.next()), 0);
+            settled_at = now;
+        }
         let (from, len, variant, decoy) = match *act {
             Act::Send {
                 from,
@@ -377,17 +386,7 @@ pub fn play(inspector: &mut impl Inspector, streams: &Streams, acts: &[Act], fir
                 variant,
                 decoy,
             } => (receiver.next(), len, variant, decoy),
-            Act::Ack => {
-                inspector.settle(sequence(first, receiver.next()), 0);
-                continue;
-            }
-            Act::Wait { milliseconds } => {
-                now += milliseconds * MILLISECOND;
-                if milliseconds >= DELAYED {
-                    inspector.settle(sequence(first, receiver.next()), 0);
-                }
-                continue;
-            }
+            Act::Ack | Act::Wait { .. } => continue,
         };
         let bytes = streams.variants.get(variant).map_or(&[][..], Vec::as_slice);
         let from = from.min(bytes.len());

@@ -121,6 +121,11 @@ impl Flow {
         read_from == self.next_from() || read_from == AHEAD && left.is_light()
     }
 
+    /// Whether what ended at `at` left the scanner as the segment under judgement does.
+    pub(super) fn was_left_so(&self, at: u32) -> bool {
+        self.was_read_from(at) == self.next_from()
+    }
+
     /// Whether what was passed behind `at` was read from an open state, or it is not remembered from which.
     #[inline(always)]
     pub(super) fn may_be_open(&self, at: u32) -> bool {

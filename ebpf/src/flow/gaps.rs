@@ -8,13 +8,18 @@ use super::{
     super::swar::{is_zero, opaque},
     Flow, before,
     place::BULK,
-    record::{DECLARED, NOISY, UNREAD},
+    record::{DECLARED, GAPS, HOLED, MISSES_GAP, NOISY, UNREAD},
 };
 
 /// Gaps that are kept.
 pub(super) const OPEN_GAPS: usize = 16;
 /// At none of them.
 const NOWHERE: u32 = OPEN_GAPS as u32;
+
+/// Of a segment: one of the holes begins inside it.
+pub(super) const CROSSES: u32 = 1;
+/// One of them begins where it ends.
+pub(super) const ENDS_AT: u32 = 2;
 
 /// The bounds of a gap: of the first byte that is missing, and of the first behind it. Nothing is missing where they are
 /// one.
@@ -98,7 +103,46 @@ impl Flow {
         let at = same.wrapping_add(neither.wrapping_mul(spare.wrapping_sub(same)));
         if let Some(gap) = self.open.get_mut(at as usize) {
             *gap = OpenGap { left, right };
+        } else {
+            self.flags |= MISSES_GAP;
         }
+    }
+
+    /// A recovery begins: of the gaps that are open nothing is known any more but where they were.
+    #[inline(always)]
+    pub(super) fn leave_holes(&mut self) {
+        let known = self.open_epoch == self.epoch;
+        self.flags &= !HOLED;
+        if self.flags & GAPS != 0 && known || self.flags & MISSES_GAP != 0 {
+            self.flags |= HOLED;
+        }
+    }
+
+    /// What the segment `from..to` has of the holes in what was passed before a recovery: [`CROSSES`], [`ENDS_AT`].
+    #[inline(always)]
+    pub(super) fn holes(&self, from: u32, to: u32) -> u32 {
+        if self.flags & HOLED == 0 {
+            0
+        } else if self.flags & MISSES_GAP != 0 {
+            CROSSES | ENDS_AT
+        } else {
+            tokenblock_holes(self, from, to) as u32
+        }
+    }
+
+    fn holes_here(&self, from: u32, to: u32) -> u32 {
+        let (mut holes, mut n) = (0, 0);
+        // Without branches, as in `noted_under_here`.
+        while n < OPEN_GAPS {
+            let OpenGap { left, right } = self.open[n];
+            let missing = is_zero(left ^ right) ^ 1;
+            let behind = (from.wrapping_sub(left) as i32 >> 31) as u32;
+            let before = (left.wrapping_sub(to) as i32 >> 31) as u32;
+            let ends_at = is_zero(left ^ to) * ENDS_AT;
+            holes |= (behind & before & CROSSES | ends_at) * missing;
+            n += 1;
+        }
+        holes
     }
 }
 
@@ -111,6 +155,14 @@ extern "C" fn tokenblock_noted_under(flow: *mut Flow, start: u32, end: u32) -> u
         return u64::from(start);
     };
     u64::from(flow.noted_under_here(start, end))
+}
+
+/// [`Flow::holes`], likewise.
+#[cfg_attr(target_arch = "bpf", inline(never), unsafe(no_mangle))]
+extern "C" fn tokenblock_holes(flow: *const Flow, from: u32, to: u32) -> u64 {
+    // SAFETY: `Flow::holes` passes a reference; the verifier sees to the rest.
+    let flow = unsafe { flow.as_ref() };
+    u64::from(flow.map_or(0, |flow| flow.holes_here(from, to)))
 }
 
 /// [`Flow::note_open`], likewise. Gives 0, for it wants a value.

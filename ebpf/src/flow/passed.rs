@@ -3,6 +3,7 @@
 use super::{
     Flow, Gap, Left, Place, before,
     ends::AHEAD,
+    gaps::{CROSSES, ENDS_AT},
     guess,
     record::{
         ADRIFT, AGAIN, DOUBTED, FRAMED, GAPS, GAVE_UP, GUESSES, KNOWS_TIP, MORE, PROVES,
@@ -89,8 +90,13 @@ impl Flow {
             _ => self.leave_tip(),
         }
         if self.flags & RECOVERING != 0 {
+            let holes = self.holes(at, end);
+            if holes & CROSSES != 0 && at != self.settled {
+                // The receiver may hold what ended there, and go on behind it with the rest of this alone.
+                return Err(Conflict::Ambiguous);
+            }
             if !before(self.high, end) {
-                self.meets_recovered(at, end)?;
+                self.meets_recovered(at, end, holes)?;
             }
             self.cover_ends(at, end);
             self.flags &= !guess::ALL;
@@ -257,9 +263,11 @@ impl Flow {
         if self.gave_up(self.settled) && self.may_be_open(self.settled) {
             return Err(Conflict::Gap);
         }
-        self.epoch = self.epoch.wrapping_add(1);
         // The word from which on the server's silence counts may be among what it never got.
         self.flags &= !(PROVES | TRUSTS);
+        if self.flags & RECOVERING == 0 {
+            self.leave_holes();
+        }
         if self.flags & RECOVERING == 0 || before(self.high, self.tip) {
             self.high = self.tip;
             self.high_left = self.left;
@@ -267,6 +275,7 @@ impl Flow {
             // Also where nothing of it is left to be read: the receiver's acknowledgment may be late, and this copy lost.
             self.leave_tip();
         }
+        self.epoch = self.epoch.wrapping_add(1);
         if before(end, self.high) && !self.high_left.is_light() && !self.holds(self.high) {
             return Err(Conflict::Gap);
         }
@@ -282,14 +291,17 @@ impl Flow {
     /// Where they do not: [`Conflict::Ambiguous`] if an acknowledgment will say which of them the receiver has, else
     /// [`Conflict::Gap`].
     #[inline(always)]
-    fn meets_recovered(&mut self, at: u32, end: u32) -> Result<(), Conflict> {
+    fn meets_recovered(&mut self, at: u32, end: u32, holes: u32) -> Result<(), Conflict> {
         let last = end == self.high;
         let left = self.next_left;
         let light = last && left as u32 == self.high_left as u32 && left.is_light();
         let from = if last { Left::Open } else { left };
         // What was guessed stays adrift: where messages end counts for nothing there.
         let framed = self.flags & GUESSES != 0 || self.is_framed_so(end);
+        // So too where nothing of that follows, though nothing is left open.
+        let closes = holes & ENDS_AT != 0 && from as u32 == Left::Closed as u32;
         let alike = (light || self.is_read_from(end, from)) && framed;
+        let alike = alike && (!closes || self.was_left_so(end));
         if alike && (last || !self.turns_adrift(end)) {
             Ok(())
         } else if last && at != self.settled {

@@ -5,7 +5,7 @@ use super::{
     Flow, Gap, before, guess,
     record::{
         ACCEPTED, AGAIN, CHUNKED, DECLARED, FRAMED, GAPS, GAVE_UP, HELD_STARTS, HOLDS, KNOWS_TIP,
-        MORE, NOISY, NOTED, ON_SYN, OPEN, PAUSED, PROVES, RECOVERING, TRUSTS, UNREAD,
+        MISSES_GAP, MORE, NOISY, NOTED, ON_SYN, OPEN, PAUSED, PROVES, RECOVERING, TRUSTS, UNREAD,
     },
 };
 
@@ -94,7 +94,7 @@ impl Flow {
         }
         let closed = self.knows_settled != 0 && self.settled == self.tip;
         if closed {
-            self.flags &= !(GAPS | NOTED | guess::ALL);
+            self.flags &= !(GAPS | NOTED | MISSES_GAP | guess::ALL);
             self.epoch = self.epoch.wrapping_add(1);
         }
         !closed
@@ -104,6 +104,7 @@ impl Flow {
     #[inline(always)]
     pub fn forget_gaps(&mut self) {
         self.epoch = self.epoch.wrapping_add(1);
+        self.flags |= MISSES_GAP;
     }
 
     /// Places the segment of the bytes `start..end` (sequence numbers) with a timestamp (0: none). `gap` is what is noted

@@ -218,6 +218,11 @@ pub(super) const OF_BODY: u32 = 1 << 30;
 pub(super) const DRIFTS: u32 = 1 << 28;
 /// A part of what is missing in front of a guess was passed.
 pub(super) const HEADED: u32 = 1 << 29;
+/// There were gaps when the recovery began, of which the bounds stand in `open`: what was passed before ends where they begin, and
+/// nothing of it follows.
+pub(super) const HOLED: u32 = 1 << 31;
+/// The bounds of a gap are not in `open`, though it may be there.
+pub(super) const MISSES_GAP: u32 = 1 << 16;
 /// `knows_settled`: from the SYN-ACK alone, which the server may send for several connections of the same ends and
 /// keep none of (SYN cookies).
 pub(super) const ACCEPTED: u32 = 1;

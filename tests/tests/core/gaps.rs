@@ -495,3 +495,75 @@ fn a_target_with_white_space_is_read_across_a_gap() {
         }
     }
 }
+
+/// What is passed of a body in front of a gap is lost behind the hook but for its end, which the receiver holds; it goes on there once
+/// the rest has come again, while something else was passed in the place of what it holds.
+#[test]
+fn what_is_held_in_front_of_a_gap_is_read_on_from() {
+    let listing = Listing::new().unwrap();
+    let listed = |digest: &_| listing.has(digest);
+    for streams in [Streams::in_body(), Streams::in_chunk()] {
+        let lines = streams.lines_at() - 30;
+        let send = |from: usize, to: usize, variant, decoy| Act::Send {
+            from: lines + from,
+            len: to - from,
+            variant,
+            decoy,
+        };
+        let wait = || Act::Wait { milliseconds: 230 };
+        let before = || {
+            vec![
+                Act::Continue {
+                    len: lines,
+                    variant: 0,
+                    decoy: false,
+                },
+                Act::Ack,
+                send(320, 420, 0, false),
+                send(0, 2, 0, true),
+                send(2, 44, 0, false),
+                send(0, 1, 0, false),
+                Act::Ack,
+                wait(),
+            ]
+        };
+        let next = || vec![send(1, 14, 0, false), send(14, 44, 1, true)];
+        let beyond = || vec![send(1, 14, 0, false), send(14, 96, 1, false)];
+        let in_parts = || {
+            vec![
+                send(1, 2, 1, true),
+                Act::Ack,
+                wait(),
+                send(1, 2, 0, false),
+                send(2, 44, 1, true),
+            ]
+        };
+        let recovery = || {
+            vec![
+                send(1, 44, 1, true),
+                Act::Ack,
+                wait(),
+                send(1, 14, 0, false),
+                Act::Ack,
+                wait(),
+            ]
+        };
+        for (n, middle) in [next(), beyond(), in_parts(), recovery()]
+            .into_iter()
+            .enumerate()
+        {
+            let mut acts = before();
+            acts.extend(middle);
+            acts.extend([
+                send(44, 96, 0, false),
+                Act::Ack,
+                wait(),
+                send(44, 96, 0, false),
+            ]);
+            let mut engine = Engine::new(&listing.rules, &listed);
+            let played = play(&mut engine, &streams, &acts, FIRST);
+            let delivered = streams.bring_token(&listing, &played.stream);
+            assert!(!delivered, "{n}: {:?}", played.ways);
+        }
+    }
+}
