@@ -368,6 +368,7 @@ fn ipv6(
     let mut next = head.u8(at + 6);
     let mut at = at + IPV6_HEADER;
     let mut extensions = 0;
+    let mut is_routed = 0;
     // RFC 8200 section 4: hop-by-hop 0, routing 43, destination 60; RFC 6275: mobility 135; RFC 7401: HIP 139;
     // RFC 5533: shim6 140.
     while let 0 | ROUTING | FRAGMENT | 60 | 135 | 139 | 140 | AUTHENTICATION = next {
@@ -386,12 +387,17 @@ fn ipv6(
         // One that is whole is taken as it is (RFC 6946).
         let routed = ROUTED * route::goes_on_v6(head, next, at) as u16;
         segment.unread |= fragment as u16 | routed;
+        is_routed |= swar::is_zero(u32::from(next ^ ROUTING));
         let words = u32::from(head.u8(at + 1)) & is_fragment.wrapping_sub(1);
         let bytes = (words + 1 + is_authentication) * (8 >> is_authentication);
         next = head.u8(at);
         at += bytes;
     }
-    transport(next)?;
+    match transport(next) {
+        // No other interface is there that could judge what is in it.
+        Err(Counter::Encapsulated) if is_routed != 0 => return Err(Counter::RoutedTunnel),
+        read => read?,
+    }
     segment.tcp_at = at;
     Ok(())
 }

@@ -93,10 +93,12 @@ pub enum Counter {
     /// A packet to a protected port that goes on to another address than the one it names: to which connection it belongs is
     /// not read.
     SourceRouted,
+    /// A packet inside one with an IPv6 routing header, which the host unpacks on the same interface.
+    RoutedTunnel,
 }
 
 /// The names of all [`Counter`]s, in order.
-pub const COUNTERS: [&str; 43] = [
+pub const COUNTERS: [&str; 44] = [
     "not_ip",
     "not_tcp",
     "other_port",
@@ -140,9 +142,10 @@ pub const COUNTERS: [&str; 43] = [
     "repeated",
     "multipath",
     "source_routed",
+    "routed_tunnel",
 ];
 
-const _: () = assert!(COUNTERS.len() == Counter::SourceRouted as usize + 1);
+const _: () = assert!(COUNTERS.len() == Counter::RoutedTunnel as usize + 1);
 
 impl Counter {
     /// Its name in logs and settings.
@@ -161,6 +164,7 @@ impl Counter {
                 | Self::Fragment
                 | Self::LaterFragment
                 | Self::SourceRouted
+                | Self::RoutedTunnel
                 | Self::HeadersTooLong
                 | Self::Encapsulated
         )
@@ -197,6 +201,7 @@ impl Default for Policies {
             Counter::Malformed,
             Counter::Fragment,
             Counter::SourceRouted,
+            Counter::RoutedTunnel,
             Counter::HeadersTooLong,
             Counter::ScanUnfinished,
             Counter::ReadFailed,

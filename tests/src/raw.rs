@@ -29,6 +29,8 @@ const RETRANSMISSION: Duration = Duration::from_millis(260);
 const PATIENCE: Duration = Duration::from_secs(3);
 /// Where in a frame with its prefix the IP header begins.
 const IP_AT: usize = wire::PREFIX + 14;
+/// The Ethernet type of IPv6.
+const IPV6: [u8; 2] = [0x86, 0xdd];
 /// The client's clock at its start; an old timestamp is far before.
 const CLOCK: u32 = 100_000_000;
 
@@ -384,6 +386,46 @@ impl RawClient {
         }
         routed.extend_from_slice(datagram);
         self.wire.send(&routed)?;
+        self.listen(Duration::ZERO)
+    }
+
+    /// Sends a segment's whole IP packet inside another, behind a segment routing header that is at its end: the host unpacks
+    /// it by itself (RFC 8754 section 4.3.1.2).
+    ///
+    /// # Errors
+    /// Where it can't be sent.
+    pub fn send_inside(&mut self, segment: &Segment, way: Ipv6Addr) -> Result<()> {
+        let frame = self.frame(segment)?;
+        let (link, packet) = frame
+            .split_at_checked(IP_AT)
+            .context("a frame without a packet")?;
+        let (inner, IpAddr::V6(source)) = (
+            match self.client {
+                SocketAddr::V4(_) => IpNumber::IPV4,
+                SocketAddr::V6(_) => IpNumber::IPV6,
+            },
+            PHANTOM_V6,
+        ) else {
+            bail!("{PHANTOM_V6} is of another family");
+        };
+        // 24 bytes, type 4, no address left of one.
+        let mut route = vec![inner.0, 2, 4, 0, 0, 0, 0, 0];
+        route.extend(way.octets());
+        let mut ip = Ipv6Header {
+            next_header: IpNumber::IPV6_ROUTE_HEADER,
+            hop_limit: 64,
+            source: source.octets(),
+            destination: way.octets(),
+            ..Ipv6Header::default()
+        };
+        ip.set_payload_length(route.len() + packet.len())?;
+        let mut outer = link.to_vec();
+        outer.truncate(IP_AT - 2);
+        outer.extend(IPV6);
+        ip.write(&mut outer)?;
+        outer.extend(route);
+        outer.extend_from_slice(packet);
+        self.wire.send(&outer)?;
         self.listen(Duration::ZERO)
     }
 

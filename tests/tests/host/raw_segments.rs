@@ -11,8 +11,8 @@ use std::{
 };
 
 use cases::{
-    Case, SETTLING, by_cookie, cases, fragments, framed_otherwise, middle, on_the_syn, pieces,
-    source_routed, whole_fragments,
+    Case, SETTLING, by_cookie, cases, fragments, framed_otherwise, inside_routed, middle,
+    on_the_syn, pieces, source_routed, whole_fragments,
 };
 use tokenblock_tests::{fixtures::OPAQUE, gate, netns::Pair, origin::Origin, poll, raw::RawHost};
 
@@ -192,10 +192,8 @@ fn fragments_bring_no_listed_token() {
 }
 
 /// Other addresses of the server.
-const WAYS: [IpAddr; 2] = [
-    IpAddr::V4(Ipv4Addr::new(10, 77, 0, 77)),
-    IpAddr::V6(Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 0x77)),
-];
+const WAYS: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::new(10, 77, 0, 77)), IpAddr::V6(WAY_V6)];
+const WAY_V6: Ipv6Addr = Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 0x77);
 
 /// A server that takes source routes, as hardly any does.
 fn source_routing() -> Pair {
@@ -226,6 +224,21 @@ fn source_routes_bring_no_listed_token() {
     check_kept_out(&lab, &all);
     assert!(lab.product.kernel_counter("source_routed").unwrap() > 0);
     check_arrives(&start(&["--policy", "source_routed=pass"]), &all);
+}
+
+#[test]
+fn routed_tunnels_bring_no_listed_token() {
+    let Some(binary) = gate::product("raw_segments::routed_tunnels_bring_no_listed_token") else {
+        return;
+    };
+    let all = inside_routed(WAY_V6);
+    check_arrives_at(&source_routing(), &all);
+    let start =
+        |more: &[&str]| Bench::between(source_routing(), binary.clone()).start(Tier::Kernel, more);
+    let lab = start(&["--on-hit", "reset"]);
+    check_kept_out(&lab, &all);
+    assert!(lab.product.kernel_counter("routed_tunnel").unwrap() > 0);
+    check_arrives(&start(&["--policy", "routed_tunnel=pass"]), &all);
 }
 
 #[test]

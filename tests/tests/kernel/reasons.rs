@@ -260,6 +260,45 @@ fn source_routes() {
 }
 
 #[test]
+fn routed_tunnels() {
+    let Some(mut programs) = fixtures_listed("routed_tunnels") else {
+        return;
+    };
+    let routed = v6().extensions(&[IpNumber::IPV6_ROUTE_HEADER]);
+    let behind = Frame::v6(compromised()).extensions(&[
+        IpNumber::IPV6_ROUTE_HEADER,
+        IpNumber::IPV6_DESTINATION_OPTIONS,
+    ]);
+    let option = Frame::v6(compromised()).extensions(&[IpNumber::IPV6_DESTINATION_OPTIONS]);
+    let (why, tunnel) = (Counter::RoutedTunnel, Counter::Encapsulated);
+    // Of the next header in the first extension header, and in the second.
+    let (first, second) = (40, 48);
+    for inner in [4, 41] {
+        let cases = [
+            ("at its end", patched(&routed, &[(first, inner)]), why),
+            (
+                "with one left",
+                patched(&routed, &[(first, inner), (LEFT, 1)]),
+                why,
+            ),
+            (
+                "with an option behind",
+                patched(&behind, &[(second, inner)]),
+                why,
+            ),
+            (
+                "no routing header",
+                patched(&option, &[(first, inner)]),
+                tunnel,
+            ),
+        ];
+        for (what, bytes, why) in cases {
+            check(&mut programs, what, "ingress_ethernet", &bytes, why);
+        }
+    }
+}
+
+#[test]
 fn headers_too_long() {
     let Some(mut programs) = fixtures_listed("headers_too_long") else {
         return;
@@ -419,6 +458,13 @@ fn a_reason_has_the_policy_that_it_was_given() {
         (
             Counter::SourceRouted,
             with_ip_options(&v4(), &[1, 131, 7, 4, 10, 0, 0, 1]),
+        ),
+        (
+            Counter::RoutedTunnel,
+            patched(
+                &v6().extensions(&[IpNumber::IPV6_ROUTE_HEADER]),
+                &[(40, 41)],
+            ),
         ),
         (Counter::Malformed, patched(&v4(), &[(0, 0x44)])),
         (Counter::Encapsulated, patched(&v4(), &[(9, 4)])),

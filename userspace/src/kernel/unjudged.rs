@@ -6,7 +6,7 @@ use tracing::warn;
 use crate::counters::Counted;
 
 /// What could carry a listed token past the kernel tier, and what can be done about it.
-const TOLD: [(Counter, &str); 7] = [
+const TOLD: [(Counter, &str); 8] = [
     (
         Counter::Http2,
         "HTTP/2 without TLS compresses its header fields: --policy http2=reset keeps it out, and the proxy tier judges it",
@@ -22,6 +22,10 @@ const TOLD: [(Counter, &str); 7] = [
     (
         Counter::SourceRouted,
         "packets to a protected port with a source route are not judged: --policy source_routed=drop keeps them out",
+    ),
+    (
+        Counter::RoutedTunnel,
+        "packets inside others with an IPv6 routing header are not judged: --policy routed_tunnel=drop keeps them out",
     ),
     (
         Counter::HeadersTooLong,

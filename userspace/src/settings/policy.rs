@@ -5,10 +5,11 @@ use tokenblock_ebpf::verdict::{Counter, Policies, Policy};
 
 /// The reasons that can be given a policy. What is dropped because it comes again (`too_early`, `duplicate`,
 /// `out_of_window`) is not among them: that is how the stream is made exact.
-pub const REASONS: [Counter; 14] = [
+pub const REASONS: [Counter; 15] = [
     Counter::Fragment,
     Counter::LaterFragment,
     Counter::SourceRouted,
+    Counter::RoutedTunnel,
     Counter::HeadersTooLong,
     Counter::Encapsulated,
     Counter::Malformed,

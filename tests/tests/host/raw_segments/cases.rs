@@ -1,6 +1,10 @@
 //! The ways to send a request.
 
-use std::{net::IpAddr, thread, time::Duration};
+use std::{
+    net::{IpAddr, Ipv6Addr},
+    thread,
+    time::Duration,
+};
 
 use anyhow::Result;
 use tokenblock_tests::raw::{RawClient, Segment};
@@ -486,6 +490,28 @@ pub(super) fn source_routed(ways: [IpAddr; 2]) -> Vec<Case> {
     vec![
         routed("from the middle of the token on", middle),
         routed("all of it", |_| 0),
+    ]
+}
+
+/// Requests inside packets with a routing header that is at its end, in part or whole.
+pub(super) fn inside_routed(way: Ipv6Addr) -> Vec<Case> {
+    let inside = |name: &str, from: fn(&str) -> usize| {
+        case(format!("routed tunnel: {name}"), move |client, token| {
+            client.connect(FIRST)?;
+            let (stream, at) = (request(token), from(token));
+            if at > 0 {
+                client.deliver(0, &stream[..at])?;
+            }
+            for _ in 0..3 {
+                client.send_inside(&client.segment(at, &stream[at..]), way)?;
+                client.await_taken(stream.len(), LOSS)?;
+            }
+            Ok(stream)
+        })
+    };
+    vec![
+        inside("from the middle of the token on", middle),
+        inside("all of it", |_| 0),
     ]
 }
 
