@@ -6,7 +6,7 @@ use super::{
     gaps::{CROSSES, ENDS_AT},
     guess,
     record::{
-        ADRIFT, AGAIN, DOUBTED, FRAMED, GAPS, GAVE_UP, GUESSES, KNOWS_TIP, MORE, PROVES,
+        ADRIFT, AGAIN, DIFFERED, DOUBTED, FRAMED, GAPS, GAVE_UP, GUESSES, KNOWS_TIP, MORE, PROVES,
         RECOVERING, STARTS, TRUSTS, UNREAD,
     },
     scans::{ENDS_BODY, LEFT_BEHIND, PLAIN, STILL_UNREAD},
@@ -249,11 +249,12 @@ impl Flow {
         if self.turns_adrift(end) || whole && !self.is_same(&gap.passed) {
             return Err(Conflict::Ambiguous);
         }
-        if whole {
-            return Ok(None);
+        let cut = !whole;
+        if cut {
+            self.cut(start, end, gap)?;
         }
-        self.cut(start, end, gap)?;
-        Ok(Some(start))
+        self.flags &= !DIFFERED;
+        Ok(cut.then_some(start))
     }
 
     /// What was passed from what is settled on was lost behind the hook, or is held by the receiver: the tip goes
@@ -264,7 +265,7 @@ impl Flow {
             return Err(Conflict::Gap);
         }
         // The word from which on the server's silence counts may be among what it never got.
-        self.flags &= !(PROVES | TRUSTS);
+        self.flags &= !(PROVES | TRUSTS | DIFFERED);
         if self.flags & RECOVERING == 0 {
             self.leave_holes();
         }

@@ -4,8 +4,9 @@ use super::{
     super::swar::forget_registers,
     Flow, Gap, before, guess,
     record::{
-        ACCEPTED, AGAIN, CHUNKED, DECLARED, FRAMED, GAPS, GAVE_UP, HELD_STARTS, HOLDS, KNOWS_TIP,
-        MISSES_GAP, MORE, NOISY, NOTED, ON_SYN, OPEN, PAUSED, PROVES, RECOVERING, TRUSTS, UNREAD,
+        ACCEPTED, AGAIN, CHUNKED, DECLARED, DIFFERED, FRAMED, GAPS, GAVE_UP, HELD_STARTS, HOLDS,
+        KNOWS_TIP, MISSES_GAP, MORE, NOISY, NOTED, ON_SYN, OPEN, PAUSED, PROVES, RECOVERING,
+        TRUSTS, UNREAD,
     },
 };
 
@@ -218,7 +219,12 @@ impl Flow {
             && (gap.left.is_light() || self.holds(start))
         {
             if gap.passed.is_known() {
-                if gap.passed.is_copied(end, recovers) {
+                if gap.passed.is_copied(end, recovers) && !(recovers && self.flags & DIFFERED != 0)
+                {
+                    if recovers {
+                        // Unless it passes.
+                        self.flags |= DIFFERED;
+                    }
                     return Place::Repeat;
                 }
             } else if !before(gap.right, end) {

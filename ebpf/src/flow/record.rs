@@ -223,6 +223,8 @@ pub(super) const HEADED: u32 = 1 << 29;
 pub(super) const HOLED: u32 = 1 << 31;
 /// The bounds of a gap are not in `open`, though it may be there.
 pub(super) const MISSES_GAP: u32 = 1 << 16;
+/// A second copy of what the receiver was still without did not pass as one: what comes next there is read anew.
+pub(super) const DIFFERED: u32 = 1 << 17;
 /// `knows_settled`: from the SYN-ACK alone, which the server may send for several connections of the same ends and
 /// keep none of (SYN cookies).
 pub(super) const ACCEPTED: u32 = 1;

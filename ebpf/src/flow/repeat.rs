@@ -145,6 +145,7 @@ impl Flow {
             if gap.passed.to != end {
                 self.next_signs |= PIECE;
             }
+            self.read_as(gap.passed.signs);
             self.knows_framing = 1;
             self.at_framing = gap.passed.at_framing;
             self.at_body = gap.passed.at_body;

@@ -70,8 +70,10 @@ pub(super) const SAW_NOISE: u32 = 1 << 17;
 pub(super) const GUESSED: u32 = 1 << 18;
 /// The gap that the segment fills is all of a body whose length was declared.
 pub(super) const IN_BODY: u32 = 1 << 19;
+/// The segment is a copy of one that was read for parameters anywhere.
+const WAS_ANYWHERE: u32 = 1 << 20;
 /// Signs of what stands behind a gap, and of what a flow that was adrift before is read for.
-pub(super) const OF_BEHIND: u32 = READS_BEHIND | LEFT_BEHIND | READS_ANYWHERE;
+pub(super) const OF_BEHIND: u32 = READS_BEHIND | LEFT_BEHIND | READS_ANYWHERE | WAS_ANYWHERE;
 /// Signs of any scan of a segment; the others are those of the last.
 const OF_ANY: u32 = SAW_HTTP2
     | ENDS_BODY
@@ -175,10 +177,7 @@ impl Flow {
                 behind: false,
             });
         }
-        if step > 0
-            && (self.flags & ADRIFT != 0 || self.is_guessed())
-            && self.next_signs & READS_ANYWHERE == 0
-        {
+        if step > 0 && self.wants_anywhere() {
             self.next_signs |= READS_ANYWHERE;
             self.start_anywhere(scan, rules, open, held);
             return Some(Start {
@@ -240,6 +239,21 @@ impl Flow {
         } else {
             0
         }
+    }
+
+    /// A copy of a segment is to be read for what that one was, also where the flow is adrift no more: it might leave the scanner
+    /// otherwise.
+    pub(super) fn read_as(&mut self, signs: u32) {
+        if signs & READS_ANYWHERE != 0 {
+            self.next_signs |= WAS_ANYWHERE;
+        }
+    }
+
+    /// Whether the segment under judgement is still to be read for parameters anywhere.
+    #[inline(always)]
+    fn wants_anywhere(&self) -> bool {
+        let anywhere = self.flags & ADRIFT != 0 || self.next_signs & (GUESSED | WAS_ANYWHERE) != 0;
+        anywhere && self.next_signs & READS_ANYWHERE == 0
     }
 
     /// Begins the scan for parameters anywhere, from where the last one ended, if that was within one.

@@ -436,3 +436,41 @@ fn what_overtook_and_was_lost_comes_again() {
         }
     }
 }
+
+/// The first copy of a head is read for parameters anywhere, as all is under a guess; when it has come, nothing is any more. Its
+/// second copy is read as the first was: it passes, since it says the same.
+#[test]
+fn a_head_with_the_start_of_a_parameter_that_was_lost_comes_again() {
+    let listing = Listing::new().unwrap();
+    let listed = |digest: &_| listing.has(digest);
+    let text = format!("v of it\n{OF_BODY}");
+    for front in [
+        "text of it;access_token=",
+        "text",
+        "access_tok",
+        "ä=b&access_token=a",
+    ] {
+        let head = head(front.len() + text.len() + 1000, "") + front;
+        let mut engine = connection(&listing, &listed);
+        assert_eq!(
+            engine.segment(sequence(FIRST, head.len()), text.as_bytes(), START),
+            AHEAD
+        );
+        assert_eq!(
+            engine.segment(sequence(FIRST, 0), head.as_bytes(), START),
+            FILLER,
+            "{front}"
+        );
+        for n in 1..3 {
+            let fate = engine.segment(sequence(FIRST, 0), head.as_bytes(), START + n * 230_000_000);
+            assert_eq!(fate, Fate::Passed(Place::Repeat), "{front}, {n}");
+        }
+        engine.settle(sequence(FIRST, head.len() + text.len()));
+        let behind = engine.segment(
+            sequence(FIRST, head.len() + text.len()),
+            within_a_line().as_bytes(),
+            START + 900_000_000,
+        );
+        assert_eq!(behind, NEXT, "{front}");
+    }
+}

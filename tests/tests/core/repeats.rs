@@ -59,6 +59,39 @@ impl<'a> Upload<'a> {
     }
 }
 
+/// What was passed was none of the sender's, and the receiver did not take it: what the sender has sent waits once, and is then
+/// judged anew, however often something else was passed in its place.
+#[test]
+fn what_differs_from_its_first_copy_comes_in_its_place() {
+    let listing = Listing::new().unwrap();
+    let listed = |digest: &_| listing.has(digest);
+    let token = format!("\nAuthorization: Bearer {}\n", Token::Opaque.text());
+    for (first, second, last) in [
+        (
+            "some lines\n",
+            "\nsome: lines\n",
+            Fate::Passed(Place::Recovery),
+        ),
+        (
+            "a value of it and no more of what comes here\nor there\n",
+            &token,
+            Fate::Blocked,
+        ),
+    ] {
+        let first = format!("{first:>80}");
+        let second = format!("{second:>80}");
+        let mut upload = Upload::begin(&listing, &listed);
+        let (at, early) = (upload.end - 500, upload.end);
+        let more = upload.send(early, "more of it\n");
+        assert_eq!(more, Fate::Passed(Place::Ahead));
+        assert_eq!(upload.send(at, &first), Fate::Passed(Place::Filler));
+        for expected in [Fate::Dropped(Place::Duplicate), last] {
+            upload.now += 300_000_000;
+            assert_eq!(upload.send(at, &second), expected);
+        }
+    }
+}
+
 /// Each of the pieces is sent twice, the second time as it was or otherwise.
 fn twice(first: &[&str], second: &[&str]) -> Vec<Fate> {
     let listing = Listing::new().unwrap();
