@@ -95,10 +95,12 @@ pub enum Counter {
     SourceRouted,
     /// A packet inside one with an IPv6 routing header, which the host unpacks on the same interface.
     RoutedTunnel,
+    /// A second copy, on its way out, of bytes that were judged: passed unread.
+    Copied,
 }
 
 /// The names of all [`Counter`]s, in order.
-pub const COUNTERS: [&str; 44] = [
+pub const COUNTERS: [&str; 45] = [
     "not_ip",
     "not_tcp",
     "other_port",
@@ -143,9 +145,10 @@ pub const COUNTERS: [&str; 44] = [
     "multipath",
     "source_routed",
     "routed_tunnel",
+    "copied",
 ];
 
-const _: () = assert!(COUNTERS.len() == Counter::RoutedTunnel as usize + 1);
+const _: () = assert!(COUNTERS.len() == Counter::Copied as usize + 1);
 
 impl Counter {
     /// Its name in logs and settings.

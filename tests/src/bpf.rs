@@ -26,7 +26,7 @@ use tokenblock_ebpf::{
     blocked::Blocked,
     digest::InstallationKey,
     event::Event,
-    flow::{Flow, FlowKey, Gap, GapKey, PlaceKeys},
+    flow::{Copied, Flow, FlowKey, Gap, GapKey, PlaceKeys},
     location::LocationKind,
     rules::Rules,
     scan::Scan,
@@ -302,6 +302,7 @@ impl Programs {
                 clear::<PLACE, { size_of::<sha256::scan::Scan>() }>(&mut self.ebpf, "STATES")?;
             }
         }
+        clear::<PLACE, { size_of::<Copied>() }>(&mut self.ebpf, "COPIES")?;
         clear::<PLACE, { size_of::<Gap>() }>(&mut self.ebpf, "GAPS")
     }
 

@@ -7,7 +7,10 @@ use tokenblock_ebpf::{
     behind::Behind,
     digest::TokenDigest,
     filter::NoFilter,
-    flow::{Conflict, Flow, FlowKey, Gap, GapKey, Left, Place, Recalled, Rest, STEPS, Start},
+    flow::{
+        Conflict, Copied, Flow, FlowKey, Gap, GapKey, Left, Pieces, Place, Recalled, Rest, STEPS,
+        Start,
+    },
     packet::Address,
     response::{HEAD, Head, LAST_CHUNK, Said, is_last_chunk},
     rules::Rules,
@@ -23,6 +26,8 @@ pub enum Fate {
     Passed(Place),
     /// The same, unread: it is inside a body that the receiver reads as one.
     Trusted,
+    /// The same, for it says what was passed in its place, which may be lost on its way.
+    Copied,
     /// Dropped; the sender may send it again.
     Dropped(Place),
     /// It bears a listed token; the flow is blocked from now on.
@@ -44,6 +49,7 @@ impl Fate {
         match self {
             Self::Passed(Place::Settled) => Counter::Settled,
             Self::Trusted => Counter::Trusted,
+            Self::Copied => Counter::Copied,
             Self::Passed(_) => Counter::Clean,
             Self::Dropped(Place::TooEarly) => Counter::TooEarly,
             Self::Dropped(Place::OutOfWindow) => Counter::OutOfWindow,
@@ -75,6 +81,16 @@ pub struct Engine<'a> {
     generation: u64,
     repeated: usize,
     dead: bool,
+    /// Where it is judged on its way out.
+    copies: Option<Copies>,
+}
+
+/// What was passed.
+struct Copies {
+    noted: HashMap<GapKey, Copied>,
+    /// Into pieces of how many bytes the sender cuts it behind the engine; 0: into none.
+    size: u32,
+    keys: SumKeys,
 }
 
 /// Long behind all that is sent.
@@ -106,6 +122,20 @@ impl<'a> Engine<'a> {
             generation: 0,
             repeated: 0,
             dead: false,
+            copies: None,
+        }
+    }
+
+    /// The same of what is on its way out, and is cut behind the engine into pieces of `size` bytes (0: into none).
+    #[must_use]
+    pub fn sending(self, size: u32) -> Self {
+        Self {
+            copies: Some(Copies {
+                noted: HashMap::new(),
+                size,
+                keys: keys(),
+            }),
+            ..self
         }
     }
 
@@ -172,6 +202,9 @@ impl<'a> Engine<'a> {
     pub fn forget_notes(&mut self) {
         self.gaps.clear();
         self.states.clear();
+        if let Some(copies) = &mut self.copies {
+            copies.noted.clear();
+        }
     }
 
     /// The receiver accepted the connection.
@@ -246,18 +279,74 @@ impl<'a> Engine<'a> {
         if self.dead {
             return Fate::Dead;
         }
-        let fate = self.judge(start, bytes, stamp, now);
+        let fate = if self.pass_copy(start, bytes, now) {
+            Fate::Copied
+        } else {
+            self.judge(start, bytes, stamp, now)
+        };
+        if matches!(fate, Fate::Passed(place) if place != Place::Settled) {
+            self.note_copies(start, bytes);
+        }
         self.dead = match fate {
             Fate::Blocked | Fate::Reset(_) | Fate::Ambiguous => true,
             Fate::Refused(Counter::MidStream) => self.mid_stream == Policy::Reset,
             Fate::Refused(_) => self.http2 == Policy::Reset,
-            Fate::Passed(_) | Fate::Trusted | Fate::Dropped(_) | Fate::Dead => false,
+            Fate::Passed(_) | Fate::Trusted | Fate::Copied | Fate::Dropped(_) | Fate::Dead => false,
         };
         fate
     }
 
+    /// Passes these bytes again, where they are those that were passed in their place.
+    fn pass_copy(&mut self, start: u32, bytes: &[u8], now: u64) -> bool {
+        let Some(notes) = &self.copies else {
+            return false;
+        };
+        self.flow.expect_copies();
+        if !self.flow.may_be_copy(start) {
+            return false;
+        }
+        let mut pieces = Pieces::new(start, end_of(start, bytes), 0);
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let copied = notes.noted.get(&key(pieces.at(), self.flow.copies()));
+            let len = copied.map_or(0, |copied| {
+                copied.len(&self.flow, pieces.at(), pieces.left(), self.generation)
+            });
+            let (piece, behind) = rest.split_at(len as usize);
+            let says = |copied: &&Copied| copied.says(&piece.sums(&notes.keys, 0, len));
+            let Some(copied) = copied.filter(|_| len != 0).filter(says) else {
+                return false;
+            };
+            pieces.compared(copied, len);
+            rest = behind;
+        }
+        self.flow.pass_copy(&pieces, now);
+        true
+    }
+
+    /// The segment was passed.
+    fn note_copies(&mut self, start: u32, bytes: &[u8]) {
+        let Some(notes) = &mut self.copies else {
+            return;
+        };
+        let end = end_of(start, bytes);
+        self.flow.begin_copies(start, end);
+        let mut pieces = Pieces::new(start, end, notes.size);
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let (piece, behind) = rest.split_at(pieces.next_len() as usize);
+            let sums = piece.sums(&notes.keys, 0, pieces.next_len());
+            let copied = self.flow.copied(&pieces, sums, self.generation);
+            notes
+                .noted
+                .insert(key(pieces.at(), self.flow.copies()), copied);
+            pieces.advance(pieces.next_len());
+            rest = behind;
+        }
+    }
+
     fn judge(&mut self, start: u32, bytes: &[u8], stamp: u32, now: u64) -> Fate {
-        let end = start.wrapping_add(u32::try_from(bytes.len()).unwrap_or(u32::MAX));
+        let end = end_of(start, bytes);
         if self.flow.pass_trusted(start, end, self.trust_after, now) {
             return Fate::Trusted;
         }
@@ -285,7 +374,7 @@ impl<'a> Engine<'a> {
         now: u64,
         gap: Option<Gap>,
     ) -> Fate {
-        let end = start.wrapping_add(u32::try_from(bytes.len()).unwrap_or(u32::MAX));
+        let end = end_of(start, bytes);
         match place {
             Place::Settled => return Fate::Passed(place),
 
@@ -371,7 +460,7 @@ impl<'a> Engine<'a> {
 
     /// A segment that was scanned is passed, or not; `gap` is what is noted of its place.
     fn pass(&mut self, place: Place, start: u32, bytes: &[u8], now: u64, gap: &mut Gap) -> Fate {
-        let end = start.wrapping_add(u32::try_from(bytes.len()).unwrap_or(u32::MAX));
+        let end = end_of(start, bytes);
         let mut rest = *gap;
         if place.shows_first() {
             gap.behind = Behind::NONE;
@@ -524,6 +613,11 @@ fn recall(
 fn keys() -> SumKeys {
     let random = random("keys of sums", SumKeys::BYTES);
     SumKeys::new(random.as_array().unwrap_or(&[0; SumKeys::BYTES]))
+}
+
+/// The sequence number behind these bytes, which begin at `start`.
+fn end_of(start: u32, bytes: &[u8]) -> u32 {
+    start.wrapping_add(u32::try_from(bytes.len()).unwrap_or(u32::MAX))
 }
 
 /// Under what something is noted.

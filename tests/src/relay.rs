@@ -48,16 +48,34 @@ pub struct Relay {
 }
 
 impl Relay {
-    /// Makes the namespaces and carries from now on. Frames are no longer than a segment.
+    /// Makes the namespaces and carries from now on. Frames are no longer than a segment, and so is what TCP makes.
     ///
     /// # Errors
     /// As [`Pair::new`].
     pub fn new(path: Path) -> Result<Self> {
+        // What is cut later than here would be lost or late in one piece.
+        Self::between(path, |netns| {
+            netns.ip(&format!("link set dev {INTERFACE} gso_max_segs 1"))?;
+            Ok(())
+        })
+    }
+
+    /// The same, but that TCP makes packets of up to 64 KiB, which are cut into segments on their way out, behind the programs, as
+    /// a network card does.
+    ///
+    /// # Errors
+    /// As [`Pair::new`].
+    pub fn with_large_packets(path: Path) -> Result<Self> {
+        Self::between(path, |netns| {
+            netns.enter(|| wire::cut_in_software(INTERFACE))?
+        })
+    }
+
+    fn between(path: Path, set: impl Fn(&Netns) -> Result<()>) -> Result<Self> {
         let middle = Netns::new()?;
         let pair = Pair::through(&middle, LINKS)?;
         for netns in [&pair.client, &pair.server] {
-            // What is cut later than here would be lost or late in one piece.
-            netns.ip(&format!("link set dev {INTERFACE} gso_max_segs 1"))?;
+            set(netns)?;
         }
         let [client, server] = LINKS.map(|link| Wire::open(&middle, link));
         let wires = [client?, server?];

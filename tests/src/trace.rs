@@ -133,7 +133,10 @@ impl Inspector for Engine<'_> {
 /// Whether a segment that leaves by this way reaches the receiver.
 #[must_use]
 pub fn reaches(way: Counter) -> bool {
-    matches!(way, Counter::Clean | Counter::Settled | Counter::Trusted)
+    matches!(
+        way,
+        Counter::Clean | Counter::Settled | Counter::Trusted | Counter::Copied
+    )
 }
 
 /// The rules and the denylist of the fixtures.

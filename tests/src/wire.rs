@@ -98,3 +98,35 @@ impl Wire {
         }
     }
 }
+
+/// Has an interface of this namespace take no packets that are longer than a segment: the kernel cuts them before.
+///
+/// # Errors
+/// Where there is no such interface, or it can't be told so.
+pub fn cut_in_software(interface: &str) -> Result<()> {
+    /// `struct ethtool_value`: turn segmentation in the device on or off (`ETHTOOL_STSO`).
+    #[repr(C)]
+    struct Segmentation {
+        command: u32,
+        on: u32,
+    }
+    const SET_SEGMENTATION: u32 = 0x1f;
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::DGRAM, None)?;
+    let mut off = Segmentation {
+        command: SET_SEGMENTATION,
+        on: 0,
+    };
+    // SAFETY: all zero is a request.
+    let mut request: libc::ifreq = unsafe { MaybeUninit::zeroed().assume_init() };
+    // Its last byte stays 0.
+    let name = request.ifr_name.iter_mut().take(libc::IF_NAMESIZE - 1);
+    for (to, from) in name.zip(interface.bytes()) {
+        *to = from.cast_signed();
+    }
+    request.ifr_ifru.ifru_data = (&raw mut off).cast();
+    // SAFETY: a request whose data is what the command wants, and lives.
+    if unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL, &raw mut request) } != 0 {
+        bail!(std::io::Error::last_os_error());
+    }
+    Ok(())
+}

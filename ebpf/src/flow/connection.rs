@@ -139,6 +139,7 @@ impl Flow {
     pub fn accept(&mut self, ack: u32, now: u64) {
         const TAKEN: u32 = KNOWS_TIP | ON_SYN;
         self.epoch = self.epoch.wrapping_add(1);
+        self.forget_copies();
         // The server says so again until it hears the client.
         let again = self.knows_settled == ACCEPTED && self.settled == ack;
         let first = self.knows_settled == 0 && self.tip == ack;

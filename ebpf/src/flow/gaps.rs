@@ -12,7 +12,7 @@ use super::{
 };
 
 /// Gaps that are kept.
-pub(super) const OPEN_GAPS: usize = 16;
+pub(super) const OPEN_GAPS: usize = 15;
 /// At none of them.
 const NOWHERE: u32 = OPEN_GAPS as u32;
 

@@ -6,6 +6,7 @@
 
 mod body;
 mod connection;
+mod copies;
 mod ends;
 mod gaps;
 mod guess;
@@ -22,6 +23,7 @@ mod stamps;
 mod trust;
 
 pub use self::{
+    copies::{Copied, Pieces},
     key::{FlowKey, Gap, GapKey, PlaceKeys},
     left::Left,
     memo::{Recalled, Rest},

@@ -166,7 +166,10 @@ impl Flow {
             Place::Inside => self.split(start, end, gap)?,
             _ => self.repeat(start, end, gap)?,
         };
-        self.passed_at = now;
+        let repeats = self.next_place as u32 == Place::Repeat as u32;
+        if !repeats || self.is_wanted(start) {
+            self.passed_at = now;
+        }
         Ok(note)
     }
 
@@ -253,7 +256,9 @@ impl Flow {
         if cut {
             self.cut(start, end, gap)?;
         }
-        self.flags &= !DIFFERED;
+        if self.is_wanted(start) {
+            self.flags &= !DIFFERED;
+        }
         Ok(cut.then_some(start))
     }
 
@@ -261,7 +266,8 @@ impl Flow {
     /// back.
     #[inline(always)]
     fn recover(&mut self, end: u32) -> Result<(), Conflict> {
-        if self.gave_up(self.settled) && self.may_be_open(self.settled) {
+        let open = self.gave_up(self.settled) && self.may_be_open(self.settled);
+        if open || !self.may_recover() {
             return Err(Conflict::Gap);
         }
         // The word from which on the server's silence counts may be among what it never got.
@@ -277,6 +283,7 @@ impl Flow {
             self.leave_tip();
         }
         self.epoch = self.epoch.wrapping_add(1);
+        self.forget_copies();
         if before(end, self.high) && !self.high_left.is_light() && !self.holds(self.high) {
             return Err(Conflict::Gap);
         }

@@ -4,8 +4,8 @@ use super::{
     super::swar::forget_registers,
     Flow, Gap, before, guess,
     record::{
-        ACCEPTED, AGAIN, CHUNKED, DECLARED, DIFFERED, FRAMED, GAPS, GAVE_UP, HELD_STARTS, HOLDS,
-        KNOWS_TIP, MISSES_GAP, MORE, NOISY, NOTED, ON_SYN, OPEN, PAUSED, PROVES, RECOVERING,
+        ACCEPTED, AGAIN, CHUNKED, COPIES, DECLARED, DIFFERED, FRAMED, GAPS, GAVE_UP, HELD_STARTS,
+        HOLDS, KNOWS_TIP, MISSES_GAP, MORE, NOISY, NOTED, ON_SYN, OPEN, PAUSED, PROVES, RECOVERING,
         TRUSTS, UNREAD,
     },
 };
@@ -90,12 +90,12 @@ impl Flow {
     #[inline(always)]
     #[must_use]
     pub fn has_gaps(&mut self) -> bool {
-        if self.flags & (GAPS | NOTED) == 0 {
+        if self.flags & (GAPS | NOTED | DIFFERED) == 0 {
             return false;
         }
         let closed = self.knows_settled != 0 && self.settled == self.tip;
         if closed {
-            self.flags &= !(GAPS | NOTED | MISSES_GAP | guess::ALL);
+            self.flags &= !(GAPS | NOTED | DIFFERED | MISSES_GAP | guess::ALL);
             self.epoch = self.epoch.wrapping_add(1);
         }
         !closed
@@ -219,8 +219,8 @@ impl Flow {
             && (gap.left.is_light() || self.holds(start))
         {
             if gap.passed.is_known() {
-                if gap.passed.is_copied(end, recovers) && !(recovers && self.flags & DIFFERED != 0)
-                {
+                let passes = self.flags & COPIES == 0 && !(recovers && self.flags & DIFFERED != 0);
+                if passes && gap.passed.is_copied(end, recovers) {
                     if recovers {
                         // Unless it passes.
                         self.flags |= DIFFERED;

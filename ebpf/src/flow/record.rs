@@ -138,6 +138,9 @@ pub struct Flow {
     pub(super) noted_under: u32,
     /// Gaps that are open, as many as fit.
     pub(super) open: [OpenGap; OPEN_GAPS],
+    /// Part of the keys of what is noted of copies, and the first sequence number that they are of.
+    pub(super) copies: u32,
+    pub(super) copied_from: u32,
     /// A digest of the first bytes of the segment under judgement.
     pub(super) next_first: u64,
     /// The signature of `next` as it was before it was sealed.
@@ -225,6 +228,12 @@ pub(super) const HOLED: u32 = 1 << 31;
 pub(super) const MISSES_GAP: u32 = 1 << 16;
 /// A second copy of what the receiver was still without did not pass as one: what comes next there is read anew.
 pub(super) const DIFFERED: u32 = 1 << 17;
+/// Beside [`COPIES`], under which there is no such copy: parts of a segment were passed again.
+pub(super) const PARTED: u32 = DIFFERED;
+/// What is passed is noted, so that copies of it pass: see [`super::copies`].
+pub(super) const COPIES: u32 = 1 << 18;
+/// Something of the connection was.
+pub(super) const COPIED: u32 = 1 << 19;
 /// `knows_settled`: from the SYN-ACK alone, which the server may send for several connections of the same ends and
 /// keep none of (SYN cookies).
 pub(super) const ACCEPTED: u32 = 1;
@@ -330,6 +339,8 @@ impl Flow {
             ends: 0,
             open_epoch: 0,
             open: [OpenGap::NONE; OPEN_GAPS],
+            copies: 0,
+            copied_from: 0,
             salt: 0,
             next_signature: 0,
             memo: Memo::NONE,
@@ -355,6 +366,7 @@ impl Flow {
         self.framing = Framing::NONE;
         self.quiet = 0;
         self.ends = 0;
+        self.forget_copies();
         self.memo.forget();
     }
 

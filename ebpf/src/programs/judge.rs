@@ -15,6 +15,7 @@ use tokenblock_ebpf::{
 
 use super::{
     classify::Direction,
+    copies,
     flow::{lock, of_request, unlock},
     maps::{self, Counts, MapFilter, Work},
     memo::recall,
@@ -48,9 +49,31 @@ pub fn judge(
     if !lock(flow) {
         return Err(Counter::FlowBusy);
     }
-    let judged = judge_in_flow(skb, work, counts, rules, settings, flow);
+    let judged = if matches!(direction, Direction::Egress) {
+        judge_or_compare(skb, work, counts, rules, settings, flow)
+    } else {
+        judge_in_flow(skb, work, counts, rules, settings, flow)
+    };
     unlock(flow);
     judged
+}
+
+/// Where it may be lost behind the programs, second copies pass that say what was passed.
+#[inline(always)]
+fn judge_or_compare(
+    skb: *mut __sk_buff,
+    work: &mut Work,
+    counts: &mut Counts,
+    rules: &'static Rules,
+    settings: &'static Settings,
+    flow: &mut Flow,
+) -> Result<(), Counter> {
+    if copies::is_copy(skb, work, flow) {
+        return Err(Counter::Copied);
+    }
+    judge_in_flow(skb, work, counts, rules, settings, flow)?;
+    copies::note(skb, work, flow);
+    Ok(())
 }
 
 #[inline(always)]
@@ -62,12 +85,7 @@ fn judge_in_flow(
     settings: &'static Settings,
     flow: &mut Flow,
 ) -> Result<(), Counter> {
-    // The SYN takes a sequence number of its own (RFC 9293 section 3.4).
-    let start = work
-        .segment
-        .sequence
-        .wrapping_add(u32::from(work.segment.flags & SYN != 0));
-    let end = start.wrapping_add(work.segment.payload_len);
+    let [start, end] = work.bounds();
     let now = work.look_at_clock();
     if flow.pass_trusted(start, end, settings.trust_after, now) {
         return Err(Counter::Trusted);

@@ -12,9 +12,9 @@ use tokenblock_ebpf::{
     blocked::{Again, Blocked, flow_of},
     digest::TokenDigest,
     filter::{Filter, Fingerprint, PAGE, PAGES},
-    flow::{Flow, FlowKey, Gap, GapKey, Place, PlaceKeys, Start},
+    flow::{Copied, Flow, FlowKey, Gap, GapKey, Pieces, Place, PlaceKeys, Start},
     packet::{Address, Head, Segment},
-    reply::Reply,
+    reply::{Reply, SYN},
     response::Head as ResponseHead,
     rules::Rules,
     scan::Scan,
@@ -58,6 +58,8 @@ pub struct Work {
     pub step: u32,
     pub begun: Start,
     pub gap_key: GapKey,
+    /// What of the segment is to be noted or compared still.
+    pub pieces: Pieces,
     /// Whether `gap` is what is noted under `gap_key`; an `Option` would have places that nothing sets
     /// ("R5 `!read_ok`").
     pub has_gap: u64,
@@ -91,6 +93,16 @@ impl Handshake {
 }
 
 impl Work {
+    /// The sequence numbers of the segment's first byte and of that behind its last.
+    #[inline(always)]
+    pub fn bounds(&self) -> [u32; 2] {
+        let segment = &self.segment;
+        // The SYN takes a sequence number of its own (RFC 9293 section 3.4).
+        let syn = u32::from(segment.flags & SYN != 0);
+        let start = segment.sequence.wrapping_add(syn);
+        [start, start.wrapping_add(segment.payload_len)]
+    }
+
     /// [`now`], read once a tick: to ask for the tick is a load, to ask for the time a call of 16 ns.
     #[inline(always)]
     pub fn look_at_clock(&mut self) -> u64 {
@@ -183,6 +195,10 @@ static GAPS: LruHashMap<GapKey, Gap> = LruHashMap::with_max_entries(65_536, 0);
 /// connection.
 #[map]
 static STATES: LruHashMap<GapKey, Scan> = LruHashMap::with_max_entries(16_384, 0);
+/// What was passed on its way out, piece by piece; of what is forgotten a copy is a duplicate, until the receiver is known to want
+/// it. Sized by the loader.
+#[map]
+static COPIES: LruHashMap<GapKey, Copied> = LruHashMap::with_max_entries(65_536, 0);
 /// What servers said with their SYN, until there is a flow of what the client sends.
 #[map]
 static HANDSHAKES: LruHashMap<FlowKey, Handshake> = LruHashMap::with_max_entries(65_536, 0);
@@ -469,6 +485,21 @@ pub fn state(key: &GapKey) -> Option<&'static Scan> {
 #[inline(always)]
 pub fn keep_state(key: &GapKey, state: &Scan) {
     let _full = STATES.insert(key, state, 0);
+}
+
+/// What is noted of a piece of what was passed.
+#[inline(always)]
+pub fn copied(key: &GapKey) -> Option<&'static Copied> {
+    // SAFETY: an entry that is reused meanwhile is that of another piece, whose bytes are not these.
+    unsafe { COPIES.get(key) }
+}
+
+/// Notes a piece of what was passed. What says something else there is taken away where there is no room.
+#[inline(always)]
+pub fn note_copied(key: &GapKey, copied: &Copied) {
+    if COPIES.insert(key, copied, 0).is_err() {
+        let _gone = COPIES.remove(key);
+    }
 }
 
 /// This CPU's replies for a hook.

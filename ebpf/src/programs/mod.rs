@@ -1,6 +1,7 @@
 //! The hooks, and the order in which a packet is judged.
 
 mod classify;
+mod copies;
 mod flow;
 mod head;
 mod intercept;

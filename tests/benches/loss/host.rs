@@ -7,7 +7,6 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use tempfile::TempDir;
 use tokenblock_tests::{
     bench::{LISTED, write_tokens},
     bodies::{Body, Framing},
@@ -55,6 +54,15 @@ impl Way {
     }
 }
 
+/// Where the program is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Program {
+    /// On the way into the server's host.
+    AtServer,
+    /// On the way out of the client's.
+    AtClient,
+}
+
 /// A host behind a path of its own.
 pub(crate) struct Host {
     product: Option<Product>,
@@ -63,14 +71,14 @@ pub(crate) struct Host {
 }
 
 impl Host {
-    /// Makes one whose connections are paced by `congestion`; `protected` says by which binary, if by any, and where that
-    /// keeps what it needs.
+    /// Makes one whose connections are paced by `congestion`; `program` says where it is, if it is, by which binary, and in which
+    /// folder that keeps what it needs.
     pub(crate) fn start(
         path: Path,
         congestion: &str,
-        protected: Option<(&FilePath, &TempDir)>,
+        program: Option<(Program, &FilePath, &FilePath)>,
     ) -> Result<Self> {
-        let relay = Relay::new(path)?;
+        let relay = Relay::with_large_packets(path)?;
         for netns in [&relay.pair.client, &relay.pair.server] {
             // Without the first a connection would begin with what the last one learned of the path.
             for (setting, value) in [(NO_METRICS, "1"), (CONGESTION_CONTROL, congestion)] {
@@ -84,8 +92,8 @@ impl Host {
             let page = String::from_utf8_lossy(&body.bytes(LENGTH)).into_owned();
             origin.put(&format!("/{name}"), &page);
         }
-        let product = protected
-            .map(|(binary, folder)| protect(binary, folder, &relay))
+        let product = program
+            .map(|(place, binary, folder)| protect(place, binary, folder, &relay))
             .transpose()?;
         Ok(Self {
             product,
@@ -127,8 +135,11 @@ impl Host {
         counters.iter().map(counted).collect()
     }
 
-    /// Sees that the listed token is refused.
+    /// Sees that the listed token is refused, where the program is.
     pub(crate) fn refuses(&self) -> Result<()> {
+        if self.product.is_none() {
+            return Ok(());
+        }
         let request = format!("GET / HTTP/1.1\r\nAuthorization: Bearer {LISTED}\r\n\r\n");
         let answer = self.connect()?.exchange(request.as_bytes(), PATIENCE)?;
         ensure!(
@@ -144,8 +155,13 @@ impl Host {
     }
 }
 
-fn protect(binary: &FilePath, folder: &TempDir, relay: &Relay) -> Result<Product> {
-    let list = folder.path().join("tokens.txt");
+fn protect(place: Program, binary: &FilePath, folder: &FilePath, relay: &Relay) -> Result<Product> {
+    fs::create_dir_all(folder).context("making a folder")?;
+    let (netns, direction) = match place {
+        Program::AtServer => (&relay.pair.server, "ingress"),
+        Program::AtClient => (&relay.pair.client, "egress"),
+    };
+    let list = folder.join("tokens.txt");
     write_tokens(&list, ENTRIES)?;
     let arguments: Vec<PathBuf> = vec![
         "run".into(),
@@ -153,12 +169,14 @@ fn protect(binary: &FilePath, folder: &TempDir, relay: &Relay) -> Result<Product
         "json".into(),
         "--interface".into(),
         INTERFACE.into(),
+        "--direction".into(),
+        direction.into(),
         "--port".into(),
         ORIGIN.to_string().into(),
         "--denylist".into(),
         list,
         "--state-dir".into(),
-        folder.path().join("state"),
+        folder.join("state"),
     ];
-    Product::start(binary, &relay.pair.server, &arguments)
+    Product::start(binary, netns, &arguments)
 }

@@ -1,6 +1,6 @@
 //! Uploads and downloads over paths that lose and reorder, with the kernel tier and without.
 //!
-//! Three hosts alike, each behind a relay of its own, one with the program; they are loaded in turns, a connection for
+//! Hosts alike, each behind a relay of its own, one with the program, another with the program at its client's end; they are loaded in turns, a connection for
 //! each body, so that none inherits another's window. `--full` takes more rounds, `--only` one path under one kind of
 //! congestion control (`reordering_25_reno`).
 #![expect(
@@ -14,7 +14,7 @@ mod rounds;
 use std::{fs, path::Path as FilePath, time::Duration};
 
 use anyhow::{Context as _, Result};
-use host::{BODIES, Host, Way};
+use host::{BODIES, Host, Program, Way};
 use rounds::{HOSTS, Round};
 use tokenblock_tests::{
     bench::{arguments::Arguments, load_average},
@@ -41,13 +41,14 @@ const WAYS: [Way; 3] = [
     Way::Download,
 ];
 /// What tells how much the programs did not pass.
-const COUNTERS: [&str; 6] = [
+const COUNTERS: [&str; 7] = [
     "ahead",
     "too_early",
     "duplicate",
     "old_timestamp",
     "gap_conflict",
     "settled",
+    "copied",
 ];
 
 /// The hosts in turns; prints the figures of one path.
@@ -61,8 +62,14 @@ fn measure(
     let folder = tempfile::tempdir().context("making a folder")?;
     let mut hosts = Vec::new();
     for called in HOSTS {
-        let protected = (called == "tokenblock").then_some((binary, &folder));
-        hosts.push(Host::start(path, congestion, protected)?);
+        let program = match called {
+            "tokenblock" => Some(Program::AtServer),
+            "egress" => Some(Program::AtClient),
+            _ => None,
+        };
+        let folder = folder.path().join(called);
+        let program = program.map(|place| (place, binary, folder.as_path()));
+        hosts.push(Host::start(path, congestion, program)?);
     }
     for way in WAYS {
         let name = format!("{name}_{}", way.name());
@@ -76,16 +83,14 @@ fn measure(
         }
         let ratio = rounds::print(&name, &all);
         if ratio < LIMIT {
-            eprintln!("{name}_ratio_tokenblock is {ratio:.3}: BELOW {LIMIT}");
+            eprintln!("{name}_ratio is {ratio:.3}: BELOW {LIMIT}");
         }
     }
     for (host, called) in hosts.iter().zip(HOSTS) {
         for (counter, value) in host.counted(&COUNTERS)? {
-            eprintln!("{name}: {counter} {value}");
+            eprintln!("{name}, {called}: {counter} {value}");
         }
-        if called == "tokenblock" {
-            host.refuses()?;
-        }
+        host.refuses()?;
     }
     Ok(())
 }

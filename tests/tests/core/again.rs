@@ -169,9 +169,23 @@ impl Sent {
 
     /// By which ways the segments leave, and whether a listed token is delivered.
     fn play(&self, streams: &Streams, from: usize, after: u32) -> (Vec<Counter>, bool) {
+        self.play_by(streams, from, |engine| engine.trusting(after))
+    }
+
+    /// The same where they are judged on their way out.
+    fn play_out(&self, streams: &Streams, from: usize) -> (Vec<Counter>, bool) {
+        self.play_by(streams, from, |engine| engine.sending(7))
+    }
+
+    fn play_by(
+        &self,
+        streams: &Streams,
+        from: usize,
+        set: impl for<'a> Fn(Engine<'a>) -> Engine<'a>,
+    ) -> (Vec<Counter>, bool) {
         let listing = Listing::new().unwrap();
         let listed = |digest: &_| listing.has(digest);
-        let mut engine = Engine::new(&listing.rules, &listed).trusting(after);
+        let mut engine = set(Engine::new(&listing.rules, &listed));
         let acts = self.acts(from, streams.variants[0].len());
         let played = play(&mut engine, streams, &acts, FIRST);
         let delivered = streams.bring_token(&listing, &played.stream);
@@ -192,6 +206,7 @@ proptest! {
     fn no_listed_token_is_delivered_again(sent in sent(), body in 0..120_usize) {
         for streams in [Streams::by_lines(0), Streams::by_framing(body), Streams::adrift(body)] {
             prop_assert!(!sent.play(&streams, 0, 0).1);
+            prop_assert!(!sent.play_out(&streams, 0).1);
         }
     }
 
@@ -200,6 +215,7 @@ proptest! {
     fn no_listed_token_is_delivered_again_in_a_body(sent in sent()) {
         for streams in [Streams::in_body(), Streams::in_chunk()] {
             prop_assert!(!sent.play(&streams, streams.lines_at(), 0).1);
+            prop_assert!(!sent.play_out(&streams, streams.lines_at()).1);
         }
     }
 }

@@ -158,8 +158,8 @@ proptest! {
                 break;
             }
             match engine.segment(sequence(first, at), bytes, now) {
-                Fate::Passed(_) | Fate::Trusted if !lost => receiver.take(at, bytes),
-                Fate::Passed(_) | Fate::Trusted | Fate::Dropped(_) => {}
+                Fate::Passed(_) | Fate::Trusted | Fate::Copied if !lost => receiver.take(at, bytes),
+                Fate::Passed(_) | Fate::Trusted | Fate::Copied | Fate::Dropped(_) => {}
                 Fate::Blocked
  | Fate::Reset(_)
  | Fate::Ambiguous

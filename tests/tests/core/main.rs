@@ -6,6 +6,7 @@ mod adrift;
 mod again;
 mod agreement;
 mod connection;
+mod copies;
 mod cuts;
 mod filtered;
 mod flow;

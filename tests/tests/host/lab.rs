@@ -190,6 +190,14 @@ impl Bench {
             .collect()
     }
 
+    /// Arguments of a run that judges what leaves the host.
+    pub(crate) fn egress(&self) -> Vec<OsString> {
+        let mut args = self.common();
+        args.extend(self.tier(Tier::Kernel));
+        args.extend(["--direction", "egress"].map(OsString::from));
+        args
+    }
+
     /// Starts the product at the server and waits until it is in force.
     pub(crate) fn start(self, tier: Tier, more: &[&str]) -> Lab {
         let mut args = self.common();

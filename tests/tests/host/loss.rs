@@ -15,11 +15,12 @@ use tokenblock_tests::{
     fixtures::binary,
     gate,
     netns::SERVER_V4,
+    product::Product,
     program::{Program, script},
     relay::{Path, Relay},
 };
 
-use crate::lab::{Bench, Lab, Tier};
+use crate::lab::{Bench, Lab, ORIGIN_PORT, Tier};
 
 /// How long one exchange may take on such a path.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -37,33 +38,33 @@ const fn path(lost: u64, early: u64) -> Path {
     }
 }
 
-fn connect(lab: &Lab) -> Client {
-    let [server, _] = lab.servers();
-    Client::connect(&lab.bench.pair.client, server).unwrap()
+fn connect(bench: &Bench) -> Client {
+    let [server, _] = bench.pair.server_addresses(ORIGIN_PORT);
+    Client::connect(&bench.pair.client, server).unwrap()
 }
 
 /// Sends a body in both framings, which must arrive whole.
-fn upload(lab: &Lab, client: &mut Client, name: &str, body: &[u8]) {
+fn upload(bench: &Bench, client: &mut Client, name: &str, body: &[u8]) {
     for framing in [Framing::Declared, Framing::Chunked] {
         let name = format!("{name}, {framing:?}");
         let answer = client.exchange(&framing.request(body), PATIENCE).unwrap();
         assert_eq!(answer.status(), Some(200), "{name}: {answer:?}");
-        let requests = lab.bench.origin.wait_for_requests(1, PATIENCE);
+        let requests = bench.origin.wait_for_requests(1, PATIENCE);
         let first = requests.first();
         assert!(first.is_some_and(|request| request.body == *body), "{name}");
-        lab.bench.origin.forget();
+        bench.origin.forget();
     }
 }
 
 /// Uploads on one connection, then downloads on it.
-fn check(lab: &Lab, path: Path) {
-    let mut client = connect(lab);
+fn check(bench: &Bench, product: &Product, path: Path) {
+    let mut client = connect(bench);
     for body in ALL {
         // In one that looks like requests nothing is passed ahead of a gap.
         let plain = matches!(body, Body::Binary | Body::Text | Body::Json | Body::Line);
         let len = if plain { BODY } else { BODY / 4 };
         upload(
-            lab,
+            bench,
             &mut client,
             &format!("{path:?}, {body:?}"),
             &body.bytes(len),
@@ -76,13 +77,13 @@ fn check(lab: &Lab, path: Path) {
     let answer = client.exchange(get.as_bytes(), PATIENCE).unwrap();
     let whole = matches!(&answer, Answer::Response { body, .. } if *body == binary(BODY));
     assert!(whole, "{path:?}: download");
-    assert_unharmed(lab, path);
+    assert_unharmed(product, path);
 }
 
 /// Nothing was blocked, and no connection was reset.
-fn assert_unharmed(lab: &Lab, path: Path) {
+fn assert_unharmed(product: &Product, path: Path) {
     for counter in ["blocked", "reset", "gap_conflict", "ambiguous_framing"] {
-        let counted = lab.product.kernel_counter(counter).unwrap();
+        let counted = product.kernel_counter(counter).unwrap();
         assert_eq!(counted, 0, "{path:?}: {counter}");
     }
 }
@@ -99,7 +100,31 @@ fn bodies_come_through_loss_and_reordering() {
     thread::scope(|scope| {
         for path in PATHS {
             let binary = binary.clone();
-            scope.spawn(move || check(&lab(binary, Relay::new(path).unwrap()), path));
+            scope.spawn(move || {
+                let lab = lab(binary, Relay::new(path).unwrap());
+                check(&lab.bench, &lab.product, path);
+            });
+        }
+    });
+}
+
+/// On its way out of the client's host each segment passes the programs before the path may lose it.
+#[test]
+fn bodies_come_through_loss_behind_the_hook() {
+    let Some(binary) = gate::product("loss::bodies_come_through_loss_behind_the_hook") else {
+        return;
+    };
+    thread::scope(|scope| {
+        for path in PATHS {
+            let binary = binary.clone();
+            scope.spawn(move || {
+                let relay = Relay::with_large_packets(path).unwrap();
+                let bench = Bench::between(relay, binary);
+                let product = bench.start_at_client(&bench.egress());
+                check(&bench, &product, path);
+                let copied = product.kernel_counter("copied").unwrap();
+                assert!(copied > 0 || path.lost == 0, "{path:?}");
+            });
         }
     });
 }
@@ -146,7 +171,7 @@ fn check_long(binary: PathBuf, python: &FilePath, path: Path) {
         let expected = json!({ "web_socket": 106, "events": 300, "requests": [300, 1] });
         assert_eq!(said, expected, "{path:?}, {server}");
     }
-    assert_unharmed(&lab, path);
+    assert_unharmed(&lab.product, path);
     let scanned = lab.product.kernel_counter("scanned_bytes").unwrap();
     assert!(scanned >= 1_000_000, "{path:?}: {scanned}");
 }

@@ -1,13 +1,12 @@
 //! Watching only, and guarding what leaves a host.
 
-use std::{ffi::OsString, thread, time::Duration};
+use std::{thread, time::Duration};
 
 use rustix::process::Signal;
 use tokenblock_tests::{
     client::Client,
     fixtures::{OPAQUE, Token},
     gate,
-    netns::INTERFACE,
 };
 
 use crate::{
@@ -49,18 +48,7 @@ fn egress_keeps_tokens_on_the_client() {
         return;
     };
     let bench = Bench::new(binary);
-    let mut args = bench.common();
-    for arg in [
-        "--interface",
-        INTERFACE,
-        "--direction",
-        "egress",
-        "--port",
-        &ORIGIN_PORT.to_string(),
-    ] {
-        args.push(OsString::from(arg));
-    }
-    let product = bench.start_at_client(&args);
+    let product = bench.start_at_client(&bench.egress());
     for server in bench.pair.server_addresses(ORIGIN_PORT) {
         let mut client = Client::connect(&bench.pair.client, server).unwrap();
         let answer = client

@@ -285,3 +285,44 @@ fn one_place_is_one_flow() {
     assert_ne!(judged(&mut programs, &second), PASS);
     assert_eq!(blocked(&programs), 1);
 }
+
+/// On their way out second copies pass that say the same, however long they are; others are dropped.
+#[test]
+fn a_second_copy_on_its_way_out_passes() {
+    let test = "a_second_copy_on_its_way_out_passes";
+    for mut programs in each_variant(test) {
+        let body = 2900;
+        let head = format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {body}\r\n\r\n");
+        let sent = [head.as_bytes(), &vec![b'b'; body]].concat();
+        let first = 1000;
+        let next = first + u32::try_from(sent.len()).unwrap();
+        programs.forget_flows().unwrap();
+        let before = programs.totals().unwrap();
+        let mut judge = |program, frame: Vec<u8>| programs.repeat(program, &frame, 1).unwrap().0;
+        assert_eq!(judge("ingress_ethernet", accepted(first)), PASS);
+        for _ in 0..3 {
+            assert_eq!(judge("egress_ethernet", segment(first, &sent)), PASS);
+        }
+        assert_eq!(judge("egress_ethernet", request(next)), PASS);
+        for at in [0, 2047, 2048, sent.len() - 1] {
+            let mut other = sent.clone();
+            other[at] ^= 1;
+            assert_ne!(
+                judge("egress_ethernet", segment(first, &other)),
+                PASS,
+                "{at}"
+            );
+        }
+        // Where both follow each other they may come in one.
+        let both = [&sent[..], REQUEST.as_bytes()].concat();
+        assert_eq!(judge("egress_ethernet", segment(first, &both)), PASS);
+        let totals = programs.totals().unwrap();
+        let counted = |counter: Counter| {
+            let name = counter.name();
+            totals[name] - before[name]
+        };
+        assert_eq!(counted(Counter::Copied), 3, "{totals:?}");
+        assert_eq!(counted(Counter::Duplicate), 4, "{totals:?}");
+        assert_eq!(counted(Counter::Clean), 2, "{totals:?}");
+    }
+}
